@@ -1,0 +1,33 @@
+"""Batch -> new weights."""
+
+from typing import TYPE_CHECKING
+
+from agents.a2c import A2C
+from agents.base import BaseAgent, Stream
+from agents.protocol import Agent
+from agents.sac import SAC
+from data import Spec
+
+if TYPE_CHECKING:
+    from configs.schema import AgentConfig
+
+AGENTS: dict[str, type[BaseAgent]] = {"a2c": A2C, "sac": SAC}
+
+__all__ = ["A2C", "AGENTS", "SAC", "Agent", "make_agent"]
+
+
+def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> BaseAgent:
+    """The agent that `settings.name` names.
+
+    Args:
+        horizon: updates in the whole run.
+
+    Raises:
+        ValueError: the agent or its policy does not serve this action space; names those that do.
+    """
+    kind = "discrete" if spec.discrete else "continuous"
+    agent = AGENTS[settings.name]
+    if kind not in agent.serves:
+        fitting = " or ".join(f"agent={name}" for name, a in AGENTS.items() if kind in a.serves)
+        raise ValueError(f"agent: {settings.name} does not serve {kind} actions; use {fitting}")
+    return agent(spec, settings, stream, horizon)

@@ -1,0 +1,152 @@
+"""What the agents share: acting, observing, and handing over their state."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.optimizer import Optimizer
+from data import Spec, Transition
+from networks import CategoricalActor, GaussianActor, RunningNorm
+from policies import Categorical, Gaussian, Policy, TanhGaussian
+
+if TYPE_CHECKING:
+    from configs.schema import AgentConfig
+
+Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
+
+POLICIES: dict[str, Callable[..., Policy]] = {
+    "categorical": Categorical,
+    "gaussian": Gaussian,
+    "tanh_gaussian": TanhGaussian,
+}
+CONTINUOUS = ("gaussian", "tanh_gaussian")
+
+
+def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
+    """The name of the policy class, `auto` resolved by the action space.
+
+    Raises:
+        ValueError: the policy does not fit the action space; choose another, or `auto`.
+    """
+    fitting = [p for p in allowed if (p == "categorical") == spec.discrete]
+    if name == "auto":
+        return fitting[0]
+    if name not in fitting:
+        space = "discrete" if spec.discrete else "continuous"
+        raise ValueError(
+            f"agent.policy: {name} does not fit a {space} action space; use {' or '.join(fitting)}"
+        )
+    return name
+
+
+class BaseAgent:
+    """An actor, what it learns with, and an optional observation normaliser.
+
+    A subclass names the policies it can use, builds `actor`, `optimizer` and the modules that
+    `modules` lists, and has `update`.
+
+    Args:
+        spec: shapes of the environment.
+        settings: hyperparameters, documented in `configs/schema.py`.
+        stream: name -> generator; "init" draws the first weights, "act" the actions, "update" the
+            noise of updates.
+        horizon: updates in the whole run, over which `lr_schedule: linear` falls to 0.
+    """
+
+    actor: nn.Module
+    optimizer: Optimizer
+    on_policy: bool
+    serves: tuple[str, ...]  # "discrete", "continuous"
+    policies: tuple[str, ...]  # names in POLICIES, the preferred one of each space first
+
+    def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:
+        self.spec = spec
+        self.horizon = horizon if settings.lr_schedule == "linear" else None
+        self.policy_class = POLICIES[choose_policy(settings.policy, spec, self.policies)]
+        self.normalizer: nn.Module = nn.Identity()
+        if settings.normalise_obs:
+            self.normalizer = RunningNorm(spec.obs_dim)
+        self.generators = {name: stream(name) for name in ("act", "update")}
+        self.device = self.generators["update"].device
+        self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
+
+    def update(self, batch: Transition) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def policy(self, obs: Tensor) -> Policy:
+        """The policy at normalised observations (*, O)."""
+        parameters = self.actor(obs)
+        if isinstance(parameters, tuple):
+            return self.policy_class(*parameters)
+        return self.policy_class(parameters)
+
+    @torch.no_grad()
+    def act(
+        self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        policy = self.policy(self.normalizer(obs.to(self.device)))
+        if deterministic:
+            action = policy.deterministic()
+            return action.cpu(), action.cpu()
+        action, latent = policy.sample(policy.noise(generator or self.generators["act"]))
+        return action.cpu(), latent.cpu()
+
+    def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        count, generator = len(obs), self.generators["act"]
+        size, device = self.spec.action_dim, generator.device
+        if self.spec.discrete:
+            action = torch.randint(size, (count,), generator=generator, device=device)
+        else:
+            action = torch.rand(count, size, generator=generator, device=device) * 2.0 - 1.0
+        return action.cpu(), action.cpu()
+
+    def observe(self, transition: Transition) -> None:
+        if isinstance(self.normalizer, RunningNorm):
+            self.normalizer.observe(transition.obs.to(self.device))
+            if not self.on_policy:
+                self.normalizer.commit()
+
+    @property
+    def diverged(self) -> Tensor:
+        return self.optimizer.diverged
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "generators": {name: g.get_state() for name, g in self.generators.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, generator in self.generators.items():
+            generator.set_state(state["generators"][name].cpu())
+
+
+def make_actor(
+    spec: Spec,
+    settings: "AgentConfig",
+    torso: nn.Module,
+    generator: torch.Generator,
+    orthogonal: bool,
+) -> nn.Module:
+    """The actor that emits the parameters of the policy which fits the action space."""
+    features = settings.hidden[-1]
+    if spec.discrete:
+        return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
+    return GaussianActor(
+        torso,
+        features,
+        spec.action_dim,
+        generator,
+        log_std=settings.log_std,
+        log_std_init=settings.log_std_init,
+        log_std_min=settings.log_std_min,
+        log_std_max=settings.log_std_max,
+        log_std_bound=settings.log_std_bound,
+        orthogonal=orthogonal,
+    )

@@ -1,0 +1,36 @@
+"""What every agent tells about its policy and its values; detached, nothing leaves the device."""
+
+import torch
+from torch import Tensor
+
+SATURATED = 0.99  # |action| beyond which a component counts as saturated
+
+
+@torch.no_grad()
+def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[str, Tensor]:
+    """Entropy and log-probability, in nats; shares of saturated components; histograms."""
+    log_prob = log_prob.detach().flatten()
+    metrics = {
+        "policy/entropy": entropy.detach().mean(),
+        "policy/log_prob_mean": log_prob.mean(),
+        "policy/log_prob_min": log_prob.amin(),
+        "policy/log_prob_max": log_prob.amax(),
+        "policy/log_prob": log_prob,
+        "policy/action": action.detach().flatten(),
+    }
+    if len(log_prob) > 1:
+        metrics["policy/log_prob_std"] = log_prob.std()
+    if action.is_floating_point():
+        metrics["policy/saturation"] = (action.detach().abs() > SATURATED).float().mean()
+    return metrics
+
+
+@torch.no_grad()
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var[target - value] / Var[target]: 1 is perfect, 0 no better than a constant.
+
+    A constant target has no variance to explain: 1 if it is met, else 0.
+    """
+    error, spread = (target - value).var(correction=0), target.var(correction=0)
+    met = (error == 0).to(error)
+    return torch.where(spread > 0, 1.0 - error / spread, met)

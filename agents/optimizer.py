@@ -1,0 +1,123 @@
+"""The one place that takes a gradient step."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+Losses = dict[str, Tensor]
+Metrics = dict[str, Tensor]
+
+
+class Optimizer:
+    """Adam (Kingma and Ba 2015, arXiv 1412.6980) over named groups; a step is all or nothing.
+
+    Each group descends its own loss and no other, so that a critic evaluated in the actor's loss
+    gets no gradient from it. If any loss or gradient norm is not finite, no group is changed, the
+    flag `diverged` goes up, and from then on nothing is committed any more.
+
+    Args:
+        groups: name -> parameters.
+        lr: learning rate; `lr_scale` of `minimise` multiplies it.
+        max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
+        horizon: updates over which the learning rate falls linearly to 0; None keeps it.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, Sequence[nn.Parameter]],
+        lr: float,
+        *,
+        max_grad_norm: float | None = None,
+        horizon: int | None = None,
+        eps: float = 1e-8,
+    ) -> None:
+        self.groups = {name: list(parameters) for name, parameters in groups.items()}
+        self.base_lr = lr
+        self.max_grad_norm = max_grad_norm
+        self.horizon = horizon
+        self.eps = eps
+        self.updates = 0
+        device = next(iter(self.groups.values()))[0].device
+        self.lr = torch.tensor(lr, device=device)
+        self.diverged = torch.zeros((), dtype=torch.bool, device=device)
+        self.moments = {
+            name: tuple([torch.zeros_like(p) for p in parameters] for _ in range(2))
+            for name, parameters in self.groups.items()
+        }
+        self.counts = {
+            name: [torch.zeros((), device=device) for _ in parameters]
+            for name, parameters in self.groups.items()
+        }
+
+    def minimise(self, loss_fn: Callable[[], tuple[Losses, Metrics]]) -> Metrics:
+        """Evaluates the losses, {group: loss}, and steps the groups that they name.
+
+        Returns:
+            The metrics of `loss_fn` with `grad_norm/<group>` (before clipping) and `train/lr`.
+        """
+        if self.horizon is not None:
+            self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
+        losses, metrics = loss_fn()
+        last = len(losses) - 1
+        grads = {
+            name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=i < last))
+            for i, (name, loss) in enumerate(losses.items())
+        }
+        norms = {name: torch.nn.utils.get_total_norm(grad) for name, grad in grads.items()}
+        finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
+        self.diverged |= ~finite
+        self._apply(grads, norms)
+        self.updates += 1
+        metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
+        metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
+        return metrics
+
+    @torch.no_grad()
+    def _apply(self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor]) -> None:
+        skip = self.diverged.float()
+        for name, grad in grads.items():
+            if self.max_grad_norm is not None:
+                torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
+            adam(
+                self.groups[name],
+                grad,
+                self.moments[name][0],
+                self.moments[name][1],
+                [],
+                self.counts[name],
+                fused=True,
+                found_inf=skip,
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=self.lr,
+                weight_decay=0.0,
+                eps=self.eps,
+                maximize=False,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "updates": self.updates,
+            "horizon": self.horizon,
+            "lr": self.lr,
+            "diverged": self.diverged,
+            "moments": {name: list(moments) for name, moments in self.moments.items()},
+            "counts": self.counts,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.horizon = state["horizon"]
+        self.lr.copy_(state["lr"])
+        self.diverged.copy_(state["diverged"])
+        for name, parameters in self.groups.items():
+            for moment, saved in zip(self.moments[name], state["moments"][name], strict=True):
+                for i in range(len(parameters)):
+                    moment[i].copy_(saved[i])
+            for count, saved_count in zip(self.counts[name], state["counts"][name], strict=True):
+                count.copy_(saved_count)

@@ -1,0 +1,36 @@
+"""What the loop knows of an agent."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from data import Transition
+
+
+class Agent(Protocol):
+    """obs -> action, and batch -> new weights. Knows no configuration tree, logger or step count."""
+
+    def act(
+        self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(action, latent) for obs (N, O), drawn from the agent's own generator unless given one."""
+
+    def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(action, latent) uniform over the action space, while a replay buffer warms up."""
+
+    def observe(self, transition: Transition) -> None:
+        """Shows each fresh transition once to the running statistics."""
+
+    def update(self, batch: Transition) -> dict[str, Tensor]:
+        """One update. Returns detached metrics: 0-d (averaged; names in _min/_max by min/max) or 1-d."""
+
+    @property
+    def diverged(self) -> Tensor:
+        """0-d bool: a loss or gradient was not finite; nothing has been committed since."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on: weights, optimiser, counters, generators."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""

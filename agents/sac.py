@@ -1,0 +1,146 @@
+"""Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.base import BaseAgent, Stream, make_actor
+from agents.metrics import policy_metrics
+from agents.optimizer import Optimizer
+from data import Spec, Transition
+from networks import Critic, torso
+
+if TYPE_CHECKING:
+    from configs.schema import SACConfig
+
+
+class SAC(BaseAgent):
+    """Off-policy maximum-entropy learning for continuous actions in [-1, 1].
+
+    The three losses of an update are all evaluated at the weights before it, then stepped together:
+    the update is one function of (weights, batch, noise), and it commits all of them or none.
+    """
+
+    on_policy = False
+    serves = ("continuous",)
+    policies = ("tanh_gaussian",)
+
+    def __init__(self, spec: Spec, settings: "SACConfig", stream: Stream, horizon: int) -> None:
+        super().__init__(spec, settings, stream, horizon)
+        self.settings = settings
+        self.target_entropy = (
+            -float(spec.action_dim)
+            if settings.target_entropy == "auto"
+            else float(settings.target_entropy)
+        )
+        init, device = stream("init"), self.device
+        hidden, activation = settings.hidden, settings.activation
+        actor_torso = torso(spec.obs_dim, hidden, activation, init)
+        self.actor = make_actor(spec, settings, actor_torso, init, orthogonal=False).to(device)
+        self.critic = Critic(
+            settings.critics, spec.obs_dim, spec.action_dim, hidden, activation, init
+        ).to(device)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
+        self.temperature = Temperature(alpha).to(device)
+        self.modules |= {
+            "actor": self.actor,
+            "critic": self.critic,
+            "critic_target": self.critic_target,
+            "temperature": self.temperature,
+        }
+        self.optimizer = Optimizer(
+            {
+                "critic": list(self.critic.parameters()),
+                "actor": list(self.actor.parameters()),
+                "alpha": list(self.temperature.parameters()),
+            },
+            settings.lr,
+            max_grad_norm=settings.max_grad_norm,
+            horizon=self.horizon,
+        )
+        self.live = list(self.critic.parameters())
+        self.target = list(self.critic_target.parameters())
+
+    def update(self, batch: Transition) -> dict[str, Tensor]:
+        """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
+        noise = torch.empty(2, *batch.action.shape, device=self.device)
+        noise.normal_(generator=self.generators["update"])
+        train_actor = self.optimizer.updates % self.settings.policy_delay == 0
+        metrics = self.optimizer.minimise(lambda: self.losses(batch, noise, train_actor))
+        with torch.no_grad():  # Polyak averaging, arXiv 1812.05905, algorithm 1; not after divergence
+            weight = torch.where(self.optimizer.diverged, 0.0, self.settings.tau)
+            torch._foreach_lerp_(self.target, self.live, weight)
+        return metrics
+
+    def losses(
+        self, batch: Transition, noise: Tensor, train_actor: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses of critic, actor and temperature; noise is (2, B, A)."""
+        obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
+        alpha = self.temperature().detach().exp()
+        target = self.soft_target(batch, next_obs, noise[0], alpha)
+        # Eq. 5: each member regresses on the same target.
+        value = self.critic(obs, batch.action)  # (E, B)
+        critic_loss = 0.5 * (value - target).square().mean(-1).sum()
+        losses = {"critic": critic_loss}
+        metrics = {
+            "loss/critic": critic_loss.detach(),
+            "value/mean": value.detach().mean(),
+            "value/target_mean": target.mean(),
+            "value/td_abs": (value.detach() - target).abs().mean(),
+            "policy/alpha": alpha,
+        }
+        if train_actor:
+            actor_losses, actor_metrics = self.actor_losses(obs, noise[1], alpha)
+            losses |= actor_losses
+            metrics |= actor_metrics
+        return losses, metrics
+
+    @torch.no_grad()
+    def soft_target(
+        self, batch: Transition, next_obs: Tensor, noise: Tensor, alpha: Tensor
+    ) -> Tensor:
+        """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5 and 6."""
+        next_action, next_log_pi = self.sample(next_obs, noise)[1:]
+        next_value = self.critic_target(next_obs, next_action).amin(0) - alpha * next_log_pi
+        return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)
+
+    def actor_losses(
+        self, obs: Tensor, noise: Tensor, alpha: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Actor (eq. 9) and, where it is learned, temperature."""
+        policy, action, log_pi = self.sample(obs, noise)
+        actor_loss = (alpha * log_pi - self.critic(obs, action).amin(0)).mean()
+        losses = {"actor": actor_loss}
+        metrics = {
+            "loss/actor": actor_loss.detach(),
+            "policy/log_std_mean": policy.log_std.detach().mean(),
+            **policy_metrics(log_pi, -log_pi, action),
+        }
+        if self.settings.alpha == "auto":
+            # Eq. 18 with log alpha in place of alpha as the factor: same root, and no stall near 0.
+            error = log_pi.detach().mean() + self.target_entropy
+            alpha_loss = -self.temperature() * error
+            losses["alpha"] = alpha_loss
+            metrics["loss/alpha"] = alpha_loss.detach()
+            metrics["policy/target_entropy"] = torch.full_like(alpha, self.target_entropy)
+        return losses, metrics
+
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """The policy at obs, with one reparameterised action (B, A) and its log_pi (B,)."""
+        policy: Any = self.policy(obs)
+        return policy, *policy.rsample_with_log_prob(noise)
+
+
+class Temperature(nn.Module):
+    """log alpha, the logarithm of the entropy's weight."""
+
+    def __init__(self, alpha: float) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.tensor(alpha).log())
+
+    def forward(self) -> Tensor:
+        return self.log_alpha

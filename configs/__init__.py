@@ -1,0 +1,1 @@
+"""The configuration: YAML with every default, one typed schema, one composer."""

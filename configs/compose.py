@@ -1,0 +1,184 @@
+"""The only module that knows Hydra: command line -> one validated, fully resolved configuration."""
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
+from configs.validate import build, key_names, nearest, show, unknown_key
+from runtime.errors import ConfigError
+
+DIRECTORY = Path(__file__).resolve().parent
+GROUPS = ("env", "agent", "experiment")
+ON_POLICY = ("a2c",)
+NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/envs.py can drive exactly
+
+
+def options(group: str) -> list[str]:
+    """The names that `group=NAME` accepts."""
+    names = sorted(path.stem for path in (DIRECTORY / group).glob("*.yaml"))
+    return [name for name in names if (group, name) != ("env", "custom")]
+
+
+def train_config(arguments: list[str]) -> TrainConfig:
+    """Composes, checks and resolves what `train.py` is to run.
+
+    Raises:
+        ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
+    """
+    return resolve(build(TrainConfig, compose("train", train_overrides(arguments))))
+
+
+def evaluate_config(arguments: list[str]) -> EvaluateConfig:
+    """Composes and checks what `evaluate.py` is to run; raises ConfigError like `train_config`."""
+    known = key_names(EvaluateConfig)
+    overrides = [f"{name}={text}" for name, text, _ in map(parse, arguments)
+                 if accept(name, known)]  # fmt: skip
+    return build(EvaluateConfig, compose("evaluate", overrides))
+
+
+def train_overrides(arguments: list[str]) -> list[str]:
+    """Checks every argument by itself, and rewrites them into what Hydra is to compose."""
+    chosen: dict[str, str] = {}
+    overrides = []
+    for name, text, value in map(parse, arguments):
+        if name in GROUPS:
+            if not isinstance(value, str) or value not in options(name):
+                raise ConfigError(
+                    f"{name}: {show(value)} is not one of {', '.join(options(name))}; "
+                    + (nearest(str(value), options(name)) if name != "env" else
+                       "for any Gymnasium id give env.id=ID")  # fmt: skip
+                )
+            chosen[name] = value
+            overrides.append(f"+{name}={value}" if name == "experiment" else f"{name}={value}")
+        elif name.startswith("env.kwargs."):
+            overrides.append(f"++{name}={text}")
+        else:
+            accept(name, key_names(TrainConfig, chosen_agent(arguments)))
+            if name == "env.id":
+                chosen["env.id"] = str(value)
+            overrides.append(f"{name}={text}")
+    if "env.id" in chosen and chosen["env.id"] != env_id(chosen.get("env")):
+        overrides = ["env=custom"] + [o for o in overrides if not o.startswith("env=")]
+    return overrides
+
+
+def parse(argument: str) -> tuple[str, str, Any]:
+    """(name, text of the value, value) of one KEY=VALUE; a leading + is accepted and dropped."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    name, equals, text = argument.partition("=")
+    name = name.lstrip("+")
+    if not equals or not name or name.startswith(("~", "-")):
+        raise ConfigError(f"{show(argument, quote=False)}: is not KEY=VALUE; --help lists the keys")
+    if "${" in argument:
+        raise ConfigError(f"{show(name, quote=False)}: refers to another key or the environment; "
+                          "write the value itself")  # fmt: skip
+    try:
+        override = OverridesParser.create().parse_override(f"{name}={text}")
+        value = override.value()
+    except Exception:
+        raise ConfigError(f"{show(name, quote=False)}: {show(text)} cannot be read; "
+                          f"quote it, '{show(name, quote=False)}=\"...\"'") from None  # fmt: skip
+    if override.is_sweep_override():
+        raise ConfigError(f"{name}: {show(text)} is several values; give one")
+    return name, text, value
+
+
+def accept(name: str, known: list[str]) -> bool:
+    """True for a known key; raises ConfigError with the nearest one otherwise."""
+    groups = {key.rsplit(".", 1)[0] for key in known if "." in key} | set(known)
+    if name not in known and name not in groups:
+        elsewhere = [a for a in AGENT_GROUPS if name in key_names(TrainConfig, a)]
+        if elsewhere and any(k.startswith("agent.") for k in known):
+            raise ConfigError(f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out or "
+                              f"choose agent={elsewhere[0]}")  # fmt: skip
+        raise ConfigError(unknown_key(name, known))
+    if name == "agent.name":
+        raise ConfigError("agent.name: is set by the group; choose with agent=NAME")
+    return True
+
+
+def chosen_agent(arguments: list[str]) -> str:
+    names = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("agent=")]
+    experiments = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("experiment=")]
+    del experiments
+    return names[-1] if names and names[-1] in AGENT_GROUPS else "a2c"
+
+
+def env_id(group: str | None) -> str | None:
+    """The Gymnasium id in configs/env/<group>.yaml; None without a group."""
+    if group is None:
+        return None
+    lines = (DIRECTORY / "env" / f"{group}.yaml").read_text().splitlines()
+    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("id:"))
+
+
+def compose(name: str, overrides: list[str]) -> dict[str, Any]:
+    """Hydra's composition as plain data; whatever it has to complain of becomes one line."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        with (
+            warnings.catch_warnings(),
+            hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"),
+        ):
+            warnings.simplefilter("ignore")
+            composed = hydra.compose(name, overrides=overrides)
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except Exception as error:
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"configuration: {first[0]}; --help lists the keys") from error
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Replaces every `auto` that concerns the run by its value; the rules are those of the schema."""
+    env, agent, total = config.env, config.agent, config.total_steps
+
+    def every(value: int | str, rule: int) -> int:
+        return max(1, rule) if value == "auto" else int(value)
+
+    if env.num_envs == "auto":
+        env = dataclasses.replace(env, num_envs=8 if agent.name in ON_POLICY else 1)
+    if env.vectorization == "auto":
+        native = env.id in NATIVE and not env.kwargs
+        env = dataclasses.replace(env, vectorization="native" if native else "sync")
+    work = getattr(agent, "batch_size", 256) * max(agent.hidden) ** 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = 1 if work < 4_000_000 else min(4, cores or 1)
+    return dataclasses.replace(
+        config,
+        env=env,
+        threads=threads if config.threads == "auto" else config.threads,
+        accelerate="none",
+        log=dataclasses.replace(config.log, every=every(config.log.every, max(500, total // 100))),
+        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 20)),
+        checkpoint=dataclasses.replace(
+            config.checkpoint, every=every(config.checkpoint.every, total // 10)
+        ),
+        audit=dataclasses.replace(config.audit, every=every(config.audit.every, total // 4)),
+    )
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The resolved configuration as YAML, plain data."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
+
+
+def read_run(path: Path) -> TrainConfig:
+    """The configuration of an existing run; ConfigError where its config.yaml is not one."""
+    from omegaconf import OmegaConf
+
+    try:
+        plain = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"), resolve=False)
+    except Exception as error:
+        raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
+    return build(TrainConfig, plain)

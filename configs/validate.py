@@ -1,0 +1,186 @@
+"""Plain data -> typed, frozen dataclasses, or one line that says what is wrong."""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from runtime.errors import ConfigError
+
+G = TypeVar("G", bound="Group")
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of keys; `check` holds what concerns several of them."""
+
+    VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
+    PREFIX: ClassVar[str] = ""
+
+    def check(self) -> None:
+        """Raises ConfigError where values do not fit together."""
+
+    def require(self, holds: bool, name: str, why: str, remedy: str) -> None:
+        """Raises ConfigError `<key>: <why>; <remedy>` unless `holds`."""
+        if not holds:
+            raise ConfigError(f"{self.PREFIX}{name}: {why}; {remedy}")
+
+
+def build(group: type[G], data: Any, prefix: str = "") -> G:
+    """Makes `group` from nested dictionaries.
+
+    Raises:
+        ConfigError: an unknown or missing key, a wrong type, a value that is not finite or out of
+            range; names the key in full, and the nearest valid one.
+    """
+    if not isinstance(data, dict):
+        raise ConfigError(f"{prefix.rstrip('.')}: must be a group of keys, got {show(data)}; "
+                          f"set a single key, e.g. {prefix}{fields(group)[0].name}")  # fmt: skip
+    hints = get_type_hints(group)
+    known = {f.name: f for f in fields(group)}
+    for name in data:
+        if name not in known:
+            raise ConfigError(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
+    values = {}
+    for name, declared in known.items():
+        if name not in data:
+            raise ConfigError(f"{prefix}{name}: is missing; give it a value")
+        hint = hints[name]
+        if isinstance(hint, type) and issubclass(hint, Group):
+            variants = group.VARIANTS.get(name)
+            if variants and isinstance(data[name], dict):
+                chosen = data[name].get("name")
+                if chosen not in variants:
+                    raise ConfigError(f"{name}.name: {show(chosen)} is not one of "
+                                      f"{', '.join(variants)}; choose with {name}=NAME")  # fmt: skip
+                hint = variants[chosen]
+            values[name] = build(hint, data[name], f"{prefix}{name}.")
+        else:
+            values[name] = convert(data[name], hint, f"{prefix}{name}", declared.metadata)
+    made = group(**values)
+    object.__setattr__(made, "PREFIX", prefix)
+    made.check()
+    return made
+
+
+def convert(value: Any, hint: Any, name: str, limits: typing.Mapping[str, Any]) -> Any:
+    """`value` as the type `hint`, inside its limits; raises ConfigError."""
+    for candidate in alternatives(hint):
+        matched, result = match(value, candidate)
+        if matched:
+            for number in result if isinstance(result, list) else [result]:
+                check_range(number, name, limits)
+            if isinstance(result, dict):
+                check_plain(result, name)
+            return result
+    raise ConfigError(f"{name}: must be {describe(hint)}, got {show(value)}; correct it")
+
+
+def alternatives(hint: Any) -> list[Any]:
+    union = isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union
+    return list(get_args(hint)) if union else [hint]
+
+
+def match(value: Any, hint: Any) -> tuple[bool, Any]:
+    """(whether value has the type, the value in that type)."""
+    if hint is types.NoneType:
+        return value is None, None
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint), value
+    if hint is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return number and abs(value) < 1e300, float(value) if number and abs(value) < 1e300 else 0
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if hint is dict or get_origin(hint) is dict:
+        return isinstance(value, dict), value
+    if get_origin(hint) is list:
+        (item,) = get_args(hint)
+        fits = isinstance(value, (list, tuple)) and all(match(v, item)[0] for v in value)
+        return fits, list(value) if fits else []
+    return isinstance(value, hint), value
+
+
+def check_range(value: Any, name: str, limits: typing.Mapping[str, Any]) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    tests = {
+        "ge": ("at least", lambda bound: value >= bound),
+        "gt": ("more than", lambda bound: value > bound),
+        "le": ("at most", lambda bound: value <= bound),
+        "lt": ("less than", lambda bound: value < bound),
+    }
+    for limit, (words, holds) in tests.items():
+        if limit in limits and not holds(limits[limit]):
+            raise ConfigError(
+                f"{name}: must be {words} {limits[limit]:.15g}, got {show(value)}; correct it"
+            )
+    if not math.isfinite(value):
+        raise ConfigError(f"{name}: must be finite, got {value}; correct it")
+
+
+def check_plain(values: dict[Any, Any], name: str) -> None:
+    for inner in values:
+        if not isinstance(inner, str) or not inner.isidentifier() or inner.startswith("_"):
+            raise ConfigError(f"{name}.{show(inner)}: is not an argument's name; leave it out")
+
+
+def describe(hint: Any) -> str:
+    """The type in a user's words."""
+    words = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
+    words |= {types.NoneType: "null", dict: "a group of keys"}
+    said = []
+    for candidate in alternatives(hint):
+        if get_origin(candidate) is Literal:
+            said += [str(choice) for choice in get_args(candidate)]
+        elif get_origin(candidate) is list:
+            said.append(f"a list of {get_args(candidate)[0].__name__}s".replace("ints", "integers"))
+        else:
+            said.append(words.get(get_origin(candidate) or candidate, str(candidate)))
+    return " or ".join(said) if len(said) < 4 else "one of " + ", ".join(said)
+
+
+def unknown_key(name: str, known: list[str]) -> str:
+    """One line that names the nearest valid key."""
+    return f"{show(name, quote=False)}: is not a key; {nearest(name, known)}"
+
+
+def nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
+    if not close:  # the same last part in another group
+        last = name[:200].rsplit(".", 1)[-1]
+        close = [k for k in known if k.rsplit(".", 1)[-1] == last][:1]
+    return f"did you mean {close[0]}?" if close else "--help lists the keys"
+
+
+def show(value: Any, quote: bool = True) -> str:
+    """A value in at most 60 printable characters on one line."""
+    text = repr(value) if quote else str(value)
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def key_names(group: type[Group], variant: str | None = None, prefix: str = "") -> list[str]:
+    """All keys of a group in full, for one variant of its varying part."""
+    names = []
+    for declared, hint in zip(fields(group), _hints(group), strict=True):
+        if isinstance(hint, type) and issubclass(hint, Group):
+            variants = group.VARIANTS.get(declared.name)
+            inner = variants.get(variant or "", hint) if variants else hint
+            names += key_names(inner, prefix=f"{prefix}{declared.name}.")
+        else:
+            names.append(f"{prefix}{declared.name}")
+    return names
+
+
+def _hints(group: type[Group]) -> list[Any]:
+    hints = get_type_hints(group)
+    return [hints[declared.name] for declared in fields(group)]
+
+
+def to_plain(config: Group) -> dict[str, Any]:
+    """The configuration as nested dictionaries, for YAML."""
+    return dataclasses.asdict(config)

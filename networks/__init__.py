@@ -1,0 +1,19 @@
+"""Observations -> parameters of policies, and values; torch only."""
+
+from networks.actors import CategoricalActor, GaussianActor
+from networks.critics import Critic, Value
+from networks.layers import ACTIVATIONS, EnsembleLinear, UnitNorm, linear, torso
+from networks.normalizer import RunningNorm
+
+__all__ = [
+    "ACTIVATIONS",
+    "CategoricalActor",
+    "Critic",
+    "EnsembleLinear",
+    "GaussianActor",
+    "RunningNorm",
+    "UnitNorm",
+    "Value",
+    "linear",
+    "torso",
+]

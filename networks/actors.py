@@ -1,0 +1,96 @@
+"""Features -> parameters of the policy."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from networks.layers import linear
+
+HEAD_GAIN = 0.01  # near-uniform first policy (Andrychowicz et al. 2021, arXiv 2006.05990, 3.2)
+
+
+class CategoricalActor(nn.Module):
+    """obs (*, O) -> log_probs (*, K), normalised: logsumexp over K is 0."""
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        features: int,
+        actions: int,
+        generator: torch.Generator,
+        orthogonal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.torso = torso
+        self.head = linear(features, actions, generator, HEAD_GAIN if orthogonal else None)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.from_features(self.torso(obs))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        return functional.log_softmax(self.head(features), dim=-1)
+
+
+class GaussianActor(nn.Module):
+    """obs (*, O) -> mean (*, A), log_std (*, A).
+
+    Args:
+        log_std: "state" lets the network emit it; "parameter" is one free number per dimension.
+        log_std_init: its value before training (for "state", the bias of the head).
+        log_std_min, log_std_max: its range.
+        log_std_bound: "clamp" cuts at the range (no gradient outside); "smooth" maps the whole line
+            into the range by tanh, with a gradient everywhere.
+    """
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        features: int,
+        action_dim: int,
+        generator: torch.Generator,
+        *,
+        log_std: Literal["state", "parameter"],
+        log_std_init: float,
+        log_std_min: float,
+        log_std_max: float,
+        log_std_bound: Literal["clamp", "smooth"],
+        orthogonal: bool = False,
+    ) -> None:
+        super().__init__()
+        gain = HEAD_GAIN if orthogonal else None
+        self.torso = torso
+        self.mean = linear(features, action_dim, generator, gain)
+        self.middle = 0.5 * (log_std_max + log_std_min)
+        self.half_range = 0.5 * (log_std_max - log_std_min)
+        self.smooth = log_std_bound == "smooth"
+        start = self._unbound(log_std_init)
+        self.log_std: nn.Linear | nn.Parameter
+        if log_std == "state":
+            self.log_std = linear(features, action_dim, generator, gain)
+            nn.init.constant_(self.log_std.bias, start)
+        else:
+            self.log_std = nn.Parameter(torch.full((action_dim,), start))
+
+    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        return self.from_features(self.torso(obs))
+
+    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.mean(features)
+        if isinstance(self.log_std, nn.Linear):
+            log_std = self.log_std(features)
+        else:
+            log_std = self.log_std.expand_as(mean)
+        return mean, self._bound(log_std)
+
+    def _bound(self, raw: Tensor) -> Tensor:
+        if self.smooth:
+            return self.middle + self.half_range * torch.tanh((raw - self.middle) / self.half_range)
+        return raw.clamp(self.middle - self.half_range, self.middle + self.half_range)
+
+    def _unbound(self, log_std: float) -> float:
+        if not self.smooth:
+            return log_std
+        inside = torch.tensor((log_std - self.middle) / self.half_range, dtype=torch.float64)
+        return self.middle + self.half_range * float(torch.atanh(inside.clamp(-0.999, 0.999)))

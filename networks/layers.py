@@ -1,0 +1,75 @@
+"""Building blocks; every initial weight comes from the generator that is handed in."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import skip_init
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+}
+
+
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, gain: float | None = None
+) -> nn.Linear:
+    """A linear layer with zero bias.
+
+    With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990);
+    without, uniform in +-1/sqrt(inputs).
+    """
+    layer = skip_init(nn.Linear, inputs, outputs)
+    with torch.no_grad():
+        if gain is None:
+            bound = 1.0 / math.sqrt(inputs)
+            layer.weight.uniform_(-bound, bound, generator=generator)
+        else:
+            nn.init.orthogonal_(layer.weight, gain, generator=generator)
+        layer.bias.zero_()
+    return layer
+
+
+class EnsembleLinear(nn.Module):
+    """`members` linear layers evaluated by one batched matrix product.
+
+    (E, B, inputs) -> (E, B, outputs).
+    """
+
+    def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+
+class UnitNorm(nn.Module):
+    """Scales each observation to Euclidean length 1."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return functional.normalize(obs, dim=-1)
+
+
+def torso(
+    inputs: int,
+    hidden: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+    orthogonal: bool = False,
+    unit_input: bool = False,
+) -> nn.Sequential:
+    """Fully connected layers, (*, inputs) -> (*, hidden[-1]), each followed by the activation."""
+    gain = math.sqrt(2.0) if orthogonal else None
+    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
+    for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
+        layers += [linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)

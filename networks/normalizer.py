@@ -1,0 +1,54 @@
+"""Running standardisation of observations."""
+
+import torch
+from torch import Tensor, nn
+
+CLIP = 10.0  # standard deviations
+EPSILON = 1e-8  # keeps a constant observation finite
+
+
+class RunningNorm(nn.Module):
+    """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
+
+    `observe` gathers statistics in float64; `commit` puts them into effect. An on-policy agent
+    commits after its update only, so that a rollout is scored under the statistics it was acted
+    with. Parallel form of Chan, Golub and LeVeque (1979), eq. 2.1.
+    """
+
+    mean: Tensor
+    inverse_std: Tensor
+    seen_count: Tensor
+    seen_mean: Tensor
+    seen_square: Tensor  # sum of squared deviations from seen_mean
+
+    def __init__(self, obs_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(obs_dim))
+        self.register_buffer("inverse_std", torch.ones(obs_dim))
+        self.register_buffer("seen_count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("seen_mean", torch.zeros(obs_dim, dtype=torch.float64))
+        self.register_buffer("seen_square", torch.zeros(obs_dim, dtype=torch.float64))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """(*, O) -> (*, O), under the statistics of the last `commit`."""
+        return ((obs - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
+
+    @torch.no_grad()
+    def observe(self, obs: Tensor) -> None:
+        """Adds fresh observations (N, O) to the statistics, without effect until `commit`."""
+        obs = obs.to(self.seen_mean)
+        count, mean = len(obs), obs.mean(0)
+        total = self.seen_count + count
+        difference = mean - self.seen_mean
+        self.seen_square += (obs - mean).square().sum(0)
+        self.seen_square += difference.square() * (self.seen_count * count / total)
+        self.seen_mean += difference * (count / total)
+        self.seen_count.copy_(total)
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Puts what has been observed into effect; with fewer than two observations, nothing."""
+        enough = self.seen_count > 1
+        variance = self.seen_square / self.seen_count.clamp_min(1.0)
+        self.mean.copy_(torch.where(enough, self.seen_mean, 0.0))
+        self.inverse_std.copy_(torch.where(enough, (variance + EPSILON).rsqrt(), 1.0))

@@ -1,0 +1,58 @@
+"""Formulas that several densities share, in forms that stay exact at saturation."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LOG_2 = math.log(2.0)
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+# Probabilists' Gauss-Hermite rule: E[f(e)] = sum_k weight_k f(node_k) for e ~ N(0, 1).
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+
+
+def at_least_float32(parameter: Tensor) -> Tensor:
+    """Densities are float32 even under autocast; float64 stays float64."""
+    return parameter if parameter.dtype == torch.float64 else parameter.float()
+
+
+def log_det_tanh(latent: Tensor) -> Tensor:
+    """Logarithm of the derivative of tanh, log(1 - tanh(u)^2), per component.
+
+    Args:
+        latent: u before the squashing, any shape.
+
+    Returns:
+        Same shape, in nats: 2 (log 2 - |u| - log(1 + exp(-2|u|))). `log(1 - tanh(u)**2 + 1e-6)` is
+        the same function on paper; in float32 it is off by 4.8 nats at u = 10 and has no gradient
+        beyond |u| = 9.02, where tanh rounds to 1.
+    """
+    magnitude = latent.abs()
+    return 2.0 * (LOG_2 - magnitude - torch.log1p(torch.exp(-2.0 * magnitude)))
+
+
+def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density of u = mean + exp(log_std) * noise, per component, in nats.
+
+    Scored from the noise: recovering it as (u - mean) / std loses every digit of float32 when std is
+    small against |mean|.
+    """
+    return -0.5 * noise.square() - log_std - HALF_LOG_2PI
+
+
+def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
+    """E[log(1 - tanh(u)^2)] for u ~ N(mean, std^2), per component, by Gauss-Hermite quadrature.
+
+    Args:
+        mean, std: (*, A).
+
+    Returns:
+        (*, A) in nats; 64 nodes leave an error below 1e-6 up to std = 2.7 and below 0.01 at e^2.
+    """
+    nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device)
+    weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
+    latent = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes  # (*, A, nodes)
+    return log_det_tanh(latent) @ weights

@@ -1,0 +1,51 @@
+"""What the user sees while it runs: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+LINES = 20  # plain lines in a whole run
+
+
+class Progress:
+    """Steps done, time left, and the two numbers to watch: return and entropy."""
+
+    def __init__(self, total_steps: int, first_step: int = 0) -> None:
+        self.total, self.first = total_steps, first_step
+        self.started = time.perf_counter()
+        self.shown: dict[str, str] = {}
+        self.next_line = first_step
+        self.bar = (
+            tqdm(total=total_steps, initial=first_step, unit=" steps", dynamic_ncols=True)
+            if sys.stdout.isatty()
+            else None
+        )
+
+    def note(self, values: Mapping[str, float]) -> None:
+        """Takes over what is worth showing of the newest values."""
+        for name, tag in (("return", "rollout/return"), ("eval", "eval/return_mean"),
+                          ("entropy", "policy/entropy")):  # fmt: skip
+            if tag in values:
+                self.shown[name] = f"{values[tag]:.4g}"
+
+    def update(self, step: int) -> None:
+        """Shows where the run is."""
+        if self.bar is not None:
+            self.bar.set_postfix(self.shown, refresh=False)
+            self.bar.update(step - self.bar.n)
+        elif step >= self.next_line or step >= self.total:
+            self.next_line = step + max(1, self.total // LINES)
+            elapsed = max(time.perf_counter() - self.started, 1e-9)
+            rate = max(step - self.first, 1) / elapsed
+            values = "  ".join(f"{name} {value:>7}" for name, value in self.shown.items())
+            print(
+                f"step {step:>{len(str(self.total))}}/{self.total}  {values}  "
+                f"{rate:,.0f} steps/s  {max(0, self.total - step) / rate:.0f} s left",
+                flush=True,
+            )
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

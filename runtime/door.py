@@ -1,0 +1,34 @@
+"""What every command does around its work: arguments in, one line for a failure, an exit code out."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from runtime.errors import ConfigError, LogpiError
+
+
+def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
+    """Composes the configuration of `name` from the arguments and runs it; returns the exit code.
+
+    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback.
+    """
+    from configs import compose, help
+
+    try:
+        if any(argument in ("-h", "--help") for argument in arguments):
+            print(help.text(name))
+            return 0
+        config = getattr(compose, f"{name}_config")(arguments)
+        return run(config)
+    except LogpiError as error:
+        if "debug=true" in arguments:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("error: interrupted: by the user; the last checkpoint is good", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ConfigError.code

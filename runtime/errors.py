@@ -1,0 +1,38 @@
+"""Failures that a user can mend, each one line and one exit code."""
+
+
+class LogpiError(Exception):
+    """`what: why; what to do`, in one line.
+
+    Attributes:
+        code: the exit code of the process.
+    """
+
+    code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
+
+
+class ConfigError(LogpiError):
+    """A key, a value, or a combination of them that cannot be run; nothing has been created."""
+
+    code = 2
+
+
+class EnvironmentFault(LogpiError):
+    """The environment raised, or gave what no environment should."""
+
+    code = 3
+
+
+class StorageFault(LogpiError):
+    """A run directory or checkpoint that cannot be read or written."""
+
+    code = 4
+
+
+class Divergence(LogpiError):
+    """A loss, gradient or parameter is not finite."""
+
+    code = 5

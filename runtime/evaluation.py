@@ -1,0 +1,73 @@
+"""How good a policy is, measured on environments and seeds that training never sees."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.protocol import Agent
+from runtime.envs import Envs
+from runtime.seeding import derive
+
+MOST_ENVS = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Returns and lengths of whole episodes."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    def summary(self) -> dict[str, float]:
+        """Mean, deviation, extremes and standard error of the return; mean length."""
+        count = len(self.returns)
+        deviation = float(self.returns.std(ddof=1)) if count > 1 else 0.0
+        return {
+            "return_mean": float(self.returns.mean()),
+            "return_std": deviation,
+            "return_min": float(self.returns.min()),
+            "return_max": float(self.returns.max()),
+            "return_sem": deviation / count**0.5,
+            "length_mean": float(self.lengths.mean()),
+        }
+
+
+class Evaluator:
+    """Runs an agent on its own environments; keeps no state, so how often it runs changes nothing.
+
+    Args:
+        env_id, vectorization, kwargs: as for `Envs`.
+        episodes: per evaluation, spread evenly over the environments: each runs its quota to the
+            end, so that short episodes are not counted more often than long ones.
+        seed: every evaluation derives from (seed, step).
+    """
+
+    def __init__(
+        self, env_id: str, vectorization: str, kwargs: dict[str, Any], episodes: int, seed: int
+    ) -> None:
+        self.episodes, self.seed = episodes, seed
+        count = min(episodes, MOST_ENVS)
+        self.quota = np.full(count, episodes // count)
+        self.quota[: episodes % count] += 1
+        self.envs = Envs(env_id, count, vectorization, kwargs, seed)
+
+    def __call__(self, agent: Agent, step: int, deterministic: bool = True) -> Evaluation:
+        """Evaluates at environment step `step` of training."""
+        generator = torch.Generator().manual_seed(derive(self.seed, "evaluation-noise", step))
+        self.envs.reset(derive(self.seed, "evaluation-episodes", step))
+        left = self.quota.copy()
+        returns, lengths = [], []
+        while left.any():
+            action, latent = agent.act(self.envs.obs, deterministic, generator)
+            self.envs.step(action, latent)
+            for index, episode_return, length in self.envs.drain():
+                if left[index]:
+                    left[index] -= 1
+                    returns.append(episode_return)
+                    lengths.append(length)
+        return Evaluation(np.array(returns), np.array(lengths))
+
+    def close(self) -> None:
+        self.envs.close()

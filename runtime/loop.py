@@ -1,0 +1,155 @@
+"""The one loop of every algorithm, and what is due between its steps."""
+
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from agents.protocol import Agent
+from data import Transition
+from runtime.console import Progress
+from runtime.envs import Envs
+from runtime.errors import Divergence
+from runtime.evaluation import Evaluation, Evaluator
+from runtime.logger import Logger
+
+
+class Buffer(Protocol):
+    """Where transitions wait for the update."""
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether actions are still to be uniform."""
+
+    def add(self, transition: Transition) -> None: ...
+
+    def batches(self) -> Any:
+        """Iterates over the batches that are due now."""
+
+
+def train(
+    agent: Agent, envs: Envs, buffer: Buffer, total_steps: int, after_step: "Chores"
+) -> Evaluation:
+    """Runs until `total_steps` environment steps; returns the evaluation at the end."""
+    step = 0
+    while step < total_steps:
+        act = agent.explore if buffer.warming_up else agent.act
+        action, latent = act(envs.obs)
+        transition = envs.step(action, latent)
+        agent.observe(transition)
+        buffer.add(transition)
+        for batch in buffer.batches():
+            after_step.updated(step, agent.update(batch))
+        step += envs.num_envs
+        after_step(step, step - envs.num_envs)
+    return after_step.finish(step)
+
+
+@dataclass
+class Clock:
+    """Time spent on training itself, without evaluations and checkpoints."""
+
+    started: float = field(default_factory=time.perf_counter)
+    paused: float = 0.0
+
+    @contextmanager
+    def pause(self) -> Any:
+        begun = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - begun
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started - self.paused
+
+
+@dataclass
+class Chores:
+    """Logging, evaluation and checkpoints, each when the step crosses a multiple of its interval."""
+
+    agent: Agent
+    envs: Envs
+    logger: Logger
+    evaluator: Evaluator
+    progress: Progress
+    save: Callable[[int, float | None], None]  # (step, mean return if just evaluated)
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    clock: Clock = field(default_factory=Clock)
+    learning_since: tuple[int, float] | None = None  # (step, seconds of training) at first update
+    updates: int = 0
+    best: float = float("-inf")
+    last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds, updates)
+    evaluated: tuple[int, Evaluation | None] = (-1, None)
+
+    def updated(self, step: int, metrics: dict[str, Any]) -> None:
+        """After every update."""
+        if self.learning_since is None:
+            self.learning_since = (step, self.clock.elapsed())
+        self.updates += 1
+        self.logger.add(metrics)
+
+    def __call__(self, step: int, before: int) -> None:
+        """After every step of the environments."""
+        if step // self.log_every > before // self.log_every:
+            self.log(step)
+        if step // self.eval_every > before // self.eval_every:
+            self.evaluate(step)
+        if step // self.checkpoint_every > before // self.checkpoint_every:
+            with self.clock.pause():
+                self.save(step, None)
+
+    def log(self, step: int) -> None:
+        """Writes the interval; raises Divergence where an update in it was not finite."""
+        seconds = self.clock.elapsed()
+        past_step, past_seconds, past_updates = self.last_log
+        extra = {
+            "time/steps_per_second": (step - past_step) / max(seconds - past_seconds, 1e-9),
+            "time/updates_per_second": (self.updates - past_updates)
+            / max(seconds - past_seconds, 1e-9),
+        }
+        finished = self.envs.drain()
+        if finished:
+            extra["rollout/return"] = float(np.mean([f[1] for f in finished]))
+            extra["rollout/length"] = float(np.mean([f[2] for f in finished]))
+        shown = self.logger.flush(step, extra)
+        self.last_log = (step, seconds, self.updates)
+        if bool(self.agent.diverged):
+            raise Divergence(
+                f"training diverged: a loss or gradient between steps {past_step} and {step} is not "
+                "finite; lower agent.lr, the last checkpoint is good"
+            )
+        self.progress.note(shown)
+        self.progress.update(step)
+
+    def evaluate(self, step: int) -> Evaluation:
+        """Evaluates, and saves where it is the best so far."""
+        with self.clock.pause():
+            evaluation = self.evaluator(self.agent, step)
+            summary = evaluation.summary()
+            tags = ("return_mean", "return_std", "length_mean")
+            self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
+            self.evaluated = (step, evaluation)
+            if summary["return_mean"] > self.best:
+                self.best = summary["return_mean"]
+                self.save(step, self.best)
+        return evaluation
+
+    def finish(self, step: int) -> Evaluation:
+        """The last log, evaluation and checkpoint."""
+        if self.last_log[0] < step:
+            self.log(step)
+        done, evaluation = self.evaluated
+        if done < step or evaluation is None:
+            evaluation = self.evaluate(step)
+        self.save(step, evaluation.summary()["return_mean"])
+        self.progress.close()
+        return evaluation
+
+    def steps_per_second(self, step: int) -> float:
+        """Environment steps over time since learning began, evaluations and checkpoints left out."""
+        since, seconds = self.learning_since or (0, 0.0)
+        return (step - since) / max(self.clock.elapsed() - seconds, 1e-9)

@@ -1,0 +1,80 @@
+"""The run directory: where a run lies, and the files beside its checkpoints."""
+
+import json
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ConfigError, StorageFault
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
+
+
+def create(run_dir: str | None, env_name: str, agent_name: str, seed: int) -> Path:
+    """Makes a new directory; a taken name gets a suffix.
+
+    Raises:
+        ConfigError: it cannot be made; choose another run_dir.
+    """
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    wanted = Path(run_dir) if run_dir else Path("runs") / name / agent_name / f"{stamp}-s{seed}"
+    for attempt in range(1, 1000):
+        path = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            if not path.is_dir():
+                raise ConfigError(f"run_dir: {path} is a file; choose another") from None
+            continue
+        except OSError as error:
+            raise ConfigError(f"run_dir: {path} cannot be made, {error.strerror}; choose another"
+                              ) from error  # fmt: skip
+        return path
+    raise ConfigError(f"run_dir: {wanted} and its suffixes are taken; choose another")
+
+
+def require(run: str) -> Path:
+    """The directory of an existing run; ConfigError where it is none."""
+    path = Path(run)
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"run: {run} is not a run directory; give one that holds config.yaml")
+    return path
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a small JSON file, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "none"
+    return found
+
+
+def revision() -> str:
+    """The commit of this checkout; `none` outside git."""
+    if not (ROOT / ".git").exists():
+        return "none"
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "none"
+    return done.stdout.strip() or "none"

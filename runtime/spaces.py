@@ -1,0 +1,86 @@
+"""Which spaces can be served, and the map between the agent's units and the environment's."""
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+
+from data import Spec
+from runtime.errors import ConfigError
+
+IMAGE_DIMENSIONS = 3
+
+
+def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
+    """Shapes for the agent, or a ConfigError that says why this environment cannot be served."""
+    flat = flat_observation(env_id, observation)
+    if isinstance(action, spaces.Discrete):
+        if action.n < 2:
+            raise refuse(env_id, "action", action, "leaves nothing to choose", "give it two actions")
+        return Spec(flat.shape[0], int(action.n), discrete=True)
+    if not isinstance(action, spaces.Box):
+        raise refuse(env_id, "action", action, "is not supported", "use Discrete or a bounded Box")
+    check_box(env_id, action)
+    return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False)
+
+
+def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
+    """The observation space as one vector."""
+    if isinstance(observation, spaces.Box) and len(observation.shape) >= IMAGE_DIMENSIONS:
+        raise refuse(env_id, "observation", observation, "is an image, which no network here reads",
+                     "wrap the environment so that it gives a vector")  # fmt: skip
+    try:
+        flat = spaces.flatten_space(observation)
+    except NotImplementedError:
+        flat = None
+    if not isinstance(flat, spaces.Box):
+        raise refuse(env_id, "observation", observation, "has no fixed length",
+                     "wrap the environment so that it gives a vector")  # fmt: skip
+    if flat.shape[0] == 0:
+        raise refuse(env_id, "observation", observation, "is empty", "give it a component")
+    return flat
+
+
+def check_box(env_id: str, action: spaces.Box) -> None:
+    """Continuous actions need finite, distinct bounds: nothing is invented in their place."""
+    low, high = action.low, action.high
+    if action.low.size == 0:
+        raise refuse(env_id, "action", action, "is empty", "give it a component")
+    if not np.issubdtype(low.dtype, np.floating):
+        raise refuse(env_id, "action", action, "is a Box of integers", "use Discrete instead")
+    with np.errstate(over="ignore"):
+        width = high - low
+    if not np.isfinite(width).all():
+        raise refuse(env_id, "action", action, "has no finite bounds",
+                     "bound it with gymnasium.wrappers.RescaleAction or ClipAction")  # fmt: skip
+    if not (width > 0).all():
+        raise refuse(env_id, "action", action, "has low >= high in a component",
+                     "remove that component")  # fmt: skip
+
+
+def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> ConfigError:
+    text = str(space)
+    text = text if len(text) < 100 else text[:97] + "..."
+    return ConfigError(f"env {env_id}: the {kind} space {text} {why}; {remedy}")
+
+
+class ActionMap:
+    """Policy units -> environment units: clip to [-1, 1], then affine to the bounds.
+
+    It is outside the density, so log-probabilities and target entropies mean the same everywhere.
+    """
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.space = space
+        if isinstance(space, spaces.Box):
+            self.middle = (space.high.astype(np.float64) + space.low.astype(np.float64)) / 2
+            self.half = (space.high.astype(np.float64) - space.low.astype(np.float64)) / 2
+
+    def __call__(self, action: np.ndarray) -> np.ndarray:
+        """(N, A) or (N,) in policy units -> (N, *space.shape) in the space's dtype."""
+        if isinstance(self.space, spaces.Discrete):
+            return action + self.space.start
+        assert isinstance(self.space, spaces.Box)
+        unit = np.clip(action, -1.0, 1.0).reshape(len(action), *self.space.shape)
+        scaled = (self.middle + self.half * unit).astype(self.space.dtype)
+        return np.clip(scaled, self.space.low, self.space.high)
