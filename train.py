@@ -39,9 +39,9 @@ def run(config: "TrainConfig") -> int:
         parts.evaluator,
         Progress(config.total_steps),
         save,
-        config.log.every,
-        config.eval.every,
-        config.checkpoint.every,
+        int(config.log.every),
+        int(config.eval.every),
+        int(config.checkpoint.every),
     )
     try:
         evaluation = train(parts.agent, parts.envs, parts.buffer, config.total_steps, chores)
@@ -63,8 +63,8 @@ def run(config: "TrainConfig") -> int:
     }
     rundir.write_json(path / "result.json", result)
     print(
-        f"final evaluation: return {summary['return_mean']:.1f} +- {summary['return_std']:.1f} over "
-        f"{result['episodes']} episodes, after {result['wall_seconds']:.1f} s\n"
+        f"final evaluation: return {summary['return_mean']:.1f} +- {summary['return_std']:.1f} "
+        f"over {result['episodes']} episodes, after {result['wall_seconds']:.1f} s\n"
         f"run directory: {path}\n"
         f"see it learn: tensorboard --logdir {path}"
     )

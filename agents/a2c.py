@@ -64,8 +64,9 @@ class A2C(BaseAgent):
         """The policy and the value at normalised observations; a shared torso is computed once."""
         if not self.settings.shared_torso:
             return self.policy(obs), self.critic(obs)
-        features = self.actor.torso(obs)
-        parameters = self.actor.from_features(features)
+        actor: Any = self.actor
+        features = actor.torso(obs)
+        parameters = actor.from_features(features)
         parameters = parameters if isinstance(parameters, tuple) else (parameters,)
         features = features.detach() if self.settings.detach_critic else features
         return self.policy_class(*parameters), self.critic.from_features(features)
@@ -85,7 +86,7 @@ class A2C(BaseAgent):
         with torch.no_grad():
             next_value = self.critic(self.normalizer(batch.next_obs))
             advantage, target = gae(
-                batch.reward,
+                batch.reward * settings.reward_scale,
                 value.detach(),
                 next_value,
                 batch.terminated,

@@ -34,7 +34,7 @@ class Optimizer:
         horizon: int | None = None,
         eps: float = 1e-8,
     ) -> None:
-        self.groups = {name: list(parameters) for name, parameters in groups.items()}
+        self.groups: dict[str, list[Tensor]] = {name: [*group] for name, group in groups.items()}
         self.base_lr = lr
         self.max_grad_norm = max_grad_norm
         self.horizon = horizon

@@ -9,12 +9,12 @@ from data import Transition
 
 
 class Agent(Protocol):
-    """obs -> action, and batch -> new weights. Knows no configuration tree, logger or step count."""
+    """obs -> action, batch -> new weights. Knows no configuration tree, logger or step count."""
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(action, latent) for obs (N, O), drawn from the agent's own generator unless given one."""
+        """(action, latent) for obs (N, O), drawn from the agent's generator unless given one."""
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(action, latent) uniform over the action space, while a replay buffer warms up."""
@@ -23,7 +23,11 @@ class Agent(Protocol):
         """Shows each fresh transition once to the running statistics."""
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
-        """One update. Returns detached metrics: 0-d (averaged; names in _min/_max by min/max) or 1-d."""
+        """One update; returns detached metrics.
+
+        0-d are averaged over the log interval (names ending in _min, _max by that); 1-d are shown
+        as histograms.
+        """
 
     @property
     def diverged(self) -> Tensor:

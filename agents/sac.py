@@ -70,9 +70,10 @@ class SAC(BaseAgent):
         noise.normal_(generator=self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
         metrics = self.optimizer.minimise(lambda: self.losses(batch, noise, train_actor))
-        with torch.no_grad():  # Polyak averaging, arXiv 1812.05905, algorithm 1; not after divergence
+        with torch.no_grad():  # Polyak averaging (algorithm 1), and not after divergence
             weight = torch.where(self.optimizer.diverged, 0.0, self.settings.tau)
-            torch._foreach_lerp_(self.target, self.live, weight)
+            for target, live in zip(self.target, self.live, strict=True):
+                target.lerp_(live, weight)
         return metrics
 
     def losses(
@@ -103,7 +104,7 @@ class SAC(BaseAgent):
     def soft_target(
         self, batch: Transition, next_obs: Tensor, noise: Tensor, alpha: Tensor
     ) -> Tensor:
-        """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5 and 6."""
+        """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5, 6."""
         next_action, next_log_pi = self.sample(next_obs, noise)[1:]
         next_value = self.critic_target(next_obs, next_action).amin(0) - alpha * next_log_pi
         return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)

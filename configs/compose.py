@@ -34,8 +34,7 @@ def train_config(arguments: list[str]) -> TrainConfig:
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """Composes and checks what `evaluate.py` is to run; raises ConfigError like `train_config`."""
     known = key_names(EvaluateConfig)
-    overrides = [f"{name}={text}" for name, text, _ in map(parse, arguments)
-                 if accept(name, known)]  # fmt: skip
+    overrides = [f"{name}={text}" for name, text, _ in map(parse, arguments) if accept(name, known)]
     return build(EvaluateConfig, compose("evaluate", overrides))
 
 
@@ -48,8 +47,11 @@ def train_overrides(arguments: list[str]) -> list[str]:
             if not isinstance(value, str) or value not in options(name):
                 raise ConfigError(
                     f"{name}: {show(value)} is not one of {', '.join(options(name))}; "
-                    + (nearest(str(value), options(name)) if name != "env" else
-                       "for any Gymnasium id give env.id=ID")  # fmt: skip
+                    + (
+                        nearest(str(value), options(name))
+                        if name != "env"
+                        else "for any Gymnasium id give env.id=ID"
+                    )
                 )
             chosen[name] = value
             overrides.append(f"+{name}={value}" if name == "experiment" else f"{name}={value}")
@@ -74,14 +76,18 @@ def parse(argument: str) -> tuple[str, str, Any]:
     if not equals or not name or name.startswith(("~", "-")):
         raise ConfigError(f"{show(argument, quote=False)}: is not KEY=VALUE; --help lists the keys")
     if "${" in argument:
-        raise ConfigError(f"{show(name, quote=False)}: refers to another key or the environment; "
-                          "write the value itself")  # fmt: skip
+        raise ConfigError(
+            f"{show(name, quote=False)}: refers to another key or the environment; "
+            "write the value itself"
+        )
     try:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         value = override.value()
     except Exception:
-        raise ConfigError(f"{show(name, quote=False)}: {show(text)} cannot be read; "
-                          f"quote it, '{show(name, quote=False)}=\"...\"'") from None  # fmt: skip
+        raise ConfigError(
+            f"{show(name, quote=False)}: {show(text)} cannot be read; "
+            f"quote it, '{show(name, quote=False)}=\"...\"'"
+        ) from None
     if override.is_sweep_override():
         raise ConfigError(f"{name}: {show(text)} is several values; give one")
     return name, text, value
@@ -93,8 +99,10 @@ def accept(name: str, known: list[str]) -> bool:
     if name not in known and name not in groups:
         elsewhere = [a for a in AGENT_GROUPS if name in key_names(TrainConfig, a)]
         if elsewhere and any(k.startswith("agent.") for k in known):
-            raise ConfigError(f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out or "
-                              f"choose agent={elsewhere[0]}")  # fmt: skip
+            raise ConfigError(
+                f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out "
+                f"or choose agent={elsewhere[0]}"
+            )
         raise ConfigError(unknown_key(name, known))
     if name == "agent.name":
         raise ConfigError("agent.name: is set by the group; choose with agent=NAME")
@@ -138,7 +146,7 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` that concerns the run by its value; the rules are those of the schema."""
+    """Replaces every `auto` of the run by its value; the rules are those of the schema."""
     env, agent, total = config.env, config.agent, config.total_steps
 
     def every(value: int | str, rule: int) -> int:

@@ -27,8 +27,10 @@ def text(name: str) -> str:
     """The help of `train` or `evaluate`."""
     parts = [USAGE[name]]
     if name == "train":
-        for group in ("env", "agent", "experiment"):
-            parts.append(f"{group + '=NAME':<18}{', '.join(options(group))}")
+        parts += [
+            f"{group + '=NAME':<18}{', '.join(options(group))}"
+            for group in ("env", "agent", "experiment")
+        ]
         parts.append("\nkeys:")
         parts += lines(TrainConfig)
         for agent, group in AGENT_GROUPS.items():
@@ -50,9 +52,11 @@ def lines(group: type[Group], prefix: str = "") -> list[str]:
             if declared.name not in group.VARIANTS:
                 said += lines(hint, f"{name}.")
             continue
-        limits = [f"{word} {declared.metadata[limit]:.15g}" for limit, word in
-                  (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
-                  if limit in declared.metadata]  # fmt: skip
+        limits = [
+            f"{word} {declared.metadata[limit]:.15g}"
+            for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+            if limit in declared.metadata
+        ]
         meaning = f"{declared.metadata['doc']} ({', '.join([describe(hint), *limits])})"
         indent = " " * 28
         wrapped = textwrap.wrap(meaning, 72)

@@ -5,7 +5,7 @@ Configuration is data: a name resolves through a registry, nothing is imported o
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from configs.validate import Group
 
@@ -22,7 +22,9 @@ def key(doc: str, **limits: float) -> Any:
 @dataclass(frozen=True)
 class EnvConfig(Group):
     id: str = key("Gymnasium id; a module to import may stand before a colon, module:Id-v0")
-    num_envs: int | Auto = key("copies stepped together; auto: 8 on-policy, 1 off-policy", ge=1, le=65536)
+    num_envs: int | Auto = key(
+        "copies stepped together; auto: 8 on-policy, 1 off-policy", ge=1, le=65536
+    )
     vectorization: Literal["auto", "native", "sync", "async"] = key(
         "auto: native where Gymnasium has it for this id, else sync; async: one process a copy"
     )
@@ -46,7 +48,9 @@ class AgentConfig(Group):
     log_std_init: float = key("before training", ge=-20, le=20)
     log_std_min: float = key("lower bound", ge=-20, le=20)
     log_std_max: float = key("upper bound", ge=-20, le=20)
-    log_std_bound: Literal["clamp", "smooth"] = key("cut at the bounds, or mapped into them by tanh")
+    log_std_bound: Literal["clamp", "smooth"] = key(
+        "cut at the bounds, or mapped into them by tanh"
+    )
 
     def check(self) -> None:
         self.require(bool(self.hidden), "hidden", "must name at least one layer", "e.g. [64,64]")
@@ -70,6 +74,7 @@ class A2CConfig(AgentConfig):
     gae_lambda: float = key("1: n-step returns; 0: one-step", ge=0, le=1)
     ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)
     value_coef: float = key("weight of the value loss", ge=0, le=1000)
+    reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1e6)
     normalise_advantage: bool = key("zero mean, unit deviation over the rollout")
     shared_torso: bool = key("actor and critic read one torso")
     detach_critic: bool = key("the critic's gradient stops before the shared torso")
@@ -154,7 +159,7 @@ class TrainConfig(Group):
     checkpoint: CheckpointConfig = key("what can be evaluated and resumed")
     audit: AuditConfig = key("verification of the policy's density")
 
-    VARIANTS = {"agent": AGENT_GROUPS}
+    VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
 
     def check(self) -> None:
         if isinstance(self.agent, SACConfig):

@@ -5,6 +5,7 @@ import difflib
 import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -37,8 +38,10 @@ def build(group: type[G], data: Any, prefix: str = "") -> G:
             range; names the key in full, and the nearest valid one.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{prefix.rstrip('.')}: must be a group of keys, got {show(data)}; "
-                          f"set a single key, e.g. {prefix}{fields(group)[0].name}")  # fmt: skip
+        raise ConfigError(
+            f"{prefix.rstrip('.')}: must be a group of keys, got {show(data)}; "
+            f"set a single key, e.g. {prefix}{fields(group)[0].name}"
+        )
     hints = get_type_hints(group)
     known = {f.name: f for f in fields(group)}
     for name in data:
@@ -54,8 +57,10 @@ def build(group: type[G], data: Any, prefix: str = "") -> G:
             if variants and isinstance(data[name], dict):
                 chosen = data[name].get("name")
                 if chosen not in variants:
-                    raise ConfigError(f"{name}.name: {show(chosen)} is not one of "
-                                      f"{', '.join(variants)}; choose with {name}=NAME")  # fmt: skip
+                    raise ConfigError(
+                        f"{name}.name: {show(chosen)} is not one of "
+                        f"{', '.join(variants)}; choose with {name}=NAME"
+                    )
                 hint = variants[chosen]
             values[name] = build(hint, data[name], f"{prefix}{name}.")
         else:
@@ -107,7 +112,7 @@ def match(value: Any, hint: Any) -> tuple[bool, Any]:
 def check_range(value: Any, name: str, limits: typing.Mapping[str, Any]) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    tests = {
+    tests: dict[str, tuple[str, Callable[[float], bool]]] = {
         "ge": ("at least", lambda bound: value >= bound),
         "gt": ("more than", lambda bound: value > bound),
         "le": ("at most", lambda bound: value <= bound),

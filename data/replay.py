@@ -21,8 +21,6 @@ class Replay:
         generator: draws the indices; its device is the storage's.
     """
 
-    _STORED = ("obs", "action", "reward", "next_obs", "terminated", "truncated")
-
     def __init__(
         self,
         capacity: int,
@@ -49,7 +47,7 @@ class Replay:
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
-        rows = transition[: len(self._STORED)]
+        rows = [row for row in transition._replace(latent=None) if row is not None]
         if not self._fields:
             self._fields = [
                 torch.empty(

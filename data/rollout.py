@@ -26,13 +26,13 @@ class Rollout:
 
     def add(self, transition: Transition) -> None:
         """Stores one step of all environments; every field, `latent` among them, is needed."""
+        fields = [field for field in transition if field is not None]
         if not self._fields:
             self._fields = [
                 torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
-                for field in transition
-                if field is not None
+                for field in fields
             ]
-        for stored, field in zip(self._fields, transition, strict=True):
+        for stored, field in zip(self._fields, fields, strict=True):
             stored[self.filled].copy_(field)
         self.filled += 1
 

@@ -38,7 +38,7 @@ class Value(nn.Module):
 
 
 class Critic(nn.Module):
-    """obs (*, O), action (*, A) -> Q of every ensemble member, (E, *), one batched product a layer."""
+    """obs (*, O), action (*, A) -> Q of every member (E, *), one batched product per layer."""
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import skip_init
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,7 +23,7 @@ def linear(
     With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990);
     without, uniform in +-1/sqrt(inputs).
     """
-    layer = skip_init(nn.Linear, inputs, outputs)
+    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         if gain is None:
             bound = 1.0 / math.sqrt(inputs)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Policy(Protocol):
-    """A distribution over actions; `*` are its leading dimensions, log-probabilities are (*,) in nats.
+    """A distribution over actions; `*` are its leading dimensions, log-probabilities (*,) in nats.
 
     Actions of bounded continuous spaces live in [-1, 1]. `noise` is what makes a draw reproducible:
     agents always pass their own; left out, it comes from torch's default generator (for notebooks).

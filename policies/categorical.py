@@ -22,7 +22,7 @@ class Categorical:
 
     @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action, action), (*,) int64: with rates p_k, clock k rings first with probability p_k."""
+        """(action, action), (*,) int64: of clocks with rates p, number k rings first with p_k."""
         clocks = self.noise() if noise is None else noise
         action = (self.log_probs - clocks.log()).argmax(-1)
         return action, action

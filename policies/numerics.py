@@ -37,8 +37,8 @@ def log_det_tanh(latent: Tensor) -> Tensor:
 def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
     """Log-density of u = mean + exp(log_std) * noise, per component, in nats.
 
-    Scored from the noise: recovering it as (u - mean) / std loses every digit of float32 when std is
-    small against |mean|.
+    Scored from the noise: recovering it as (u - mean) / std loses every digit of float32 when std
+    is small against |mean|.
     """
     return -0.5 * noise.square() - log_std - HALF_LOG_2PI
 

@@ -8,9 +8,9 @@ import torch
 
 from agents import make_agent
 from agents.base import BaseAgent
-from data import Replay, Rollout
+from data import Replay, Rollout, Spec
 from runtime.envs import Envs
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
 from runtime.seeding import derive, stream
 
@@ -66,6 +66,24 @@ def make_parts(config: "TrainConfig") -> Parts:
         raise ConfigError(str(error)) from error
     evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
     return Parts(agent, envs, buffer, evaluator)
+
+
+def restore_agent(
+    config: "TrainConfig", spec: Spec, state: dict[str, Any], device: torch.device
+) -> BaseAgent:
+    """The agent of a run as it was at a checkpoint.
+
+    Raises:
+        StorageFault: the checkpoint is not of this configuration.
+    """
+    agent = make_agent(spec, config.agent, lambda name: stream(config.seed, name, device), 1)
+    try:
+        agent.load_state_dict(state["agent"])
+    except (RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise StorageFault(
+            f"checkpoint: does not fit config.yaml, {str(error).splitlines()[0]}; restore the run"
+        ) from error
+    return agent
 
 
 def make_evaluator(config: "TrainConfig", episodes: int, seed: int) -> Evaluator:

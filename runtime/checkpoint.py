@@ -57,8 +57,10 @@ def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         load(target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageFault(f"checkpoint {target}: cannot be written, {error}; free the disk or "
-                           "choose another run_dir") from error  # fmt: skip
+        raise StorageFault(
+            f"checkpoint {target}: cannot be written, {error}; free the disk or "
+            "choose another run_dir"
+        ) from error
     prune(run_dir, keep)
     return target
 
@@ -82,7 +84,8 @@ def load(path: Path) -> dict[str, Any]:
             contents[name] = content
         return join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error) if str(error).startswith("sha256") else f"{type(error).__name__} {error}"
+        known = str(error).startswith("sha256")
+        reason = str(error) if known else f"{type(error).__name__} {error}"
         raise StorageFault(f"checkpoint {path} is damaged ({reason}); restore it") from error
 
 

@@ -25,8 +25,11 @@ class Progress:
 
     def note(self, values: Mapping[str, float]) -> None:
         """Takes over what is worth showing of the newest values."""
-        for name, tag in (("return", "rollout/return"), ("eval", "eval/return_mean"),
-                          ("entropy", "policy/entropy")):  # fmt: skip
+        for name, tag in (
+            ("return", "rollout/return"),
+            ("eval", "eval/return_mean"),
+            ("entropy", "policy/entropy"),
+        ):
             if tag in values:
                 self.shown[name] = f"{values[tag]:.4g}"
 

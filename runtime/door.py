@@ -1,4 +1,4 @@
-"""What every command does around its work: arguments in, one line for a failure, an exit code out."""
+"""What every command does around its work: arguments in, an exit code and at most one line out."""
 
 import os
 import sys

@@ -42,8 +42,8 @@ class Backend(Protocol):
 class Vector:
     """Gymnasium's sync or async vectorisation, with automatic reset switched off.
 
-    Each episode is reset with a seed derived from (seed, environment index, episode number), so that
-    sync and async give the same episodes and any single one can be repeated.
+    Each episode is reset with a seed derived from (seed, environment index, episode number), so
+    that sync and async give the same episodes and any single one can be repeated.
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, workers: bool):
@@ -71,7 +71,7 @@ class Vector:
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
         seeds: list[int | None] = [None] * self.count
-        for index in np.flatnonzero(done):
+        for index in map(int, np.flatnonzero(done)):
             self.episodes[index] += 1
             seeds[index] = self.episode_seed(index)
         return self.envs.reset(seed=seeds, options={"reset_mask": done})[0]
@@ -226,7 +226,7 @@ class Envs:
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(
-            f"env {self.env_id}: {what} at step {self.steps} of each environment; mend the environment"
+            f"env {self.env_id}: {what} at step {self.steps}; mend the environment"
         )
 
 
@@ -241,8 +241,9 @@ def make_backend(env_id: str, count: int, vectorization: str, kwargs: dict[str, 
             single = partial(make_single, gymnasium_spec(env_id), kwargs)
             return Vector(single, count, workers=vectorization == "async")
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise ConfigError(f"env.id: {env_id}: {error}; correct the id or install what it needs"
-                          ) from error  # fmt: skip
+        raise ConfigError(
+            f"env.id: {env_id}: {error}; correct the id or install what it needs"
+        ) from error
     except TypeError as error:
         if "argument" not in str(error):
             raise
@@ -251,7 +252,7 @@ def make_backend(env_id: str, count: int, vectorization: str, kwargs: dict[str, 
         raise
     except Exception as error:
         raise EnvironmentFault(
-            f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend the environment"
+            f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"
         ) from error
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Logger:
-    """Collects metrics between two flushes and writes their mean (min or max, by the name's ending).
+    """Collects metrics between two flushes; writes their mean (or min, max, by the ending).
 
     Args:
         run_dir: where the event file goes.

@@ -67,7 +67,7 @@ class Clock:
 
 @dataclass
 class Chores:
-    """Logging, evaluation and checkpoints, each when the step crosses a multiple of its interval."""
+    """Logging, evaluation, checkpoints, each when the step crosses a multiple of its interval."""
 
     agent: Agent
     envs: Envs
@@ -119,8 +119,8 @@ class Chores:
         self.last_log = (step, seconds, self.updates)
         if bool(self.agent.diverged):
             raise Divergence(
-                f"training diverged: a loss or gradient between steps {past_step} and {step} is not "
-                "finite; lower agent.lr, the last checkpoint is good"
+                f"training diverged: a loss or gradient between steps {past_step} and {step} is "
+                "not finite; lower agent.lr, the last checkpoint is good"
             )
         self.progress.note(shown)
         self.progress.update(step)
@@ -150,6 +150,6 @@ class Chores:
         return evaluation
 
     def steps_per_second(self, step: int) -> float:
-        """Environment steps over time since learning began, evaluations and checkpoints left out."""
+        """Environment steps over time since learning began, without evaluations and saving."""
         since, seconds = self.learning_since or (0, 0.0)
         return (step - since) / max(self.clock.elapsed() - seconds, 1e-9)

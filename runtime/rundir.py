@@ -32,8 +32,9 @@ def create(run_dir: str | None, env_name: str, agent_name: str, seed: int) -> Pa
                 raise ConfigError(f"run_dir: {path} is a file; choose another") from None
             continue
         except OSError as error:
-            raise ConfigError(f"run_dir: {path} cannot be made, {error.strerror}; choose another"
-                              ) from error  # fmt: skip
+            raise ConfigError(
+                f"run_dir: {path} cannot be made, {error.strerror}; choose another"
+            ) from error
         return path
     raise ConfigError(f"run_dir: {wanted} and its suffixes are taken; choose another")
 

@@ -16,7 +16,7 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
     flat = flat_observation(env_id, observation)
     if isinstance(action, spaces.Discrete):
         if action.n < 2:
-            raise refuse(env_id, "action", action, "leaves nothing to choose", "give it two actions")
+            raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
         return Spec(flat.shape[0], int(action.n), discrete=True)
     if not isinstance(action, spaces.Box):
         raise refuse(env_id, "action", action, "is not supported", "use Discrete or a bounded Box")
@@ -27,15 +27,25 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
     """The observation space as one vector."""
     if isinstance(observation, spaces.Box) and len(observation.shape) >= IMAGE_DIMENSIONS:
-        raise refuse(env_id, "observation", observation, "is an image, which no network here reads",
-                     "wrap the environment so that it gives a vector")  # fmt: skip
+        raise refuse(
+            env_id,
+            "observation",
+            observation,
+            "is an image, which no network here reads",
+            "wrap the environment so that it gives a vector",
+        )
     try:
         flat = spaces.flatten_space(observation)
     except NotImplementedError:
         flat = None
     if not isinstance(flat, spaces.Box):
-        raise refuse(env_id, "observation", observation, "has no fixed length",
-                     "wrap the environment so that it gives a vector")  # fmt: skip
+        raise refuse(
+            env_id,
+            "observation",
+            observation,
+            "has no fixed length",
+            "wrap the environment so that it gives a vector",
+        )
     if flat.shape[0] == 0:
         raise refuse(env_id, "observation", observation, "is empty", "give it a component")
     return flat
@@ -51,11 +61,17 @@ def check_box(env_id: str, action: spaces.Box) -> None:
     with np.errstate(over="ignore"):
         width = high - low
     if not np.isfinite(width).all():
-        raise refuse(env_id, "action", action, "has no finite bounds",
-                     "bound it with gymnasium.wrappers.RescaleAction or ClipAction")  # fmt: skip
+        raise refuse(
+            env_id,
+            "action",
+            action,
+            "has no finite bounds",
+            "bound it with gymnasium.wrappers.RescaleAction or ClipAction",
+        )
     if not (width > 0).all():
-        raise refuse(env_id, "action", action, "has low >= high in a component",
-                     "remove that component")  # fmt: skip
+        raise refuse(
+            env_id, "action", action, "has low >= high in a component", "remove that component"
+        )
 
 
 def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> ConfigError:
