@@ -116,6 +116,9 @@ class A2C(BaseAgent):
 
 
 def standardise(advantage: Tensor) -> Tensor:
-    """Zero mean and unit standard deviation; a single sample, or equal ones, become 0."""
-    centred = advantage - advantage.mean()
-    return centred / (centred.square().mean().sqrt() + 1e-8)
+    """Zero mean and unit standard deviation; a single sample, or equal ones, become exactly 0.
+
+    In float64, where the mean of equal float32 numbers is exact.
+    """
+    centred = advantage.double() - advantage.double().mean()
+    return (centred / (centred.square().mean().sqrt() + 1e-8)).to(advantage)

@@ -29,8 +29,9 @@ def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[st
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """1 - Var[target - value] / Var[target]: 1 is perfect, 0 no better than a constant.
 
-    A constant target has no variance to explain: 1 if it is met, else 0.
+    NaN, so that no tag is written, where the target is constant. In float64, where equal float32
+    numbers have a variance of exactly 0.
     """
+    target, value = target.double(), value.double()
     error, spread = (target - value).var(correction=0), target.var(correction=0)
-    met = (error == 0).to(error)
-    return torch.where(spread > 0, 1.0 - error / spread, met)
+    return torch.where(spread > 0, 1.0 - error / spread, torch.nan)

@@ -27,7 +27,7 @@ def gae(
         advantage, return = advantage + value, (T, N) each.
     """
     delta = reward + gamma * torch.where(terminated, 0.0, next_value) - value
-    decay = torch.where(terminated | truncated, 0.0, gamma * gae_lambda)
+    decay = (gamma * gae_lambda) * (~(terminated | truncated)).to(delta)
     last = torch.zeros_like(delta[0])
     backwards = []
     for delta_t, decay_t in zip(reversed(delta.unbind()), reversed(decay.unbind()), strict=True):

@@ -9,8 +9,10 @@ from torch import Tensor
 LOG_2 = math.log(2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
-# Probabilists' Gauss-Hermite rule: E[f(e)] = sum_k weight_k f(node_k) for e ~ N(0, 1).
-_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(64)
+# E[f(e)] = sum_k weight_k f(node_k) for e ~ N(0, 1): the trapezoid rule, which converges
+# exponentially on the whole line and, unlike Gauss-Hermite, spends no nodes on the far tails.
+_NODES = np.linspace(-6.0, 6.0, 65)
+_WEIGHTS = np.exp(-0.5 * _NODES**2)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
@@ -44,15 +46,16 @@ def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
 
 
 def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
-    """E[log(1 - tanh(u)^2)] for u ~ N(mean, std^2), per component, by Gauss-Hermite quadrature.
+    """E[log(1 - tanh(u)^2)] for u ~ N(mean, std^2), per component, by quadrature.
 
     Args:
         mean, std: (*, A).
 
     Returns:
-        (*, A) in nats; 64 nodes leave an error below 1e-6 up to std = 2.7 and below 0.01 at e^2.
+        (*, A) in nats. With node distance h = 3/16 the error falls like exp(-pi^2 / (h std)), set by
+        the poles of log cosh at +-i pi/2: below 1e-7 up to std = 2.7, below 0.002 at std = e^2.
     """
     nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device)
     weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
     latent = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes  # (*, A, nodes)
-    return log_det_tanh(latent) @ weights
+    return (log_det_tanh(latent) * weights).sum(-1)

@@ -56,7 +56,7 @@ def make_parts(config: "TrainConfig") -> Parts:
             settings.updates_per_step,
             stream(config.seed, "replay", device),
         )
-        horizon = math.ceil((total - settings.learning_starts) * settings.updates_per_step)
+        horizon = math.ceil((total - settings.learning_starts + 1) * settings.updates_per_step)
     try:
         agent = make_agent(
             envs.spec, settings, lambda name: stream(config.seed, name, device), max(1, horizon)

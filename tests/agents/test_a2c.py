@@ -1,0 +1,117 @@
+"""A2C's losses by hand, its options, and what it must never do."""
+
+import pytest
+import torch
+
+from agents.a2c import standardise
+from data import Spec, gae
+from policies import Categorical, Gaussian, TanhGaussian
+from tests.helpers import agent, batch
+
+DISCRETE = Spec(3, 4, discrete=True)
+CONTINUOUS = Spec(3, 2, discrete=False)
+
+
+@pytest.mark.parametrize("spec", [DISCRETE, CONTINUOUS])
+def test_losses_equal_their_formulas(spec):
+    learner = agent("a2c", spec, ent_coef=0.03, value_coef=0.7, reward_scale=2.0,
+                    normalise_advantage=False)  # fmt: skip
+    rollout = batch(5, 4, spec=spec)
+    losses, metrics = learner.losses(rollout)
+    value, next_value = learner.critic(rollout.obs), learner.critic(rollout.next_obs)
+    advantage, target = gae(2 * rollout.reward, value, next_value, rollout.terminated,
+                            rollout.truncated, 0.99, 0.95)  # fmt: skip
+    parameters = learner.actor(rollout.obs)
+    policy = Categorical(parameters) if spec.discrete else Gaussian(*parameters)
+    actor = -(advantage.detach() * policy.log_prob(rollout.action, rollout.latent)).mean()
+    critic = 0.5 * (target.detach() - value).square().mean()
+    total = actor + 0.7 * critic - 0.03 * policy.entropy().mean()
+    assert losses["actor"].item() == pytest.approx(total.item(), rel=1e-5)
+    assert metrics["loss/critic"].item() == pytest.approx(critic.item(), rel=1e-5)
+    assert metrics["policy/entropy"].item() == pytest.approx(policy.entropy().mean().item())
+
+
+def test_advantages_and_targets_carry_no_gradient():
+    learner = agent("a2c", CONTINUOUS, value_coef=0.0, ent_coef=0.0)
+    losses, _ = learner.losses(batch(5, 4, spec=CONTINUOUS))
+    gradients = torch.autograd.grad(
+        losses["actor"], list(learner.critic.parameters()), allow_unused=True
+    )
+    assert all(g is None or not g.any() for g in gradients)
+
+
+def test_the_squashing_changes_the_entropy_term_alone():
+    """Given u, the Jacobian does not depend on the parameters: same score, other entropy."""
+    rollout = batch(5, 4, spec=CONTINUOUS)
+    gradients = []
+    for policy, action in (("gaussian", rollout.latent), ("tanh_gaussian", rollout.action)):
+        learner = agent("a2c", CONTINUOUS, policy=policy, ent_coef=0.0)
+        losses, metrics = learner.losses(rollout._replace(action=action))
+        parameters = list(learner.actor.parameters())
+        gradients.append((torch.autograd.grad(losses["actor"], parameters), metrics))
+    (plain, plain_metrics), (squashed, squashed_metrics) = gradients
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, squashed, strict=True))
+    assert squashed_metrics["policy/entropy"] < plain_metrics["policy/entropy"]
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_shared_torso_gets_the_critics_gradient_only_if_not_detached(detach):
+    learner = agent("a2c", DISCRETE, shared_torso=True, detach_critic=detach)
+    policy, value = learner.evaluate(torch.randn(6, 3, generator=torch.Generator().manual_seed(0)))
+    assert isinstance(policy, Categorical)
+    gradient = torch.autograd.grad(
+        value.sum(), list(learner.actor.torso.parameters()), allow_unused=True
+    )
+    assert all(g is None for g in gradient) == detach
+    names = {id(p) for group in learner.optimizer.groups.values() for p in group}
+    assert len(names) == sum(len(g) for g in learner.optimizer.groups.values())
+
+
+def test_standardise_is_safe_with_one_sample_and_with_equal_ones():
+    assert standardise(torch.tensor([[7.0]])).tolist() == [[0.0]]
+    for value in (7.0, 100.1, 0.1):
+        assert standardise(torch.full((16, 8), value)).abs().max() == 0
+    many = standardise(torch.randn(50, 40, generator=torch.Generator().manual_seed(0)) * 5 + 3)
+    assert many.mean().abs() < 1e-5
+    assert many.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_an_update_with_one_sample_is_finite():
+    learner = agent("a2c", CONTINUOUS, normalise_obs=True)
+    metrics = learner.update(batch(1, 1, spec=CONTINUOUS))
+    assert not learner.diverged
+    assert metrics.pop("value/explained_variance").isnan()  # nothing to explain: no tag
+    assert all(value.isfinite().all() for value in metrics.values())
+    assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_statistics_change_only_after_the_update():
+    learner = agent("a2c", CONTINUOUS, normalise_obs=True)
+    rollout = batch(4, 2, spec=CONTINUOUS)
+    for t in range(4):
+        learner.observe(type(rollout)(*(field[t] for field in rollout)))
+        assert torch.equal(learner.normalizer(rollout.obs), rollout.obs)
+    learner.update(rollout)
+    assert not torch.equal(learner.normalizer(rollout.obs), rollout.obs)
+    assert learner.normalizer.seen_count.item() == 8
+
+
+def test_tanh_gaussian_is_a_choice():
+    learner = agent("a2c", CONTINUOUS, policy="tanh_gaussian")
+    action, latent = learner.act(torch.zeros(3, 3))
+    assert torch.equal(action, torch.tanh(latent))
+    assert isinstance(learner.policy(torch.zeros(3, 3)), TanhGaussian)
+
+
+def test_state_continues_to_the_bit():
+    first = agent("a2c", CONTINUOUS, normalise_obs=True, seed=0)
+    rollouts = [batch(4, 2, spec=CONTINUOUS, seed=s) for s in range(4)]
+    for rollout in rollouts[:2]:
+        first.update(rollout)
+    second = agent("a2c", CONTINUOUS, normalise_obs=True, seed=1)
+    second.load_state_dict(first.state_dict())
+    for rollout in rollouts[2:]:
+        first.update(rollout)
+        second.update(rollout)
+    obs = torch.ones(3, 3)
+    assert all(torch.equal(a, b) for a, b in zip(first.act(obs), second.act(obs), strict=True))

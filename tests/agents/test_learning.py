@@ -1,0 +1,95 @@
+"""Short learning runs whose right answer is known beforehand."""
+
+import pytest
+import torch
+
+from data import Replay, Rollout, Spec
+from runtime.envs import Envs
+from tests.helpers import agent
+
+GAMMA = 0.9
+
+
+def run(learner, envs, buffer, steps):
+    for _ in range(steps):
+        act = learner.explore if buffer.warming_up else learner.act
+        transition = envs.step(*act(envs.obs))
+        learner.observe(transition)
+        buffer.add(transition)
+        for data in buffer.batches():
+            learner.update(data)
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"), [("truncated", 1 / (1 - GAMMA)), ("terminated", None)]
+)
+def test_a2c_value_of_constant_reward_under_a_time_limit(ends, expected):
+    """Reward 1 for ever, cut after 4 steps: V = 1/(1-gamma). If it truly ends, V falls to 1."""
+    kwargs = {"length": 4, "ends": ends, "reward": 1.0, "show_episode": False}
+    envs = Envs("tests.helpers:Counting-v0", 4, "sync", kwargs, seed=0)
+    learner = agent("a2c", envs.spec, gamma=GAMMA, lr=1e-2, horizon=400)
+    run(learner, envs, Rollout(8), 8 * 400)
+    obs = torch.tensor([[0.0, float(t)] for t in range(4)])
+    value = learner.critic(obs).tolist()
+    if expected is not None:
+        assert value == pytest.approx([expected] * 4, rel=0.03)
+    else:
+        exact = [sum(GAMMA**k for k in range(4 - t)) for t in range(4)]
+        assert value == pytest.approx(exact, rel=0.05)
+        assert max(value) < 0.5 / (1 - GAMMA)
+
+
+@pytest.mark.parametrize("name", ["a2c", "sac"])
+def test_one_step_bandit_finds_the_best_action(name):
+    """Reward -(a - 0.5)^2 in policy units, where the environment's action is 4 a + 2."""
+    import gymnasium
+    import numpy as np
+
+    class Bandit(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(1, np.float32), {}
+
+        def step(self, action):
+            reward = -(((float(action[0]) - 2.0) / 4.0 - 0.5) ** 2)
+            return np.zeros(1, np.float32), reward, True, False, {}
+
+    gymnasium.register("Bandit-v0", entry_point=Bandit)
+    envs = Envs("Bandit-v0", 8, "sync", {}, seed=0)
+    if name == "a2c":
+        learner = agent("a2c", envs.spec, lr=2e-2, policy="tanh_gaussian", horizon=200)
+        buffer, steps = Rollout(8), 1600
+    else:
+        learner = agent("sac", envs.spec, lr=5e-3, alpha=0.01)
+        buffer, steps = Replay(10_000, 64, 64, 0.25, torch.Generator().manual_seed(0)), 400
+    run(learner, envs, buffer, steps)
+    action, _ = learner.act(torch.zeros(1, 1), deterministic=True)
+    assert action.item() == pytest.approx(0.5, abs=0.06)
+
+
+def test_sac_on_a_one_step_bandit_has_the_boltzmann_policys_entropy():
+    """Reward linear in a: the optimum is pi(a) ~ exp(a / alpha) on [-1, 1], known in closed form.
+
+    A squashed Gaussian is not that family, so its entropy can only come close from below.
+    """
+    learner = agent("sac", Spec(1, 1, discrete=False), alpha=1.0, lr=1e-2, gamma=0.0, lr_schedule="linear",
+                    horizon=600)  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    from data import Transition
+
+    for _ in range(600):
+        action = torch.rand(128, 1, generator=generator) * 2 - 1
+        obs, ends = torch.zeros(128, 1), torch.ones(128, dtype=torch.bool)
+        learner.update(Transition(obs, action, action[:, 0], obs, ends, ~ends))
+    a = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
+    density = torch.exp(a) / torch.trapezoid(torch.exp(a), a)
+    exact_mean = torch.trapezoid(a * density, a).item()
+    policy = learner.policy(torch.zeros(100_000, 1))
+    action, log_pi = policy.rsample_with_log_prob(policy.noise(generator))
+    objective = (action[:, 0] - log_pi).mean().item()
+    best = torch.trapezoid(torch.exp(a), a).log().item()
+    assert action.mean().item() == pytest.approx(exact_mean, abs=0.05)
+    assert best - 0.05 < objective < best + 0.01

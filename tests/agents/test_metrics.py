@@ -1,0 +1,25 @@
+"""Metrics that are easy to get wrong in float32."""
+
+import pytest
+import torch
+
+from agents.metrics import explained_variance, policy_metrics
+
+
+def test_explained_variance_by_hand():
+    target = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    assert explained_variance(target, target).item() == 1.0
+    assert explained_variance(torch.full((4,), 9.0), target).item() == 0.0
+    assert explained_variance(-target, target).item() == pytest.approx(-3.0)
+
+
+@pytest.mark.parametrize("value", [0.1, 100.1])
+def test_a_constant_target_has_no_explained_variance(value):
+    assert explained_variance(torch.zeros(128), torch.full((128,), value)).isnan()
+
+
+def test_saturation_counts_components():
+    action = torch.tensor([[0.999, 0.0], [-1.0, 0.5]])
+    metrics = policy_metrics(torch.zeros(2), torch.zeros(2), action)
+    assert metrics["policy/saturation"].item() == 0.5
+    assert "policy/saturation" not in policy_metrics(torch.zeros(2), torch.zeros(2), action.long())

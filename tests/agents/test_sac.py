@@ -1,0 +1,162 @@
+"""SAC's three losses by hand, and what each of them may touch."""
+
+import pytest
+import torch
+
+from data import Spec
+from tests.helpers import agent, batch
+
+SPEC = Spec(3, 2, discrete=False)
+
+
+def noise(seed=0, size=8):
+    return torch.randn(2, size, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_losses_equal_their_formulas():
+    learner = agent("sac", SPEC, alpha_init=0.3)
+    with torch.no_grad():  # let target and live critic differ
+        for parameter in learner.critic_target.parameters():
+            parameter.add_(0.05)
+    data, eps = batch(8, spec=SPEC), noise()
+    losses, _ = learner.losses(data, eps, train_actor=True)
+    next_action, next_log_pi = learner.policy(data.next_obs).rsample_with_log_prob(eps[0])
+    bootstrap = learner.critic_target(data.next_obs, next_action).min(0).values - 0.3 * next_log_pi
+    target = data.reward + 0.99 * (1 - data.terminated.float()) * bootstrap
+    q = learner.critic(data.obs, data.action)
+    critic = 0.5 * ((q - target) ** 2).mean(1).sum()
+    action, log_pi = learner.policy(data.obs).rsample_with_log_prob(eps[1])
+    actor = (0.3 * log_pi - learner.critic(data.obs, action).min(0).values).mean()
+    log_alpha = learner.temperature.log_alpha
+    alpha = -(log_alpha * (log_pi.detach() - 2.0)).mean()
+    assert losses["critic"].item() == pytest.approx(critic.item(), rel=1e-5)
+    assert losses["actor"].item() == pytest.approx(actor.item(), rel=1e-5)
+    assert losses["alpha"].item() == pytest.approx(alpha.item(), rel=1e-5)
+
+
+def test_each_loss_reaches_its_own_parameters_alone():
+    learner = agent("sac", SPEC)
+    losses, _ = learner.losses(batch(8, spec=SPEC), noise(), train_actor=True)
+    groups = learner.optimizer.groups
+    reached = {
+        (loss, group): any(
+            g is not None and bool(g.any())
+            for g in torch.autograd.grad(
+                losses[loss], groups[group], retain_graph=True, allow_unused=True
+            )
+        )
+        for loss in losses
+        for group in groups
+    }
+    for loss in losses:
+        assert reached[loss, loss]
+    assert not reached["critic", "actor"]
+    assert not reached["critic", "alpha"]
+    assert not reached["actor", "alpha"]
+    assert not reached["alpha", "actor"]
+    assert not any(p.requires_grad for p in learner.critic_target.parameters())
+
+
+def test_truncation_bootstraps_and_termination_does_not():
+    learner = agent("sac", SPEC)
+    data = batch(8, spec=SPEC)
+    flags = {"terminated": torch.zeros(8, dtype=torch.bool), "truncated": torch.zeros(8).bool()}
+    alpha = torch.tensor(1.0)
+
+    def target(**changes):
+        row = data._replace(**{**flags, **changes})
+        return learner.soft_target(row, row.next_obs, noise()[0], alpha)
+
+    every = torch.ones(8, dtype=torch.bool)
+    assert torch.equal(target(terminated=every), data.reward)
+    assert torch.equal(target(truncated=every), target())
+    assert not torch.isclose(target(), data.reward).any()
+
+
+def test_temperature_rises_when_entropy_is_short_of_its_target():
+    for target_entropy, rises in ((10.0, True), (-100.0, False)):
+        learner = agent("sac", SPEC, target_entropy=target_entropy)
+        before = learner.temperature.log_alpha.item()
+        learner.update(batch(8, spec=SPEC))
+        assert (learner.temperature.log_alpha.item() > before) == rises
+
+
+def test_fixed_alpha_is_not_learned():
+    learner = agent("sac", SPEC, alpha=0.2)
+    metrics = learner.update(batch(8, spec=SPEC))
+    assert learner.temperature.log_alpha.exp().item() == pytest.approx(0.2)
+    assert "loss/alpha" not in metrics
+    assert metrics["policy/alpha"].item() == pytest.approx(0.2)
+
+
+def test_polyak_moves_the_target_by_tau_every_update():
+    learner = agent("sac", SPEC, tau=0.25, policy_delay=3)
+    for _ in range(4):
+        before = [p.clone() for p in learner.critic_target.parameters()]
+        learner.update(batch(8, spec=SPEC))
+        live = list(learner.critic.parameters())
+        for old, new, critic in zip(before, learner.critic_target.parameters(), live, strict=True):
+            assert torch.allclose(new, 0.75 * old + 0.25 * critic, atol=1e-6)
+
+
+def test_policy_delay_counts_updates():
+    learner = agent("sac", SPEC, policy_delay=3)
+    moved = []
+    for _ in range(7):
+        before = next(learner.actor.parameters()).clone()
+        learner.update(batch(8, spec=SPEC))
+        moved.append(not torch.equal(before, next(learner.actor.parameters())))
+    assert moved == [True, False, False, True, False, False, True]
+
+
+def test_a_batch_with_nan_commits_nothing_and_raises_the_flag():
+    learner = agent("sac", SPEC)
+    learner.update(batch(8, spec=SPEC))
+    before = [p.clone() for m in learner.modules.values() for p in m.parameters()]
+    bad = batch(8, spec=SPEC)
+    learner.update(bad._replace(reward=torch.full((8,), float("nan"))))
+    assert learner.diverged
+    learner.update(batch(8, spec=SPEC))
+    after = [p for m in learner.modules.values() for p in m.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_state_continues_to_the_bit():
+    first = agent("sac", SPEC, seed=0, policy_delay=2)
+    data = [batch(8, spec=SPEC, seed=s) for s in range(6)]
+    for b in data[:3]:
+        first.update(b)
+    second = agent("sac", SPEC, seed=1, policy_delay=2)
+    second.load_state_dict(first.state_dict())
+    for b in data[3:]:
+        ours, theirs = first.update(b), second.update(b)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_gradcheck_of_actor_and_critic_losses():
+    learner = agent("sac", SPEC)
+    for module in (learner.actor, learner.critic, learner.critic_target, learner.temperature):
+        module.double()
+    data = batch(4, spec=SPEC)
+    data = data._replace(**{n: getattr(data, n).double() for n in ("obs", "action", "reward",
+                                                                  "next_obs")})  # fmt: skip
+    eps = noise(size=4).double()
+    for group in ("critic", "actor", "alpha"):
+        weight = learner.optimizer.groups[group][-1]
+
+        def loss(value, weight=weight, group=group):
+            old = weight.data.clone()
+            weight.data.copy_(value.data)
+            result = learner.losses(data, eps, train_actor=True)[0][group]
+            gradient = torch.autograd.grad(result, weight)[0]
+            weight.data.copy_(old)
+            return result.item(), gradient
+
+        base = weight.detach().clone()
+        _, gradient = loss(base)
+        for index in range(min(3, base.numel())):
+            step = torch.zeros_like(base).view(-1)
+            step[index] = 1e-6
+            step = step.view_as(base)
+            numeric = (loss(base + step)[0] - loss(base - step)[0]) / 2e-6
+            assert gradient.view(-1)[index].item() == pytest.approx(numeric, rel=1e-4, abs=1e-7)

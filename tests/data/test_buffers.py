@@ -1,0 +1,93 @@
+"""What goes into a buffer comes out, once, in order, and with the update ratio asked for."""
+
+import pytest
+import torch
+
+from data import Replay, Rollout, Transition
+
+
+def row(number, envs=1):
+    values = torch.arange(envs, dtype=torch.float32) + 100 * number
+    return Transition(
+        values[:, None], values[:, None] + 0.25, values, values[:, None] + 1,
+        values % 2 == 0, values % 3 == 0, values[:, None] + 0.5,
+    )  # fmt: skip
+
+
+def replay(capacity=10, batch=4, starts=3, ratio=1.0):
+    return Replay(capacity, batch, starts, ratio, torch.Generator().manual_seed(0))
+
+
+def test_rollout_yields_once_when_full_and_reuses_its_arrays():
+    rollout = Rollout(3)
+    for round_number in range(2):
+        for step in range(3):
+            assert list(rollout.batches()) == []
+            rollout.add(row(10 * round_number + step, envs=2))
+        (batch,) = rollout.batches()
+        assert batch.obs.shape == (3, 2, 1)
+        assert batch.reward[:, 1].tolist() == [1 + 100 * (10 * round_number + t) for t in range(3)]
+        assert batch.latent is not None
+        assert list(rollout.batches()) == []
+
+
+@pytest.mark.parametrize("envs", [1, 3, 4, 10])
+def test_replay_overwrites_the_oldest_also_across_the_wrap(envs):
+    buffer = replay(capacity=10)
+    added = []
+    for step in range(9):
+        transition = row(step, envs)
+        buffer.add(transition)
+        added += transition.reward.tolist()
+    kept = set(added[-10:])
+    batch = [buffer.sample() for _ in range(200)]
+    seen = {value for b in batch for value in b.reward.tolist()}
+    assert seen == kept
+    for b in batch[:20]:
+        assert torch.equal(b.obs[:, 0], b.reward)
+        assert torch.equal(b.next_obs[:, 0], b.reward + 1)
+        assert torch.equal(b.terminated, b.reward % 2 == 0)
+        assert b.latent is None
+
+
+@pytest.mark.parametrize(("ratio", "envs"), [(1.0, 1), (0.5, 1), (2.0, 1), (1.0, 4), (0.25, 4)])
+def test_updates_per_environment_step(ratio, envs):
+    buffer, batches = replay(capacity=1000, starts=8, ratio=ratio), 0
+    for step in range(1, 101):
+        buffer.add(row(step, envs))
+        batches += len(list(buffer.batches()))
+        assert buffer.warming_up == (step * envs < 8)
+    assert batches == int((100 * envs - 8 + 1) * ratio)
+
+
+def test_sampling_is_uniform():
+    from scipy import stats
+
+    buffer = replay(capacity=20, batch=1000)
+    for step in range(20):
+        buffer.add(row(step))
+    counts = torch.zeros(20)
+    for _ in range(50):
+        counts += torch.bincount((buffer.sample().reward / 100).long(), minlength=20)
+    assert stats.chisquare(counts.numpy()).pvalue > 1e-4
+
+
+def test_state_restores_contents_cursor_and_generator():
+    first = replay()
+    for step in range(13):
+        first.add(row(step))
+    second = replay()
+    second.load_state_dict(first.state_dict())
+    for buffer in (first, second):
+        buffer.add(row(99))
+    assert [first.sample().reward.tolist() for _ in range(5)] == [
+        second.sample().reward.tolist() for _ in range(5)
+    ]
+    rollout, copy = Rollout(3), Rollout(3)
+    rollout.add(row(1))
+    copy.load_state_dict(rollout.state_dict())
+    for buffer in (rollout, copy):
+        buffer.add(row(2))
+        buffer.add(row(3))
+    ours, theirs = next(rollout.batches()), next(copy.batches())
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,83 @@
+"""Actors: what they emit, the bounds of log_std, and where their weights come from."""
+
+import pytest
+import torch
+
+from networks import CategoricalActor, GaussianActor, torso
+
+BOUNDS = {"log_std_min": -5.0, "log_std_max": 2.0}
+
+
+def make_torso(seed=0, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return torso(3, [8, 6], "tanh", generator, **options), generator
+
+
+def gaussian(log_std="state", bound="clamp", init=0.0, orthogonal=False):
+    body, generator = make_torso()
+    return GaussianActor(
+        body, 6, 2, generator, log_std=log_std, log_std_init=init, log_std_bound=bound,
+        orthogonal=orthogonal, **BOUNDS,
+    )  # fmt: skip
+
+
+def test_categorical_actor_emits_normalised_log_probs():
+    body, generator = make_torso()
+    actor = CategoricalActor(body, 6, 4, generator)
+    log_probs = actor(100 * torch.randn(7, 5, 3, generator=generator))
+    assert log_probs.shape == (7, 5, 4)
+    assert torch.logsumexp(log_probs, -1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("log_std", ["state", "parameter"])
+@pytest.mark.parametrize("bound", ["clamp", "smooth"])
+def test_log_std_starts_where_told_and_stays_in_bounds(log_std, bound):
+    actor = gaussian(log_std, bound, init=-1.3, orthogonal=True)
+    mean, start = actor(torch.zeros(4, 3))
+    assert mean.shape == start.shape == (4, 2)
+    assert start.flatten().tolist() == pytest.approx([-1.3] * 8, abs=1e-5)
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.mul_(1e4)
+    far = actor(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)))[1]
+    assert far.min() >= -5.0
+    assert far.max() <= 2.0
+
+
+def test_smooth_bound_keeps_a_gradient_where_the_clamp_has_none():
+    for bound, alive in (("clamp", False), ("smooth", True)):
+        actor = gaussian("parameter", bound)
+        with torch.no_grad():
+            actor.log_std.fill_(3.0)
+        actor(torch.zeros(1, 3))[1].sum().backward()
+        assert (actor.log_std.grad.abs().min() > 0) == alive
+
+
+def test_one_parameter_per_dimension_does_not_read_the_state():
+    actor = gaussian("parameter")
+    log_std = actor(torch.randn(9, 3, generator=torch.Generator().manual_seed(0)))[1]
+    assert torch.equal(log_std, log_std[:1].expand(9, 2))
+
+
+def test_weights_come_from_the_generator_alone():
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    first = gaussian().state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    second = gaussian().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert all(parameter.isfinite().all() for parameter in first.values())
+
+
+def test_unit_obs_ignores_the_length_of_an_observation():
+    body, _ = make_torso(unit_input=True)
+    obs = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(body(obs), body(17 * obs), atol=1e-6)
+    assert body(torch.zeros(1, 3)).isfinite().all()
+
+
+def test_orthogonal_rows():
+    body, _ = make_torso(orthogonal=True)
+    weight = body[0].weight  # (8, 3): orthonormal columns times sqrt(2)
+    assert torch.allclose(weight.T @ weight, 2 * torch.eye(3), atol=1e-5)

@@ -1,0 +1,39 @@
+"""The critic ensemble equals its members, and values have the shapes that losses rely on."""
+
+import pytest
+import torch
+
+from networks import Critic, Value, torso
+
+
+def test_ensemble_equals_its_members_one_by_one():
+    generator = torch.Generator().manual_seed(0)
+    critic = Critic(3, 4, 2, [16, 8], "relu", generator)
+    obs, action = torch.randn(5, 4, generator=generator), torch.randn(5, 2, generator=generator)
+    together = critic(obs, action)
+    assert together.shape == (3, 5)
+    for member in range(3):
+        x = torch.cat([obs, action], -1)
+        for layer in critic.layers:
+            x = x @ layer.weight[member] + layer.bias[member] if hasattr(layer, "weight") else (
+                layer(x)
+            )  # fmt: skip
+        assert torch.allclose(together[member], x.squeeze(-1), atol=1e-6)
+    assert not torch.allclose(together[0], together[1])
+
+
+def test_ensemble_keeps_leading_dimensions():
+    generator = torch.Generator().manual_seed(0)
+    critic = Critic(2, 4, 2, [8], "relu", generator)
+    obs, action = torch.zeros(7, 5, 4), torch.zeros(7, 5, 2)
+    assert critic(obs, action).shape == (2, 7, 5)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_value_is_one_number_per_observation(bounded):
+    generator = torch.Generator().manual_seed(0)
+    body = torso(4, [8], "relu", generator)
+    value = Value(body, 8, generator, bounded=bounded)
+    out = value(1e4 * torch.ones(7, 5, 4))
+    assert out.shape == (7, 5)
+    assert bool((out.abs() <= 1).all()) == bounded

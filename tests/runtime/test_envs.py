@@ -1,0 +1,246 @@
+"""The border to Gymnasium: literal transitions under every vectorisation, and what is refused."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from runtime.envs import Envs
+from runtime.errors import ConfigError, EnvironmentFault
+
+COUNTING = "tests.helpers:Counting-v0"
+
+
+def rollout(envs, steps):
+    rows = []
+    for step in range(steps):
+        action = torch.full((envs.num_envs, 1), (step % 5) / 5.0 - 0.4)
+        rows.append(envs.step(action, action))
+    return rows
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize("ends", ["terminated", "truncated"])
+@pytest.mark.parametrize(("length", "num_envs"), [(1, 1), (1, 3), (3, 1), (3, 2)])
+def test_every_transition_is_the_true_one(vectorization, ends, length, num_envs):
+    """Observations count (episode, step): no row of a reset, no successor from the next episode."""
+    envs = Envs(COUNTING, num_envs, vectorization, {"length": length, "ends": ends}, seed=0)
+    try:
+        rows = rollout(envs, 10)
+    finally:
+        envs.close()
+    for step, row in enumerate(rows):
+        episode, count = divmod(step, length)
+        last = count == length - 1
+        for index in range(num_envs):
+            assert row.obs[index].tolist() == [episode, count]
+            assert row.next_obs[index].tolist() == [episode, count + 1]
+            assert row.reward[index].item() == pytest.approx(2 + 4 * ((step % 5) / 5.0 - 0.4))
+            assert row.terminated[index].item() == (last and ends == "terminated")
+            assert row.truncated[index].item() == (last and ends == "truncated")
+    finished = envs.drain()
+    assert [length_ for _, _, length_ in finished] == [length] * (10 // length * num_envs)
+    assert envs.drain() == []
+
+
+def test_native_cartpole_equals_the_single_environment_step_by_step():
+    envs = Envs("CartPole-v1", 4, "native", {}, seed=3)
+    single = gymnasium.make("CartPole-v1").unwrapped
+    generator = torch.Generator().manual_seed(0)
+    ends = 0
+    for _ in range(300):
+        action = torch.randint(2, (4,), generator=generator)
+        row = envs.step(action, action)
+        for index in range(4):
+            single.reset()
+            single.state = row.obs[index].double().numpy()
+            single.steps_beyond_terminated = None
+            successor, reward, terminated, _, _ = single.step(int(action[index]))
+            assert row.next_obs[index].numpy() == pytest.approx(successor, abs=1e-5)
+            assert row.reward[index].item() == reward == 1.0
+            assert row.terminated[index].item() == terminated
+            if terminated:
+                ends += 1
+                assert envs.obs[index].abs().max() <= 0.05  # already the next episode's start
+    assert ends > 20
+
+
+def test_native_cartpole_truncates_at_500_and_bootstraps_from_the_last_observation():
+    envs = Envs("CartPole-v1", 2, "native", {}, seed=0)
+    for step in range(500):
+        obs = envs.obs.numpy()
+        action = torch.from_numpy((obs[:, 2] + 0.3 * obs[:, 3] + 0.03 * obs[:, 1] > 0).astype(int))
+        row = envs.step(action, action)
+        assert not row.terminated.any()
+        assert row.truncated.tolist() == [step == 499] * 2
+    assert [length for _, _, length in envs.drain()] == [500, 500]
+    assert (envs.obs.abs() <= 0.05).all()
+
+
+def test_sync_equals_async_and_seeds_differ():
+    def play(vectorization, seed):
+        envs = Envs("Pendulum-v1", 2, vectorization, {}, seed=seed)
+        rows = rollout(envs, 210)  # past the time limit
+        envs.close()
+        return torch.stack([row.obs for row in rows])
+
+    assert torch.equal(play("sync", 0), play("async", 0))
+    assert not torch.equal(play("sync", 0), play("sync", 1))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype"),
+    [(-1, 1, np.float32), (-2.0, 6.0, np.float32), (0, 1e-6, np.float64), (-400, 400, np.float32),
+     (3.0, 3.5, np.float32)],
+)  # fmt: skip
+def test_actions_are_clipped_then_mapped_into_the_bounds(low, high, dtype):
+    from runtime.spaces import ActionMap
+
+    space = gymnasium.spaces.Box(low, high, (2, 2), dtype)
+    to_env = ActionMap(space)
+    ends = to_env(np.array([[-1.0] * 4, [0.0] * 4, [1.0] * 4, [7.0] * 4], np.float32))
+    assert ends.shape == (4, 2, 2)
+    assert ends.dtype == dtype
+    assert ends[0] == pytest.approx(np.full((2, 2), low))
+    assert ends[1] == pytest.approx(np.full((2, 2), (low + high) / 2))
+    assert np.array_equal(ends[2], ends[3])
+    many = np.random.default_rng(0).uniform(-1.1, 1.1, (100_000, 4)).astype(np.float32)
+    assert all(space.contains(a) for a in to_env(many)[:1000])
+    assert to_env(many).min() >= space.low.min()
+    assert to_env(many).max() <= space.high.max()
+
+
+def test_discrete_actions_start_where_the_space_does():
+    from runtime.spaces import ActionMap
+
+    space = gymnasium.spaces.Discrete(3, start=5)
+    assert ActionMap(space)(np.array([0, 2])).tolist() == [5, 7]
+
+
+class Odd(gymnasium.Env):
+    """One fault at step 3."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, fault="none"):
+        self.fault, self.count = fault, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        obs, reward = np.zeros(2, np.float32), 0.0
+        if self.count == 3:
+            if self.fault == "raise":
+                raise RuntimeError("the motor\nis broken")
+            obs = np.array([0, {"nan": np.nan, "inf": np.inf}.get(self.fault, 0)], np.float32)
+            reward = {"reward": np.nan, "huge": 1e300}.get(self.fault, 0.0)
+        return obs, reward, False, False, {}
+
+
+gymnasium.register("Odd-v0", entry_point=Odd)
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("nan", "observation"), ("inf", "observation"), ("reward", "reward"), ("huge", "reward"),
+     ("raise", "the motor is broken")],
+)  # fmt: skip
+def test_faults_stop_at_the_border_in_one_line(vectorization, fault, words):
+    if vectorization == "async" and fault not in ("nan", "raise"):
+        pytest.skip("one process start per kind is enough")
+    envs = Envs("tests.runtime.test_envs:Odd-v0", 2, vectorization, {"fault": fault}, seed=0)
+    action = torch.zeros(2, dtype=torch.int64)
+    try:
+        for _ in range(2):
+            envs.step(action, action)
+        with pytest.raises(EnvironmentFault) as caught:
+            envs.step(action, action)
+    finally:
+        envs.close()
+    message = str(caught.value)
+    assert words in message
+    assert "Odd-v0" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("env_id", "kwargs", "words"),
+    [("Nope-v0", {}, "doesn't exist"), ("nope:Nope-v0", {}, "nope"), ("a b", {}, "env.id"),
+     ("CartPole-v1", {"foo": 1}, "env.kwargs")],
+)  # fmt: skip
+def test_what_cannot_be_made_is_a_matter_of_configuration(env_id, kwargs, words):
+    with pytest.raises(ConfigError) as caught:
+        Envs(env_id, 1, "sync", kwargs, seed=0)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def space_env(observation, action):
+    class Spaces(gymnasium.Env):
+        observation_space, action_space = observation, action
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.observation_space.sample(), {}
+
+        def step(self, action):
+            return self.observation_space.sample(), 0.0, False, False, {}
+
+    gymnasium.register("Spaces-v0", entry_point=Spaces)
+    gymnasium.registry["Spaces-v0"].entry_point = Spaces
+    return "Spaces-v0"
+
+
+Box, Discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+VECTOR = Box(-1, 1, (3,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (VECTOR, Box(-np.inf, np.inf, (1,), np.float32)),
+        (VECTOR, Box(np.array([-1, -1]), np.array([1, np.inf]), dtype=np.float32)),
+        (VECTOR, Box(-3e38, 3e38, (1,), np.float32)),
+        (VECTOR, Box(np.array([0, 1]), np.array([1, 1]), dtype=np.float32)),
+        (VECTOR, Box(-1, 1, (0,), np.float32)),
+        (VECTOR, Box(-5, 5, (1,), np.int64)),
+        (VECTOR, Discrete(1)),
+        (VECTOR, gymnasium.spaces.Tuple((Discrete(2), Discrete(2)))),
+        (Box(-1, 1, (0,), np.float32), Discrete(2)),
+        (Box(0, 255, (84, 84, 4), np.uint8), Discrete(2)),
+        (gymnasium.spaces.Sequence(Discrete(2)), Discrete(2)),
+    ],
+)
+def test_spaces_that_cannot_be_served_are_refused_in_one_line(observation, action):
+    with pytest.raises(ConfigError) as caught:
+        Envs(space_env(observation, action), 1, "sync", {}, seed=0)
+    assert "Spaces-v0" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "width"),
+    [
+        (Discrete(5), Discrete(2), 5),
+        (gymnasium.spaces.MultiBinary(4), Discrete(2), 4),
+        (gymnasium.spaces.Dict({"a": VECTOR, "b": Discrete(2)}), Discrete(2), 5),
+        (Box(-1, 1, (2, 2), np.float64), Box(-1, 1, (2, 2), np.float64), 4),
+        (Box(0, 9, (3,), np.int64), Box(-1, 1, (1,), np.float64), 3),
+        (Box(-np.inf, np.inf, (), np.float32), Discrete(2, start=3), 1),
+    ],
+)
+def test_spaces_that_can_be_served(observation, action, width):
+    envs = Envs(space_env(observation, action), 2, "sync", {}, seed=0)
+    assert envs.spec.obs_dim == width
+    assert envs.obs.shape == (2, width)
+    assert envs.obs.dtype == torch.float32
+    if envs.spec.discrete:
+        move = torch.zeros(2, dtype=torch.int64)
+    else:
+        move = torch.zeros(2, envs.spec.action_dim)
+    assert envs.step(move, move).next_obs.shape == (2, width)

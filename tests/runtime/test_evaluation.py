@@ -1,0 +1,64 @@
+"""Episodes are counted without bias towards short ones, and evaluating changes nothing."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from runtime.evaluation import Evaluation, Evaluator
+from tests.helpers import agent
+
+
+class Coin(gymnasium.Env):
+    """Half of all episodes last 1 step, half 9; the reward of a step is 1."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.length, self.count = (1, 9)[int(self.np_random.integers(2))], 0
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        return np.zeros(3, np.float32), 1.0, self.count >= self.length, False, {}
+
+
+gymnasium.register("Coin-v0", entry_point=Coin)
+
+
+def evaluator(episodes):
+    return Evaluator("tests.runtime.test_evaluation:Coin-v0", "sync", {}, episodes, seed=5)
+
+
+def test_mean_is_that_of_episodes_not_of_steps():
+    """Stopping at the first 2,000 ends of any environment would give far less than 5."""
+    evaluation = evaluator(2000)(agent("sac"), step=0)
+    assert len(evaluation.returns) == 2000
+    assert abs(evaluation.returns.mean() - 5.0) < 4 * 4 / 2000**0.5
+    assert np.array_equal(evaluation.returns, evaluation.lengths)
+
+
+@pytest.mark.parametrize("episodes", [1, 3, 64, 100])
+def test_exactly_as_many_episodes_as_asked(episodes):
+    assert len(evaluator(episodes)(agent("sac"), step=0).returns) == episodes
+
+
+def test_same_step_same_episodes_and_the_agent_is_left_as_it_was():
+    learner, judge = agent("sac"), evaluator(20)
+    before = learner.generators["act"].get_state()
+    first = judge(learner, step=100, deterministic=False)
+    judge(learner, step=200)
+    again = judge(learner, step=100, deterministic=False)
+    assert np.array_equal(first.returns, again.returns)
+    assert torch.equal(before, learner.generators["act"].get_state())
+
+
+def test_summary_by_hand():
+    summary = Evaluation(np.array([1.0, 2.0, 3.0, 6.0]), np.array([1, 1, 2, 2])).summary()
+    assert summary["return_mean"] == 3.0
+    assert summary["return_std"] == pytest.approx((14 / 3) ** 0.5)
+    assert summary["return_sem"] == pytest.approx((14 / 3) ** 0.5 / 2)
+    assert (summary["return_min"], summary["return_max"]) == (1.0, 6.0)
+    assert summary["length_mean"] == 1.5
