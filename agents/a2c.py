@@ -9,7 +9,7 @@ from agents.base import CONTINUOUS, BaseAgent, Stream, make_actor
 from agents.metrics import explained_variance, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition, gae
-from networks import RunningNorm, Value, torso
+from networks import Value, torso
 
 if TYPE_CHECKING:
     from configs.schema import A2CConfig
@@ -74,8 +74,7 @@ class A2C(BaseAgent):
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a rollout (T, N, ·)."""
         metrics = self.optimizer.minimise(lambda: self.losses(batch))
-        if isinstance(self.normalizer, RunningNorm):
-            self.normalizer.commit()
+        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics
 
     def losses(self, batch: Transition) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -103,10 +103,14 @@ class BaseAgent:
         return action.cpu(), action.cpu()
 
     def observe(self, transition: Transition) -> None:
+        """An on-policy agent sees each transition once anyway: in the rollout of its update."""
+        if not self.on_policy:
+            self.learn_statistics(transition.obs.to(self.device))
+
+    def learn_statistics(self, obs: Tensor) -> None:
+        """Takes fresh observations (*, O) into the normaliser, where there is one."""
         if isinstance(self.normalizer, RunningNorm):
-            self.normalizer.observe(transition.obs.to(self.device))
-            if not self.on_policy:
-                self.normalizer.commit()
+            self.normalizer.update(obs.flatten(0, -2))
 
     @property
     def diverged(self) -> Tensor:

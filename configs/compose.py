@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,17 @@ def accept(name: str, known: list[str]) -> bool:
 
 
 def chosen_agent(arguments: list[str]) -> str:
-    names = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("agent=")]
-    experiments = [a.split("=", 1)[1] for a in arguments if a.lstrip("+").startswith("experiment=")]
-    del experiments
-    return names[-1] if names and names[-1] in AGENT_GROUPS else "a2c"
+    """The agent whose keys are valid: named by the arguments, by an experiment, or the default."""
+    name = "a2c"
+    for argument in arguments:
+        group, _, value = argument.lstrip("+").partition("=")
+        if group == "agent" and value in AGENT_GROUPS:
+            return value
+        if group == "experiment" and value in options("experiment"):
+            text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text()
+            found = re.search(r"override /agent: (\w+)", text)
+            name = found.group(1) if found else name
+    return name
 
 
 def env_id(group: str | None) -> str | None:
@@ -166,7 +174,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         threads=threads if config.threads == "auto" else config.threads,
         accelerate="none",
         log=dataclasses.replace(config.log, every=every(config.log.every, max(500, total // 100))),
-        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 20)),
+        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 10)),
         checkpoint=dataclasses.replace(
             config.checkpoint, every=every(config.checkpoint.every, total // 10)
         ),

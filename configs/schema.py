@@ -122,7 +122,7 @@ class LogConfig(Group):
 
 @dataclass(frozen=True)
 class EvalConfig(Group):
-    every: int | Auto = key("environment steps; auto: 5 % of the run", ge=1)
+    every: int | Auto = key("environment steps; auto: 10 % of the run", ge=1)
     episodes: int = key("episodes per evaluation", ge=1, le=1_000_000)
 
 

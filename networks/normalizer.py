@@ -10,9 +10,8 @@ EPSILON = 1e-8  # keeps a constant observation finite
 class RunningNorm(nn.Module):
     """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
 
-    `observe` gathers statistics in float64; `commit` puts them into effect. An on-policy agent
-    commits after its update only, so that a rollout is scored under the statistics it was acted
-    with. Parallel form of Chan, Golub and LeVeque (1979), eq. 2.1.
+    Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
+    eq. 2.1; with fewer than two observations nothing is changed.
     """
 
     mean: Tensor
@@ -30,12 +29,12 @@ class RunningNorm(nn.Module):
         self.register_buffer("seen_square", torch.zeros(obs_dim, dtype=torch.float64))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """(*, O) -> (*, O), under the statistics of the last `commit`."""
+        """(*, O) -> (*, O), under the statistics of the last `update`."""
         return ((obs - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
-    def observe(self, obs: Tensor) -> None:
-        """Adds fresh observations (N, O) to the statistics, without effect until `commit`."""
+    def update(self, obs: Tensor) -> None:
+        """Takes fresh observations (B, O) into the statistics."""
         obs = obs.to(self.seen_mean)
         count, mean = len(obs), obs.mean(0)
         total = self.seen_count + count
@@ -44,10 +43,6 @@ class RunningNorm(nn.Module):
         self.seen_square += difference.square() * (self.seen_count * count / total)
         self.seen_mean += difference * (count / total)
         self.seen_count.copy_(total)
-
-    @torch.no_grad()
-    def commit(self) -> None:
-        """Puts what has been observed into effect; with fewer than two observations, nothing."""
         enough = self.seen_count > 1
         variance = self.seen_square / self.seen_count.clamp_min(1.0)
         self.mean.copy_(torch.where(enough, self.seen_mean, 0.0))

@@ -77,3 +77,14 @@ def reduce(name: str, values: Tensor) -> Tensor:
     if name.endswith("_min"):
         return values.amin()
     return values.amax() if name.endswith("_max") else values.float().mean()
+
+
+def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of one tag, as TensorBoard would show it."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+    events.Reload()
+    if tag not in events.Tags()["scalars"]:
+        return []
+    return [(event.step, event.value) for event in events.Scalars(tag)]

@@ -91,7 +91,8 @@ def test_statistics_change_only_after_the_update():
     for t in range(4):
         learner.observe(type(rollout)(*(field[t] for field in rollout)))
         assert torch.equal(learner.normalizer(rollout.obs), rollout.obs)
-    learner.update(rollout)
+    _, metrics = learner.losses(rollout)
+    assert torch.equal(learner.update(rollout)["loss/actor"], metrics["loss/actor"])
     assert not torch.equal(learner.normalizer(rollout.obs), rollout.obs)
     assert learner.normalizer.seen_count.item() == 8
 

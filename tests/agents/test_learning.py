@@ -75,8 +75,8 @@ def test_sac_on_a_one_step_bandit_has_the_boltzmann_policys_entropy():
 
     A squashed Gaussian is not that family, so its entropy can only come close from below.
     """
-    learner = agent("sac", Spec(1, 1, discrete=False), alpha=1.0, lr=1e-2, gamma=0.0, lr_schedule="linear",
-                    horizon=600)  # fmt: skip
+    learner = agent("sac", Spec(1, 1, discrete=False), alpha=1.0, lr=1e-2, gamma=0.0,
+                    lr_schedule="linear", horizon=600)  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     from data import Transition
 

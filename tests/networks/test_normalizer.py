@@ -1,4 +1,4 @@
-"""Running statistics equal those of the whole stream, and take effect only when committed."""
+"""Running statistics equal those of the whole stream, whatever the batches."""
 
 import numpy as np
 import torch
@@ -15,27 +15,20 @@ def test_statistics_equal_numpy_over_the_whole_stream_whatever_the_batches():
     obs = stream()
     norm = RunningNorm(3)
     for part in np.split(obs, [1, 7, 300, 301, 900]):
-        norm.observe(torch.from_numpy(part))
-    norm.commit()
+        norm.update(torch.from_numpy(part))
     expected = (obs - obs.mean(0, dtype=np.float64)) / obs.std(0, dtype=np.float64)
     assert np.allclose(norm(torch.from_numpy(obs)).numpy(), expected.clip(-10, 10), atol=0.01)
     assert np.allclose(norm.seen_mean.numpy(), obs.mean(0, dtype=np.float64), rtol=1e-12)
     assert np.allclose(norm.seen_square.numpy() / 999, obs.var(0, dtype=np.float64), rtol=1e-9)
 
 
-def test_nothing_changes_before_commit_nor_with_a_single_observation():
-    norm = RunningNorm(3)
-    obs = torch.from_numpy(stream()[:4])
-    norm.observe(obs)
-    assert torch.equal(norm(torch.ones(3)), torch.ones(3))
+def test_a_single_observation_changes_nothing():
     single = RunningNorm(3)
-    single.observe(obs[:1])
-    single.commit()
+    single.update(torch.from_numpy(stream()[:1]))
     assert torch.equal(single(torch.ones(3)), torch.ones(3))
 
 
 def test_constant_and_far_observations_stay_finite():
     norm = RunningNorm(1)
-    norm.observe(torch.full((10, 1), 5.0))
-    norm.commit()
+    norm.update(torch.full((10, 1), 5.0))
     assert norm(torch.tensor([5.0, 6.0])).tolist() == [0.0, 10.0]

@@ -24,7 +24,7 @@ def test_log_prob_and_entropy_equal_the_oracle():
 
 
 def test_log_pi_from_the_noise_is_exact_where_the_round_trip_is_not():
-    """At mean 50 and log_std -20 float32 cannot hold mean + std * noise; the score does not care."""
+    """At mean 50, log_std -20 float32 cannot hold mean + std * noise; the score does not care."""
     mean, log_std = torch.full((1, 1), 50.0), torch.full((1, 1), -20.0)
     noise = torch.full((1, 1), 1.25)
     policy = Gaussian(mean, log_std)

@@ -1,0 +1,43 @@
+# `make` lists the targets. PYTHON chooses the interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-all lint format results clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes overrides on
+	@$(BIN)/python train.py $(ARGS)
+
+test: $(READY) ## the fast tests, under five minutes on two cores
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: $(READY) ## every test
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(READY) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## let ruff format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+results: $(READY) ## the learning results of docs/results.md, about half an hour
+	@$(BIN)/python tools/results.py $(ARGS)
+
+clean: ## remove what was installed and cached, not the runs
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "error: $(PYTHON) is not Python 3.10 to 3.13; choose one, make PYTHON=python3.12 ..." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing what constraints.txt pins into .venv, once"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
+	@touch $@

@@ -1,0 +1,183 @@
+"""Who may import whom, and what may be called nowhere."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("agents", "networks", "policies", "data", "runtime", "configs")
+DOORS = ("train", "evaluate")
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.py", *(f"{package}/**/*.py" for package in (*PACKAGES, "tools")))
+    for path in ROOT.glob(pattern)
+)
+MAY_IMPORT: dict[str, set[str]] = {  # wherever the import stands
+    "networks": set(),
+    "policies": set(),
+    "data": set(),
+    "agents": {"networks", "policies", "data"},
+    "runtime": {"data", "agents", "configs"},
+    "configs": {"runtime"},
+}
+MAY_LOAD: dict[str, set[str]] = {  # while the module itself is imported
+    **MAY_IMPORT,
+    "runtime": {"data"},
+}
+MAY_LOAD_AGENTS = {"runtime/build.py", "runtime/evaluation.py", "runtime/loop.py"}
+MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
+ONLY_IN = {
+    "gymnasium": {"runtime/envs.py", "runtime/spaces.py"},
+    "tensorboard": {"runtime/logger.py"},
+    "torch.utils.tensorboard": {"runtime/logger.py"},
+    "hydra": {"configs/compose.py"},
+    "omegaconf": {"configs/compose.py"},
+}
+UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
+UNSAFE_NAMES = {"eval", "exec", "compile"}
+UNSAFE_CALLS = {
+    *("torch.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load", "joblib.load"),
+    *("os.system", "os.popen", "hydra.utils.instantiate", "hydra.utils.call", "utils.instantiate"),
+    *("instantiate", "builtins.eval", "builtins.exec"),
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, or a name taken from it."""
+
+    name: str
+    line: int
+    in_function: bool
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+    def is_of(self, module: str) -> bool:
+        return self.name == module or self.name.startswith(f"{module}.")
+
+
+def imports(file: str) -> list[Import]:
+    """Every import of a file except those for the type checker."""
+    return list(found(ast.parse((ROOT / file).read_text()), file, False))
+
+
+def found(node: ast.AST, file: str, in_function: bool) -> Iterator[Import]:
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            yield Import(alias.name, node.lineno, in_function)
+    elif isinstance(node, ast.ImportFrom):
+        package = ".".join(Path(file).parts[: len(Path(file).parts) - node.level])
+        module = ".".join(filter(None, [package if node.level else "", node.module]))
+        for alias in node.names:
+            yield Import(f"{module}.{alias.name}", node.lineno, in_function)
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        for otherwise in node.orelse:
+            yield from found(otherwise, file, in_function)
+    else:
+        inside = in_function or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            yield from found(child, file, inside)
+
+
+def package_of(file: str) -> str:
+    return file.partition("/")[0]
+
+
+def test_the_walk_sees_what_it_should() -> None:
+    source = (
+        "import a.b\nfrom c import d\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import hidden\nelse:\n    import shown\n"
+        "def f():\n    import inner\nclass C:\n    import outer\n"
+        "try:\n    from .sibling import x\nexcept ImportError:\n    pass\n"
+    )
+    seen = {i.name: i.in_function for i in found(ast.parse(source), "package/module.py", False)}
+    assert seen.pop("typing.TYPE_CHECKING") is False
+    assert seen == {
+        "a.b": False,
+        "c.d": False,
+        "shown": False,
+        "inner": True,
+        "outer": False,
+        "package.sibling.x": False,
+    }
+
+
+def test_every_package_is_there() -> None:
+    assert {package_of(file) for file in FILES} >= {*PACKAGES, "train.py", "evaluate.py"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if package_of(file) in PACKAGES])
+def test_packages_import_only_what_they_may(file: str) -> None:
+    own = package_of(file)
+    for found_import in imports(file):
+        if found_import.top not in PACKAGES or found_import.top == own:
+            continue
+        if found_import.in_function:
+            if file in MAY_REACH_OUT_IN_A_FUNCTION:
+                continue
+            allowed = MAY_IMPORT[own]
+        else:
+            allowed = MAY_LOAD[own] | ({"agents"} if file in MAY_LOAD_AGENTS else set())
+        assert found_import.top in allowed, f"{file}:{found_import.line} {found_import.name}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if package_of(file) == "configs"])
+def test_the_configuration_needs_only_the_errors_of_the_runtime(file: str) -> None:
+    for found_import in imports(file):
+        if found_import.top == "runtime":
+            assert found_import.is_of("runtime.errors"), f"{file}:{found_import.line}"
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nobody_imports_a_door(file: str) -> None:
+    for found_import in imports(file):
+        assert found_import.top not in DOORS, f"{file}:{found_import.line}"
+
+
+@pytest.mark.parametrize("module", ONLY_IN)
+def test_libraries_stay_where_they_belong(module: str) -> None:
+    for file in FILES:
+        if package_of(file) == "tools" or file in ONLY_IN[module]:
+            continue
+        for found_import in imports(file):
+            assert not found_import.is_of(module), f"{file}:{found_import.line}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if package_of(file) == "configs"])
+def test_the_schema_is_free_of_torch(file: str) -> None:
+    for found_import in imports(file):
+        assert found_import.in_function or found_import.top != "torch"
+
+
+def test_composing_and_help_load_neither_torch_nor_hydra() -> None:
+    code = (
+        "import sys, runtime.door, configs.compose, configs.help;"
+        "print(sorted({'torch', 'hydra', 'omegaconf', 'gymnasium', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_executes_data(file: str) -> None:
+    for found_import in imports(file):
+        where = f"{file}:{found_import.line} {found_import.name}"
+        assert found_import.top not in UNSAFE_MODULES, where
+        assert found_import.name not in UNSAFE_CALLS, where
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            where = f"{file}:{node.lineno} {called}"
+            assert called not in UNSAFE_NAMES | UNSAFE_CALLS, where
+            for keyword in node.keywords:
+                if keyword.arg in ("shell", "allow_pickle"):
+                    assert ast.unparse(keyword.value) == "False", where

@@ -1,0 +1,110 @@
+"""Repeat a learning result of docs/results.md: `python tools/results.py figure=pendulum-sac`.
+
+Trains every seed with `train.py`, evaluates each with `evaluate.py`, prints a Markdown table.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure."""
+
+    overrides: tuple[str, ...]
+    seeds: int
+    episodes: int
+    at_least: float
+    deterministic: bool = True
+
+
+FIGURES = {
+    "cartpole-a2c": Figure((), 10, 1000, 475.0),
+    "pendulum-sac": Figure(("env=pendulum", "agent=sac"), 10, 1000, -160.0),
+    "pendulum-a2c-gaussian": Figure(("env=pendulum", "agent.policy=gaussian"), 5, 1000, -200.0),
+    "pendulum-a2c-tanh": Figure(("env=pendulum", "agent.policy=tanh_gaussian"), 5, 1000, -200.0),
+    "textbook-a2c": Figure(("+experiment=textbook_a2c",), 5, 100, 195.0, deterministic=False),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one figure, or all; returns the exit code."""
+    options = dict(a.split("=", 1) for a in arguments if "=" in a)
+    names = [options["figure"]] if "figure" in options else list(FIGURES)
+    if (
+        set(options) - {"figure", "seeds", "out"}
+        or set(names) - set(FIGURES)
+        or "--help" in (arguments)
+    ):
+        print(f"usage: python tools/results.py [figure={'|'.join(FIGURES)}] [seeds=FIRST-LAST] "
+              "[out=FOLDER]")  # fmt: skip
+        return 0 if "--help" in arguments else 2
+    for name in names:
+        figure = FIGURES[name]
+        first, _, last = options.get("seeds", f"0-{figure.seeds - 1}").partition("-")
+        folder = Path(options.get("out", "runs/results")) / time.strftime("%Y%m%d-%H%M%S") / name
+        rows = [one(figure, seed, folder / f"s{seed}") for seed in range(int(first), int(last) + 1)]
+        report(name, figure, rows)
+        (folder / "summary.json").write_text(json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
+    """Trains and evaluates one seed."""
+    from runtime.logger import read_scalars
+
+    python = [sys.executable]
+    door(python + ["train.py", *figure.overrides, f"seed={seed}", f"run_dir={run_dir.absolute()}"])
+    door(
+        python
+        + ["evaluate.py", f"run={run_dir.absolute()}", f"episodes={figure.episodes}"]
+        + [f"deterministic={str(figure.deterministic).lower()}"]
+    )
+    trained = json.loads((run_dir / "result.json").read_text())
+    evaluated = json.loads((run_dir / "evaluation.json").read_text())
+    curve = [value for _, value in read_scalars(run_dir, "eval/return_mean")]
+    return {
+        "seed": seed,
+        "return_mean": evaluated["return_mean"],
+        "return_sem": evaluated["return_sem"],
+        "last_three_min": min(curve[-3:]),
+        "steps": trained["steps"],
+        "wall_seconds": trained["wall_seconds"],
+        "steps_per_second": trained["steps_per_second"],
+    }
+
+
+def door(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
+    """The Markdown table of one figure."""
+    reached = sum(row["return_mean"] >= figure.at_least for row in rows)
+    stayed = sum(row["last_three_min"] >= figure.at_least for row in rows)
+    print(f"\n### {name}: `train.py {' '.join(figure.overrides)}`\n")
+    print("| seed | return | s.e. | lowest of last three evaluations | steps | seconds | steps/s |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['seed']} | {row['return_mean']:.1f} | {row['return_sem']:.1f} | "
+              f"{row['last_three_min']:.1f} | {row['steps']} | {row['wall_seconds']:.1f} | "
+              f"{row['steps_per_second']:.0f} |")  # fmt: skip
+    mean = statistics.median(row["return_mean"] for row in rows)
+    wall = statistics.median(row["wall_seconds"] for row in rows)
+    print(f"\nmean return >= {figure.at_least:g} on {reached}/{len(rows)} seeds, last three "
+          f"evaluations too on {stayed}/{len(rows)}; median return {mean:.1f}, "
+          f"median {wall:.1f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
