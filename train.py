@@ -16,10 +16,13 @@ def run(config: "TrainConfig") -> int:
     from runtime import checkpoint, rundir
     from runtime.build import make_parts
     from runtime.console import Progress
+    from runtime.errors import ConfigError
     from runtime.logger import Logger
     from runtime.loop import Chores, train
 
     started = time.perf_counter()
+    if config.resume is not None:
+        raise ConfigError("resume: continuing a run is not built yet; start a new one without it")
     parts = make_parts(config)
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed)
     (path / "config.yaml").write_text(to_yaml(config))

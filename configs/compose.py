@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
-from configs.validate import build, key_names, nearest, show, unknown_key
+from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError
 
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 ON_POLICY = ("a2c",)
+LONGEST = 10_000  # characters of one argument
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/envs.py can drive exactly
 
 
@@ -57,6 +58,7 @@ def train_overrides(arguments: list[str]) -> list[str]:
             chosen[name] = value
             overrides.append(f"+{name}={value}" if name == "experiment" else f"{name}={value}")
         elif name.startswith("env.kwargs."):
+            check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
             overrides.append(f"++{name}={text}")
         else:
             accept(name, key_names(TrainConfig, chosen_agent(arguments)))
@@ -74,6 +76,10 @@ def parse(argument: str) -> tuple[str, str, Any]:
 
     name, equals, text = argument.partition("=")
     name = name.lstrip("+")
+    if len(argument) > LONGEST:
+        raise ConfigError(
+            f"{show(name, quote=False)}: is longer than {LONGEST} characters; shorten"
+        )
     if not equals or not name or name.startswith(("~", "-")):
         raise ConfigError(f"{show(argument, quote=False)}: is not KEY=VALUE; --help lists the keys")
     if "${" in argument:
@@ -89,6 +95,8 @@ def parse(argument: str) -> tuple[str, str, Any]:
             f"{show(name, quote=False)}: {show(text)} cannot be read; "
             f"quote it, '{show(name, quote=False)}=\"...\"'"
         ) from None
+    if value == "???":
+        raise ConfigError(f"{name}: is missing; give it a value")
     if override.is_sweep_override():
         raise ConfigError(f"{name}: {show(text)} is several values; give one")
     return name, text, value
@@ -96,8 +104,10 @@ def parse(argument: str) -> tuple[str, str, Any]:
 
 def accept(name: str, known: list[str]) -> bool:
     """True for a known key; raises ConfigError with the nearest one otherwise."""
-    groups = {key.rsplit(".", 1)[0] for key in known if "." in key} | set(known)
-    if name not in known and name not in groups:
+    if name in {key.partition(".")[0] for key in known if "." in key}:
+        inside = next(key for key in known if key.startswith(f"{name}."))
+        raise ConfigError(f"{name}: is a group of keys; set a single one, e.g. {inside}")
+    if name not in known:
         elsewhere = [a for a in AGENT_GROUPS if name in key_names(TrainConfig, a)]
         if elsewhere and any(k.startswith("agent.") for k in known):
             raise ConfigError(
@@ -112,15 +122,20 @@ def accept(name: str, known: list[str]) -> bool:
 
 def chosen_agent(arguments: list[str]) -> str:
     """The agent whose keys are valid: named by the arguments, by an experiment, or the default."""
-    name = "a2c"
+    name, given = "a2c", None
     for argument in arguments:
-        group, _, value = argument.lstrip("+").partition("=")
+        group, _, text = argument.lstrip("+").partition("=")
+        value = text.strip().strip("'\"")
         if group == "agent" and value in AGENT_GROUPS:
-            return value
+            name = given = value
         if group == "experiment" and value in options("experiment"):
             text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text()
             found = re.search(r"override /agent: (\w+)", text)
             name = found.group(1) if found else name
+            if given not in (None, name):
+                raise ConfigError(
+                    f"agent: experiment={value} is for agent={name}; leave agent= out"
+                )
     return name
 
 

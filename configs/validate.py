@@ -56,7 +56,7 @@ def build(group: type[G], data: Any, prefix: str = "") -> G:
             variants = group.VARIANTS.get(name)
             if variants and isinstance(data[name], dict):
                 chosen = data[name].get("name")
-                if chosen not in variants:
+                if not isinstance(chosen, str) or chosen not in variants:
                     raise ConfigError(
                         f"{name}.name: {show(chosen)} is not one of "
                         f"{', '.join(variants)}; choose with {name}=NAME"
@@ -99,7 +99,8 @@ def match(value: Any, hint: Any) -> tuple[bool, Any]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         return number and abs(value) < 1e300, float(value) if number and abs(value) < 1e300 else 0
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool), value
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and abs(value) < 2**63, value
     if hint is dict or get_origin(hint) is dict:
         return isinstance(value, dict), value
     if get_origin(hint) is list:

@@ -96,6 +96,8 @@ def make_evaluator(config: "TrainConfig", episodes: int, seed: int) -> Evaluator
 def make_device(name: str) -> torch.device:
     """The torch device; ConfigError where it is not there."""
     try:
+        if name.partition(":")[0] not in ("cpu", "cuda"):
+            raise RuntimeError("no such kind")
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

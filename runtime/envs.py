@@ -1,6 +1,7 @@
 """The border to Gymnasium: only true transitions, checked and copied, come through it."""
 
 import multiprocessing
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -87,8 +88,8 @@ class NativeCartPole:
     its own generator, before that step.
     """
 
-    def __init__(self, env_id: str, count: int) -> None:
-        envs = gymnasium.make_vec(env_id, count, vectorization_mode="vector_entry_point")
+    def __init__(self, env_id: str, count: int, kwargs: dict[str, Any]) -> None:
+        envs = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
         self.envs: Any = envs.unwrapped
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
@@ -200,7 +201,7 @@ class Envs:
         try:
             self.backend.close()
         except Exception as error:
-            warnings.warn(f"{self.env_id}: close raised {error!r}", stacklevel=2)
+            print(f"warning: env {self.env_id}: close raised {error!r}"[:200], file=sys.stderr)
 
     def _observation(self, raw: np.ndarray) -> Tensor:
         obs = np.asarray(raw).reshape(self.num_envs, self.width)
@@ -221,7 +222,7 @@ class Envs:
             return call()
         except LogpiError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
 
     def _fault(self, what: str) -> EnvironmentFault:
@@ -237,20 +238,18 @@ def make_backend(env_id: str, count: int, vectorization: str, kwargs: dict[str, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if vectorization == "native":
-                return NativeCartPole(env_id, count)
+                return NativeCartPole(env_id, count, kwargs)
             single = partial(make_single, gymnasium_spec(env_id), kwargs)
             return Vector(single, count, workers=vectorization == "async")
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"
         ) from error
-    except TypeError as error:
-        if "argument" not in str(error):
-            raise
-        raise ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments") from error
     except LogpiError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, TypeError) and kwargs:
+            raise ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments") from error
         raise EnvironmentFault(
             f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"
         ) from error

@@ -1,5 +1,7 @@
 """Failures that a user can mend, each one line and one exit code."""
 
+LONGEST = 380  # characters of a message
+
 
 class LogpiError(Exception):
     """`what: why; what to do`, in one line.
@@ -11,7 +13,11 @@ class LogpiError(Exception):
     code = 1
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        line = " ".join(message.split())
+        line = "".join(character if character.isprintable() else "?" for character in line)
+        if len(line) > LONGEST:
+            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+        super().__init__(line)
 
 
 class ConfigError(LogpiError):

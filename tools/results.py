@@ -61,13 +61,10 @@ def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     """Trains and evaluates one seed."""
     from runtime.logger import read_scalars
 
-    python = [sys.executable]
-    door(python + ["train.py", *figure.overrides, f"seed={seed}", f"run_dir={run_dir.absolute()}"])
-    door(
-        python
-        + ["evaluate.py", f"run={run_dir.absolute()}", f"episodes={figure.episodes}"]
-        + [f"deterministic={str(figure.deterministic).lower()}"]
-    )
+    run = run_dir.absolute()
+    chosen = str(figure.deterministic).lower()
+    door("train.py", *figure.overrides, f"seed={seed}", f"run_dir={run}")
+    door("evaluate.py", f"run={run}", f"episodes={figure.episodes}", f"deterministic={chosen}")
     trained = json.loads((run_dir / "result.json").read_text())
     evaluated = json.loads((run_dir / "evaluation.json").read_text())
     curve = [value for _, value in read_scalars(run_dir, "eval/return_mean")]
@@ -82,8 +79,9 @@ def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     }
 
 
-def door(command: list[str]) -> None:
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+def door(*command: str) -> None:
+    """One of the project's commands in a process of its own; its failure ends this one too."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
 
