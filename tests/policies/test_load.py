@@ -1,0 +1,33 @@
+"""A trained policy in a notebook acts like the agent it came from, in the environment's units."""
+
+import gymnasium
+import numpy as np
+import pytest
+
+import policies
+from runtime.door import enter
+from runtime.errors import ConfigError
+from train import run
+
+
+def test_load_gives_actions_in_the_environments_units(tmp_path):
+    arguments = ["env=pendulum", "agent.normalise_obs=true", "total_steps=400", "env.num_envs=4",
+                 "agent.n_steps=5", "eval.episodes=2", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert enter("train", run, arguments) == 0
+    policy = policies.load(tmp_path / "run")
+    env = gymnasium.make("Pendulum-v1")
+    obs, _ = env.reset(seed=0)
+    action = policy(obs)
+    assert action.shape == (1,)
+    assert env.action_space.contains(action)
+    assert np.array_equal(action, policy(obs))
+    several = policy(np.stack([obs, -obs]))
+    assert several.shape == (2, 1)
+    assert several[0] == pytest.approx(action, abs=1e-6)
+    drawn = {float(policy(obs, deterministic=False)[0]) for _ in range(5)}
+    assert len(drawn) > 1
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="not a run directory"):
+        policies.load(tmp_path)
