@@ -38,7 +38,9 @@ class A2C(BaseAgent):
             )
 
         actor_torso = make_torso()
-        self.actor = make_actor(spec, settings, actor_torso, init, orthogonal=True)
+        self.actor = make_actor(
+            spec, settings, self.policy_name, actor_torso, init, orthogonal=True
+        )
         self.critic = Value(
             actor_torso if settings.shared_torso else make_torso(),
             settings.hidden[-1],

@@ -64,7 +64,8 @@ class BaseAgent:
     def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:
         self.spec = spec
         self.horizon = horizon if settings.lr_schedule == "linear" else None
-        self.policy_class = POLICIES[choose_policy(settings.policy, spec, self.policies)]
+        self.policy_name = choose_policy(settings.policy, spec, self.policies)
+        self.policy_class = POLICIES[self.policy_name]
         self.normalizer: nn.Module = nn.Identity()
         if settings.normalise_obs:
             self.normalizer = RunningNorm(spec.obs_dim)
@@ -134,6 +135,7 @@ class BaseAgent:
 def make_actor(
     spec: Spec,
     settings: "AgentConfig",
+    policy: str,
     torso: nn.Module,
     generator: torch.Generator,
     orthogonal: bool,
@@ -147,6 +149,7 @@ def make_actor(
         features,
         spec.action_dim,
         generator,
+        bounded_mean=settings.bounded_mean and policy == "gaussian",
         log_std=settings.log_std,
         log_std_init=settings.log_std_init,
         log_std_min=settings.log_std_min,

@@ -38,7 +38,9 @@ class SAC(BaseAgent):
         init, device = stream("init"), self.device
         hidden, activation = settings.hidden, settings.activation
         actor_torso = torso(spec.obs_dim, hidden, activation, init)
-        self.actor = make_actor(spec, settings, actor_torso, init, orthogonal=False).to(device)
+        self.actor = make_actor(
+            spec, settings, self.policy_name, actor_torso, init, orthogonal=False
+        ).to(device)
         self.critic = Critic(
             settings.critics, spec.obs_dim, spec.action_dim, hidden, activation, init
         ).to(device)

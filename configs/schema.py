@@ -44,6 +44,7 @@ class AgentConfig(Group):
     gamma: float = key("discount", ge=0, le=1)
     max_grad_norm: float | None = key("gradients are scaled down to this norm; null: never", gt=0)
     normalise_obs: bool = key("standardise observations by running statistics")
+    bounded_mean: bool = key("gaussian only: tanh on the mean, so that it stays in [-1, 1]")
     log_std: Literal["state", "parameter"] = key("emitted by the network, or one per dimension")
     log_std_init: float = key("before training", ge=-20, le=20)
     log_std_min: float = key("lower bound", ge=-20, le=20)

@@ -37,6 +37,8 @@ class GaussianActor(nn.Module):
     """obs (*, O) -> mean (*, A), log_std (*, A).
 
     Args:
+        bounded_mean: ends the mean in tanh. An unsquashed Gaussian whose actions are clipped gets
+            no gradient back once its mean is far outside [-1, 1]; this keeps it inside.
         log_std: "state" lets the network emit it; "parameter" is one free number per dimension.
         log_std_init: its value before training (for "state", the bias of the head).
         log_std_min, log_std_max: its range.
@@ -51,6 +53,7 @@ class GaussianActor(nn.Module):
         action_dim: int,
         generator: torch.Generator,
         *,
+        bounded_mean: bool,
         log_std: Literal["state", "parameter"],
         log_std_init: float,
         log_std_min: float,
@@ -62,6 +65,7 @@ class GaussianActor(nn.Module):
         gain = HEAD_GAIN if orthogonal else None
         self.torso = torso
         self.mean = linear(features, action_dim, generator, gain)
+        self.bounded_mean = bounded_mean
         self.middle = 0.5 * (log_std_max + log_std_min)
         self.half_range = 0.5 * (log_std_max - log_std_min)
         self.smooth = log_std_bound == "smooth"
@@ -82,7 +86,7 @@ class GaussianActor(nn.Module):
             log_std = self.log_std(features)
         else:
             log_std = self.log_std.expand_as(mean)
-        return mean, self._bound(log_std)
+        return torch.tanh(mean) if self.bounded_mean else mean, self._bound(log_std)
 
     def _bound(self, raw: Tensor) -> Tensor:
         if self.smooth:

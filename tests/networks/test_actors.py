@@ -13,12 +13,20 @@ def make_torso(seed=0, **options):
     return torso(3, [8, 6], "tanh", generator, **options), generator
 
 
-def gaussian(log_std="state", bound="clamp", init=0.0, orthogonal=False):
+def gaussian(log_std="state", bound="clamp", init=0.0, orthogonal=False, bounded_mean=False):
     body, generator = make_torso()
     return GaussianActor(
-        body, 6, 2, generator, log_std=log_std, log_std_init=init, log_std_bound=bound,
-        orthogonal=orthogonal, **BOUNDS,
-    )  # fmt: skip
+        body,
+        6,
+        2,
+        generator,
+        bounded_mean=bounded_mean,
+        log_std=log_std,
+        log_std_init=init,
+        log_std_bound=bound,
+        orthogonal=orthogonal,
+        **BOUNDS,
+    )
 
 
 def test_categorical_actor_emits_normalised_log_probs():
@@ -81,3 +89,11 @@ def test_orthogonal_rows():
     body, _ = make_torso(orthogonal=True)
     weight = body[0].weight  # (8, 3): orthonormal columns times sqrt(2)
     assert torch.allclose(weight.T @ weight, 2 * torch.eye(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("bounded_mean", [True, False])
+def test_bounded_mean_stays_in_the_policys_units(bounded_mean):
+    actor = gaussian(bounded_mean=bounded_mean)
+    torch.nn.init.constant_(actor.mean.bias, -7.0)
+    mean, _ = actor(torch.zeros(3, 3))
+    assert bool((mean.abs() <= 1).all()) == bounded_mean
