@@ -70,7 +70,7 @@ class BaseAgent:
         if settings.normalise_obs:
             self.normalizer = RunningNorm(spec.obs_dim)
         self.generators = {name: stream(name) for name in ("act", "update")}
-        self.device = self.generators["update"].device
+        self._device = self.generators["update"].device
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
@@ -111,7 +111,11 @@ class BaseAgent:
     def learn_statistics(self, obs: Tensor) -> None:
         """Takes fresh observations (*, O) into the normaliser, where there is one."""
         if isinstance(self.normalizer, RunningNorm):
-            self.normalizer.update(obs.flatten(0, -2))
+            self.normalizer.update(obs.flatten(0, -2), skip=self.diverged)
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     @property
     def diverged(self) -> Tensor:
@@ -124,9 +128,13 @@ class BaseAgent:
             "generators": {name: g.get_state() for name, g in self.generators.items()},
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_weights(self, state: dict[str, Any]) -> None:
+        """Restores what acting needs, on whatever device it was saved from."""
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
             generator.set_state(state["generators"][name].cpu())

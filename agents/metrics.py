@@ -16,7 +16,7 @@ def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[st
         "policy/log_prob_min": log_prob.amin(),
         "policy/log_prob_max": log_prob.amax(),
         "policy/log_prob": log_prob,
-        "policy/action": action.detach().flatten(),
+        "policy/action": action.detach().flatten().clone(),  # a rollout reuses its arrays
     }
     if len(log_prob) > 1:
         metrics["policy/log_prob_std"] = log_prob.std()
@@ -32,6 +32,6 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     NaN, so that no tag is written, where the target is constant. In float64, where equal float32
     numbers have a variance of exactly 0.
     """
-    target, value = target.double(), value.double()
+    target, value = target.detach().double(), value.detach().double()
     error, spread = (target - value).var(correction=0), target.var(correction=0)
     return torch.where(spread > 0, 1.0 - error / spread, torch.nan)

@@ -14,7 +14,10 @@ class Agent(Protocol):
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(action, latent) for obs (N, O), drawn from the agent's generator unless given one."""
+        """(action, latent) for obs (N, O), drawn from the agent's generator unless given one.
+
+        A deterministic action was not drawn: it stands in both places.
+        """
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(action, latent) uniform over the action space, while a replay buffer warms up."""
@@ -28,6 +31,10 @@ class Agent(Protocol):
         0-d are averaged over the log interval (names ending in _min, _max by that); 1-d are shown
         as histograms.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
 
     @property
     def diverged(self) -> Tensor:

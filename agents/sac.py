@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import BaseAgent, Stream, make_actor
-from agents.metrics import policy_metrics
+from agents.metrics import explained_variance, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition
 from networks import Critic, torso
@@ -94,6 +94,7 @@ class SAC(BaseAgent):
             "value/mean": value.detach().mean(),
             "value/target_mean": target.mean(),
             "value/td_abs": (value.detach() - target).abs().mean(),
+            "value/explained_variance": explained_variance(value.detach(), target.expand_as(value)),
             "policy/alpha": alpha,
         }
         if train_actor:
@@ -121,7 +122,7 @@ class SAC(BaseAgent):
         metrics = {
             "loss/actor": actor_loss.detach(),
             "policy/log_std_mean": policy.log_std.detach().mean(),
-            **policy_metrics(log_pi, -log_pi, action),
+            **policy_metrics(log_pi, self.entropy(policy), action),
         }
         if self.settings.alpha == "auto":
             # Eq. 18 with log alpha in place of alpha as the factor: same root, and no stall near 0.
@@ -131,6 +132,11 @@ class SAC(BaseAgent):
             metrics["loss/alpha"] = alpha_loss.detach()
             metrics["policy/target_entropy"] = torch.full_like(alpha, self.target_entropy)
         return losses, metrics
+
+    @torch.no_grad()
+    def entropy(self, policy: Any) -> Tensor:
+        """For the log alone: the losses keep the sampled log_pi, a control variate for Q."""
+        return policy.entropy()
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Any, Tensor, Tensor]:
         """The policy at obs, with one reparameterised action (B, A) and its log_pi (B,)."""

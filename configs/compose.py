@@ -13,7 +13,6 @@ from runtime.errors import ConfigError
 
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
-ON_POLICY = ("a2c",)
 LONGEST = 10_000  # characters of one argument
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/envs.py can drive exactly
 
@@ -176,10 +175,15 @@ def resolve(config: TrainConfig) -> TrainConfig:
         return max(1, rule) if value == "auto" else int(value)
 
     if env.num_envs == "auto":
-        env = dataclasses.replace(env, num_envs=8 if agent.name in ON_POLICY else 1)
+        env = dataclasses.replace(env, num_envs=8 if agent.on_policy else 1)
     if env.vectorization == "auto":
         native = env.id in NATIVE and not env.kwargs
         env = dataclasses.replace(env, vectorization="native" if native else "sync")
+    if env.vectorization == "native" and env.id not in NATIVE:
+        raise ConfigError(
+            f"env.vectorization: native is not to be had for {env.id}, only for "
+            f"{', '.join(NATIVE)}; use sync or async"
+        )
     work = getattr(agent, "batch_size", 256) * max(agent.hidden) ** 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = 1 if work < 4_000_000 else min(4, cores or 1)

@@ -1,6 +1,5 @@
 """Plain data -> typed, frozen dataclasses, or one line that says what is wrong."""
 
-import dataclasses
 import difflib
 import math
 import types
@@ -100,7 +99,7 @@ def match(value: Any, hint: Any) -> tuple[bool, Any]:
         return number and abs(value) < 1e300, float(value) if number and abs(value) < 1e300 else 0
     if hint is int:
         whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and abs(value) < 2**63, value
+        return whole and abs(value) < 2**64, value
     if hint is dict or get_origin(hint) is dict:
         return isinstance(value, dict), value
     if get_origin(hint) is list:
@@ -185,8 +184,3 @@ def key_names(group: type[Group], variant: str | None = None, prefix: str = "") 
 def _hints(group: type[Group]) -> list[Any]:
     hints = get_type_hints(group)
     return [hints[declared.name] for declared in fields(group)]
-
-
-def to_plain(config: Group) -> dict[str, Any]:
-    """The configuration as nested dictionaries, for YAML."""
-    return dataclasses.asdict(config)

@@ -33,15 +33,17 @@ class RunningNorm(nn.Module):
         return ((obs - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
-    def update(self, obs: Tensor) -> None:
-        """Takes fresh observations (B, O) into the statistics."""
+    def update(self, obs: Tensor, skip: Tensor | None = None) -> None:
+        """Takes fresh observations (B, O) into the statistics, unless the 0-d bool `skip` is up."""
         obs = obs.to(self.seen_mean)
-        count, mean = len(obs), obs.mean(0)
+        taken = torch.ones_like(self.seen_count) if skip is None else (~skip).to(self.seen_count)
+        count, mean = len(obs) * taken, obs.mean(0)
         total = self.seen_count + count
+        share = count / total.clamp_min(1.0)
         difference = mean - self.seen_mean
-        self.seen_square += (obs - mean).square().sum(0)
-        self.seen_square += difference.square() * (self.seen_count * count / total)
-        self.seen_mean += difference * (count / total)
+        self.seen_square += taken * (obs - mean).square().sum(0)
+        self.seen_square += difference.square() * (self.seen_count * share)
+        self.seen_mean += difference * share
         self.seen_count.copy_(total)
         enough = self.seen_count > 1
         variance = self.seen_square / self.seen_count.clamp_min(1.0)

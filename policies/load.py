@@ -1,5 +1,6 @@
 """A trained policy for a notebook."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def load(run_dir: str | Path, checkpoint: str = "latest") -> TrainedPolicy:
 
     path = rundir.require(str(run_dir))
     config = read_run(path)
-    _, state, _ = load_newest(path, checkpoint)
+    _, state, damaged = load_newest(path, checkpoint)
+    for text in damaged:
+        warnings.warn(text, stacklevel=2)
     evaluator = make_evaluator(config, episodes=1, seed=0)
     agent = restore_agent(config, evaluator.envs.spec, state, torch.device("cpu"))
     policy = TrainedPolicy(agent, evaluator.envs.to_env, evaluator.envs.spec.obs_dim)

@@ -13,7 +13,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from runtime.errors import StorageFault
+from runtime.errors import ConfigError, StorageFault
 
 FORMAT = 1
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
@@ -23,7 +23,7 @@ def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
     Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one.
+    ones or the new one, never half a one. A step is written once.
 
     Raises:
         StorageFault: it could not be written, or does not read back; free the disk.
@@ -50,8 +50,6 @@ def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         for name, content in {**files, MANIFEST: json.dumps(manifest).encode()}.items():
             write_synced(temporary / name, content)
         sync_directory(temporary)
-        if target.exists():
-            shutil.rmtree(target)
         temporary.rename(target)
         sync_directory(target.parent)
         load(target)
@@ -80,13 +78,16 @@ def load(path: Path) -> dict[str, Any]:
             content = (path / name).read_bytes()
             recorded = manifest["files"][name]
             if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
-                raise ValueError(f"sha256 does not match: {name}")
+                raise ValueError("sha256 does not match", name)
             contents[name] = content
         return join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        known = str(error).startswith("sha256")
-        reason = str(error) if known else f"{type(error).__name__} {error}"
-        raise StorageFault(f"checkpoint {path} is damaged ({reason}); restore it") from error
+        reason, file = f"{type(error).__name__} {error}", MANIFEST
+        if isinstance(error, ValueError) and len(error.args) == 2:
+            reason, file = error.args
+        raise StorageFault(
+            f"checkpoint {path} is damaged ({reason}): {file}; restore it"
+        ) from error
 
 
 def load_newest(run_dir: Path, which: str = "latest") -> tuple[int, dict[str, Any], list[str]]:
@@ -100,6 +101,8 @@ def load_newest(run_dir: Path, which: str = "latest") -> tuple[int, dict[str, An
     """
     names = sorted(path.name for path in (run_dir / "checkpoints").glob("step-" + "[0-9]" * 12))
     if which not in ("latest", "best"):
+        if which not in names:
+            raise ConfigError(f"checkpoint: {which} is not in {run_dir}; use latest or best")
         names = [name for name in names if name == which]
     elif which == "best":
         names.sort(key=lambda name: (best_key(run_dir / "checkpoints" / name), name))
@@ -130,7 +133,9 @@ def prune(run_dir: Path, keep: int) -> None:
     best = max(paths, key=lambda path: (best_key(path), path.name))
     for path in paths[:-keep]:
         if path != best:
-            shutil.rmtree(path)
+            dying = run_dir / f"tmp-{os.getpid()}"
+            path.rename(dying)  # first out of sight, so that no half of it is ever there
+            shutil.rmtree(dying)
 
 
 def split(state: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:

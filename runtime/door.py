@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import ConfigError, LogpiError
+from runtime.errors import LogpiError
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -27,8 +27,14 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        print("error: interrupted: by the user; the last checkpoint is good", file=sys.stderr)
+        print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ConfigError.code
+        return 1
+    except Exception as error:
+        if "debug=true" in arguments:
+            raise
+        line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
+        print(f"error: {line}", file=sys.stderr)
+        return line.code

@@ -138,15 +138,16 @@ class Envs:
         observation_space = self.backend.observation_space
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
+            self.to_env = ActionMap(self.backend.action_space)
+            self.width = flat_observation(env_id, observation_space).shape[0]
+            self.reset(seed)
         except LogpiError:
-            self.backend.close()
+            self.close()
             raise
-        self.to_env = ActionMap(self.backend.action_space)
-        self.width = flat_observation(env_id, observation_space).shape[0]
-        self.reset(seed)
 
     def reset(self, seed: int) -> None:
         """Starts all episodes anew from `seed`, and forgets the statistics."""
+        self.steps = 0
         self.obs = self._observation(self._guard(lambda: self.backend.reset(seed)))
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
@@ -165,7 +166,7 @@ class Envs:
         obs = self.obs
         raw = self.to_env(action.numpy())
         next_raw, reward, terminated, truncated = self._guard(lambda: self.backend.step(raw))
-        self.steps += 1
+        self.steps += self.num_envs
         next_obs = self._observation(next_raw)
         reward = self._finite(np.asarray(reward, dtype=np.float64), "reward")
         done = terminated | truncated

@@ -55,7 +55,8 @@ class Evaluator:
 
     def __call__(self, agent: Agent, step: int, deterministic: bool = True) -> Evaluation:
         """Evaluates at environment step `step` of training."""
-        generator = torch.Generator().manual_seed(derive(self.seed, "evaluation-noise", step))
+        generator = torch.Generator(agent.device)
+        generator.manual_seed(derive(self.seed, "evaluation-noise", step))
         self.envs.reset(derive(self.seed, "evaluation-episodes", step))
         left = self.quota.copy()
         returns, lengths = [], []

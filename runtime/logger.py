@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runtime.errors import StorageFault
+
 
 class Logger:
     """Collects metrics between two flushes; writes their mean (or min, max, by the ending).
@@ -22,7 +24,12 @@ class Logger:
     def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(run_dir), purge_step=purge_step)
+        try:
+            self.writer: Any = SummaryWriter(str(run_dir), purge_step=purge_step)
+        except OSError as error:
+            raise StorageFault(
+                f"{run_dir}: no events can be written, {error}; free the disk"
+            ) from error
         self.scalars: dict[str, list[Tensor]] = defaultdict(list)
         self.histograms: dict[str, Tensor] = {}
         self.broken = False
@@ -45,7 +52,7 @@ class Logger:
         shown = self.write(step, {**dict(zip(names, values, strict=True)), **(extra or {})})
         for name, tensor in histograms.items():
             if tensor.isfinite().all():
-                self.guard("add_histogram", name, tensor.cpu(), step, bins="auto", max_bins=64)
+                self.guard("add_histogram", name, tensor.cpu(), step, bins=64)
         return shown
 
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -76,7 +83,7 @@ def reduce(name: str, values: Tensor) -> Tensor:
     """Over the updates of an interval: names ending in _min or _max by that, others by the mean."""
     if name.endswith("_min"):
         return values.amin()
-    return values.amax() if name.endswith("_max") else values.float().mean()
+    return values.amax() if name.endswith("_max") else values.float().nanmean()
 
 
 def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:

@@ -31,7 +31,7 @@ class Buffer(Protocol):
 
 
 def train(
-    agent: Agent, envs: Envs, buffer: Buffer, total_steps: int, after_step: "Chores"
+    agent: Agent, envs: Envs, buffer: Buffer, total_steps: int, chores: "Chores"
 ) -> Evaluation:
     """Runs until `total_steps` environment steps; returns the evaluation at the end."""
     step = 0
@@ -42,10 +42,10 @@ def train(
         agent.observe(transition)
         buffer.add(transition)
         for batch in buffer.batches():
-            after_step.updated(step, agent.update(batch))
+            chores.updated(step + envs.num_envs, agent.update(batch))
         step += envs.num_envs
-        after_step(step, step - envs.num_envs)
-    return after_step.finish(step)
+        chores.due(step, step - envs.num_envs)
+    return chores.finish(step)
 
 
 @dataclass
@@ -83,7 +83,9 @@ class Chores:
     updates: int = 0
     best: float = float("-inf")
     last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds, updates)
-    evaluated: tuple[int, Evaluation | None] = (-1, None)
+    last_evaluation: tuple[int, Evaluation | None] = (-1, None)
+    last_save: int = 0
+    steps_per_second: float = 0.0  # since learning began, without evaluations and saving
 
     def updated(self, step: int, metrics: dict[str, Any]) -> None:
         """After every update."""
@@ -92,15 +94,14 @@ class Chores:
         self.updates += 1
         self.logger.add(metrics)
 
-    def __call__(self, step: int, before: int) -> None:
+    def due(self, step: int, before: int) -> None:
         """After every step of the environments."""
         if step // self.log_every > before // self.log_every:
             self.log(step)
         if step // self.eval_every > before // self.eval_every:
             self.evaluate(step)
         if step // self.checkpoint_every > before // self.checkpoint_every:
-            with self.clock.pause():
-                self.save(step, None)
+            self.checkpoint(step)
 
     def log(self, step: int) -> None:
         """Writes the interval; raises Divergence where an update in it was not finite."""
@@ -117,39 +118,51 @@ class Chores:
             extra["rollout/length"] = float(np.mean([f[2] for f in finished]))
         shown = self.logger.flush(step, extra)
         self.last_log = (step, seconds, self.updates)
-        if bool(self.agent.diverged):
-            raise Divergence(
-                f"training diverged: a loss or gradient between steps {past_step} and {step} is "
-                "not finite; lower agent.lr, the last checkpoint is good"
-            )
+        self.stop_if_diverged(step)
         self.progress.note(shown)
         self.progress.update(step)
 
+    def stop_if_diverged(self, step: int) -> None:
+        """Raises Divergence where an update since the last log was not finite."""
+        if bool(self.agent.diverged):
+            raise Divergence(
+                f"training diverged: a loss or gradient between steps {self.last_log[0]} and "
+                f"{step} is not finite; lower agent.lr, the last checkpoint is good"
+            )
+
     def evaluate(self, step: int) -> Evaluation:
         """Evaluates, and saves where it is the best so far."""
+        self.stop_if_diverged(step)
         with self.clock.pause():
             evaluation = self.evaluator(self.agent, step)
             summary = evaluation.summary()
             tags = ("return_mean", "return_std", "length_mean")
             self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
-            self.evaluated = (step, evaluation)
-            if summary["return_mean"] > self.best:
-                self.best = summary["return_mean"]
-                self.save(step, self.best)
+            self.last_evaluation = (step, evaluation)
+        if summary["return_mean"] > self.best:
+            self.best = summary["return_mean"]
+            self.checkpoint(step)
         return evaluation
+
+    def checkpoint(self, step: int) -> None:
+        """Saves this step once, with its evaluation where it has one."""
+        if self.last_save == step:
+            return
+        self.stop_if_diverged(step)
+        evaluated, evaluation = self.last_evaluation
+        score = evaluation.summary()["return_mean"] if evaluation and evaluated == step else None
+        with self.clock.pause():
+            self.save(step, score)
+        self.last_save = step
 
     def finish(self, step: int) -> Evaluation:
         """The last log, evaluation and checkpoint."""
+        since, seconds = self.learning_since or (0, 0.0)
+        self.steps_per_second = (step - since) / max(self.clock.elapsed() - seconds, 1e-9)
         if self.last_log[0] < step:
             self.log(step)
-        done, evaluation = self.evaluated
+        done, evaluation = self.last_evaluation
         if done < step or evaluation is None:
             evaluation = self.evaluate(step)
-        self.save(step, evaluation.summary()["return_mean"])
-        self.progress.close()
+        self.checkpoint(step)
         return evaluation
-
-    def steps_per_second(self, step: int) -> float:
-        """Environment steps over time since learning began, without evaluations and saving."""
-        since, seconds = self.learning_since or (0, 0.0)
-        return (step - since) / max(self.clock.elapsed() - seconds, 1e-9)

@@ -49,9 +49,14 @@ def require(run: str) -> Path:
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a small JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a small file, whole or not at all; raises StorageFault."""
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(text)
         temporary.replace(path)
     except OSError as error:
         raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error

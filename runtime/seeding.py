@@ -14,5 +14,6 @@ def derive(seed: int, *path: str | int) -> int:
 
 
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The torch generator of the stream `name`."""
+    """The torch generator of the stream `name`; first weights are drawn on the CPU, always."""
+    device = "cpu" if name == "init" else device
     return torch.Generator(device).manual_seed(derive(seed, name))
