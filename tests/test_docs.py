@@ -41,30 +41,69 @@ def test_every_link_leads_somewhere(page, link):
     assert (folder / link).exists()
 
 
-def test_every_tag_that_a_short_run_writes_is_explained(tmp_path):
+COMMON = [
+    "rollout/return",
+    "rollout/length",
+    "eval/return_mean",
+    "eval/return_std",
+    "eval/length_mean",
+    "policy/entropy",
+    "policy/log_prob_mean",
+    "policy/log_prob_std",
+    "policy/log_prob_min",
+    "policy/log_prob_max",
+    "loss/actor",
+    "loss/critic",
+    "value/mean",
+    "value/target_mean",
+    "value/explained_variance",
+    "value/td_abs",
+    "grad_norm/actor",
+    "grad_norm/critic",
+    "train/lr",
+    "time/steps_per_second",
+    "time/updates_per_second",
+]
+CONTINUOUS = ["policy/log_std_mean", "policy/saturation"]
+LEARNED_ALPHA = ["policy/target_entropy", "policy/alpha", "loss/alpha", "grad_norm/alpha"]
+RUNS = {
+    "a2c": (["total_steps=600", "env.num_envs=4", "agent.n_steps=5"], COMMON),
+    "a2c-continuous": (
+        ["env=pendulum", "total_steps=1700", "env.num_envs=4", "agent.n_steps=5"],
+        COMMON + CONTINUOUS,
+    ),
+    "sac": (
+        ["env=pendulum", "agent=sac", "total_steps=300", "agent.learning_starts=100"],
+        COMMON + CONTINUOUS + LEARNED_ALPHA,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from runtime.door import enter
     from train import run
 
-    explained = TEXT["logging.md"]
-    for number, arguments in enumerate(
-        [
-            ["total_steps=400", "env.num_envs=4", "agent.n_steps=5"],
-            ["env=pendulum", "agent=sac", "total_steps=300", "agent.learning_starts=200",
-             "agent.hidden=[8,8]"],
-        ]
-    ):  # fmt: skip
-        path = tmp_path / str(number)
-        assert enter("train", run, [*arguments, "eval.episodes=2", f"run_dir={path}"]) == 0
-        events = EventAccumulator(str(path))
-        events.Reload()
-        tags = events.Tags()
-        for tag in [*tags["scalars"], *tags["histograms"]]:
-            last = tag.rsplit("_", 1)[-1]
-            assert f"`{tag}`" in explained or f"`_{last}`" in explained, tag
-        assert "policy/entropy" in tags["scalars"]
-        assert "policy/log_prob_mean" in tags["scalars"]
-        assert {"policy/log_prob", "policy/action"} <= set(tags["histograms"])
-        steps = [event.step for event in events.Scalars("eval/return_mean")]
-        assert steps[-1] == max(e.step for e in events.Scalars("policy/entropy"))
+    arguments, expected = RUNS[name]
+    path = tmp_path / "run"
+    hidden = ["agent.hidden=[8,8]", "eval.episodes=2"]
+    assert enter("train", run, [*arguments, *hidden, f"run_dir={path}"]) == 0
+    events = EventAccumulator(str(path))
+    events.Reload()
+    tags = events.Tags()
+    assert sorted(tags["scalars"]) == sorted(expected)
+    assert sorted(tags["histograms"]) == ["policy/action", "policy/log_prob"]
+    last = {tag: events.Scalars(tag)[-1].step for tag in ("policy/entropy", "eval/return_mean")}
+    assert (
+        last["policy/entropy"]
+        == last["eval/return_mean"]
+        >= int(next(a for a in arguments if a.startswith("total_steps")).split("=")[1])
+    )
+    for tag in [*tags["scalars"], *tags["histograms"]]:
+        family = tag.rsplit("_", 1)
+        assert f"`{tag}`" in TEXT["logging.md"] or (
+            f"`{family[0]}_mean`, " in TEXT["logging.md"]
+            and f"`_{family[1]}`" in TEXT["logging.md"]
+        ), tag

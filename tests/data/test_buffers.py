@@ -72,17 +72,19 @@ def test_sampling_is_uniform():
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4
 
 
-def test_state_restores_contents_cursor_and_generator():
-    first = replay()
+def test_state_restores_contents_cursor_generator_and_what_is_owed():
+    first, second = replay(), replay()
     for step in range(13):
         first.add(row(step))
-    second = replay()
+        batches = list(first.batches())
     second.load_state_dict(first.state_dict())
-    for buffer in (first, second):
-        buffer.add(row(99))
-    assert [first.sample().reward.tolist() for _ in range(5)] == [
-        second.sample().reward.tolist() for _ in range(5)
-    ]
+    for step in range(13, 30):
+        drawn = []
+        for buffer in (first, second):
+            buffer.add(row(step))
+            drawn.append([b.reward.tolist() for b in buffer.batches()])
+        assert drawn[0] == drawn[1]
+        assert len(drawn[0]) == len(batches) == 1
     rollout, copy = Rollout(3), Rollout(3)
     rollout.add(row(1))
     copy.load_state_dict(rollout.state_dict())

@@ -1,0 +1,149 @@
+"""The real loop: what it stores, when it saves, evaluates and stops."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from data import Replay, Rollout
+from runtime.envs import Envs
+from runtime.errors import Divergence
+from runtime.evaluation import Evaluation
+from runtime.loop import Chores, train
+from tests.helpers import agent, batch
+
+
+class Silent:
+    """Stands in for the logger and the progress bar."""
+
+    def __init__(self):
+        self.written = []
+
+    def add(self, metrics):
+        pass
+
+    def flush(self, step, extra):
+        self.written.append((step, dict(extra)))
+        return extra
+
+    def write(self, step, values):
+        self.written.append((step, dict(values)))
+        return values
+
+    def note(self, values):
+        pass
+
+    def update(self, step):
+        pass
+
+
+def chores(learner, envs, scores=(1.0,), every=100, save=None, log_every=50):
+    left = list(scores)
+    saved = []
+
+    def evaluator(agent, step):
+        return Evaluation(np.array([left.pop(0) if left else 0.0]), np.array([1]))
+
+    quiet = Silent()
+    made = Chores(
+        agent=learner,
+        envs=envs,
+        logger=quiet,
+        evaluator=evaluator,
+        progress=quiet,
+        save=save or (lambda step, score: saved.append((step, score))),
+        log_every=log_every,
+        eval_every=every,
+        checkpoint_every=every,
+    )
+    return made, saved, quiet
+
+
+def counting(count, vectorization="sync", **kwargs):
+    return Envs("tests.helpers:Counting-v0", count, vectorization, kwargs, seed=0)
+
+
+def test_each_step_is_saved_once_with_its_evaluation():
+    """Falling evaluations: the first stays the best, whatever else is due at the same step."""
+    envs = counting(1)
+    made, saved, _ = chores(agent("a2c", envs.spec), envs, scores=(9.0, 5.0, 3.0))
+    train(made.agent, envs, Rollout(5), 300, made)
+    assert saved == [(100, 9.0), (200, 5.0), (300, 3.0)]
+    assert made.best == 9.0
+
+
+def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():
+    envs = counting(4)
+    made, saved, quiet = chores(agent("a2c", envs.spec), envs, scores=(1.0,), every=10_000)
+    evaluation = train(made.agent, envs, Rollout(5), 130, made)
+    assert evaluation.returns.tolist() == [1.0]
+    assert quiet.written[-2][0] == quiet.written[-1][0] == 132  # 33 steps of 4 environments
+    assert "eval/return_mean" in quiet.written[-1][1]
+    assert saved == [(132, 1.0)]
+
+
+def test_a_divergence_stops_the_run_before_anything_is_saved():
+    envs = counting(1)
+    learner = agent("a2c", envs.spec)
+    learner.update(batch(3, 1, spec=envs.spec)._replace(reward=torch.full((3, 1), np.nan)))
+    made, saved, _ = chores(learner, envs, log_every=10_000)
+    with pytest.raises(Divergence, match="not finite"):
+        train(learner, envs, Rollout(5), 300, made)
+    assert saved == []
+
+
+def test_steps_per_second_leaves_out_evaluations_and_saving():
+    envs = counting(1)
+    made, _, _ = chores(agent("a2c", envs.spec), envs, save=lambda step, score: time.sleep(0.3))
+    started = time.perf_counter()
+    train(made.agent, envs, Rollout(5), 300, made)
+    wall = time.perf_counter() - started
+    assert made.steps_per_second > 300 / (wall - 0.55)  # two of the three pauses lie before it
+
+
+@pytest.mark.parametrize("vectorization", ["sync", "async"])
+@pytest.mark.parametrize(("length", "ends"), [(1, "terminated"), (3, "truncated")])
+def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):
+    """Every stored row: same episode, next count, right flags, and the reward of its own action."""
+    envs = counting(2, vectorization, length=length, ends=ends)
+    replay = Replay(1000, 4, 5, 1.0, torch.Generator().manual_seed(0))
+    made, _, _ = chores(agent("sac", envs.spec), envs)
+    train(made.agent, envs, replay, 120, made)
+    envs.close()
+    obs, action, reward, next_obs, terminated, truncated = (
+        field[:120] for field in replay.state_dict()["fields"]
+    )
+    assert torch.equal(obs[:, 0], next_obs[:, 0])
+    assert torch.equal(obs[:, 1] + 1, next_obs[:, 1])
+    last = next_obs[:, 1] == length
+    assert torch.equal(terminated, last & (ends == "terminated"))
+    assert torch.equal(truncated, last & (ends == "truncated"))
+    assert torch.allclose(reward, 2 + 4 * action[:, 0], atol=1e-5)
+    steps = obs[::2, 0] * length + obs[::2, 1]
+    assert steps.tolist() == list(range(60))
+
+
+def test_native_rollout_at_episode_length_one():
+    envs = Envs("CartPole-v1", 3, "native", {"max_episode_steps": 1}, seed=0)
+    rollout = Rollout(20)
+    for _ in range(20):
+        rollout.add(envs.step(*agent("a2c", envs.spec).act(envs.obs)))
+    (rows,) = rollout.batches()
+    assert rows.truncated.all()
+    assert (rows.reward == 1).all()
+    assert (rows.obs.abs() <= 0.05).all()  # every row begins an episode
+    assert (rows.next_obs[..., 1].abs() > 0.1).all()  # and none leads to another's beginning
+    assert len(envs.drain()) == 60
+
+
+def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
+    envs = counting(2)
+    learner, rollout = agent("a2c", envs.spec), Rollout(2)
+    for _ in range(2):
+        rollout.add(envs.step(*learner.act(envs.obs)))
+    (rows,) = rollout.batches()
+    shown = learner.update(rows)["policy/action"]
+    before = shown.clone()
+    rollout.add(envs.step(torch.full((2, 1), 0.123), torch.full((2, 1), 0.123)))
+    assert torch.equal(shown, before)

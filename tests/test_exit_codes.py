@@ -1,0 +1,49 @@
+"""Divergence and interruption, through the door of a real process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(tmp_path, *arguments):
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), f"run_dir={tmp_path / 'run'}", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_divergence_is_exit_code_5_and_one_line(tmp_path):
+    """A reward that is finite in float32 and, scaled, no more: the first loss is not finite."""
+    process = start(
+        tmp_path, "env.id=tests.helpers:Counting-v0", "env.kwargs.reward=1e37",
+        "agent.reward_scale=1e6", "eval.episodes=1", "total_steps=2000",
+    )  # fmt: skip
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 5
+    assert errors.startswith("error: training diverged")
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_interruption_is_exit_code_130_and_one_line(tmp_path):
+    process = start(tmp_path, "total_steps=100000000", "eval.episodes=1")
+    for _ in range(600):
+        if (tmp_path / "run" / "checkpoints" / "step-000000000000").is_dir():
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.startswith("error: interrupted")
+    assert errors.count("\n") == 1
