@@ -48,6 +48,8 @@ def train_in(path: Path, config: "TrainConfig", parts: "Parts") -> None:
 
     save(0, None)
     logger = Logger(path)
+    settings = "".join(f"| {key} | {value} |\n" for key, value in vars(config.agent).items())
+    logger.text("hyperparameters", f"| key | value |\n|---|---|\n{settings}")
     logger.text("config", "```yaml\n" + to_yaml(config) + "```")
     progress = Progress(config.total_steps)
     chores = Chores(

@@ -34,4 +34,4 @@ def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """
     target, value = target.detach().double(), value.detach().double()
     error, spread = (target - value).var(correction=0), target.var(correction=0)
-    return torch.where(spread > 0, 1.0 - error / spread, torch.nan)
+    return torch.where(spread > 0, 1.0 - error / spread, torch.nan).float()

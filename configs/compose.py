@@ -192,7 +192,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         env=env,
         threads=threads if config.threads == "auto" else config.threads,
         accelerate="none",
-        log=dataclasses.replace(config.log, every=every(config.log.every, max(500, total // 100))),
+        log=dataclasses.replace(config.log, every=every(config.log.every, max(50, total // 100))),
         eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 10)),
         checkpoint=dataclasses.replace(
             config.checkpoint, every=every(config.checkpoint.every, total // 10)

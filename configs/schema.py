@@ -122,7 +122,7 @@ class SACConfig(AgentConfig):
 
 @dataclass(frozen=True)
 class LogConfig(Group):
-    every: int | Auto = key("environment steps; auto: 500 or 1 % of the run, the larger", ge=1)
+    every: int | Auto = key("environment steps; auto: 1 % of the run, at least 50", ge=1)
 
 
 @dataclass(frozen=True)

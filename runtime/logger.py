@@ -3,10 +3,11 @@
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,46 +45,57 @@ class Logger:
 
     def flush(self, step: int, extra: Mapping[str, float] | None = None) -> dict[str, float]:
         """Writes the interval that ends at `step`; returns what was written. No value, no tag."""
-        names = sorted(self.scalars)
-        reduced = [reduce(name, torch.stack(self.scalars[name])) for name in names]
-        values = torch.stack(reduced).tolist() if reduced else []  # the one synchronisation
+        values = dict(extra or {})
+        if self.scalars:
+            kept = [value for series in self.scalars.values() for value in series]
+            numbers = torch.stack(kept).cpu().numpy()  # the one synchronisation
+            ends = np.cumsum([len(series) for series in self.scalars.values()])
+            parts = np.split(numbers, ends[:-1])
+            values |= {n: reduce(n, part) for n, part in zip(self.scalars, parts, strict=True)}
         histograms, self.histograms = self.histograms, {}
         self.scalars.clear()
-        shown = self.write(step, {**dict(zip(names, values, strict=True)), **(extra or {})})
+        shown = self.write(step, values)
         for name, tensor in histograms.items():
-            if tensor.isfinite().all():
-                self.guard("add_histogram", name, tensor.cpu(), step, bins=64)
+            array = tensor.cpu().numpy()
+            if np.isfinite(array).all():
+                self.guard(self.writer.add_histogram, name, array, step, bins=64)
         return shown
 
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        """Writes scalars at once; returns those that had a finite value."""
-        shown = {name: value for name, value in values.items() if math.isfinite(value)}
-        for name, value in shown.items():
-            self.guard("add_scalar", name, value, step)
+        """Writes scalars at once, as one event; returns those that had a finite value."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        shown = {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
+        event = Summary(value=[Summary.Value(tag=n, simple_value=v) for n, v in shown.items()])
+        self.guard(self.writer.file_writer.add_summary, event, step)
         return shown
 
     def text(self, tag: str, text: str) -> None:
-        self.guard("add_text", tag, text, 0)
+        """Writes Markdown."""
+        self.guard(self.writer.add_text, tag, text, 0)
 
-    def guard(self, method: str, *arguments: Any, **options: Any) -> None:
+    def guard(self, write: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Calls the writer; a disk that is full stops the logging, not the run."""
         if self.broken:
             return
         try:
-            getattr(self.writer, method)(*arguments, **options)
+            write(*arguments, **options)
         except OSError as error:
             self.broken = True
             print(f"warning: logging stopped: {error}; training goes on", file=sys.stderr)
 
     def close(self) -> None:
-        self.guard("close")
+        self.guard(self.writer.close)
 
 
-def reduce(name: str, values: Tensor) -> Tensor:
-    """Over the updates of an interval: names ending in _min or _max by that, others by the mean."""
+def reduce(name: str, values: np.ndarray) -> float:
+    """Over the updates that had a value: the minimum or maximum, by the name's ending, or mean."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return math.nan
     if name.endswith("_min"):
-        return values.amin()
-    return values.amax() if name.endswith("_max") else values.float().nanmean()
+        return float(values.min())
+    return float(values.max() if name.endswith("_max") else values.mean())
 
 
 def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:

@@ -42,7 +42,7 @@ def test_a_full_disk_stops_the_logging_with_one_warning_and_not_the_run(tmp_path
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    logger.writer.add_scalar = full
+    logger.writer.file_writer.add_summary = full
     for step in range(3):
         logger.add({"a": torch.tensor(1.0)})
         logger.flush(step)
