@@ -12,6 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def heed_interrupts():
+    """Whoever runs the tests in the background has SIGINT ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(tmp_path, *arguments):
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), f"run_dir={tmp_path / 'run'}", *arguments],
@@ -19,6 +24,7 @@ def start(tmp_path, *arguments):
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        preexec_fn=heed_interrupts if os.name == "posix" else None,
     )
 
 

@@ -73,7 +73,7 @@ def test_every_auto_about_the_run_is_resolved() -> None:
 
 def test_automatic_intervals_of_a_short_run_are_at_least_one_step() -> None:
     config = train_config(["total_steps=1"])
-    assert config.log.every == 500
+    assert config.log.every == 50
     assert (config.eval.every, config.checkpoint.every, config.audit.every) == (1, 1, 1)
 
 

@@ -1,7 +1,5 @@
 """The real loop: what it stores, when it saves, evaluates and stops."""
 
-import time
-
 import numpy as np
 import pytest
 import torch
@@ -93,13 +91,25 @@ def test_a_divergence_stops_the_run_before_anything_is_saved():
     assert saved == []
 
 
-def test_steps_per_second_leaves_out_evaluations_and_saving():
+def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
+    """A clock that only moves where told: 0.01 s per step, 100 s per evaluation and per save."""
+    now = [0.0]
+    monkeypatch.setattr("runtime.loop.time.perf_counter", lambda: now[0])
     envs = counting(1)
-    made, _, _ = chores(agent("a2c", envs.spec), envs, save=lambda step, score: time.sleep(0.3))
-    started = time.perf_counter()
+
+    def spend(call, seconds):
+        def spending(*arguments):
+            now[0] += seconds
+            return call(*arguments)
+
+        return spending
+
+    made, _, _ = chores(agent("a2c", envs.spec), envs, save=spend(lambda *_: None, 100))
+    made.evaluator = spend(made.evaluator, 100)
+    envs.step = spend(envs.step, 0.01)
     train(made.agent, envs, Rollout(5), 300, made)
-    wall = time.perf_counter() - started
-    assert made.steps_per_second > 300 / (wall - 0.55)  # two of the three pauses lie before it
+    assert now[0] > 500
+    assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
