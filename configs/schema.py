@@ -139,7 +139,7 @@ class CheckpointConfig(Group):
 
 @dataclass(frozen=True)
 class AuditConfig(Group):
-    every: int | Auto = key("environment steps; auto: 25 % of the run", ge=1)
+    every: int | Auto = key("environment steps; auto: 25 % of the run; no effect yet", ge=1)
 
 
 AGENT_GROUPS: dict[str, type[AgentConfig]] = {"a2c": A2CConfig, "sac": SACConfig}
@@ -153,7 +153,7 @@ class TrainConfig(Group):
     device: str = key("cpu, cuda or cuda:N")
     total_steps: int = key("environment steps, counted over all environments", ge=1, le=10**12)
     run_dir: str | None = key("null: runs/<env>/<agent>/<date-time>-s<seed>")
-    resume: str | None = key("run directory to continue")
+    resume: str | None = key("run directory to continue; not built yet, refused")
     threads: int | Auto = key(
         "torch threads; auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4",
         ge=1,
@@ -166,7 +166,7 @@ class TrainConfig(Group):
     log: LogConfig = key("scalars and histograms")
     eval: EvalConfig = key("evaluation on environments that training never sees")
     checkpoint: CheckpointConfig = key("what can be evaluated and resumed")
-    audit: AuditConfig = key("verification of the policy's density")
+    audit: AuditConfig = key("verification of the density; not built yet")
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
 
@@ -197,6 +197,6 @@ class EvaluateConfig(Group):
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
     checkpoint: str = key("latest, best, or step-<12 digits>")
-    video: bool = key("film the first episode")
+    video: bool = key("film the first episode; not built yet, refused")
     device: str = key("cpu, cuda or cuda:N")
     debug: bool = key("show tracebacks")
