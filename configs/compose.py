@@ -14,7 +14,7 @@ from runtime.errors import ConfigError
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
-NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/envs.py can drive exactly
+NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
 
 
 def options(group: str) -> list[str]:

@@ -84,6 +84,18 @@ class Logger:
             self.broken = True
             print(f"warning: logging stopped: {error}; training goes on", file=sys.stderr)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The metrics of the interval that is not written yet."""
+        scalars = {name: torch.stack(series) for name, series in self.scalars.items()}
+        return {"scalars": scalars, "histograms": dict(self.histograms)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        self.scalars.clear()
+        for name, values in state["scalars"].items():
+            self.scalars[name].extend(values.unbind())
+        self.histograms = dict(state["histograms"])
+
     def close(self) -> None:
         self.guard(self.writer.close)
 

@@ -1,5 +1,6 @@
 """The one loop of every algorithm, and what is due between its steps."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -121,6 +122,27 @@ class Chores:
         self.stop_if_diverged(step)
         self.progress.note(shown)
         self.progress.update(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next log, evaluation and checkpoint depend on."""
+        return {
+            "updates": self.updates,
+            "best": self.best if math.isfinite(self.best) else None,
+            "learning_since": self.learning_since,
+            "last_log": self.last_log,
+            "seconds": self.clock.elapsed(),
+            "logger": self.logger.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; time goes on from there."""
+        self.updates = state["updates"]
+        self.best = float("-inf") if state["best"] is None else state["best"]
+        since = state["learning_since"]
+        self.learning_since = None if since is None else (since[0], since[1])
+        self.last_log = (state["last_log"][0], state["last_log"][1], state["last_log"][2])
+        self.clock = Clock(time.perf_counter() - state["seconds"])
+        self.logger.load_state_dict(state["logger"])
 
     def stop_if_diverged(self, step: int) -> None:
         """Raises Divergence where an update since the last log was not finite."""

@@ -1,5 +1,6 @@
 """Small agents, batches and environments that several tests share."""
 
+import json
 from dataclasses import replace
 
 import gymnasium
@@ -9,6 +10,7 @@ import torch
 from agents import make_agent
 from configs.compose import train_config
 from data import Spec, Transition
+from runtime import checkpoint
 from runtime.seeding import stream
 
 
@@ -75,3 +77,9 @@ class Counting(gymnasium.Env):
 
 
 gymnasium.register("Counting-v0", entry_point=Counting)
+
+
+def saved_and_read(state):
+    """A state after the way through a checkpoint's JSON and tensors."""
+    values, tensors = checkpoint.split(state)
+    return checkpoint.join(json.loads(json.dumps(values, allow_nan=False)), tensors)

@@ -32,7 +32,7 @@ MAY_LOAD: dict[str, set[str]] = {  # while the module itself is imported
 MAY_LOAD_AGENTS = {"runtime/build.py", "runtime/evaluation.py", "runtime/loop.py"}
 MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
 ONLY_IN = {
-    "gymnasium": {"runtime/envs.py", "runtime/spaces.py"},
+    "gymnasium": {"runtime/backends.py", "runtime/spaces.py"},
     "tensorboard": {"runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
     "hydra": {"configs/compose.py"},

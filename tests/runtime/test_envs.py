@@ -7,6 +7,7 @@ import torch
 
 from runtime.envs import Envs
 from runtime.errors import ConfigError, EnvironmentFault
+from tests.helpers import saved_and_read
 
 COUNTING = "tests.helpers:Counting-v0"
 
@@ -86,6 +87,52 @@ def test_sync_equals_async_and_seeds_differ():
 
     assert torch.equal(play("sync", 0), play("async", 0))
     assert not torch.equal(play("sync", 0), play("sync", 1))
+
+
+@pytest.mark.parametrize(
+    ("env_id", "vectorization", "before"),
+    [("CartPole-v1", "native", 137), ("CartPole-v1", "sync", 137), ("Pendulum-v1", "sync", 250),
+     ("Pendulum-v1", "sync", 200), ("Pendulum-v1", "async", 30), ("Acrobot-v1", "sync", 507)],
+)  # fmt: skip
+def test_environments_go_on_mid_episode_from_their_state(env_id, vectorization, before):
+    """Every later transition and episode is bit for bit that of the environments saved."""
+    first, second = (Envs(env_id, 3, vectorization, {}, seed=seed) for seed in (1, 2))
+    generator = torch.Generator().manual_seed(0)
+
+    def play(envs, steps):
+        rows = []
+        for _ in range(steps):
+            if envs.spec.discrete:
+                action = torch.randint(envs.spec.action_dim, (3,), generator=generator)
+            else:
+                action = torch.rand(3, 1, generator=generator) * 2 - 1
+            rows.append(envs.step(action, action))
+        return rows
+
+    try:
+        play(first, before)
+        state, drawn = saved_and_read(first.state_dict()), generator.get_state()
+        expected = play(first, 220)
+        play(second, 7)
+        assert second.load_state_dict(state)
+        generator.set_state(drawn)
+        for row, wanted in zip(play(second, 220), expected, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(row, wanted, strict=True))
+        assert second.steps == first.steps
+        assert second.drain() == first.drain()
+    finally:
+        first.close()
+        second.close()
+
+
+def test_an_environment_that_cannot_be_brought_back_is_told_and_starts_anew():
+    """Counting carries the episode's number from one episode to the next, so replay strays."""
+    first, second = (Envs(COUNTING, 2, "sync", {"length": 3}, seed=0) for _ in range(2))
+    rollout(first, 14)
+    assert not second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.obs[:, 1].tolist() == [0, 0]
+    assert second.lengths.tolist() == [0, 0]
+    assert [row.next_obs[0, 1].item() for row in rollout(second, 4)] == [1, 2, 3, 1]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runtime.logger import Logger
+from tests.helpers import saved_and_read
 
 
 def read(path):
@@ -47,3 +48,14 @@ def test_a_full_disk_stops_the_logging_with_one_warning_and_not_the_run(tmp_path
         logger.add({"a": torch.tensor(1.0)})
         logger.flush(step)
     assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_the_unwritten_interval_goes_through_a_checkpoint(tmp_path):
+    first, second = Logger(tmp_path / "a"), Logger(tmp_path / "b")
+    for value in (1.0, 4.0):
+        first.add({"a": torch.tensor(value), "a_max": torch.tensor(value), "h": torch.ones(9)})
+    second.add({"old": torch.tensor(1.0)})
+    second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.flush(10) == first.flush(10) == {"a": 2.5, "a_max": 4.0}
+    second.close()
+    assert len(read(tmp_path / "b").Histograms("h")) == 1

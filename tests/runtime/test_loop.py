@@ -9,7 +9,7 @@ from runtime.envs import Envs
 from runtime.errors import Divergence
 from runtime.evaluation import Evaluation
 from runtime.loop import Chores, train
-from tests.helpers import agent, batch
+from tests.helpers import agent, batch, saved_and_read
 
 
 class Silent:
@@ -28,6 +28,12 @@ class Silent:
     def write(self, step, values):
         self.written.append((step, dict(values)))
         return values
+
+    def state_dict(self):
+        return {"pending": 1}
+
+    def load_state_dict(self, state):
+        assert state == {"pending": 1}
 
     def note(self, values):
         pass
@@ -157,3 +163,19 @@ def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
     before = shown.clone()
     rollout.add(envs.step(torch.full((2, 1), 0.123), torch.full((2, 1), 0.123)))
     assert torch.equal(shown, before)
+
+
+@pytest.mark.parametrize("best", [float("-inf"), 9.0])
+def test_the_chores_go_on_where_they_were(best):
+    envs = counting(1)
+    made, _, _ = chores(agent("a2c", envs.spec), envs)
+    made.updated(10, {})
+    made.updated(20, {})
+    made.log(50)
+    made.best = best
+    again, _, _ = chores(made.agent, envs)
+    again.load_state_dict(saved_and_read(made.state_dict()))
+    for name in ("updates", "best", "learning_since", "last_log"):
+        assert getattr(again, name) == getattr(made, name)
+    assert again.updates == 2
+    assert again.clock.elapsed() >= made.last_log[1] > 0
