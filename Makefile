@@ -5,7 +5,7 @@ READY := .venv/.ready
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all lint format results clean
+.PHONY: help train test test-all verify lint format results clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,6 +18,9 @@ test: $(READY) ## the fast tests, under five minutes on two cores
 
 test-all: $(READY) ## every test
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+verify: $(READY) ## the gallery: every density against draws, integrals and 50 digits, with pictures
+	@$(BIN)/python tools/verify.py $(ARGS)
 
 lint: $(READY) ## ruff and mypy
 	@$(BIN)/ruff check .

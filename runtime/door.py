@@ -11,16 +11,27 @@ from runtime.errors import LogpiError
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     """Composes the configuration of `name` from the arguments and runs it; returns the exit code.
 
-    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback.
+    --help prints the keys of `name` instead.
     """
-    from configs import compose, help
 
-    try:
+    def work() -> int:
+        from configs import compose, help
+
         if any(argument in ("-h", "--help") for argument in arguments):
             print(help.text(name))
             return 0
-        config = getattr(compose, f"{name}_config")(arguments)
-        return run(config)
+        return run(getattr(compose, f"{name}_config")(arguments))
+
+    return guarded(work, arguments)
+
+
+def guarded(work: Callable[[], int], arguments: list[str]) -> int:
+    """Runs `work` and returns its exit code, or that of its failure.
+
+    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback.
+    """
+    try:
+        return work()
     except LogpiError as error:
         if "debug=true" in arguments:
             raise

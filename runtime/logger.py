@@ -74,6 +74,10 @@ class Logger:
         """Writes Markdown."""
         self.guard(self.writer.add_text, tag, text, 0)
 
+    def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
+        """Writes an image, (H, W, 3) uint8."""
+        self.guard(self.writer.add_image, tag, pixels, step, dataformats="HWC")
+
     def guard(self, write: Callable[..., object], *arguments: Any, **options: Any) -> None:
         """Calls the writer; a disk that is full stops the logging, not the run."""
         if self.broken:

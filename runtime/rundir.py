@@ -22,21 +22,30 @@ def create(run_dir: str | None, env_name: str, agent_name: str, seed: int) -> Pa
     """
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    wanted = Path(run_dir) if run_dir else Path("runs") / name / agent_name / f"{stamp}-s{seed}"
+    default = Path("runs") / name / agent_name / f"{stamp}-s{seed}"
+    return make_new(Path(run_dir) if run_dir else default, "run_dir")
+
+
+def make_new(wanted: Path, key: str) -> Path:
+    """Makes the directory `wanted`, which the user named by `key`; a taken name gets a suffix.
+
+    Raises:
+        ConfigError: it cannot be made; choose another.
+    """
     for attempt in range(1, 1000):
         path = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             if not path.is_dir():
-                raise ConfigError(f"run_dir: {path} is a file; choose another") from None
+                raise ConfigError(f"{key}: {path} is a file; choose another") from None
             continue
         except OSError as error:
             raise ConfigError(
-                f"run_dir: {path} cannot be made, {error.strerror}; choose another"
+                f"{key}: {path} cannot be made, {error.strerror}; choose another"
             ) from error
         return path
-    raise ConfigError(f"run_dir: {wanted} and its suffixes are taken; choose another")
+    raise ConfigError(f"{key}: {wanted} and its suffixes are taken; choose another")
 
 
 def require(run: str) -> Path:

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("agents", "networks", "policies", "data", "runtime", "configs")
 DOORS = ("train", "evaluate")
+GALLERY = ("tools/verify.py", "tools/gallery/")
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.py", *(f"{package}/**/*.py" for package in (*PACKAGES, "tools")))
@@ -139,6 +140,19 @@ def test_the_configuration_needs_only_the_errors_of_the_runtime(file: str) -> No
 def test_nobody_imports_a_door(file: str) -> None:
     for found_import in imports(file):
         assert found_import.top not in DOORS, f"{file}:{found_import.line}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if package_of(file) != "tools"])
+def test_nobody_imports_the_tools(file: str) -> None:
+    for found_import in imports(file):
+        assert found_import.top != "tools", f"{file}:{found_import.line}"
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.startswith(GALLERY)])
+def test_the_gallery_needs_only_the_core_dependencies(file: str) -> None:
+    allowed = {*sys.stdlib_module_names, *PACKAGES, "tools", "torch", "numpy", "matplotlib"}
+    for found_import in imports(file):
+        assert found_import.top in allowed, f"{file}:{found_import.line} {found_import.name}"
 
 
 @pytest.mark.parametrize("module", ONLY_IN)

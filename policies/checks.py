@@ -1,0 +1,141 @@
+"""Is this density the distribution that the samples come from? Tests that use nothing but log_prob.
+
+All take draws of a policy for ONE state, that is with parameters (A,), or (A,) expanded to (S, A).
+Everything is computed in float64: give the policy float64 parameters.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from policies.numerics import HALF_LOG_2PI, LOG_2
+
+
+class Scored(Protocol):
+    """Whatever gives a density: the part of a policy that is looked at here."""
+
+    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Joint log-density of actions (*, A), (*,) in nats."""
+
+
+def ks_statistic(uniforms: Tensor) -> float:
+    """Largest distance between the distribution of `uniforms` (S,) and the uniform one on [0, 1].
+
+    Values outside [0, 1] count as its ends; one that is no number makes the distance 1.
+    """
+    ordered = uniforms.double().nan_to_num(2.0).clamp(0.0, 1.0).sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=torch.float64, device=ordered.device)
+    steps = steps / len(ordered)
+    distance = torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max()
+    return 1.0 if bool(uniforms.isnan().any()) else float(distance)
+
+
+def ks_p_value(statistic: float, count: int) -> float:
+    """Probability of a Kolmogorov-Smirnov distance of at least `statistic` among `count` draws.
+
+    Kolmogorov's series at the argument (sqrt(n) + 0.12 + 0.11 / sqrt(n)) D of Stephens 1970, which
+    serves from n = 5 on.
+    """
+    scaled = (math.sqrt(count) + 0.12 + 0.11 / math.sqrt(count)) * statistic
+    if scaled < 0.3:  # 1 - 1e-5; below, the series converges slowly
+        return 1.0
+    terms = ((-1) ** (k - 1) * math.exp(-2.0 * (k * scaled) ** 2) for k in range(1, 30))
+    return min(1.0, max(0.0, 2.0 * sum(terms)))
+
+
+def chi2_p_value(counts: Tensor, probs: Tensor) -> float:
+    """Probability of counts (K,) at least as far from their expectation, if `probs` (K,) are right.
+
+    Pearson's statistic; cells with less than 5 expected counts are pooled, rarest first. Where
+    something of probability 0 was counted, or `probs` do not sum to 1, the answer is 0.
+    """
+    counts, probs = counts.double(), probs.double()
+    if bool((counts[probs <= 0] > 0).any()) or not abs(float(probs.sum()) - 1.0) < 1e-4:
+        return 0.0
+    order = probs.argsort()
+    observed, expected = [0.0], [0.0]
+    expectations = (probs[order] * counts.sum()).tolist()
+    for count, mean in zip(counts[order].tolist(), expectations, strict=True):
+        if expected[-1] >= 5.0:
+            observed.append(0.0)
+            expected.append(0.0)
+        observed[-1] += count
+        expected[-1] += mean
+    if expected[-1] < 5.0 and len(expected) > 1:
+        observed[-2:], expected[-2:] = [sum(observed[-2:])], [sum(expected[-2:])]
+    if len(expected) < 2:  # one cell: nothing that could be wrong
+        return 1.0
+    statistic = sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
+    half = torch.tensor([len(expected) - 1, statistic], dtype=torch.float64) / 2.0
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
+def log_slope(latent: Tensor) -> Tensor:
+    """log(d tanh(u) / du), written otherwise than the policies do it: -2 log cosh(u)."""
+    return 2.0 * (LOG_2 - torch.logaddexp(latent, -latent))
+
+
+def line_pit(
+    policy: Scored, latent: Tensor, dimension: int, nodes: int = 257, *, squashed: bool
+) -> Tensor:
+    """Conditional distribution function of one component at the draws, given the other components.
+
+    Along a line through each draw, parallel to axis `dimension`, exp(log_prob) is integrated by the
+    trapezoid rule, da = (da/du) du. If the density is that of the draws, the values are uniform on
+    (0, 1) for every `dimension`, whatever A and the correlation. A constant factor of the density
+    cancels; `normaliser` sees it.
+
+    Args:
+        policy: its log_prob is called with (S, A), `nodes` times.
+        latent: (S, A) the draws before squashing; S large enough for a standard deviation.
+        dimension: the component that varies.
+        nodes: odd; the middle one is the draw, and near it they are a hundred times closer.
+        squashed: whether action = tanh(latent); if not they are equal.
+
+    Returns:
+        (S,) float64.
+    """
+    latent = latent.double()
+    reach = 12.0 * latent[:, dimension].std()
+    direction = torch.zeros_like(latent[0])
+    direction[dimension] = 1.0
+    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64)
+    offsets = (torch.sinh(6.0 * ticks) / math.sinh(6.0)).to(latent.device) * reach
+    heights = torch.log(torch.cosh(6.0 * ticks)).to(latent.device)  # log(du / dtick)
+    rows = []
+    for offset, height in zip(offsets, heights, strict=True):
+        u = latent + offset * direction
+        score = policy.log_prob(torch.tanh(u) if squashed else u, u).double() + height
+        rows.append(score + log_slope(u[:, dimension]) if squashed else score)
+    scores = torch.stack(rows)  # (nodes, S)
+    mass = torch.exp(scores - scores.amax(0))
+    return torch.trapezoid(mass[: nodes // 2 + 1], dim=0) / torch.trapezoid(mass, dim=0)
+
+
+def normaliser(
+    policy: Scored, latent: Tensor, generator: torch.Generator, *, squashed: bool
+) -> tuple[float, float]:
+    """Integral of exp(log_prob) over all actions, by importance sampling: 1 if it is a density.
+
+    Proposals are as many fresh draws of the Gaussian that has the mean and 1.3 times the standard
+    deviations of `latent`, correlation included.
+
+    Args:
+        policy: called once, with (S, A).
+        latent: (S, A) draws before squashing, S well above A.
+        generator: where the proposals come from.
+        squashed: whether action = tanh(latent); if not they are equal.
+
+    Returns:
+        (estimate, its standard error).
+    """
+    latent = latent.double()
+    factor = 1.3 * torch.linalg.cholesky(torch.atleast_2d(torch.cov(latent.T)))
+    noise = torch.empty_like(latent).normal_(generator=generator)
+    u = latent.mean(0) + noise @ factor.T
+    proposal = -0.5 * noise.square() - HALF_LOG_2PI - factor.diagonal().log()
+    scores = policy.log_prob(torch.tanh(u) if squashed else u, u).double() - proposal.sum(-1)
+    ratios = torch.exp(scores + log_slope(u).sum(-1) if squashed else scores)
+    return float(ratios.mean()), float(ratios.std()) / math.sqrt(len(ratios))

@@ -1,0 +1,290 @@
+"""The gallery holds for the right code, and for no wrong formula that is planted in it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import policies
+from tools import verify
+from tools.gallery import controls, densities, report
+from tools.gallery.functions import TanhAtanh
+from tools.gallery.sections import DensitySection, diagonal, full
+from tools.gallery.settings import SECTIONS, TanhNormal
+from tools.gallery.statistics import Grid, bartlett_p_value, joint
+
+ROOT = Path(__file__).resolve().parents[2]
+MISTAKES = sorted(controls.WRONG)
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """(exit code, folder) of the whole gallery on fewer draws."""
+    folder = tmp_path_factory.mktemp("gallery")
+    return verify.main(["samples=1000", f"out={folder}"]), folder
+
+
+def rows_of(folder):
+    return json.loads((folder / "report.json").read_text())["checks"]
+
+
+def test_everything_holds_for_seed_0(gallery):
+    code, folder = gallery
+    assert code == 0
+    rows = rows_of(folder)
+    assert {row["section"] for row in rows} == set(SECTIONS)
+    assert all(row["passed"] for row in rows)
+    assert all(isinstance(row["figure"], float | int) for row in rows)
+
+
+def test_every_section_with_a_density_has_all_four_kinds_of_check(gallery):
+    for section in SECTIONS:
+        said = " ".join(row["name"] for row in rows_of(gallery[1]) if row["section"] == section)
+        assert "50 digits" in said or section == "log_softmax"
+        if section not in ("log_exp", "tanh_atanh", "log_softmax", "entropy"):
+            for part in ("KS of", "integral", "log_prob and log_pi", "gradients"):
+                assert part in said, (section, part)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_run_and_rejected(gallery, mistake):
+    found = [row for row in rows_of(gallery[1]) if f"control {mistake}:" in row["name"]]
+    assert found
+    assert all(row["passed"] and "NOT" not in row["name"] for row in found)
+
+
+def test_the_report_and_its_pictures(gallery):
+    folder = gallery[1]
+    text = (folder / "report.md").read_text()
+    for section in SECTIONS:
+        assert f"## {section}\n" in text
+        assert f"({section}.png)" in text
+        assert (folder / f"{section}.png").stat().st_size > 10_000
+    assert "FAIL" not in text
+
+
+def test_the_report_is_in_tensorboard(gallery):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(gallery[1]), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert sorted(tags["images"]) == sorted(f"verify/{section}" for section in SECTIONS)
+    (text,) = events.Tensors("verify/report/text_summary")
+    assert "# Verification gallery" in text.tensor_proto.string_val[0].decode()
+
+
+# planted mistakes
+
+
+def plant(monkeypatch, policy, mistake):
+    """Gives the real class the wrong formula; its sampler stays."""
+    squashed = policy in (policies.TanhGaussian, policies.TanhFullGaussian)
+
+    def formula(self):
+        made = self.parameters_given
+        return controls.WRONG[mistake](*made, squashed=squashed)
+
+    before = policy.__init__
+
+    def remember(self, mean, scale):
+        before(self, mean, scale)
+        self.parameters_given = mean, scale
+
+    monkeypatch.setattr(policy, "__init__", remember)
+    monkeypatch.setattr(
+        policy, "log_prob", lambda self, action, latent=None: formula(self).log_prob(action, latent)
+    )
+    monkeypatch.setattr(
+        policy,
+        "rsample_with_log_prob",
+        lambda self, noise=None: formula(self).rsample_with_log_prob(noise),
+    )
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize(
+    ("section", "policy"),
+    [("tanh_normal", "TanhGaussian"), ("tanh_full", "TanhFullGaussian")],
+)
+def test_a_mistake_planted_in_the_policy_is_found(monkeypatch, section, policy, mistake):
+    plant(monkeypatch, getattr(policies, policy), mistake)
+    rows = DensitySection(section, SECTIONS[section](samples=500)).own(0)
+    assert not all(row.passed for row in rows)
+
+
+def test_a_planted_mistake_makes_the_command_fail(monkeypatch, tmp_path, capsys):
+    plant(monkeypatch, policies.TanhGaussian, "jacobian_added")
+    assert verify.main(["section=tanh_normal", "samples=500", f"out={tmp_path}"]) == 1
+    assert "FAIL" in capsys.readouterr().out
+    assert "FAIL" in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is False
+
+
+def test_a_sampler_that_is_too_wide_is_found(monkeypatch):
+    before = policies.Gaussian.sample
+    monkeypatch.setattr(
+        policies.Gaussian, "sample", lambda self, noise: before(self, noise * 1.2 + 0.1)
+    )
+    rows = DensitySection("normal_log_prob", SECTIONS["normal_log_prob"]()).drawn(0)
+    assert not all(row.passed for row in rows)
+
+
+def test_an_action_that_is_not_tanh_of_its_latent_is_found(monkeypatch):
+    before = policies.TanhGaussian.sample
+
+    def sample(self, noise):
+        action, latent = before(self, noise)
+        return action * 0.999, latent
+
+    monkeypatch.setattr(policies.TanhGaussian, "sample", sample)
+    rows = DensitySection("tanh_normal", TanhNormal(samples=500)).own(0)
+    assert [row.name for row in rows if not row.passed] == ["action - tanh(latent)"]
+
+
+def test_a_planted_log_determinant_is_found(monkeypatch):
+    monkeypatch.setattr("policies.numerics.log_det_tanh", controls.log_det_epsilon)
+    rows = TanhAtanh("tanh_atanh", SECTIONS["tanh_atanh"]()).own(0)
+    assert not all(row.passed for row in rows)
+
+
+def test_a_right_formula_is_not_rejected_by_any_control(monkeypatch):
+    """What the wrong formulas are made from is right in every part that they do not change."""
+    monkeypatch.setitem(controls.WRONG, "right", controls.Formula)
+    for section in ("tanh_normal", "tanh_full", "diagonal_log_prob"):
+        (subject,) = DensitySection(section, SECTIONS[section](samples=500)).subjects(0)
+        row = densities.control(subject, "right", tuple(densities.TESTS))
+        assert (row.figure, row.passed) == (0, False)
+
+
+# the parts
+
+
+@pytest.mark.parametrize("std", [0.001, 0.2, 3.0])
+@pytest.mark.parametrize("mean", [0.0, -5.0, 20.0])
+def test_the_grid_integrates_any_squashed_density(mean, std):
+    grid = Grid(diagonal([mean], [std], squashed=True))
+    assert grid.integral == pytest.approx(1, abs=1e-7)
+    latent = torch.tensor([[mean - std], [mean], [mean + 2 * std]], dtype=torch.float64)
+    expected = torch.special.ndtr(torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64))
+    assert (grid.pit(latent) - expected).abs().max() < 2e-5
+
+
+def test_the_grid_follows_correlation():
+    grid = Grid(full([1.0, 8.0], [[0.5, 0.0], [-0.9, 0.2]], squashed=True))
+    assert grid.integral == pytest.approx(1, abs=1e-7)
+
+
+def test_the_p_value_of_the_covariance_is_uniform_and_sees_a_correlation():
+    case = full([1.0, 3.0], [[0.15, 0.0], [0.044, 0.033]])
+    found = []
+    for seed in range(200):
+        noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((100, 2)))
+        found.append(bartlett_p_value(case, case.mean + noise @ case.tril.T))
+    assert min(found) > 1e-4
+    assert np.mean(np.array(found) < 0.1) < 0.2
+    independent = full([1.0, 3.0], [[0.15, 0.0], [0.0, 0.055]])
+    assert bartlett_p_value(independent, case.mean + noise @ case.tril.T) < 1e-6
+
+
+def test_a_log_prob_with_a_dimension_too_many_is_averaged_over_it():
+    assert joint(torch.tensor([[1.0, 3.0]]), torch.Size([1])).tolist() == [2.0]
+    assert joint(torch.tensor([1.0, 3.0]), torch.Size([2])).tolist() == [1.0, 3.0]
+
+
+def test_no_number_never_passes():
+    assert not report.at_most("", "", float("nan"), 1.0).passed
+    assert not report.at_least("", "", float("nan"), 1.0).passed
+
+
+# the door
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nonsense"], "nonsense"),
+        (["sectoin=all"], "did you mean section"),
+        (["section=tanh_norml"], "did you mean tanh_normal"),
+        (["mean=3"], "section=NAME"),
+        (["section=normal", "limit=1"], "limit"),
+        (["section=tanh_normal", "std=-1"], "std"),
+        (["section=tanh_normal", "std=nan"], "std"),
+        (["section=tanh_normal", "mean=abc"], "mean"),
+        (["section=tanh_diagonal", "mean=[1]"], "mean"),
+        (["section=tanh_full", "scale_tril=[[1,1],[0,1]]"], "scale_tril"),
+        (["section=tanh_full", "scale_tril=[[1,0],[3,0.1]]"], "scale_tril"),
+        (["section=tanh_full", "scale_tril=3"], "scale_tril"),
+        (["section=log_exp", "values=[[1,2],[3]]"], "values"),
+        (["section=log_softmax", "probs=[0.5,0.4]"], "probs"),
+        (["samples=10"], "samples"),
+        (["seed=x"], "seed"),
+        (["seed=-1"], "seed"),
+        (["false_alarms=1.5"], "false_alarms"),
+        (["section=log_exp", "out=/dev/null/x"], "out"),
+        (["section=" + "[" * 20_000], "section"),
+        (["mean=" + "[" * 200_000], "mean"),
+    ],
+    ids=lambda value: value[-1][:30] if isinstance(value, list) else value,
+)
+def test_bad_input_is_one_line_and_nothing_is_made(tmp_path, monkeypatch, capsys, arguments, named):
+    monkeypatch.chdir(tmp_path)
+    assert verify.main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("error: ")
+    assert ";" in line
+    assert named in line
+    assert os.listdir() == []
+
+
+def test_help_lists_every_section_and_key_with_its_default(capsys):
+    assert verify.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for section in SECTIONS:
+        assert f"section={section}:" in text
+    for default in ("mean=5.0", "std=0.2", "samples=5000", "seed=0", "scale_tril=[[0.15,0.0],["):
+        assert default in text
+
+
+def test_the_real_command_from_anywhere_and_its_folders(tmp_path):
+    command = [sys.executable, str(ROOT / "tools/verify.py"), "section=log_exp"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    (folder,) = (tmp_path / "runs" / "verify").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
+    assert "log_exp.png" in os.listdir(folder)
+
+
+def test_a_folder_in_use_gets_a_suffix_and_an_empty_one_is_taken(tmp_path):
+    used = tmp_path / "used"
+    used.mkdir()
+    (used / "mine").write_text("")
+    assert verify.make_folder(str(used)) == tmp_path / "used-2"
+    assert verify.make_folder(str(tmp_path / "used-2")) == tmp_path / "used-2"
+
+
+def test_other_settings_are_what_is_checked_and_written(tmp_path):
+    arguments = ["section=tanh_normal", "mean=-9", "std=0.5", "samples=500", "seed=3"]
+    assert verify.main([*arguments, f"out={tmp_path}"]) == 0
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["settings"] == {
+        "tanh_normal": {"mean": -9.0, "std": 0.5, "points": 100, "samples": 500}
+    }
+    assert written["seed"] == 3
+
+
+def test_false_alarms_are_counted_over_seeds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert verify.main(["false_alarms=3", "samples=200"]) == 0
+    assert "failed on 0 of 3 seeds" in capsys.readouterr().out
+    monkeypatch.setattr("tools.gallery.densities.RAREST", 0.5)
+    assert verify.main(["false_alarms=3", "samples=200"]) == 1
+    assert os.listdir() == []

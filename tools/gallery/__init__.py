@@ -1,0 +1,1 @@
+"""The verification gallery: sections of checks, their references, controls and pictures."""
