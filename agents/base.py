@@ -8,8 +8,15 @@ from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
 from data import Spec, Transition
-from networks import CategoricalActor, GaussianActor, RunningNorm
-from policies import Categorical, Gaussian, Policy, TanhGaussian
+from networks import CategoricalActor, FullGaussianActor, GaussianActor, RunningNorm
+from policies import (
+    Categorical,
+    FullGaussian,
+    Gaussian,
+    Policy,
+    TanhFullGaussian,
+    TanhGaussian,
+)
 
 if TYPE_CHECKING:
     from configs.schema import AgentConfig
@@ -20,8 +27,12 @@ POLICIES: dict[str, Callable[..., Policy]] = {
     "categorical": Categorical,
     "gaussian": Gaussian,
     "tanh_gaussian": TanhGaussian,
+    "full_gaussian": FullGaussian,
+    "tanh_full_gaussian": TanhFullGaussian,
 }
-CONTINUOUS = ("gaussian", "tanh_gaussian")
+UNSQUASHED = ("gaussian", "full_gaussian")
+FULL = ("full_gaussian", "tanh_full_gaussian")
+CONTINUOUS = ("gaussian", "tanh_gaussian", *FULL)
 
 
 def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
@@ -152,12 +163,13 @@ def make_actor(
     features = settings.hidden[-1]
     if spec.discrete:
         return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
-    return GaussianActor(
+    kind = FullGaussianActor if policy in FULL else GaussianActor
+    return kind(
         torso,
         features,
         spec.action_dim,
         generator,
-        bounded_mean=settings.bounded_mean and policy == "gaussian",
+        bounded_mean=settings.bounded_mean and policy in UNSQUASHED,
         log_std=settings.log_std,
         log_std_init=settings.log_std_init,
         log_std_min=settings.log_std_min,

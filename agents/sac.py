@@ -1,7 +1,7 @@
 """Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from agents.metrics import explained_variance, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition
 from networks import Critic, torso
+from policies import Reparameterised
 
 if TYPE_CHECKING:
     from configs.schema import SACConfig
@@ -25,7 +26,7 @@ class SAC(BaseAgent):
 
     on_policy = False
     serves = ("continuous",)
-    policies = ("tanh_gaussian",)
+    policies = ("tanh_gaussian", "tanh_full_gaussian")
 
     def __init__(self, spec: Spec, settings: "SACConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
@@ -134,13 +135,13 @@ class SAC(BaseAgent):
         return losses, metrics
 
     @torch.no_grad()
-    def entropy(self, policy: Any) -> Tensor:
+    def entropy(self, policy: Reparameterised) -> Tensor:
         """For the log alone: the losses keep the sampled log_pi, a control variate for Q."""
         return policy.entropy()
 
-    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Any, Tensor, Tensor]:
+    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Reparameterised, Tensor, Tensor]:
         """The policy at obs, with one reparameterised action (B, A) and its log_pi (B,)."""
-        policy: Any = self.policy(obs)
+        policy = cast(Reparameterised, self.policy(obs))
         return policy, *policy.rsample_with_log_prob(noise)
 
 

@@ -10,7 +10,9 @@ from typing import Any, ClassVar, Literal
 from configs.validate import Group
 
 Auto = Literal["auto"]
-Policy = Literal["auto", "categorical", "gaussian", "tanh_gaussian"]
+Policy = Literal[
+    "auto", "categorical", "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian"
+]
 Activation = Literal["relu", "tanh", "silu", "elu"]
 
 
@@ -46,7 +48,9 @@ class AgentConfig(Group):
     gamma: float = key("discount", ge=0, le=1)
     max_grad_norm: float | None = key("gradients are scaled down to this norm; null: never", gt=0)
     normalise_obs: bool = key("standardise observations by running statistics")
-    bounded_mean: bool = key("gaussian only: tanh on the mean, so that it stays in [-1, 1]")
+    bounded_mean: bool = key(
+        "unsquashed Gaussians only: tanh on the mean, so that it stays in [-1, 1]"
+    )
     log_std: Literal["state", "parameter"] = key("emitted by the network, or one per dimension")
     log_std_init: float = key("before training", ge=-20, le=20)
     log_std_min: float = key("lower bound", ge=-20, le=20)

@@ -1,6 +1,6 @@
 """Observations -> parameters of policies, and values; torch only."""
 
-from networks.actors import CategoricalActor, GaussianActor
+from networks.actors import CategoricalActor, FullGaussianActor, GaussianActor
 from networks.critics import Critic, Value
 from networks.layers import ACTIVATIONS, EnsembleLinear, UnitNorm, linear, torso
 from networks.normalizer import RunningNorm
@@ -10,6 +10,7 @@ __all__ = [
     "CategoricalActor",
     "Critic",
     "EnsembleLinear",
+    "FullGaussianActor",
     "GaussianActor",
     "RunningNorm",
     "UnitNorm",

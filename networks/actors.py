@@ -1,6 +1,6 @@
 """Features -> parameters of the policy."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -98,3 +98,49 @@ class GaussianActor(nn.Module):
             return log_std
         inside = torch.tensor((log_std - self.middle) / self.half_range, dtype=torch.float64)
         return self.middle + self.half_range * float(torch.atanh(inside.clamp(-0.999, 0.999)))
+
+
+class FullGaussianActor(GaussianActor):
+    """obs (*, O) -> mean (*, A), scale_tril (*, A, A), the factor L of the covariance L L^T.
+
+    Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...): std_i as in `GaussianActor`, now that of
+    component i given those before it, and couplings c, without bounds. They start at 0, without a
+    draw from the generator, so that the first policy is the diagonal one to the last digit.
+
+    Args:
+        others: as in `GaussianActor`; "parameter" makes each coupling one free number too.
+    """
+
+    placed: Tensor  # (A * A, A (A - 1) / 2), puts each coupling into its place
+    eye: Tensor  # (A * A,)
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        features: int,
+        action_dim: int,
+        generator: torch.Generator,
+        *,
+        log_std: Literal["state", "parameter"],
+        **others: Any,
+    ) -> None:
+        super().__init__(torso, features, action_dim, generator, log_std=log_std, **others)
+        below = torch.tril_indices(action_dim, action_dim, offset=-1)
+        entries = below.shape[1]
+        placed = torch.zeros(action_dim, action_dim, entries)
+        placed[below[0], below[1], torch.arange(entries)] = 1.0
+        self.shape = (action_dim, action_dim)
+        self.register_buffer("placed", placed.flatten(0, 1), persistent=False)
+        self.register_buffer("eye", torch.eye(action_dim).flatten(), persistent=False)
+        self.coupling = nn.Parameter(torch.zeros(entries))
+        self.coupling_weight = None
+        if log_std == "state":
+            self.coupling_weight = nn.Parameter(torch.zeros(entries, features))
+
+    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = super().from_features(features)
+        coupling: Tensor = self.coupling
+        if self.coupling_weight is not None:
+            coupling = functional.linear(features, self.coupling_weight, coupling)
+        rows = functional.linear(coupling, self.placed, self.eye).unflatten(-1, self.shape)
+        return mean, log_std.exp().unsqueeze(-1) * rows

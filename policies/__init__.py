@@ -2,8 +2,19 @@
 
 from policies.base import Policy, Reparameterised
 from policies.categorical import Categorical
+from policies.full_gaussian import FullGaussian
 from policies.gaussian import Gaussian
 from policies.load import load
+from policies.tanh_full_gaussian import TanhFullGaussian
 from policies.tanh_gaussian import TanhGaussian
 
-__all__ = ["Categorical", "Gaussian", "Policy", "Reparameterised", "TanhGaussian", "load"]
+__all__ = [
+    "Categorical",
+    "FullGaussian",
+    "Gaussian",
+    "Policy",
+    "Reparameterised",
+    "TanhFullGaussian",
+    "TanhGaussian",
+    "load",
+]

@@ -32,5 +32,15 @@ class Policy(Protocol):
 class Reparameterised(Policy, Protocol):
     """A policy whose sample is a differentiable function of its parameters and the noise."""
 
+    @property
+    def log_std(self) -> Tensor:
+        """Log of the standard deviation of each component before squashing, (*, A)."""
+
     def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action (*, A), log_pi (*,)): both differentiable; log_pi is scored from the noise."""
+
+    def noise_of(self, latent: Tensor) -> Tensor:
+        """The noise that gives this latent, (*, A)."""
+
+    def terms(self, noise: Tensor) -> dict[str, Tensor]:
+        """log_pi by origin and dimension, {name: (*, A)} in nats; all of them sum to log_pi."""

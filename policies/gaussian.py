@@ -9,39 +9,65 @@ from policies.numerics import HALF_LOG_2PI, at_least_float32, gaussian_log_prob
 class Gaussian:
     """N(mean, diag(exp(log_std))^2).
 
+    A subclass maps noise to latents otherwise: it has `mean`, `log_scale`, `log_std`, `latent_of`
+    and `noise_of` of its own, and inherits all that is made of them.
+
     Args:
         mean, log_std: (*, A).
     """
 
+    mean: Tensor
+    log_scale: Tensor  # (*, A), log of the diagonal of d latent / d noise
+
     def __init__(self, mean: Tensor, log_std: Tensor) -> None:
         self.mean = at_least_float32(mean)
-        self.log_std = at_least_float32(log_std)
+        self.log_scale = at_least_float32(log_std)
+
+    @property
+    def log_std(self) -> Tensor:
+        """Log of each component's own standard deviation, (*, A)."""
+        return self.log_scale
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (*, A)."""
         return torch.empty_like(self.mean).normal_(generator=generator)
 
+    def latent_of(self, noise: Tensor) -> Tensor:
+        """mean + std * noise, (*, A)."""
+        return self.mean + self.log_scale.exp() * noise
+
+    def noise_of(self, latent: Tensor) -> Tensor:
+        """The noise that gives this latent, (*, A); see `gaussian_log_prob` for what it costs."""
+        return (latent - self.mean) * torch.exp(-self.log_scale)
+
+    def terms(self, noise: Tensor) -> dict[str, Tensor]:
+        """What each dimension contributes to log_pi, {name: (*, A)} in nats.
+
+        Summed over names and dimensions it is log_pi. For a latent use `terms(noise_of(latent))`.
+        """
+        return {
+            "gaussian": -0.5 * noise.square() - HALF_LOG_2PI,
+            "scale": -self.log_scale.expand_as(noise),
+        }
+
     def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """action = mean + std * noise (*, A), and its log_pi (*,)."""
+        """action = latent_of(noise) (*, A), and its log_pi (*,)."""
         noise = self.noise() if noise is None else noise
-        action = self.mean + self.log_std.exp() * noise
-        return action, gaussian_log_prob(noise, self.log_std).sum(-1)
+        return self.latent_of(noise), gaussian_log_prob(noise, self.log_scale).sum(-1)
 
     @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*, A): nothing is squashed."""
-        noise = self.noise() if noise is None else noise
-        action = self.mean + self.log_std.exp() * noise
+        action = self.latent_of(self.noise() if noise is None else noise)
         return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-density of a given action, (*,); `latent` is ignored, for it is the action."""
-        noise = (action - self.mean) * torch.exp(-self.log_std)
-        return gaussian_log_prob(noise, self.log_std).sum(-1)
+        return gaussian_log_prob(self.noise_of(action), self.log_scale).sum(-1)
 
     def entropy(self) -> Tensor:
-        """sum_i (log_std_i + log(2 pi e) / 2), (*,)."""
-        return (self.log_std + (0.5 + HALF_LOG_2PI)).sum(-1)
+        """sum_i (log_scale_i + log(2 pi e) / 2), (*,)."""
+        return (self.log_scale + (0.5 + HALF_LOG_2PI)).sum(-1)
 
     def deterministic(self) -> Tensor:
         """The mean, (*, A)."""

@@ -36,13 +36,14 @@ def log_det_tanh(latent: Tensor) -> Tensor:
     return 2.0 * (LOG_2 - magnitude - torch.log1p(torch.exp(-2.0 * magnitude)))
 
 
-def gaussian_log_prob(noise: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density of u = mean + exp(log_std) * noise, per component, in nats.
+def gaussian_log_prob(noise: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-density of u = mean + exp(log_scale) * noise, per component, in nats.
 
     Scored from the noise: recovering it as (u - mean) / std loses every digit of float32 when std
-    is small against |mean|.
+    is small against |mean|. For u = mean + L noise with a triangular L, log_scale is log L_ii, and
+    the sum over components is the log-density.
     """
-    return -0.5 * noise.square() - log_std - HALF_LOG_2PI
+    return -0.5 * noise.square() - log_scale - HALF_LOG_2PI
 
 
 def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:

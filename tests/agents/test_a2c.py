@@ -5,7 +5,7 @@ import torch
 
 from agents.a2c import standardise
 from data import Spec, gae
-from policies import Categorical, Gaussian, TanhGaussian
+from policies import Categorical, FullGaussian, Gaussian, TanhFullGaussian, TanhGaussian
 from tests.helpers import agent, batch
 
 DISCRETE = Spec(3, 4, discrete=True)
@@ -40,12 +40,13 @@ def test_advantages_and_targets_carry_no_gradient():
     assert all(g is None or not g.any() for g in gradients)
 
 
-def test_the_squashing_changes_the_entropy_term_alone():
+@pytest.mark.parametrize("plain_name", ["gaussian", "full_gaussian"])
+def test_the_squashing_changes_the_entropy_term_alone(plain_name):
     """Given u, the Jacobian does not depend on the parameters: same score, other entropy."""
     rollout = batch(5, 4, spec=CONTINUOUS)
     gradients = []
-    for policy, action in (("gaussian", rollout.latent), ("tanh_gaussian", rollout.action)):
-        learner = agent("a2c", CONTINUOUS, policy=policy, ent_coef=0.0)
+    for name, action in ((plain_name, rollout.latent), (f"tanh_{plain_name}", rollout.action)):
+        learner = agent("a2c", CONTINUOUS, policy=name, ent_coef=0.0)
         losses, metrics = learner.losses(rollout._replace(action=action))
         parameters = list(learner.actor.parameters())
         gradients.append((torch.autograd.grad(losses["actor"], parameters), metrics))
@@ -97,11 +98,35 @@ def test_statistics_change_only_after_the_update():
     assert learner.normalizer.seen_count.item() == 8
 
 
-def test_tanh_gaussian_is_a_choice():
-    learner = agent("a2c", CONTINUOUS, policy="tanh_gaussian")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("auto", Gaussian),
+        ("tanh_gaussian", TanhGaussian),
+        ("full_gaussian", FullGaussian),
+        ("tanh_full_gaussian", TanhFullGaussian),
+    ],
+)
+@pytest.mark.parametrize("changes", [{}, {"log_std": "state"}, {"shared_torso": True}])
+def test_policies_of_continuous_actions_are_a_choice(name, kind, changes):
+    learner = agent("a2c", CONTINUOUS, policy=name, **changes)
     action, latent = learner.act(torch.zeros(3, 3))
-    assert torch.equal(action, torch.tanh(latent))
-    assert isinstance(learner.policy(torch.zeros(3, 3)), TanhGaussian)
+    assert torch.equal(action, torch.tanh(latent) if name.startswith("tanh") else latent)
+    assert type(learner.policy(torch.zeros(3, 3))) is kind
+    before = [p.clone() for p in learner.actor.parameters()]
+    metrics = learner.update(batch(5, 4, spec=CONTINUOUS))
+    assert not learner.diverged
+    assert metrics["policy/log_std_mean"].isfinite()
+    after = list(learner.actor.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "full_gaussian", "tanh_full_gaussian"])
+def test_the_bound_of_the_mean_is_for_unsquashed_policies(name):
+    learner = agent("a2c", CONTINUOUS, policy=name, bounded_mean=True)
+    torch.nn.init.constant_(learner.actor.mean.bias, -7.0)
+    inside = bool((learner.actor(torch.zeros(1, 3))[0].abs() <= 1).all())
+    assert inside == (not name.startswith("tanh"))
 
 
 def test_state_continues_to_the_bit():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data import Replay, Rollout, Spec
+from data import Replay, Rollout, Spec, Transition
 from runtime.envs import Envs
 from tests.helpers import agent
 
@@ -78,8 +78,6 @@ def test_sac_on_a_one_step_bandit_has_the_boltzmann_policys_entropy():
     learner = agent("sac", Spec(1, 1, discrete=False), alpha=1.0, lr=1e-2, gamma=0.0,
                     lr_schedule="linear", horizon=600)  # fmt: skip
     generator = torch.Generator().manual_seed(0)
-    from data import Transition
-
     for _ in range(600):
         action = torch.rand(128, 1, generator=generator) * 2 - 1
         obs, ends = torch.zeros(128, 1), torch.ones(128, dtype=torch.bool)
@@ -93,3 +91,31 @@ def test_sac_on_a_one_step_bandit_has_the_boltzmann_policys_entropy():
     best = torch.trapezoid(torch.exp(a), a).log().item()
     assert action.mean().item() == pytest.approx(exact_mean, abs=0.05)
     assert best - 0.05 < objective < best + 0.01
+
+
+def test_sac_with_a_full_covariance_finds_the_correlation_of_its_reward():
+    """Reward -x^T P x / 2: the soft optimum exp(r / alpha) is nearly a Gaussian with P's inverse.
+
+    Its two actions correlate by 0.9; those of a diagonal policy cannot, which costs it reward.
+    """
+    matrix = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+
+    def reward_of(action):
+        return -2.0 * (action * torch.linalg.solve(matrix, action.T).T).sum(-1)
+
+    found = {}
+    for name in ("tanh_gaussian", "tanh_full_gaussian"):
+        learner = agent("sac", Spec(1, 2, discrete=False), policy=name, alpha=0.1, lr=1e-2,
+                        gamma=0.0, lr_schedule="linear", horizon=600)  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        obs, ends = torch.zeros(128, 1), torch.ones(128, dtype=torch.bool)
+        for _ in range(600):
+            action = torch.rand(128, 2, generator=generator) * 2 - 1
+            learner.update(Transition(obs, action, reward_of(action), obs, ends, ~ends))
+        policy = learner.policy(torch.zeros(50_000, 1))
+        action, log_pi = policy.rsample_with_log_prob(policy.noise(generator))
+        objective = (reward_of(action) - 0.1 * log_pi).mean().item()
+        found[name] = (action.T.corrcoef()[0, 1].item(), objective)
+    assert found["tanh_full_gaussian"][0] > 0.6
+    assert abs(found["tanh_gaussian"][0]) < 0.03
+    assert found["tanh_full_gaussian"][1] > found["tanh_gaussian"][1] + 0.02

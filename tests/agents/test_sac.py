@@ -13,8 +13,9 @@ def noise(seed=0, size=8):
     return torch.randn(2, size, 2, generator=torch.Generator().manual_seed(seed))
 
 
-def test_losses_equal_their_formulas():
-    learner = agent("sac", SPEC, alpha_init=0.3)
+@pytest.mark.parametrize("policy", ["auto", "tanh_full_gaussian"])
+def test_losses_equal_their_formulas(policy):
+    learner = agent("sac", SPEC, alpha_init=0.3, policy=policy)
     with torch.no_grad():  # let target and live critic differ
         for parameter in learner.critic_target.parameters():
             parameter.add_(0.05)
@@ -109,6 +110,17 @@ def test_policy_delay_counts_updates():
     assert moved == [True, False, False, True, False, False, True]
 
 
+def test_the_full_policy_starts_with_the_diagonal_one_s_losses_and_then_couples():
+    """Same draws for all weights, couplings 0: equal to rounding until the first step."""
+    learners = [agent("sac", SPEC, policy=p) for p in ("auto", "tanh_full_gaussian")]
+    (diagonal, _), (full, _) = (n.losses(batch(8, spec=SPEC), noise(), True) for n in learners)
+    for name in diagonal:
+        assert diagonal[name].item() == pytest.approx(full[name].item(), rel=1e-5)
+    learners[1].update(batch(8, spec=SPEC))
+    factor = learners[1].policy(batch(8, spec=SPEC).obs).base.scale_tril
+    assert (factor[:, 1, 0] != 0).all()
+
+
 def test_a_batch_with_nan_commits_nothing_and_raises_the_flag():
     learner = agent("sac", SPEC)
     learner.update(batch(8, spec=SPEC))
@@ -121,20 +133,22 @@ def test_a_batch_with_nan_commits_nothing_and_raises_the_flag():
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_state_continues_to_the_bit():
-    first = agent("sac", SPEC, seed=0, policy_delay=2)
+@pytest.mark.parametrize("policy", ["auto", "tanh_full_gaussian"])
+def test_state_continues_to_the_bit(policy):
+    first = agent("sac", SPEC, seed=0, policy_delay=2, policy=policy)
     data = [batch(8, spec=SPEC, seed=s) for s in range(6)]
     for b in data[:3]:
         first.update(b)
-    second = agent("sac", SPEC, seed=1, policy_delay=2)
+    second = agent("sac", SPEC, seed=1, policy_delay=2, policy=policy)
     second.load_state_dict(first.state_dict())
     for b in data[3:]:
         ours, theirs = first.update(b), second.update(b)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_gradcheck_of_actor_and_critic_losses():
-    learner = agent("sac", SPEC)
+@pytest.mark.parametrize("policy", ["auto", "tanh_full_gaussian"])
+def test_gradcheck_of_actor_and_critic_losses(policy):
+    learner = agent("sac", SPEC, policy=policy)
     for module in (learner.actor, learner.critic, learner.critic_target, learner.temperature):
         module.double()
     data = batch(4, spec=SPEC)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from networks import CategoricalActor, GaussianActor, torso
+from networks import CategoricalActor, FullGaussianActor, GaussianActor, torso
 
 BOUNDS = {"log_std_min": -5.0, "log_std_max": 2.0}
 
@@ -13,12 +13,20 @@ def make_torso(seed=0, **options):
     return torso(3, [8, 6], "tanh", generator, **options), generator
 
 
-def gaussian(log_std="state", bound="clamp", init=0.0, orthogonal=False, bounded_mean=False):
+def gaussian(
+    log_std="state",
+    bound="clamp",
+    init=0.0,
+    orthogonal=False,
+    bounded_mean=False,
+    kind=GaussianActor,
+    size=2,
+):
     body, generator = make_torso()
-    return GaussianActor(
+    return kind(
         body,
         6,
-        2,
+        size,
         generator,
         bounded_mean=bounded_mean,
         log_std=log_std,
@@ -97,3 +105,72 @@ def test_bounded_mean_stays_in_the_policys_units(bounded_mean):
     torch.nn.init.constant_(actor.mean.bias, -7.0)
     mean, _ = actor(torch.zeros(3, 3))
     assert bool((mean.abs() <= 1).all()) == bounded_mean
+
+
+def full(log_std="state", size=3, **options):
+    return gaussian(log_std, kind=FullGaussianActor, size=size, **options)
+
+
+def couple(actor, seed=1):
+    """Couplings away from 0, as after some training."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in actor.named_parameters():
+            if "coupling" in name:
+                parameter.normal_(generator=generator)
+    return actor
+
+
+def observations(*leading):
+    return torch.randn(*leading, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("log_std", ["state", "parameter"])
+def test_the_full_actor_starts_as_the_diagonal_one(log_std, size):
+    obs = observations(7)
+    mean, factor = full(log_std, size, init=-0.4)(obs)
+    same_mean, same_log_std = gaussian(log_std, init=-0.4, size=size)(obs)
+    assert torch.equal(mean, same_mean)
+    assert torch.equal(factor, same_log_std.exp().diag_embed())
+
+
+@pytest.mark.parametrize("log_std", ["state", "parameter"])
+@pytest.mark.parametrize("leading", [(), (7,), (5, 7)])
+def test_rows_of_the_factor_are_deviations_times_couplings(log_std, leading):
+    actor = couple(full(log_std))
+    obs = observations(*leading)
+    mean, factor = actor(obs)
+    assert mean.shape == (*leading, 3)
+    assert factor.shape == (*leading, 3, 3)
+    assert torch.equal(factor, factor.tril())
+    std = GaussianActor.from_features(actor, actor.torso(obs))[1].exp()
+    coupling = actor.coupling
+    if log_std == "state":
+        coupling = coupling + actor.torso(obs) @ actor.coupling_weight.T
+    one, zero = torch.ones_like(std[..., 0]), torch.zeros_like(std[..., 0])
+    c10, c20, c21 = (c.expand_as(one) for c in coupling.unbind(-1))
+    rows = torch.stack([one, zero, zero, c10, one, zero, c20, c21, one], -1)
+    assert torch.allclose(factor, std.unsqueeze(-1) * rows.unflatten(-1, (3, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize("log_std", ["state", "parameter"])
+def test_every_parameter_of_the_full_actor_has_a_gradient_at_the_start(log_std):
+    actor = full(log_std)
+    mean, factor = actor(observations(7))
+    (mean.sum() + factor.sum()).backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in actor.parameters())
+
+
+def test_couplings_read_the_state_only_where_the_deviations_do():
+    for log_std, varies in (("state", True), ("parameter", False)):
+        factor = couple(full(log_std))(observations(9))[1]
+        ratio = factor[:, 1, 0] / factor[:, 1, 1]
+        assert bool((ratio.std() > 1e-3).item()) == varies
+
+
+@pytest.mark.parametrize("log_std", ["state", "parameter"])
+def test_the_full_actor_is_one_graph(log_std):
+    actor, obs = couple(full(log_std)), observations(5)
+    compiled = torch.compile(actor, fullgraph=True, backend="eager")
+    assert all(torch.equal(a, b) for a, b in zip(compiled(obs), actor(obs), strict=True))

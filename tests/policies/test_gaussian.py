@@ -1,5 +1,7 @@
 """The unsquashed Gaussian against torch.distributions and its own samples."""
 
+import math
+
 import torch
 from torch.distributions import Independent, Normal
 
@@ -50,3 +52,15 @@ def test_sample_has_no_gradient_and_its_latent_is_the_action():
     assert torch.equal(action, latent)
     assert not action.requires_grad
     assert torch.equal(policy.deterministic(), torch.zeros(5, 2))
+
+
+def test_terms_are_what_each_dimension_contributes():
+    policy, _, generator = make()
+    noise = policy.noise(generator)
+    terms = policy.terms(noise)
+    half_log_2pi = 0.5 * math.log(2 * math.pi)
+    assert torch.allclose(terms["gaussian"], -0.5 * noise**2 - half_log_2pi)
+    assert torch.equal(terms["scale"], -policy.log_std)
+    log_pi = policy.rsample_with_log_prob(noise)[1]
+    assert torch.allclose(sum(terms.values()).sum(-1), log_pi, atol=1e-12)
+    assert torch.allclose(policy.noise_of(policy.latent_of(noise)), noise, atol=1e-12)

@@ -166,3 +166,19 @@ def test_deterministic_is_the_median():
     policy = TanhGaussian(torch.full((100_001, 1), 0.4), torch.zeros(100_001, 1))
     action, _ = policy.sample(policy.noise(torch.Generator().manual_seed(0)))
     assert policy.deterministic()[0].item() == pytest.approx(action.median().item(), abs=0.01)
+
+
+def test_terms_sum_to_log_pi_and_the_jacobian_is_the_squashing_s():
+    mean = torch.tensor([[0.3, -9.0]], dtype=torch.float64)
+    policy = TanhGaussian(mean, torch.tensor([[-1.0, 0.5]], dtype=torch.float64))
+    noise = torch.tensor([[0.7, -1.1]], dtype=torch.float64)
+    log_pi = policy.rsample_with_log_prob(noise)[1]
+    _, latent = policy.sample(noise)
+    terms = policy.terms(noise)
+    assert list(terms) == ["gaussian", "scale", "jacobian"]
+    assert torch.allclose(sum(terms.values()).sum(-1), log_pi, atol=1e-12)
+    assert torch.allclose(terms["jacobian"], 2 * torch.log(torch.cosh(latent)), atol=1e-12)
+    without = sum(terms[name] for name in ("gaussian", "scale")).sum(-1)
+    assert (log_pi - without).item() > 15  # what leaving the squashing out would cost
+    recovered = policy.terms(policy.noise_of(latent))
+    assert all(torch.allclose(recovered[name], terms[name], atol=1e-9) for name in terms)
