@@ -38,6 +38,7 @@ def train_in(path: Path, config: "TrainConfig", parts: "Parts") -> None:
     """Trains, and writes `result.json` into the run directory."""
     from configs.compose import to_yaml
     from runtime import checkpoint, rundir
+    from runtime.audit import audit
     from runtime.console import Progress
     from runtime.logger import Logger
     from runtime.loop import Chores, train
@@ -62,6 +63,8 @@ def train_in(path: Path, config: "TrainConfig", parts: "Parts") -> None:
         log_every=int(config.log.every),
         eval_every=int(config.eval.every),
         checkpoint_every=int(config.checkpoint.every),
+        audit=lambda step, obs: audit(parts.agent, obs, config.seed, step, logger),
+        audit_every=int(config.audit.every),
     )
     try:
         evaluation = train(parts.agent, parts.envs, parts.buffer, config.total_steps, chores)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import CONTINUOUS, BaseAgent, Stream, make_actor
-from agents.metrics import explained_variance, policy_metrics
+from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition, gae
 from networks import Value, torso
@@ -112,7 +112,8 @@ class A2C(BaseAgent):
             **policy_metrics(log_prob, entropy, batch.action),
         }
         if not self.spec.discrete:
-            metrics["policy/log_std_mean"] = policy.log_std.detach().mean()
+            assert batch.latent is not None
+            metrics |= gaussian_metrics(policy, policy.noise_of(batch.latent))
         return {"actor": total, "critic": total}, metrics
 
 

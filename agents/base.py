@@ -17,6 +17,7 @@ from policies import (
     TanhFullGaussian,
     TanhGaussian,
 )
+from policies.audit import Finding, audit
 
 if TYPE_CHECKING:
     from configs.schema import AgentConfig
@@ -113,6 +114,15 @@ class BaseAgent:
         else:
             action = torch.rand(count, size, generator=generator, device=device) * 2.0 - 1.0
         return action.cpu(), action.cpu()
+
+    @torch.no_grad()
+    def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
+        parameters = self.actor(self.normalizer(obs.to(self.device)))
+        parameters = parameters if isinstance(parameters, tuple) else (parameters,)
+        return [
+            audit(self.policy_class, at_state, generator)
+            for at_state in zip(*parameters, strict=True)
+        ]
 
     def observe(self, transition: Transition) -> None:
         """An on-policy agent sees each transition once anyway: in the rollout of its update."""

@@ -1,5 +1,7 @@
 """What every agent tells about its policy and its values; detached, nothing leaves the device."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,16 @@ def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[st
         metrics["policy/log_prob_std"] = log_prob.std()
     if action.is_floating_point():
         metrics["policy/saturation"] = (action.detach().abs() > SATURATED).float().mean()
+    else:
+        metrics["policy/effective_actions"] = entropy.detach().exp().mean()
     return metrics
+
+
+@torch.no_grad()
+def gaussian_metrics(policy: Any, noise: Tensor) -> dict[str, Tensor]:
+    """The spread of a continuous policy, and what each component contributes to log_pi, in nats."""
+    terms = {f"ledger/{name}": term.flatten(0, -2) for name, term in policy.terms(noise).items()}
+    return {"policy/log_std_mean": policy.log_std.mean(), **terms}
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data import Transition
+from policies.audit import Finding
 
 
 class Agent(Protocol):
@@ -22,14 +23,18 @@ class Agent(Protocol):
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(action, latent) uniform over the action space, while a replay buffer warms up."""
 
+    def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
+        """Holds fresh draws against the density, at each of obs (N, O); changes nothing."""
+
     def observe(self, transition: Transition) -> None:
         """Shows each fresh transition once to the running statistics."""
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One update; returns detached metrics.
 
-        0-d are averaged over the log interval (names ending in _min, _max by that); 1-d are shown
-        as histograms.
+        0-d are averaged over the log interval (names ending in _min, _max by that); of the last
+        update in it, 1-d are shown as histograms, 2-d (*, A) as the mean of each of the first
+        columns.
         """
 
     @property

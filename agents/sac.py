@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import BaseAgent, Stream, make_actor
-from agents.metrics import explained_variance, policy_metrics
+from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition
 from networks import Critic, torso
@@ -122,8 +122,8 @@ class SAC(BaseAgent):
         losses = {"actor": actor_loss}
         metrics = {
             "loss/actor": actor_loss.detach(),
-            "policy/log_std_mean": policy.log_std.detach().mean(),
             **policy_metrics(log_pi, self.entropy(policy), action),
+            **gaussian_metrics(policy, noise),
         }
         if self.settings.alpha == "auto":
             # Eq. 18 with log alpha in place of alpha as the factor: same root, and no stall near 0.

@@ -176,6 +176,8 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
     if env.num_envs == "auto":
         env = dataclasses.replace(env, num_envs=8 if agent.on_policy else 1)
+    per_update = getattr(agent, "n_steps", 1) * int(env.num_envs)
+    updates_per_step = getattr(agent, "updates_per_step", 1.0 / per_update)
     if env.vectorization == "auto":
         native = env.id in NATIVE and not env.kwargs
         env = dataclasses.replace(env, vectorization="native" if native else "sync")
@@ -197,7 +199,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
         checkpoint=dataclasses.replace(
             config.checkpoint, every=every(config.checkpoint.every, total // 10)
         ),
-        audit=dataclasses.replace(config.audit, every=every(config.audit.every, total // 4)),
+        audit=dataclasses.replace(
+            config.audit,
+            every=every(
+                config.audit.every, max(total // 4, round(10_000 / max(updates_per_step, 1e-9)))
+            ),
+        ),
     )
 
 

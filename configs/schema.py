@@ -143,7 +143,9 @@ class CheckpointConfig(Group):
 
 @dataclass(frozen=True)
 class AuditConfig(Group):
-    every: int | Auto = key("environment steps; auto: 25 % of the run; no effect yet", ge=1)
+    every: int | Auto = key(
+        "environment steps; auto: 25 % of the run, at least 10,000 updates", ge=1
+    )
 
 
 AGENT_GROUPS: dict[str, type[AgentConfig]] = {"a2c": A2CConfig, "sac": SACConfig}
@@ -170,7 +172,7 @@ class TrainConfig(Group):
     log: LogConfig = key("scalars and histograms")
     eval: EvalConfig = key("evaluation on environments that training never sees")
     checkpoint: CheckpointConfig = key("what can be evaluated and resumed")
-    audit: AuditConfig = key("verification of the density; not built yet")
+    audit: AuditConfig = key("verification of the density")
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
 

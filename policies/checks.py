@@ -45,6 +45,12 @@ def ks_p_value(statistic: float, count: int) -> float:
     return min(1.0, max(0.0, 2.0 * sum(terms)))
 
 
+def ks_bound(count: int, p_value: float) -> float:
+    """The distance that `count` draws exceed with this probability, if it is small: below 0.01."""
+    scaled = math.sqrt(0.5 * math.log(2.0 / p_value))  # of the series the first term alone
+    return scaled / (math.sqrt(count) + 0.12 + 0.11 / math.sqrt(count))
+
+
 def chi2_p_value(counts: Tensor, probs: Tensor) -> float:
     """Probability of counts (K,) at least as far from their expectation, if `probs` (K,) are right.
 

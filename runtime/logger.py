@@ -12,6 +12,20 @@ import torch
 from torch import Tensor
 
 from runtime.errors import StorageFault
+from runtime.ledger import ledger
+
+LAYOUT = {  # the tab Custom Scalars
+    "entropy, its target and alpha": [
+        "Multiline",
+        ["policy/entropy", "policy/target_entropy", "policy/alpha"],
+    ],
+    "log-probability: median, 5 % and 95 %": [
+        "Margin",
+        ["policy/log_prob_q50", "policy/log_prob_q05", "policy/log_prob_q95"],
+    ],
+    "return": ["Multiline", ["rollout/return", "eval/return_mean"]],
+    "loss": ["Multiline", ["loss/actor", "loss/critic", "loss/alpha"]],
+}
 
 
 class Logger:
@@ -31,15 +45,16 @@ class Logger:
             raise StorageFault(
                 f"{run_dir}: no events can be written, {error}; free the disk"
             ) from error
-        self.scalars: dict[str, list[Tensor]] = defaultdict(list)
-        self.histograms: dict[str, Tensor] = {}
         self.broken = False
+        self.guard(self.writer.add_custom_scalars, {"logpi": LAYOUT})
+        self.scalars: dict[str, list[Tensor]] = defaultdict(list)
+        self.arrays: dict[str, Tensor] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
-        """Keeps detached metrics: 0-d are averaged, of 1-d the last is shown as a histogram."""
+        """Keeps detached metrics: every 0-d one, and the last of those with dimensions."""
         for name, value in metrics.items():
             if value.ndim:
-                self.histograms[name] = value
+                self.arrays[name] = value
             else:
                 self.scalars[name].append(value)
 
@@ -52,12 +67,12 @@ class Logger:
             ends = np.cumsum([len(series) for series in self.scalars.values()])
             parts = np.split(numbers, ends[:-1])
             values |= {n: reduce(n, part) for n, part in zip(self.scalars, parts, strict=True)}
-        histograms, self.histograms = self.histograms, {}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.arrays.items()}
         self.scalars.clear()
-        shown = self.write(step, values)
-        for name, tensor in histograms.items():
-            array = tensor.cpu().numpy()
-            if np.isfinite(array).all():
+        self.arrays.clear()
+        shown = self.write(step, values | ledger(arrays))
+        for name, array in arrays.items():
+            if array.ndim == 1 and np.isfinite(array).all():
                 self.guard(self.writer.add_histogram, name, array, step, bins=64)
         return shown
 
@@ -91,14 +106,14 @@ class Logger:
     def state_dict(self) -> dict[str, Any]:
         """The metrics of the interval that is not written yet."""
         scalars = {name: torch.stack(series) for name, series in self.scalars.items()}
-        return {"scalars": scalars, "histograms": dict(self.histograms)}
+        return {"scalars": scalars, "arrays": dict(self.arrays)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
         self.scalars.clear()
         for name, values in state["scalars"].items():
             self.scalars[name].extend(values.unbind())
-        self.histograms = dict(state["histograms"])
+        self.arrays = dict(state["arrays"])
 
     def close(self) -> None:
         self.guard(self.writer.close)

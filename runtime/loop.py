@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from agents.protocol import Agent
 from data import Transition
@@ -16,6 +18,8 @@ from runtime.envs import Envs
 from runtime.errors import Divergence
 from runtime.evaluation import Evaluation, Evaluator
 from runtime.logger import Logger
+
+STATES = 4  # observations at which a policy is audited
 
 
 class Buffer(Protocol):
@@ -68,7 +72,7 @@ class Clock:
 
 @dataclass
 class Chores:
-    """Logging, evaluation, checkpoints, each when the step crosses a multiple of its interval."""
+    """Logging, evaluation, audits, checkpoints, each when the step crosses its next multiple."""
 
     agent: Agent
     envs: Envs
@@ -79,6 +83,8 @@ class Chores:
     log_every: int
     eval_every: int
     checkpoint_every: int
+    audit: Callable[[int, Tensor], object]  # (step, observations (N, O))
+    audit_every: int
     clock: Clock = field(default_factory=Clock)
     learning_since: tuple[int, float] | None = None  # (step, seconds of training) at first update
     updates: int = 0
@@ -86,6 +92,8 @@ class Chores:
     last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds, updates)
     last_evaluation: tuple[int, Evaluation | None] = (-1, None)
     last_save: int = 0
+    last_audit: int = 0
+    met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
     steps_per_second: float = 0.0  # since learning began, without evaluations and saving
 
     def updated(self, step: int, metrics: dict[str, Any]) -> None:
@@ -101,6 +109,8 @@ class Chores:
             self.log(step)
         if step // self.eval_every > before // self.eval_every:
             self.evaluate(step)
+        if step // self.audit_every > before // self.audit_every:
+            self.look(step)
         if step // self.checkpoint_every > before // self.checkpoint_every:
             self.checkpoint(step)
 
@@ -113,6 +123,7 @@ class Chores:
             "time/updates_per_second": (self.updates - past_updates)
             / max(seconds - past_seconds, 1e-9),
         }
+        self.met = [*self.met[1 - STATES :], self.envs.obs[0]]
         finished = self.envs.drain()
         if finished:
             extra["rollout/return"] = float(np.mean([f[1] for f in finished]))
@@ -130,6 +141,7 @@ class Chores:
             "best": self.best if math.isfinite(self.best) else None,
             "learning_since": self.learning_since,
             "last_log": self.last_log,
+            "met": list(self.met),
             "seconds": self.clock.elapsed(),
             "logger": self.logger.state_dict(),
         }
@@ -141,6 +153,7 @@ class Chores:
         since = state["learning_since"]
         self.learning_since = None if since is None else (since[0], since[1])
         self.last_log = (state["last_log"][0], state["last_log"][1], state["last_log"][2])
+        self.met = list(state["met"])
         self.clock = Clock(time.perf_counter() - state["seconds"])
         self.logger.load_state_dict(state["logger"])
 
@@ -166,6 +179,12 @@ class Chores:
             self.checkpoint(step)
         return evaluation
 
+    def look(self, step: int) -> None:
+        """Audits the policy at observations that it met."""
+        with self.clock.pause():
+            self.audit(step, torch.stack([*self.met, self.envs.obs[0]][-STATES:]))
+        self.last_audit = step
+
     def checkpoint(self, step: int) -> None:
         """Saves this step once, with its evaluation where it has one."""
         if self.last_save == step:
@@ -186,5 +205,7 @@ class Chores:
         done, evaluation = self.last_evaluation
         if done < step or evaluation is None:
             evaluation = self.evaluate(step)
+        if self.last_audit < step:
+            self.look(step)
         self.checkpoint(step)
         return evaluation

@@ -35,13 +35,20 @@ def run(arguments: list[str]) -> int:
     torch.set_num_threads(1)  # nothing here is large
     if options.false_alarms:
         return false_alarms(options.false_alarms, chosen)
-    folder = make_folder(options.out)
     started = time.perf_counter()
     from tools.gallery.report import HEADER, line, summary
 
-    print(line(HEADER))
     checks: list[Check] = []
     images: dict[str, Any] = {}
+    if options.run:
+        from tools.gallery.trained import audit_run
+
+        checks, images["run"] = audit_run(options.run, options.checkpoint, options.seed)
+        chosen = {}
+    folder = make_folder(options.out)
+    print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))
+    for name, image in images.items():
+        save(image, folder / f"{name}.png")
     for section in sections(chosen):
         rows = section.checks(options.seed)
         print("\n".join(line(row.cells) for row in rows), flush=True)
@@ -77,18 +84,22 @@ def make_folder(out: str) -> Path:
 
 def picture(section: "Section", seed: int, folder: Path) -> Any:
     """Writes the picture of a section; returns its pixels."""
-    from matplotlib.image import imsave
-
     from tools.gallery.canvas import pixels
     from tools.gallery.pictures import PICTURES
 
     image = pixels(PICTURES[section.name](section, seed))
-    path = folder / f"{section.name}.png"
+    save(image, folder / f"{section.name}.png")
+    return image
+
+
+def save(image: Any, path: Path) -> None:
+    """Writes pixels as PNG; raises StorageFault."""
+    from matplotlib.image import imsave
+
     try:
         imsave(path, image)
     except OSError as error:
         raise StorageFault(f"{path}: cannot be written, {error}; free the disk") from error
-    return image
 
 
 def write(

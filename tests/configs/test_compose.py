@@ -63,7 +63,7 @@ def test_every_auto_about_the_run_is_resolved() -> None:
     assert isinstance(config.threads, int)
     assert config.threads >= 1
     assert config.accelerate != "auto"
-    for name in ("log", "eval", "checkpoint", "audit"):
+    for name in ("log", "eval", "checkpoint"):
         group = getattr(config, name)
         (declared,) = (d for d in dataclasses.fields(group) if d.name == "every")
         percent = re.search(r"(\d+) % of the run", declared.metadata["doc"])
@@ -74,7 +74,22 @@ def test_every_auto_about_the_run_is_resolved() -> None:
 def test_automatic_intervals_of_a_short_run_are_at_least_one_step() -> None:
     config = train_config(["total_steps=1"])
     assert config.log.every == 50
-    assert (config.eval.every, config.checkpoint.every, config.audit.every) == (1, 1, 1)
+    assert (config.eval.every, config.checkpoint.every) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "every"),
+    [
+        (["agent=sac", "env=pendulum", "total_steps=100000"], 25_000),
+        (["agent=sac", "env=pendulum", "total_steps=1000"], 5_000),  # two updates per step
+        (["env.id=Another-v0", "agent.n_steps=10", "env.num_envs=4"], 400_000),
+        (["env.id=Another-v0", "agent.n_steps=10", "env.num_envs=4", "audit.every=7"], 7),
+    ],
+)
+def test_audits_are_25_percent_of_the_run_and_10_000_updates_apart(
+    arguments: list[str], every: int
+) -> None:
+    assert train_config(arguments).audit.every == every
 
 
 def test_off_policy_has_one_environment() -> None:

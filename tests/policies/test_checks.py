@@ -10,6 +10,7 @@ from scipy import stats
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 from policies.checks import (
     chi2_p_value,
+    ks_bound,
     ks_p_value,
     ks_statistic,
     line_pit,
@@ -173,3 +174,9 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
     estimate, error = normaliser(Halved(), u, generator, squashed=True)
     assert abs(estimate - 0.5) < 4 * error
     assert ks_p_value(ks_statistic(line_pit(Halved(), u, 0, nodes=65, squashed=True)), 5000) > 1e-6
+
+
+@pytest.mark.parametrize("count", [100, 4000])
+@pytest.mark.parametrize("p_value", [1e-3, 1e-7])
+def test_the_bound_of_ks_is_the_distance_of_that_p_value(count, p_value):
+    assert ks_p_value(ks_bound(count, p_value), count) == pytest.approx(p_value)

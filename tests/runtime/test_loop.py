@@ -60,6 +60,8 @@ def chores(learner, envs, scores=(1.0,), every=100, save=None, log_every=50):
         log_every=log_every,
         eval_every=every,
         checkpoint_every=every,
+        audit=lambda step, obs: None,
+        audit_every=every,
     )
     return made, saved, quiet
 

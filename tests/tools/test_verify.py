@@ -288,3 +288,23 @@ def test_false_alarms_are_counted_over_seeds(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tools.gallery.densities.RAREST", 0.5)
     assert verify.main(["false_alarms=3", "samples=200"]) == 1
     assert os.listdir() == []
+
+
+def test_a_trained_run_is_audited_and_a_planted_error_found(tmp_path, capsys, monkeypatch):
+    import train
+    from runtime.door import enter
+
+    run = tmp_path / "run"
+    arguments = ["env=pendulum", "agent=sac", "total_steps=210", f"run_dir={run}"]
+    assert enter("train", train.run, arguments) == 0
+    assert verify.main([f"run={run}", f"out={tmp_path / 'right'}"]) == 0
+    assert (tmp_path / "right" / "run.png").exists()
+    out = capsys.readouterr().out
+    assert out.count("normaliser") == 8
+    right = policies.TanhGaussian.log_prob
+    monkeypatch.setattr(policies.TanhGaussian, "log_prob", lambda *given: right(*given) + 0.2)
+    assert verify.main([f"run={run}", f"out={tmp_path / 'wrong'}"]) == 1
+    assert capsys.readouterr().out.count("FAIL") >= 8
+    assert verify.main(["run=/nowhere"]) == 2
+    assert verify.main([f"run={run}", "samples=100"]) == 2
+    assert capsys.readouterr().err.count("error: run: ") == 2

@@ -28,6 +28,8 @@ class Options(Group):
     section: str = key("all", "one section, which alone makes its keys available; or all")
     seed: int = key(0, "of every draw", ge=0, lt=2**62)
     out: str = key("", "folder of the report; empty: runs/verify/<date-time>")
+    run: str = key("", "audit the policy of this run directory instead")
+    checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
     debug: bool = key(False, "show the traceback of an error")
 
@@ -214,9 +216,11 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
         name, equals, text = argument.partition("=")
         if not equals:
             raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
-        given[name] = text if name in ("section", "out") else value_of(text)
+        given[name] = text if name in ("section", "out", "run", "checkpoint") else value_of(text)
     own = {name: given.pop(name) for name in names(Options) if name in given}
     options = build(Options, plain(Options()) | own)
+    if options.run and (given or options.section != "all" or options.false_alarms):
+        raise ConfigError("run: goes with seed, out and checkpoint alone; leave the other keys out")
     if options.section == "all":
         chosen, known = list(SECTIONS), ["samples"]
     elif options.section in SECTIONS:
@@ -253,6 +257,7 @@ def help_text() -> str:
         "usage: python tools/verify.py [KEY=VALUE ...]\n",
         "  python tools/verify.py                                     every section",
         "  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings",
+        "  python tools/verify.py run=runs/...                        a trained policy",
         "  python tools/verify.py false_alarms=1000                   its rate of false alarms\n",
         "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
     ]

@@ -1,0 +1,154 @@
+"""Do the draws of a policy follow the density that it claims? Asked at one state, in float64."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policies.categorical import Categorical
+from policies.checks import (
+    chi2_p_value,
+    ks_bound,
+    ks_statistic,
+    line_pit,
+    log_slope,
+    normaliser,
+)
+
+DRAWS = 4000
+LINES = 1000  # draws through which a line is integrated
+NODES = 129
+CURVE_LINES, CURVE_NODES = 64, 201
+P_MIN = 1e-7  # over the few hundred tests of a run, one false alarm in some ten thousand runs
+DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
+INTEGRAL_ERROR = 1e-3
+QUADRATURE_ERROR = 2e-3  # nats per dimension, see `expected_log_det_tanh`
+SATURATED_SHARE = 0.01  # beyond it the picture is drawn before the squashing
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One action component: its draws, and the density (or the probabilities) claimed for them."""
+
+    draws: Tensor  # (S,)
+    grid: Tensor  # (G,), or 0 .. K-1
+    density: Tensor  # (G,)
+    unit: str  # "action", "latent" (before tanh) or "choice"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A distance from what a right density gives, and how far chance and rounding may take it."""
+
+    name: str
+    figure: float
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        return self.figure <= self.bound  # no number passes never
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What an audit at one state found."""
+
+    pit_ks: float  # largest distance between claimed and drawn distribution function
+    normaliser: float  # integral, or sum, of the density: 1
+    entropy_gap: float  # mean -log_pi of the draws minus entropy(), nats: 0
+    trials: tuple[Trial, ...]
+    curves: tuple[Curve, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """Empty where the density is right."""
+        return tuple(
+            f"{t.name} {t.figure:.3g} > {t.bound:.3g}" for t in self.trials if not t.passed
+        )
+
+
+def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator) -> Finding:
+    """Draws 4,000 actions and holds them against `log_prob`.
+
+    A correct policy fails with a probability below 1e-6.
+
+    Args:
+        make: the policy class.
+        parameters: its arguments for one state, (A,) or (A, A) or (K,).
+        generator: on the CPU; where the draws come from.
+    """
+    exact = [parameter.detach().double().cpu() for parameter in parameters]
+    single = make(*exact)
+    many = make(*(parameter.expand(DRAWS, *parameter.shape) for parameter in exact))
+    noise = many.noise(generator)
+    if isinstance(single, Categorical):
+        return audit_choice(single, many, many.sample(noise)[0])
+    action, log_pi = many.rsample_with_log_prob(noise)
+    latent = many.sample(noise)[1]
+    squashed = not torch.equal(action, latent)
+    distances = [
+        ks_statistic(line_pit(single, latent[:LINES], dimension, NODES, squashed=squashed))
+        for dimension in range(latent.shape[-1])
+    ]
+    integral, error = normaliser(single, latent, generator, squashed=squashed)
+    gap, entropy_trial = entropy_gap(log_pi, single.entropy(), latent.shape[-1])
+    trials = (
+        *(
+            Trial(f"pit_ks of component {i}", d, ks_bound(LINES, P_MIN))
+            for i, d in enumerate(distances)
+        ),
+        Trial("|normaliser - 1|", abs(integral - 1.0), DEVIATIONS * error + INTEGRAL_ERROR),
+        entropy_trial,
+    )
+    saturated = float((action.float().abs() == 1.0).double().mean())
+    seen = squashed and saturated <= SATURATED_SHARE
+    unit = "latent" if squashed and not seen else "action"
+    curves = tuple(
+        marginal(single, latent, dimension, squashed, unit) for dimension in range(latent.shape[-1])
+    )
+    return Finding(max(distances), integral, gap, trials, curves)
+
+
+def entropy_gap(log_pi: Tensor, entropy: Tensor, dimensions: int) -> tuple[float, Trial]:
+    """Mean of -log_pi minus the entropy, and whether chance and quadrature allow it."""
+    gap = float(-log_pi.mean() - entropy)
+    error = float(log_pi.std()) / len(log_pi) ** 0.5
+    bound = DEVIATIONS * error + QUADRATURE_ERROR * dimensions
+    return gap, Trial("|entropy_gap|", abs(gap), bound)
+
+
+def audit_choice(single: Categorical, many: Categorical, action: Tensor) -> Finding:
+    """The same for a choice out of K: frequencies against probabilities by chi-square."""
+    probs = single.log_probs.exp()
+    counts = torch.bincount(action, minlength=len(probs)).double()
+    distance = float((counts.cumsum(0) / len(action) - probs.cumsum(0)).abs().max())
+    total = float(probs.sum())
+    unlikely = -math.log10(max(chi2_p_value(counts, probs), 1e-300))
+    gap, entropy_trial = entropy_gap(many.log_prob(action), single.entropy(), 1)
+    trials = (
+        Trial("-log10 p of the frequencies", unlikely, -math.log10(P_MIN)),
+        Trial("|normaliser - 1|", abs(total - 1.0), INTEGRAL_ERROR),
+        entropy_trial,
+    )
+    curve = Curve(action, torch.arange(len(probs)), probs, "choice")
+    return Finding(distance, total, gap, trials, (curve,))
+
+
+def marginal(single: Any, latent: Tensor, dimension: int, squashed: bool, unit: str) -> Curve:
+    """The claimed density of one component, averaged over what the others were at some draws."""
+    draws = latent[:, dimension]
+    middle, reach = draws.mean(), 5.0 * draws.std()
+    ticks = torch.linspace(-1.0, 1.0, CURVE_NODES, dtype=draws.dtype) * reach + middle
+    u = latent[:CURVE_LINES].expand(CURVE_NODES, CURVE_LINES, -1).clone()
+    u[..., dimension] = ticks.unsqueeze(-1)
+    score = single.log_prob(torch.tanh(u) if squashed else u, u)
+    slope = log_slope(u[..., dimension]) if squashed else torch.zeros_like(score)
+    mass = torch.exp(score + slope)  # density of u along each line
+    if latent.shape[-1] > 1:
+        mass = mass / torch.trapezoid(mass, ticks, dim=0)
+    density = mass.mean(-1)
+    if squashed and unit == "action":
+        return Curve(torch.tanh(draws), torch.tanh(ticks), density / slope[:, 0].exp(), unit)
+    return Curve(draws, ticks, density, unit)

@@ -1,0 +1,122 @@
+"""The audit passes what is right, over many seeds, and fails each formula that people get wrong."""
+
+import math
+
+import pytest
+import torch
+
+from policies import Categorical, Gaussian, TanhGaussian
+from policies.audit import audit
+from policies.numerics import log_det_tanh
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+PARAMETERS = {
+    "Gaussian": (torch.tensor([0.5, -3.0]), torch.tensor([-1.0, 0.3])),
+    "TanhGaussian": (torch.tensor([0.5, -0.3]), torch.tensor([-1.0, 0.1])),
+    "saturated": (torch.tensor([5.0, -12.0]), torch.tensor([-1.6, 0.0])),
+    "narrow": (torch.tensor([0.1]), torch.tensor([-9.0])),
+    "Categorical": (torch.log_softmax(torch.tensor([0.0, 1.0, -9.0, 2.0]), -1),),
+    "certain": (torch.log_softmax(torch.tensor([0.0, 80.0]), -1),),
+}
+CLASSES = {"Gaussian": Gaussian, "Categorical": Categorical, "certain": Categorical}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_correct_policy_passes(name):
+    for seed in range(10):
+        found = audit(CLASSES.get(name, TanhGaussian), PARAMETERS[name], generator(seed))
+        assert found.failures == ()
+        assert found.pit_ks < 0.1
+        assert abs(found.normaliser - 1.0) < 0.1
+        assert abs(found.entropy_gap) < 0.2
+
+
+class Added(TanhGaussian):
+    """The Jacobian added instead of subtracted."""
+
+    def log_prob(self, action, latent=None):
+        return super().log_prob(action, latent) + 2.0 * log_det_tanh(latent).sum(-1)
+
+
+class Sigma(Gaussian):
+    """sigma where log sigma belongs."""
+
+    def log_prob(self, action, latent=None):
+        return super().log_prob(action) + (self.log_std - self.log_std.exp()).sum(-1)
+
+
+class Epsilon(TanhGaussian):
+    """log(1 - a^2 + 1e-6)."""
+
+    def log_prob(self, action, latent=None):
+        wrong = torch.log(1.0 - action.square() + 1e-6)
+        return super().log_prob(action, latent) + (log_det_tanh(latent) - wrong).sum(-1)
+
+
+class Squashed(TanhGaussian):
+    """The correction applied to the squashed action."""
+
+    def log_prob(self, action, latent=None):
+        wrong = log_det_tanh(action)
+        return super().log_prob(action, latent) + (log_det_tanh(latent) - wrong).sum(-1)
+
+
+class Unsummed(TanhGaussian):
+    """The correction of the first dimension only."""
+
+    def log_prob(self, action, latent=None):
+        return super().log_prob(action, latent) + log_det_tanh(latent)[..., 1:].sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name", "words"),
+    [
+        (Added, "TanhGaussian", "pit_ks"),
+        (Sigma, "Gaussian", "normaliser"),
+        (Epsilon, "saturated", "pit_ks"),
+        (Squashed, "TanhGaussian", "pit_ks"),
+        (Unsummed, "TanhGaussian", "component 1"),
+    ],
+)
+def test_each_wrong_density_fails(wrong, name, words):
+    assert words in "; ".join(audit(wrong, PARAMETERS[name], generator()).failures)
+
+
+def test_an_entropy_that_is_not_the_draws_fails():
+    class Base(TanhGaussian):
+        def entropy(self):
+            return Gaussian(self.mean, self.log_std).entropy()
+
+    found = audit(Base, PARAMETERS["TanhGaussian"], generator())
+    assert "entropy_gap" in found.failures[0]
+    assert found.entropy_gap < -0.1
+
+
+def test_choices_that_are_not_drawn_as_claimed_fail():
+    class Biased(Categorical):
+        def sample(self, noise=None):
+            return Categorical(1.2 * self.log_probs).sample(noise)
+
+    assert "frequencies" in audit(Biased, PARAMETERS["Categorical"], generator()).failures[0]
+
+
+def test_saturated_draws_are_shown_before_the_squashing():
+    assert audit(TanhGaussian, PARAMETERS["saturated"], generator()).curves[1].unit == "latent"
+    assert audit(TanhGaussian, PARAMETERS["TanhGaussian"], generator()).curves[1].unit == "action"
+
+
+@pytest.mark.parametrize("name", ["Gaussian", "TanhGaussian", "saturated", "narrow"])
+def test_the_curve_is_a_density_over_its_own_axis(name):
+    for curve in audit(CLASSES.get(name, TanhGaussian), PARAMETERS[name], generator()).curves:
+        assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=2e-3)
+
+
+def test_the_curve_is_the_one_of_the_formula():
+    curve = audit(Gaussian, PARAMETERS["Gaussian"], generator()).curves[0]
+    std = math.exp(-1.0)
+    wanted = torch.distributions.Normal(0.5, std).log_prob(curve.grid).exp()
+    assert torch.allclose(curve.density, wanted.double(), rtol=1e-5, atol=1e-7)
