@@ -67,6 +67,8 @@ def test_the_report_and_its_pictures(gallery):
         assert f"({section}.png)" in text
         assert (folder / f"{section}.png").stat().st_size > 10_000
     assert "FAIL" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == 5 for line in rows)
 
 
 def test_the_report_is_in_tensorboard(gallery):

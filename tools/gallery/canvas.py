@@ -27,8 +27,8 @@ def panel(figure: Figure, place: tuple[int, int, int], x: str, y: str, title: st
     return axes
 
 
-def legend(axes: Any, place: str, opacity: float = 1.0) -> None:
-    axes.legend(loc=place, fontsize=9, frameon=True, framealpha=opacity, edgecolor="none")
+def legend(axes: Any, place: str) -> None:
+    axes.legend(loc=place, fontsize=9, frameon=True, framealpha=1.0, edgecolor="none")
 
 
 def pixels(figure: Figure) -> np.ndarray:

@@ -142,7 +142,7 @@ def plane(section: DensitySection, seed: int) -> Figure:
     bar.add_lines(contours)
     solid.plot([], [], "s", color=DRAWN, label=f"histogram of {len(action):,} draws")
     solid.plot([], [], "o", color=SAID, label=f"exp(log_prob) at {points:,} of them")
-    legend(solid, "upper left", 0.0)
+    solid.legend(loc="upper left", bbox_to_anchor=(-0.17, 1.04), fontsize=9, frameon=False)
     above.plot([], [], color=SAID, label="exp(log_prob): 5, 20, 40, 60, 80 % of its largest")
     above.set_xlim(first[0], first[-1])
     above.set_ylim(second[0], second[-1] + 0.12 * (second[-1] - second[0]))

@@ -87,7 +87,7 @@ def markdown(
         parts.append(f"## {section}\n\n{documents[section]}; {set_to.replace(',`', ', `')}\n")
         parts.append("| compared | figure | bound | |\n|---|---|---|---|")
         parts += [
-            f"| {' | '.join(check.cells[1:])} |".replace("|first", "\\|first")
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in check.cells[1:]) + " |"
             for check in checks
             if check.section == section
         ]
