@@ -63,18 +63,26 @@ COMMON = [
     "train/lr",
     "time/steps_per_second",
     "time/updates_per_second",
+    "policy/log_prob_q05",
+    "policy/log_prob_q50",
+    "policy/log_prob_q95",
+    "audit/pit_ks",
+    "audit/normaliser",
+    "audit/entropy_gap",
 ]
-CONTINUOUS = ["policy/log_std_mean", "policy/saturation"]
+DISCRETE = ["policy/action_share/0", "policy/action_share/1", "policy/effective_actions"]
+CONTINUOUS = ["policy/log_std_mean", "policy/saturation", "ledger/gaussian/0", "ledger/scale/0"]
+SQUASHED = [*CONTINUOUS, "ledger/jacobian/0"]
 LEARNED_ALPHA = ["policy/target_entropy", "policy/alpha", "loss/alpha", "grad_norm/alpha"]
 RUNS = {
-    "a2c": (["total_steps=600", "env.num_envs=4", "agent.n_steps=5"], COMMON),
+    "a2c": (["total_steps=600", "env.num_envs=4", "agent.n_steps=5"], COMMON + DISCRETE),
     "a2c-continuous": (
         ["env=pendulum", "total_steps=1700", "env.num_envs=4", "agent.n_steps=5"],
         COMMON + CONTINUOUS,
     ),
     "sac": (
         ["env=pendulum", "agent=sac", "total_steps=300", "agent.learning_starts=100"],
-        COMMON + CONTINUOUS + LEARNED_ALPHA,
+        COMMON + SQUASHED + LEARNED_ALPHA,
     ),
 }
 
@@ -94,6 +102,7 @@ def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tm
     events.Reload()
     tags = events.Tags()
     assert sorted(tags["scalars"]) == sorted(expected)
+    assert tags["images"] == ["audit/actions"]
     assert sorted(tags["histograms"]) == ["policy/action", "policy/log_prob"]
     last = {tag: events.Scalars(tag)[-1].step for tag in ("policy/entropy", "eval/return_mean")}
     assert (
@@ -102,6 +111,7 @@ def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tm
         >= int(next(a for a in arguments if a.startswith("total_steps")).split("=")[1])
     )
     for tag in [*tags["scalars"], *tags["histograms"]]:
+        tag = re.sub(r"/\d$", "/0", tag)  # one row for all components
         family = tag.rsplit("_", 1)
         assert f"`{tag}`" in TEXT["logging.md"] or (
             f"`{family[0]}_mean`, " in TEXT["logging.md"]
