@@ -16,8 +16,9 @@ def ledger(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
             means = array.mean(0)[:MOST]
             values |= {f"{name}/{column}": float(mean) for column, mean in enumerate(means)}
         elif name == "policy/log_prob":
-            cuts = np.quantile(array, list(QUANTILES.values()))
-            values |= {f"{name}_{q}": float(c) for q, c in zip(QUANTILES, cuts, strict=True)}
+            ordered = np.sort(array)
+            for ending, share in QUANTILES.items():
+                values[f"{name}_{ending}"] = float(ordered[round(share * (len(array) - 1))])
         elif name == "policy/action" and np.issubdtype(array.dtype, np.integer):
             shares = np.bincount(array)[:MOST] / len(array)
             values |= {f"policy/action_share/{k}": float(share) for k, share in enumerate(shares)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from runtime.errors import StorageFault
 from runtime.ledger import ledger
 
+HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 LAYOUT = {  # the tab Custom Scalars
     "entropy, its target and alpha": [
         "Multiline",
@@ -45,6 +46,7 @@ class Logger:
             raise StorageFault(
                 f"{run_dir}: no events can be written, {error}; free the disk"
             ) from error
+        self.flushes = 0
         self.broken = False
         self.guard(self.writer.add_custom_scalars, {"logpi": LAYOUT})
         self.scalars: dict[str, list[Tensor]] = defaultdict(list)
@@ -64,14 +66,13 @@ class Logger:
         if self.scalars:
             kept = [value for series in self.scalars.values() for value in series]
             numbers = torch.stack(kept).cpu().numpy()  # the one synchronisation
-            ends = np.cumsum([len(series) for series in self.scalars.values()])
-            parts = np.split(numbers, ends[:-1])
-            values |= {n: reduce(n, part) for n, part in zip(self.scalars, parts, strict=True)}
+            values |= reduce({name: len(series) for name, series in self.scalars.items()}, numbers)
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.arrays.items()}
         self.scalars.clear()
         self.arrays.clear()
         shown = self.write(step, values | ledger(arrays))
-        for name, array in arrays.items():
+        self.flushes += 1
+        for name, array in arrays.items() if self.flushes % HISTOGRAM_EVERY == 1 else ():
             if array.ndim == 1 and np.isfinite(array).all():
                 self.guard(self.writer.add_histogram, name, array, step, bins=64)
         return shown
@@ -106,7 +107,7 @@ class Logger:
     def state_dict(self) -> dict[str, Any]:
         """The metrics of the interval that is not written yet."""
         scalars = {name: torch.stack(series) for name, series in self.scalars.items()}
-        return {"scalars": scalars, "arrays": dict(self.arrays)}
+        return {"scalars": scalars, "arrays": dict(self.arrays), "flushes": self.flushes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
@@ -114,19 +115,31 @@ class Logger:
         for name, values in state["scalars"].items():
             self.scalars[name].extend(values.unbind())
         self.arrays = dict(state["arrays"])
+        self.flushes = state["flushes"]
 
     def close(self) -> None:
         self.guard(self.writer.close)
 
 
-def reduce(name: str, values: np.ndarray) -> float:
-    """Over the updates that had a value: the minimum or maximum, by the name's ending, or mean."""
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return math.nan
-    if name.endswith("_min"):
-        return float(values.min())
-    return float(values.max() if name.endswith("_max") else values.mean())
+def reduce(lengths: Mapping[str, int], numbers: np.ndarray) -> dict[str, float]:
+    """Of each name's part of `numbers`: minimum or maximum, by the name's ending, or mean.
+
+    Over the updates that had a value; NaN where none had.
+    """
+    starts = np.cumsum([0, *lengths.values()])[:-1]
+    finite = np.isfinite(numbers)
+    with np.errstate(invalid="ignore"):
+        means = np.add.reduceat(np.where(finite, numbers, 0.0), starts) / np.add.reduceat(
+            finite.astype(np.float64), starts
+        )
+    values = dict(zip(lengths, means.tolist(), strict=True))
+    for name, start in zip(lengths, starts, strict=True):
+        if name.endswith(("_min", "_max")):
+            part = numbers[start : start + lengths[name]]
+            part = part[np.isfinite(part)]
+            if len(part):
+                values[name] = float(part.min() if name.endswith("_min") else part.max())
+    return values
 
 
 def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:

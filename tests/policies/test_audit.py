@@ -20,14 +20,20 @@ PARAMETERS = {
     "saturated": (torch.tensor([5.0, -12.0]), torch.tensor([-1.6, 0.0])),
     "narrow": (torch.tensor([0.1]), torch.tensor([-9.0])),
     "Categorical": (torch.log_softmax(torch.tensor([0.0, 1.0, -9.0, 2.0]), -1),),
+    "rare": (torch.log_softmax(torch.tensor([0.0, 8.0]), -1),),
     "certain": (torch.log_softmax(torch.tensor([0.0, 80.0]), -1),),
 }
-CLASSES = {"Gaussian": Gaussian, "Categorical": Categorical, "certain": Categorical}
+CLASSES = {
+    "Gaussian": Gaussian,
+    "Categorical": Categorical,
+    "certain": Categorical,
+    "rare": Categorical,
+}
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_a_correct_policy_passes(name):
-    for seed in range(10):
+    for seed in range(30):
         found = audit(CLASSES.get(name, TanhGaussian), PARAMETERS[name], generator(seed))
         assert found.failures == ()
         assert found.pit_ks < 0.1
