@@ -5,6 +5,7 @@ shares of the time of training. Evaluations and checkpoints are not counted on e
 """
 
 import json
+import runpy
 import sys
 import tempfile
 import time
@@ -12,13 +13,12 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
 
 def main(arguments: list[str]) -> int:
     """Trains once; returns the exit code of training."""
-    import train
-    from runtime.door import enter
     from runtime.logger import Logger
     from runtime.loop import Chores
 
@@ -31,9 +31,12 @@ def main(arguments: list[str]) -> int:
         timed(owner, method, name, spent)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        code = enter("train", train.run, [*arguments, f"run_dir={run_dir}"])
-        if code or not run_dir.exists():  # --help, or an error that has been told
-            return code
+        sys.argv = ["train.py", *arguments, f"run_dir={run_dir}"]
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as end:
+            if end.code or not run_dir.exists():  # an error that has been told, or --help
+                return int(end.code or 0)
         result = json.loads((run_dir / "result.json").read_text())
     training = result["steps"] / result["steps_per_second"]
     for name, seconds in spent.items():
