@@ -16,6 +16,7 @@ STARTED = time.perf_counter()
 
 def run(config: "TrainConfig") -> int:
     """Builds the parts, makes the run directory and runs the loop; returns the exit code."""
+    from configs.automatic import acceleration
     from configs.compose import to_yaml
     from runtime import rundir
     from runtime.build import make_parts
@@ -27,7 +28,12 @@ def run(config: "TrainConfig") -> int:
     try:
         path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed)
         rundir.write_text(path / "config.yaml", to_yaml(config))
-        print(f"{config.agent.name} on {config.env.id}, {config.total_steps:,} steps; run {path}")
+        auto, why = acceleration(config)
+        reason = f" ({why})" if auto == config.accelerate else ""
+        print(
+            f"{config.agent.name} on {config.env.id}, {config.total_steps:,} steps; run {path}\n"
+            f"accelerate={config.accelerate}{reason}; threads={config.threads}"
+        )
         train_in(path, config, parts)
     finally:
         parts.close()

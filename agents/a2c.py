@@ -75,9 +75,14 @@ class A2C(BaseAgent):
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a rollout (T, N, ·)."""
-        metrics = self.optimizer.minimise(lambda: self.losses(batch))
+        self.optimizer.begin_update()
+        metrics = self.step(batch)
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics
+
+    def step(self, batch: Transition) -> dict[str, Tensor]:
+        """From weights and a rollout (T, N, ·) to new weights: one graph of tensors."""
+        return self.optimizer.minimise(lambda: self.losses(batch))
 
     def losses(self, batch: Transition) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Policy gradient, value regression and entropy bonus (arXiv 1602.01783, section 4)."""

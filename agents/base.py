@@ -57,7 +57,8 @@ class BaseAgent:
     """An actor, what it learns with, and an optional observation normaliser.
 
     A subclass names the policies it can use, builds `actor`, `optimizer` and the modules that
-    `modules` lists, and has `update`.
+    `modules` lists. Its `update` does what is not of tensors (draws noise, counts) and leaves the
+    rest to its `step`, which may be traced whole and be replaced by its compiled form.
 
     Args:
         spec: shapes of the environment.
@@ -72,6 +73,8 @@ class BaseAgent:
     on_policy: bool
     serves: tuple[str, ...]  # "discrete", "continuous"
     policies: tuple[str, ...]  # names in POLICIES, the preferred one of each space first
+    step: Callable[..., dict[str, Tensor]]  # (batch, noise and constants ...) -> metrics
+    cycle = 1  # updates after which every kind of update has occurred
 
     def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:
         self.spec = spec

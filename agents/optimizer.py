@@ -1,5 +1,6 @@
 """The one place that takes a gradient step."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class Optimizer:
 
     Args:
         groups: name -> parameters.
-        lr: learning rate; `lr_scale` of `minimise` multiplies it.
+        lr: learning rate.
         max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
         horizon: updates over which the learning rate falls linearly to 0; None keeps it.
     """
@@ -43,7 +44,7 @@ class Optimizer:
         device = next(iter(self.groups.values()))[0].device
         self.lr = torch.tensor(lr, device=device)
         self.diverged = torch.zeros((), dtype=torch.bool, device=device)
-        self.moments = {
+        self.moments: dict[str, tuple[list[Tensor], ...]] = {
             name: tuple([torch.zeros_like(p) for p in parameters] for _ in range(2))
             for name, parameters in self.groups.items()
         }
@@ -52,52 +53,69 @@ class Optimizer:
             for name, parameters in self.groups.items()
         }
 
+    def begin_update(self) -> None:
+        """Counts an update and sets its learning rate: all that an update has of plain numbers."""
+        if self.horizon is not None:
+            self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
+        self.updates += 1
+
     def minimise(self, loss_fn: Callable[[], tuple[Losses, Metrics]]) -> Metrics:
         """Evaluates the losses, {group: loss}, and steps the groups that they name.
+
+        Tensors in, tensors out: it can be traced as a part of one graph.
 
         Returns:
             The metrics of `loss_fn` with `grad_norm/<group>` (before clipping) and `train/lr`.
         """
-        if self.horizon is not None:
-            self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
         losses, metrics = loss_fn()
         last = len(losses) - 1
         grads = {
             name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=i < last))
             for i, (name, loss) in enumerate(losses.items())
         }
-        norms = {name: torch.nn.utils.get_total_norm(grad) for name, grad in grads.items()}
+        norms = {name: total_norm(grad) for name, grad in grads.items()}
         finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         self.diverged |= ~finite
         self._apply(grads, norms)
-        self.updates += 1
         metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
 
     @torch.no_grad()
     def _apply(self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor]) -> None:
-        skip = self.diverged.float()
         for name, grad in grads.items():
             if self.max_grad_norm is not None:
                 torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
-            adam(
-                self.groups[name],
-                grad,
-                self.moments[name][0],
-                self.moments[name][1],
-                [],
-                self.counts[name],
-                fused=True,
-                found_inf=skip,
-                amsgrad=False,
-                beta1=0.9,
-                beta2=0.999,
-                lr=self.lr,
-                weight_decay=0.0,
-                eps=self.eps,
-                maximize=False,
-            )
+            if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
+                self._adam_unless_diverged(name, grad)
+            else:
+                self._adam(name, grad, fused=True, found_inf=self.diverged.float())
+
+    def _adam(self, name: str, grad: list[Tensor], **how: Any) -> None:
+        adam(
+            self.groups[name],
+            grad,
+            self.moments[name][0],
+            self.moments[name][1],
+            [],
+            self.counts[name],
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.lr,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+            **how,
+        )
+
+    def _adam_unless_diverged(self, name: str, grad: list[Tensor]) -> None:
+        """What `found_inf` does in the fused kernel; compiled, all of it is a few kernels."""
+        changed = [*self.groups[name], *itertools.chain(*self.moments[name]), *self.counts[name]]
+        before = [tensor.clone() for tensor in changed]
+        self._adam(name, grad, foreach=True, capturable=True)
+        for tensor, old in zip(changed, before, strict=True):
+            tensor.copy_(torch.where(self.diverged, old, tensor))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -121,3 +139,10 @@ class Optimizer:
                     moment[i].copy_(saved[i])
             for count, saved_count in zip(self.counts[name], state["counts"][name], strict=True):
                 count.copy_(saved_count)
+
+
+def total_norm(grads: list[Tensor]) -> Tensor:
+    """Euclidean norm of all gradients together, 0-d."""
+    if torch.compiler.is_compiling():  # plain reductions are fused with their neighbours
+        return torch.stack([grad.square().sum() for grad in grads]).sum().sqrt()
+    return torch.nn.utils.get_total_norm(grads)

@@ -31,6 +31,7 @@ class SAC(BaseAgent):
     def __init__(self, spec: Spec, settings: "SACConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
+        self.cycle = settings.policy_delay
         self.target_entropy = (
             -float(spec.action_dim)
             if settings.target_entropy == "auto"
@@ -72,6 +73,11 @@ class SAC(BaseAgent):
         noise = torch.empty(2, *batch.action.shape, device=self.device)
         noise.normal_(generator=self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
+        self.optimizer.begin_update()
+        return self.step(batch, noise, train_actor)
+
+    def step(self, batch: Transition, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
+        """From weights, batch (B, ·) and noise (2, B, A) to new weights: one graph of tensors."""
         metrics = self.optimizer.minimise(lambda: self.losses(batch, noise, train_actor))
         with torch.no_grad():  # Polyak averaging (algorithm 1), and not after divergence
             weight = torch.where(self.optimizer.diverged, 0.0, self.settings.tau)

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from configs.automatic import resolve
 from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError
@@ -14,7 +15,6 @@ from runtime.errors import ConfigError
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
-NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
 
 
 def options(group: str) -> list[str]:
@@ -165,47 +165,6 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         raise ConfigError(f"configuration: {first[0]}; --help lists the keys") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def resolve(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` of the run by its value; the rules are those of the schema."""
-    env, agent, total = config.env, config.agent, config.total_steps
-
-    def every(value: int | str, rule: int) -> int:
-        return max(1, rule) if value == "auto" else int(value)
-
-    if env.num_envs == "auto":
-        env = dataclasses.replace(env, num_envs=8 if agent.on_policy else 1)
-    per_update = getattr(agent, "n_steps", 1) * int(env.num_envs)
-    updates_per_step = getattr(agent, "updates_per_step", 1.0 / per_update)
-    if env.vectorization == "auto":
-        native = env.id in NATIVE and not env.kwargs
-        env = dataclasses.replace(env, vectorization="native" if native else "sync")
-    if env.vectorization == "native" and env.id not in NATIVE:
-        raise ConfigError(
-            f"env.vectorization: native is not to be had for {env.id}, only for "
-            f"{', '.join(NATIVE)}; use sync or async"
-        )
-    work = getattr(agent, "batch_size", 256) * max(agent.hidden) ** 2
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = 1 if work < 4_000_000 else min(4, cores or 1)
-    return dataclasses.replace(
-        config,
-        env=env,
-        threads=threads if config.threads == "auto" else config.threads,
-        accelerate="none",
-        log=dataclasses.replace(config.log, every=every(config.log.every, max(50, total // 100))),
-        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 10)),
-        checkpoint=dataclasses.replace(
-            config.checkpoint, every=every(config.checkpoint.every, total // 10)
-        ),
-        audit=dataclasses.replace(
-            config.audit,
-            every=every(
-                config.audit.every, max(total // 4, round(10_000 / max(updates_per_step, 1e-9)))
-            ),
-        ),
-    )
 
 
 def to_yaml(config: TrainConfig) -> str:

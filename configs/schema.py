@@ -13,6 +13,7 @@ Auto = Literal["auto"]
 Policy = Literal[
     "auto", "categorical", "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian"
 ]
+Acceleration = Literal["auto", "none", "compile", "cudagraph"]
 Activation = Literal["relu", "tanh", "silu", "elu"]
 
 
@@ -165,7 +166,10 @@ class TrainConfig(Group):
         ge=1,
         le=1024,
     )
-    accelerate: Literal["auto", "none"] = key("how updates are compiled")
+    accelerate: Acceleration = key(
+        "updates as one compiled graph, or one CUDA graph; auto: cudagraph on a GPU, compile from "
+        "20,000 updates on (40,000 with agent.policy_delay), else none"
+    )
     debug: bool = key("show tracebacks")
     env: EnvConfig = key("what is to be solved")
     agent: AgentConfig = key("what learns it")

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from runtime.seeding import derive
+from runtime.serial import Serial
 from runtime.spaces import flat_observation
 
 SILENT = 50  # what matters is raised, in one line
@@ -45,7 +46,7 @@ class Backend(Protocol):
 
 
 class Vector:
-    """Gymnasium's sync or async vectorisation, with automatic reset switched off.
+    """Copies in this process (sync) or one process each (async), never reset by themselves.
 
     Each episode is reset with a seed derived from (seed, environment index, episode number), so
     that sync and async give the same episodes and any single one can be repeated: the state of an
@@ -53,12 +54,14 @@ class Vector:
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, workers: bool):
-        mode = AutoresetMode.DISABLED
+        self.envs: Any
         if workers:
             context = "forkserver" if "forkserver" in methods() else "spawn"
-            self.envs: Any = AsyncVectorEnv([make] * count, context=context, autoreset_mode=mode)
+            self.envs = AsyncVectorEnv(
+                [make] * count, context=context, autoreset_mode=AutoresetMode.DISABLED
+            )
         else:
-            self.envs = SyncVectorEnv([make] * count, autoreset_mode=mode)
+            self.envs = Serial(make, count)
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
         self.count = count

@@ -1,6 +1,5 @@
 """From a validated configuration to the parts of a run."""
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ import torch
 
 from agents import make_agent
 from agents.base import BaseAgent
-from data import Replay, Rollout, Spec
+from data import Replay, Rollout, Spec, Transition
+from runtime.acceleration import accelerate
 from runtime.checkpoint import digest
 from runtime.envs import Envs
 from runtime.errors import ConfigError, StorageFault
@@ -50,45 +50,58 @@ def make_parts(config: "TrainConfig") -> Parts:
         ConfigError: parts that do not fit together, or a device that is not there.
         EnvironmentFault: the environment cannot be made.
     """
+    from configs.automatic import updates
+
     device = make_device(config.device)
     torch.set_num_threads(int(config.threads))
     env = config.env
     with ExitStack() as undo:
         envs = Envs(env.id, int(env.num_envs), env.vectorization, env.kwargs, config.seed)
         undo.callback(envs.close)
-        buffer, updates = make_buffer(config, envs.num_envs, device)
-        if updates < 1:
+        planned = updates(config)
+        if planned < 1:
             raise ConfigError(
                 f"total_steps: {config.total_steps} ends before the first update; raise it above "
                 "agent.learning_starts, or agent.n_steps times env.num_envs"
             )
-        agent = fitting(
-            make_agent,
-            envs.spec,
-            config.agent,
-            partial(stream, config.seed, device=device),
-            updates,
-        )
+        seeds = partial(stream, config.seed, device=device)
+        agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
+        accelerate(agent, config.accelerate, example(config, envs.spec, device))
+        buffer = make_buffer(config, device)
         evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
 
 
-def make_buffer(config: "TrainConfig", num_envs: int, device: torch.device) -> tuple[Any, int]:
-    """The buffer of the agent's kind, and how many updates it will give in the whole run."""
+def make_buffer(config: "TrainConfig", device: torch.device) -> Any:
+    """The buffer of the agent's kind."""
     settings: Any = config.agent
     if settings.on_policy:
-        updates = config.total_steps // (settings.n_steps * num_envs)
-        return Rollout(settings.n_steps, device), updates
-    replay = Replay(
+        return Rollout(settings.n_steps, device)
+    return Replay(
         settings.buffer_size,
         settings.batch_size,
         settings.learning_starts,
         settings.updates_per_step,
         stream(config.seed, "replay", device),
     )
-    learning = config.total_steps - settings.learning_starts + 1
-    return replay, math.ceil(learning * settings.updates_per_step)
+
+
+def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transition:
+    """A batch of zeros with the shapes of this run's: (T, N, ·) on-policy, else (B, ·)."""
+    settings: Any = config.agent
+    leading: tuple[int, ...] = (getattr(settings, "batch_size", 1),)
+    if settings.on_policy:
+        leading = (settings.n_steps, int(config.env.num_envs))
+    obs, reward = torch.zeros(*leading, spec.obs_dim), torch.zeros(leading)
+    action = torch.zeros(*leading, spec.action_dim)
+    if spec.discrete:
+        action = torch.zeros(leading, dtype=torch.int64)
+    never = torch.zeros(leading, dtype=torch.bool)
+    rows = Transition(obs, action, reward, obs.clone(), never, never.clone())
+    if settings.on_policy:
+        rows = rows._replace(latent=action.clone())
+    return Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]
 
 
 def fitting(make: Callable[..., BaseAgent], *arguments: Any) -> BaseAgent:

@@ -97,6 +97,6 @@ class ActionMap:
         if isinstance(self.space, spaces.Discrete):
             return action + self.space.start
         assert isinstance(self.space, spaces.Box)
-        unit = np.clip(action, -1.0, 1.0).reshape(len(action), *self.space.shape)
+        unit = action.reshape(len(action), *self.space.shape).clip(-1.0, 1.0)
         scaled = (self.middle + self.half * unit).astype(self.space.dtype)
-        return np.clip(scaled, self.space.low, self.space.high)
+        return scaled.clip(self.space.low, self.space.high)

@@ -78,7 +78,10 @@ def test_one_non_finite_loss_commits_nothing_then_and_ever_after(bad, where):
 def test_linear_schedule_ends_at_zero():
     weight = parameter(0.0)
     optimizer = Optimizer({"w": [weight]}, 0.1, horizon=4)
-    rates = [optimizer.minimise(lambda: ({"w": weight.sum()}, {}))["train/lr"] for _ in range(6)]
+    rates = []
+    for _ in range(6):
+        optimizer.begin_update()
+        rates.append(optimizer.minimise(lambda: ({"w": weight.sum()}, {}))["train/lr"])
     assert [r.item() for r in rates] == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0, 0.0])
 
 
@@ -88,6 +91,7 @@ def test_state_continues_to_the_bit():
         return weight, Optimizer({"w": [weight]}, 0.1, horizon=10)
 
     def step(weight, optimizer):
+        optimizer.begin_update()
         optimizer.minimise(lambda: ({"w": weight.square().sum()}, {}))
 
     weight, optimizer = make()

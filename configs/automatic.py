@@ -1,0 +1,110 @@
+"""What `auto` stands for: rules on the configuration, the cores and the compiler, never a timing.
+
+A rule that measured would choose otherwise on another day, and a run could not be repeated.
+"""
+
+import dataclasses
+import math
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Acceleration, TrainConfig
+from runtime.errors import ConfigError
+
+NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
+WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
+
+
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Replaces every `auto` of the run by its value.
+
+    Raises:
+        ConfigError: a choice that is not to be had here.
+    """
+    config = resolve_env(config)
+    mode = acceleration(config)[0] if config.accelerate == "auto" else config.accelerate
+    if mode == "compile" and compiler() is None:
+        raise ConfigError("accelerate: compile needs a C++ compiler and Python's headers, which "
+                          "are not found; install g++ and python3-dev, or use none")  # fmt: skip
+    if mode == "cudagraph" and not config.device.startswith("cuda"):
+        raise ConfigError(f"accelerate: cudagraph needs device=cuda, got {config.device}; "
+                          "use compile or none")  # fmt: skip
+    agent: Any = config.agent
+    per_step = (
+        1.0 / (agent.n_steps * int(config.env.num_envs))
+        if agent.on_policy
+        else agent.updates_per_step
+    )
+    total = config.total_steps
+
+    def every(value: int | str, rule: int) -> int:
+        return max(1, rule) if value == "auto" else int(value)
+
+    audit = max(total // 4, round(10_000 / max(per_step, 1e-9)))
+    return dataclasses.replace(
+        config,
+        threads=threads(config) if config.threads == "auto" else config.threads,
+        accelerate=mode,
+        log=dataclasses.replace(config.log, every=every(config.log.every, max(50, total // 100))),
+        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 10)),
+        checkpoint=dataclasses.replace(
+            config.checkpoint, every=every(config.checkpoint.every, total // 10)
+        ),
+        audit=dataclasses.replace(config.audit, every=every(config.audit.every, audit)),
+    )
+
+
+def resolve_env(config: TrainConfig) -> TrainConfig:
+    """The number of environments, and how they are stepped."""
+    env = config.env
+    if env.num_envs == "auto":
+        env = dataclasses.replace(env, num_envs=8 if config.agent.on_policy else 1)
+    if env.vectorization == "auto":
+        native = env.id in NATIVE and not env.kwargs
+        env = dataclasses.replace(env, vectorization="native" if native else "sync")
+    if env.vectorization == "native" and env.id not in NATIVE:
+        raise ConfigError(
+            f"env.vectorization: native is not to be had for {env.id}, only for "
+            f"{', '.join(NATIVE)}; use sync or async"
+        )
+    return dataclasses.replace(config, env=env)
+
+
+def updates(config: TrainConfig) -> int:
+    """Updates in the whole run; the environments are resolved."""
+    agent: Any = config.agent
+    if agent.on_policy:
+        return config.total_steps // (agent.n_steps * int(config.env.num_envs))
+    learning = config.total_steps - agent.learning_starts + 1
+    return max(0, math.ceil(learning * agent.updates_per_step))
+
+
+def threads(config: TrainConfig) -> int:
+    """One for small networks: what a second would save is less than what it costs to wake."""
+    work = getattr(config.agent, "batch_size", 256) * max(config.agent.hidden) ** 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 1 if work < 4_000_000 else min(4, cores or 1)
+
+
+def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
+    """How `accelerate=auto` runs updates, and why."""
+    if config.device.startswith("cuda"):
+        return "cudagraph", "a GPU is named"
+    graphs = 1 if getattr(config.agent, "policy_delay", 1) == 1 else 2
+    planned, least = updates(config), WORTH_COMPILING * graphs
+    if planned < least:
+        return "none", f"{planned:,} updates, compiling pays from {least:,} on"
+    if compiler() is None:
+        return "none", f"{planned:,} updates would pay, but no C++ compiler is found"
+    return "compile", f"{planned:,} updates, compiling pays from {least:,} on"
+
+
+def compiler() -> str | None:
+    """The C++ compiler for updates; None without one, or without Python's headers."""
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return None
+    candidates = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    return next((found for name in candidates if (found := shutil.which(name))), None)

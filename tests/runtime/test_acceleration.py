@@ -1,0 +1,160 @@
+"""Compiled whole, an update is the same update: equal to eager, repeatable, all or nothing."""
+
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from configs import automatic
+from configs.compose import train_config
+from data import Spec
+from runtime.acceleration import accelerate
+from runtime.checkpoint import digest
+from runtime.errors import ConfigError
+from tests.helpers import agent, batch, saved_and_read
+
+CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
+needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
+
+
+def learner(kind, mode="none"):
+    """One of each kind of update, with what a user may add to it."""
+    if kind == "sac":
+        made = agent("sac", CONTINUOUS, policy_delay=2, normalise_obs=True, max_grad_norm=1.0)
+        data = batch(8, spec=CONTINUOUS)._replace(latent=None)
+    elif kind == "a2c":
+        made = agent("a2c", DISCRETE, normalise_obs=True, lr_schedule="linear")
+        data = batch(4, 3, spec=DISCRETE)
+    else:
+        made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
+        data = batch(4, 3, spec=CONTINUOUS)
+    accelerate(made, mode, data)
+    return made, data
+
+
+@pytest.fixture(
+    scope="module",
+    params=["sac", "a2c", pytest.param("squashed a2c", marks=pytest.mark.slow)],
+)
+def compiled(request):
+    """(kind, compiled agent, its batch), compiled once; tests restore `fresh` before use."""
+    made, data = learner(request.param, "compile")
+    return request.param, made, data
+
+
+def numbers(state):
+    return torch.cat([t.flatten().double() for t in tensors(state)])
+
+
+def tensors(state):
+    if isinstance(state, torch.Tensor):
+        return [state]
+    children = state.values() if isinstance(state, dict) else state
+    return [t for c in children if isinstance(c, dict | list | tuple | torch.Tensor)
+            for t in tensors(c)]  # fmt: skip
+
+
+@needs_compiler
+def test_compiled_equals_eager_on_the_same_batch_and_noise(compiled):
+    kind, fast, data = compiled
+    slow, _ = learner(kind)
+    fast.load_state_dict(saved_and_read(slow.state_dict()))
+    for _ in range(6):
+        told, expected = fast.update(data), slow.update(data)
+        assert set(told) == set(expected)
+        for name, value in expected.items():
+            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-5, equal_nan=True), name
+    ours, theirs = fast.state_dict(), slow.state_dict()
+    assert torch.allclose(numbers(ours["modules"]), numbers(theirs["modules"]), 1e-4, 1e-5)
+    assert digest(ours["generators"]) == digest(theirs["generators"])
+    assert ours["optimizer"]["updates"] == theirs["optimizer"]["updates"]
+    moved = numbers(ours["modules"]) - numbers(learner(kind)[0].state_dict()["modules"])
+    assert moved.abs().max() > 1e-3  # it did learn
+
+
+@needs_compiler
+def test_compiled_repeats_and_resumes_bit_for_bit(compiled):
+    kind, fast, data = compiled
+    fresh = saved_and_read(learner(kind)[0].state_dict())
+    digests = []
+    for _ in range(2):
+        fast.load_state_dict(fresh)
+        for _ in range(3):
+            fast.update(data)
+        halfway = saved_and_read(fast.state_dict())
+        for _ in range(3):
+            fast.update(data)
+        digests.append(digest(fast.state_dict()))
+    other, _ = learner(kind, "compile")
+    other.load_state_dict(halfway)
+    for _ in range(3):
+        other.update(data)
+    assert digests == [digest(other.state_dict())] * 2
+
+
+@needs_compiler
+def test_compiled_commits_nothing_once_it_is_not_finite(compiled):
+    kind, fast, data = compiled
+    fast.load_state_dict(saved_and_read(learner(kind)[0].state_dict()))
+    fast.update(data)
+    before = saved_and_read(fast.state_dict())
+    fast.update(data._replace(reward=data.reward * torch.nan))
+    assert bool(fast.diverged)
+    fast.update(data)
+    after = fast.state_dict()
+    assert digest(before["modules"]) == digest(after["modules"])
+    assert digest(before["optimizer"]["moments"]) == digest(after["optimizer"]["moments"])
+    assert digest(before["optimizer"]["counts"]) == digest(after["optimizer"]["counts"])
+
+
+@needs_compiler
+def test_compiling_leaves_the_agent_as_it_was():
+    slow, fast = learner("sac")[0], learner("sac", "compile")[0]
+    assert digest(fast.state_dict()) == digest(slow.state_dict())
+
+
+def test_what_cannot_be_compiled_is_one_line(monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("g++: fatal\nsecond line")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    with pytest.raises(ConfigError, match="accelerate: compile failed, g\\+\\+: fatal; use"):
+        learner("a2c", "compile")
+
+
+SAC = ["env=pendulum", "agent=sac", "agent.updates_per_step=1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        ([*SAC, "agent.policy_delay=1", "total_steps=20198"], "none"),  # 19,999 updates
+        ([*SAC, "agent.policy_delay=1", "total_steps=20199"], "compile"),
+        ([*SAC, "agent.policy_delay=2", "total_steps=40198"], "none"),
+        ([*SAC, "agent.policy_delay=2", "total_steps=40199"], "compile"),
+        (["env.num_envs=10", "agent.n_steps=5", "total_steps=999950"], "none"),
+        (["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"], "compile"),
+        ([*SAC, "accelerate=compile"], "compile"),
+        (["total_steps=10000000", "accelerate=none"], "none"),
+    ],
+)
+def test_auto_compiles_from_20_000_updates_on(arguments, mode, monkeypatch):
+    monkeypatch.setattr(automatic, "compiler", lambda: "g++")
+    assert train_config(arguments).accelerate == mode
+
+
+def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    config = train_config(["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"])
+    assert config.accelerate == "none"
+    why = automatic.acceleration(dataclasses.replace(config, accelerate="auto"))[1]
+    assert "no C++ compiler" in why
+    with pytest.raises(ConfigError, match="accelerate: compile needs a C\\+\\+ compiler"):
+        train_config(["accelerate=compile"])
+
+
+def test_a_gpu_gets_a_graph_and_nothing_else_does():
+    assert train_config(["device=cuda:0"]).accelerate == "cudagraph"
+    with pytest.raises(ConfigError, match="cudagraph needs device=cuda, got cpu"):
+        train_config(["accelerate=cudagraph"])
