@@ -1,5 +1,6 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,9 +9,15 @@ from torch import Tensor
 
 from data.transition import Transition
 
+SPARE = 64  # rows of the ring for each place that is held for the end of an episode
+
 
 class Replay:
     """Ring buffer of single transitions; `batches` yields what the update ratio allows.
+
+    An observation is stored once. The successor of a row is the row N further, which the next step
+    of the same environment fills; where that step begins with another observation, the successor
+    lies behind the ring, and `pointer` leads there. So every batch is exact, whatever is added.
 
     Args:
         capacity: transitions kept.
@@ -20,6 +27,10 @@ class Replay:
             batch every second step.
         generator: draws the indices; its device is the storage's.
     """
+
+    obs: Tensor  # (ring + places, O)
+    pointer: Tensor  # (ring,) int32, the row of `obs` that holds the successor
+    fields: list[Tensor]  # action, reward, terminated, truncated, each (ring, ...)
 
     def __init__(
         self,
@@ -34,9 +45,10 @@ class Replay:
         self.learning_starts = learning_starts
         self.updates_per_step = updates_per_step
         self.generator = generator
-        self.added = 0  # transitions ever added; the write position is added % capacity
+        self.added = 0  # transitions ever added; number n lies in row n % ring
         self.sampled = 0  # batches ever handed out
-        self._fields: list[Tensor] = []
+        self.count = 0  # N, known from the first transition
+        self.ring = 0  # rows: capacity and one more step, in whole steps
 
     @property
     def warming_up(self) -> bool:
@@ -45,26 +57,65 @@ class Replay:
     def __len__(self) -> int:
         return min(self.added, self.capacity)
 
+    def allocate(self, obs: Tensor, kept: list[Tensor]) -> None:
+        """Makes the arrays for N rows like these; their memory is taken as they fill."""
+        device = self.generator.device
+
+        def empty(rows: int, like: Tensor) -> Tensor:
+            return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=device)
+
+        self.count = len(obs)
+        self.ring = (-(-self.capacity // self.count) + 1) * self.count
+        self.obs = empty(self.ring + self.spare(), obs)
+        self.places = list(range(self.ring, len(self.obs)))[::-1]  # free ones behind the ring
+        self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
+        self.pointer = torch.arange(self.ring, dtype=torch.int32, device=device)
+        self.pointer.add_(self.count).remainder_(self.ring)
+        self.fields = [empty(self.ring, like) for like in kept]
+        self.following: Tensor | None = None  # next_obs (N, O) of the last step
+
+    def spare(self) -> int:
+        return self.ring // SPARE + self.count
+
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
-        rows = [row for row in transition._replace(latent=None) if row is not None]
-        if not self._fields:
-            self._fields = [
-                torch.empty(
-                    (self.capacity, *row.shape[1:]), dtype=row.dtype, device=self.generator.device
-                )
-                for row in rows
-            ]
-        count = len(transition.reward)
-        start = self.added % self.capacity
-        if start + count <= self.capacity:
-            for stored, row in zip(self._fields, rows, strict=True):
-                stored[start : start + count].copy_(row)
-        else:
-            index = torch.arange(start, start + count) % self.capacity
-            for stored, row in zip(self._fields, rows, strict=True):
-                stored[index.to(stored.device)] = row.to(stored.device)
-        self.added += count
+        obs, action, reward, next_obs, terminated, truncated, _ = transition
+        kept = [action, reward, terminated, truncated]
+        if not self.count:
+            self.allocate(obs, kept)
+        start = self.added % self.ring
+        stop = start + self.count
+        if obs is not self.following:
+            self.part(obs)
+            self.obs[start:stop].copy_(obs)
+        for stored, row in zip(self.fields, kept, strict=True):
+            stored[start:stop].copy_(row)
+        after = stop % self.ring
+        self.obs[after : after + self.count].copy_(next_obs)
+        self.following = next_obs
+        self.added += self.count
+        while self.ends and self.ends[0][0] < self.added - self.capacity:
+            number, place = self.ends.popleft()
+            self.pointer[number % self.ring] = (number + self.count) % self.ring
+            self.places.append(place)
+
+    def part(self, obs: Tensor) -> None:
+        """Keeps those successors of the last step that this step's `obs` (N, O) are not."""
+        if self.following is None:
+            return
+        for index in (obs != self.following).any(-1).nonzero().flatten().tolist():
+            self.keep(self.added - self.count + index, self.following[index])
+
+    def keep(self, number: int, successor: Tensor) -> None:
+        """Stores the successor (O,) of transition `number` behind the ring."""
+        if not self.places:  # episodes are short: make room for as many again
+            more = len(self.obs) - self.ring
+            self.places = list(range(len(self.obs), len(self.obs) + more))[::-1]
+            self.obs = torch.cat([self.obs, self.obs[:more]])
+        place = self.places.pop()
+        self.obs[place].copy_(successor)
+        self.pointer[number % self.ring] = place
+        self.ends.append((number, place))
 
     def batches(self) -> Iterator[Transition]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
@@ -77,27 +128,51 @@ class Replay:
 
     def sample(self) -> Transition:
         """One batch (B, ·), uniform with replacement over what is stored."""
-        index = torch.randint(
+        row = torch.randint(
             len(self), (self.batch_size,), generator=self.generator, device=self.generator.device
         )
-        return Transition(*(field.index_select(0, index) for field in self._fields))
+        if self.added > self.capacity:  # the oldest is not in row 0
+            row = (row + (self.added - self.capacity)) % self.ring
+        return self.read(row)
+
+    def read(self, row: Tensor) -> Transition:
+        """The transitions (B, ·) in these rows (B,) of the ring."""
+        action, reward, terminated, truncated = (f.index_select(0, row) for f in self.fields)
+        next_obs = self.obs.index_select(0, self.pointer.index_select(0, row))
+        return Transition(
+            self.obs.index_select(0, row), action, reward, next_obs, terminated, truncated
+        )
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state: dict[str, Any] = {
             "added": self.added,
             "sampled": self.sampled,
             "generator": self.generator.get_state(),
-            "fields": [field[: len(self)] for field in self._fields],
+            "count": self.count,
         }
+        if self.count:
+            filled = min(self.added, self.ring)
+            places = torch.tensor([place for _, place in self.ends], dtype=torch.int64)
+            state |= {
+                "obs": self.obs[: min(filled + self.count, self.ring)],
+                "fields": [field[:filled] for field in self.fields],
+                "ends": [number for number, _ in self.ends],
+                "ended": self.obs.index_select(0, places.to(self.obs.device)),
+            }
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.added = state["added"]
         self.sampled = state["sampled"]
-        self.generator.set_state(state["generator"])
-        self._fields = []
-        for kept in state["fields"]:
-            field = torch.empty(
-                (self.capacity, *kept.shape[1:]), dtype=kept.dtype, device=self.generator.device
-            )
+        self.generator.set_state(state["generator"].cpu())
+        self.count = 0
+        if not state["count"]:
+            return
+        self.allocate(state["obs"][: state["count"]], state["fields"])
+        self.obs[: len(state["obs"])] = state["obs"]
+        for field, kept in zip(self.fields, state["fields"], strict=True):
             field[: len(kept)] = kept
-            self._fields.append(field)
+        for number, successor in zip(state["ends"], state["ended"], strict=True):
+            self.keep(number, successor)
+        start = self.added % self.ring
+        self.following = self.obs[start : start + self.count].cpu().clone()

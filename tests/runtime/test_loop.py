@@ -129,9 +129,7 @@ def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):
     made, _, _ = chores(agent("sac", envs.spec), envs)
     train(made.agent, envs, replay, 120, made)
     envs.close()
-    obs, action, reward, next_obs, terminated, truncated = (
-        field[:120] for field in replay.state_dict()["fields"]
-    )
+    obs, action, reward, next_obs, terminated, truncated, _ = replay.read(torch.arange(120))
     assert torch.equal(obs[:, 0], next_obs[:, 0])
     assert torch.equal(obs[:, 1] + 1, next_obs[:, 1])
     last = next_obs[:, 1] == length
