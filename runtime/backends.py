@@ -10,11 +10,10 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from runtime.seeding import derive
-from runtime.serial import Serial
 from runtime.spaces import flat_observation
 
 SILENT = 50  # what matters is raised, in one line
@@ -46,7 +45,7 @@ class Backend(Protocol):
 
 
 class Vector:
-    """Copies in this process (sync) or one process each (async), never reset by themselves.
+    """Gymnasium's sync or async vectorisation, with automatic reset switched off.
 
     Each episode is reset with a seed derived from (seed, environment index, episode number), so
     that sync and async give the same episodes and any single one can be repeated: the state of an
@@ -54,14 +53,12 @@ class Vector:
     """
 
     def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, workers: bool):
-        self.envs: Any
+        mode = AutoresetMode.DISABLED
         if workers:
             context = "forkserver" if "forkserver" in methods() else "spawn"
-            self.envs = AsyncVectorEnv(
-                [make] * count, context=context, autoreset_mode=AutoresetMode.DISABLED
-            )
+            self.envs: Any = AsyncVectorEnv([make] * count, context=context, autoreset_mode=mode)
         else:
-            self.envs = Serial(make, count)
+            self.envs = SyncVectorEnv([make] * count, autoreset_mode=mode)
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
         self.count = count
