@@ -41,16 +41,22 @@ def train(
     """Runs until `total_steps` environment steps; returns the evaluation at the end."""
     step = 0
     while step < total_steps:
-        act = agent.explore if buffer.warming_up else agent.act
-        action, latent = act(envs.obs)
-        transition = envs.step(action, latent)
-        agent.observe(transition)
-        buffer.add(transition)
-        for batch in buffer.batches():
-            chores.updated(step + envs.num_envs, agent.update(batch))
-        step += envs.num_envs
-        chores.due(step, step - envs.num_envs)
+        step = advance(agent, envs, buffer, chores, step)
     return chores.finish(step)
+
+
+def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: "Chores", step: int) -> int:
+    """One step of all environments, the updates it allows, and what is due; the new step."""
+    act = agent.explore if buffer.warming_up else agent.act
+    action, latent = act(envs.obs)
+    transition = envs.step(action, latent)
+    agent.observe(transition)
+    buffer.add(transition)
+    for batch in buffer.batches():
+        chores.updated(step + envs.num_envs, agent.update(batch))
+    step += envs.num_envs
+    chores.due(step, step - envs.num_envs)
+    return step
 
 
 @dataclass
