@@ -134,12 +134,12 @@ def solve_pendulum() -> Comparison:
 
 
 def memory() -> Comparison:
-    run = [*sac_overrides(256), f"total_steps={STEPS_OF_MEMORY}", "accelerate=none"]
+    run = [*sac_overrides(256), f"total_steps={STEPS_OF_MEMORY}", "accelerate=none", "threads=1"]
     return Comparison(
         f"Peak memory of a SAC run of {STEPS_OF_MEMORY:,} steps, 2×256 units", "costs", "MiB",
         (
             Side("ours", {"kind": "train", "overrides": run, "cost": "memory"}),
-            Side("SB3", {**peer_sac("SB3", 256, 2), "cost": "memory", "warmup": 0,
+            Side("SB3", {**peer_sac("SB3", 256, 1), "cost": "memory", "warmup": 0,
                          "steps": STEPS_OF_MEMORY}),
         ),
         {"SB3": Target(1.0, 0.8)}, True,
