@@ -85,6 +85,11 @@ def test_a_cost_has_to_stay_below_its_target(ours, reached):
     assert (ratio.reached, ratio.gain) == (reached, 1 / ours)
 
 
+def test_a_peer_that_never_arrives_is_shown_as_such():
+    (ratio,) = compare("x", comparison("race", True), [side("ours", [2.0]), side("peer", [None])])
+    assert ratio.cells[1:4] == ["2 steps/s", "peer: never", "∞"]
+
+
 def test_solved_is_reached_and_held():
     curve = [(n, 10.0 * n, score) for n, score in enumerate([1, 5, 2, 5, 5, 6, 1], 1)]
     assert races.solved(curve, 5, 0) == 20.0
@@ -289,6 +294,7 @@ def test_the_report_has_every_ratio_and_section(results):
     for name in NAMES:
         assert re.search(rf"^## {name}: ", text, re.M)
     assert "| sac256 | 11 steps/s | SB3, 1 thread: 5.5 steps/s | 2 (2 to 2) | ≥ 2 | ≥ 3 | asked |"
+    assert "| solve-cartpole | never | SB3 A2C: never | 0 | ≥ 1 | ≥ 3 | no |" in text
     assert "(there/ratios.png)" in text
     assert "| **all but the update** | 45.0 | 45.0 % |" in text
     assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text

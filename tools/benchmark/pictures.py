@@ -48,6 +48,7 @@ def ratio_bars(results: Results) -> Figure:
         axes.plot(marks, places, "|", color=colour, markersize=14, markeredgewidth=2, label=bound)
     axes.set_yticks(places, [f"{ratio.comparison} / {ratio.peer['name']}" for ratio in shown])
     axes.set_xscale("log")
+    plain(axes.xaxis, minor=False)
     axes.axvline(1.0, color=DARK, linewidth=0.8)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
@@ -65,6 +66,7 @@ def race_curves(name: str, result: Result) -> Figure:
                       markersize=3, label=None if index else side["name"])  # fmt: skip
     axes.axhline(comparison.sides[0].spec["at_least"], color="grey", linewidth=0.8, linestyle="--")
     axes.set_xscale("log")
+    plain(axes.xaxis)
     legend(axes, "lower right")
     return figure
 
@@ -101,4 +103,11 @@ def scaling_lines(result: Result) -> Figure:
                   color=SAID, marker="o", markersize=4)  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        plain(axes.xaxis, minor=False)
     return figure
+
+
+def plain(axis: Any, minor: bool = True) -> None:
+    """Writes the numbers of a logarithmic axis without powers."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("{x:g}" if minor else "")

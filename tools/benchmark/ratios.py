@@ -49,12 +49,13 @@ class Ratio:
     def cells(self) -> list[str]:
         """The row of the table."""
         spread = "" if self.low is None else f" ({number(self.low)} to {number(self.high or 0.0)})"
+        shown = "∞" if math.isinf(self.value) else number(self.value)
         sign = "≤" if self.at_most else "≥"
         return [
             self.comparison,
             f"{amount(median(self.ours['values']), self.unit)}",
             f"{label(self.peer)}: {amount(median(self.peer['values']), self.unit)}",
-            f"{number(self.value)}{spread}",
+            f"{shown}{spread}",
             f"{sign} {self.target.asked:g}",
             f"{sign} {self.target.aim:g}",
             self.reached,
