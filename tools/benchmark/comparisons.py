@@ -105,10 +105,10 @@ def solve_cartpole() -> Comparison:
         "deterministic episodes) with a mean return of at least 475 that the next two hold. Ours "
         "is `python train.py` as it is, which evaluates every 50,000 steps; the peers, some twenty "
         "times slower, are evaluated every 2,500, which is about as often by the clock. (At "
-        "every 50,000 they would wait some ten seconds to be looked at.) What ours spends on evaluating, logging and "
-        "saving is counted; what the peers "
-        "spend on evaluating is not. Peers run with the settings and the number of steps that RL "
-        "Zoo tuned; a run that does not get there within them counts as never.",
+        "every 50,000 they would wait some ten seconds to be looked at.) What ours spends on "
+        "evaluating, logging and saving is counted; what the peers spend on evaluating is not. "
+        "Peers run with the settings and the number of steps that RL Zoo tuned; a run that does "
+        "not get there within them counts as never.",
     )  # fmt: skip
 
 

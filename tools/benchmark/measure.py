@@ -17,6 +17,7 @@ from tools.benchmark.contestants import Side, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 KIB = 1024
+PATIENCE = 10.0  # seconds that a contestant has to end
 Result = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -59,11 +60,15 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """Ends its input, and so the process."""
+        """Ends its input, and so the process; one that is in the middle of work is stopped."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
-        self.process.wait()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         self.errors.close()
 
 
