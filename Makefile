@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := .venv/.peers
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all verify lint format results clean
+.PHONY: help train test test-all verify lint format results bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ format: $(READY) ## let ruff format the code
 results: $(READY) ## the learning results of docs/results.md, about half an hour
 	@$(BIN)/python tools/results.py $(ARGS)
 
+bench: $(PEERS) ## beside Stable-Baselines3 and SBX, most of an hour; ARGS="only=sac256" for a part
+	@$(BIN)/python tools/bench.py $(ARGS)
+
 clean: ## remove what was installed and cached, not the runs
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -43,4 +47,9 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what constraints.txt pins into .venv, once"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
+	@touch $@
+
+$(PEERS): $(READY)
+	@echo "installing the peers of the benchmark into .venv, once"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,bench]'
 	@touch $@

@@ -1,0 +1,175 @@
+"""What was measured as Markdown; everything in it comes from bench.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tools.benchmark.comparisons import COMPARISONS
+from tools.benchmark.contestants import Comparison, Spec
+from tools.benchmark.measure import Result, median
+from tools.benchmark.ratios import (
+    HEADER,
+    NEVER,
+    Ratio,
+    compare,
+    label,
+    number,
+    table,
+)
+from tools.benchmark.studies import ORDER, TITLES
+
+Results = Mapping[str, Result]
+INTRODUCTION = """\
+Each contestant is a process of its own, warmed up before anything is measured (imports,
+compilation, first updates). The contestants of a comparison then work in turn, A B A B ..., in
+blocks of a few seconds; the others wait for their input. Figures are medians over the blocks. A
+ratio is the median over the pairs of blocks that follow one another, with the smallest and the
+largest of them: what slows a shared machine for a while slows both of a pair. Of a peer that is
+measured with one and with two threads, the better one counts."""
+
+
+def ratios(results: Results) -> list[Ratio]:
+    """All ratios, in the order of the comparisons."""
+    return [
+        ratio
+        for name, comparison in COMPARISONS.items()
+        if name in results
+        for ratio in compare(name, comparison, results[name]["sides"])
+    ]
+
+
+def markdown(results: Results, pictures: Mapping[str, str]) -> str:
+    """The report.
+
+    Args:
+        results: name of a comparison or study -> what was measured.
+        pictures: name -> path of the picture, relative to the report.
+    """
+    parts = ["# Performance", *conditions(results), INTRODUCTION]
+    if any(name in results for name in COMPARISONS):
+        parts.append(table(HEADER, [ratio.cells for ratio in ratios(results)]))
+        parts += picture("ratios", "Every ratio, with what was asked and aimed for", pictures)
+    for name, comparison in COMPARISONS.items():
+        if name in results:
+            parts += section(name, comparison, results[name], pictures)
+    if "profile" in results:
+        parts += profile_section(results["profile"], pictures)
+    if "scaling" in results:
+        parts += scaling_section(results["scaling"], pictures)
+    return "\n\n".join(parts) + "\n"
+
+
+def conditions(results: Results) -> list[str]:
+    """Machine, versions, dates, and the commands that repeat it."""
+    measured = [result["measured"] for result in results.values()]
+    machines = unique(f"{m['machine']}; {versions(m['versions'])}" for m in measured)
+    parts = [f"Measured on {machine}." for machine in machines]
+    rows = [
+        [f"`{name}`", m["date"], m["revision"][:12], f"{m['load']:.1f}", f"`{m['command']}`"]
+        for name, m in ((name, result["measured"]) for name, result in results.items())
+    ]
+    parts.append(table(["what", "date", "commit", "load before", "command"], rows))
+    return parts
+
+
+def versions(found: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def unique(texts: Any) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def picture(name: str, says: str, pictures: Mapping[str, str]) -> list[str]:
+    return [f"![{says}]({pictures[name]})"] if name in pictures else []
+
+
+def section(
+    name: str, comparison: Comparison, result: Result, pictures: Mapping[str, str]
+) -> list[str]:
+    """One comparison: what it is, the sides, and their settings."""
+    sides = result["sides"]
+    specs = {(side.name, side.variant): side.spec for side in comparison.sides}
+    settings = unique(
+        f"* {side.name}: {told(specs[side.name, side.variant])}" for side in comparison.sides
+    )
+    return [
+        f"## {name}: {comparison.title}",
+        comparison.note,
+        side_table(comparison, sides),
+        *waiting(sides),
+        *picture(name, f"{comparison.title}: every seed", pictures),
+        "\n".join(settings),
+    ]
+
+
+def side_table(comparison: Comparison, sides: Sequence[Result]) -> str:
+    """Median and extremes of each side; cores that it used, or seeds that it solved."""
+    header = ["side", f"median, {comparison.unit}", "lowest", "highest"]
+    extra = {"rates": "cores used", "race": "seeds that got there"}.get(comparison.measure)
+    rows = []
+    for side in sides:
+        values = side["values"]
+        finite = [value for value in values if value is not None]
+        ends = [number(min(finite)), number(max(finite))] if finite else [NEVER, NEVER]
+        row = [label(side), number(median(values)), *ends]
+        if comparison.measure == "rates":
+            row.append(f"{median([b['cpu'] / b['seconds'] for b in side['blocks']]):.2f}")
+        if comparison.measure == "race":
+            row.append(f"{len(finite)} of {len(values)}")
+        rows.append(row)
+    return table([*header, extra] if extra else header, rows)
+
+
+def waiting(sides: Sequence[Result]) -> list[str]:
+    """What contestants used of the processor while another one worked."""
+    idle = [block["idle_cpu"] for side in sides for block in side.get("blocks", [])]
+    if not idle:
+        return []
+    return [f"While waiting, none used more than {1000 * max(idle):.1f} ms of a processor a round."]
+
+
+def told(spec: Spec) -> str:
+    """The settings of a side, in words that can be typed."""
+    if "command" in spec:
+        return f"`python {' '.join(spec['command'])}`"
+    if "overrides" in spec:
+        return f"`train.py {' '.join(spec['overrides'])}`".replace(" `", "`")
+    if spec["kind"] == "floor":
+        return "all matrix products of one update, none of its element-wise work"
+    settings = ", ".join(f"{name}={value!r}" for name, value in spec["settings"].items())
+    budget = f", at most {spec['budget']:,} steps" if "budget" in spec else ""
+    return f"`{spec['algorithm']}({settings})`, environments: {spec['num_envs']}{budget}"
+
+
+def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
+    """Where each microsecond goes."""
+    header = ["part"]
+    for width in result["parts"]:
+        header += [f"2×{width}, µs", "share"]
+    shown = {part: {part} for part in ORDER}
+    shown |= {"**all but the update**": set(ORDER) - {"update"}, "**all**": set(ORDER)}
+    rows = []
+    for says, chosen in shown.items():
+        row = [says]
+        for parts in result["parts"].values():
+            spent = sum(parts[part] for part in chosen)
+            row += [f"{spent:.1f}", f"{100 * spent / sum(parts.values()):.1f} %"]
+        rows.append(row)
+    return [
+        "## profile: where the time of a SAC step goes",
+        f"SAC on Pendulum with one update of a batch of 256 per step, {result['steps']:,} steps, "
+        "with a clock around each part; a part does not contain the parts inside it, and the "
+        "clocks themselves, some 1 µs each, lie in what surrounds them.",
+        table(header, rows),
+        *picture("profile", "Microseconds of each part of a step", pictures),
+    ]
+
+
+def scaling_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
+    """How cost grows."""
+    parts = ["## scaling: how cost grows", *picture("scaling", "Cost against size", pictures)]
+    for name, rows in result["grown"].items():
+        what = "environment steps" if name == "environments" else "updates"
+        shown = [[f"{int(size):,}", number(rate), number(cost)] for size, rate, cost in rows]
+        parts += [f"{TITLES[name]}:", table([name, f"{what}/s", "µs each"], shown)]
+    return parts

@@ -1,0 +1,74 @@
+"""Ours alone: where the time of a step goes, and how cost grows with sizes."""
+
+import statistics
+from collections.abc import Iterator
+
+from tools.benchmark.contestants import ACCELERATE, FOREVER, Spec, ours_sac
+from tools.benchmark.measure import Result, Say, Worker
+
+PROFILED_STEPS = 2000
+PROFILED_WIDTHS = (256, 64)
+ORDER = ("act", "step: Gymnasium", "step: checks and copies", "observe", "add", "sample", "update",
+         "metrics", "log, once per interval", "the loop itself")  # fmt: skip
+BATCHES = (32, 64, 128, 256, 512, 1024)
+WIDTHS = (32, 64, 128, 256, 512)
+ACTIONS = (1, 2, 4, 8, 16, 32)
+ENVIRONMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+TITLES = {
+    "batch": "SAC update, 2×256 units, one action dimension: batch size",
+    "width": "SAC update, batch 256, one action dimension: units per layer",
+    "actions": "SAC update, batch 256, 2×256 units: action dimensions",
+    "environments": "A2C on CartPole, default settings: environments",
+}
+
+
+def profile(say: Say) -> Result:
+    """Microseconds per step in each part of the loop, SAC on Pendulum, {width: {part: ...}}."""
+    parts = {}
+    for width in PROFILED_WIDTHS:
+        say(f"profile of 2×{width} units")
+        with Worker(ours_sac(width, "profile")) as worker:
+            done = worker.run(PROFILED_STEPS)
+        spent = {name: done["parts"].get(name, 0.0) for name in ORDER}
+        parts[str(width)] = {name: 1e6 * spent[name] / done["steps"] for name in ORDER}
+    return {"steps": PROFILED_STEPS, "parts": parts}
+
+
+def scaling(blocks: int, seconds: float, say: Say) -> Result:
+    """{what grows: [[size, median per second, cost in microseconds], ...]}.
+
+    Per second and cost are those of an update, or with `environments` those of one environment's
+    step, the updates included.
+    """
+    grown: dict[str, list[list[float]]] = {name: [] for name in TITLES}
+    for name, size, spec in specs():
+        say(f"{name} {size}")
+        with Worker(spec) as worker:
+            count = max(1, round(worker.about["steps_per_second"] * seconds))
+            taken = [worker.run(count) for _ in range(blocks)]
+        rate = statistics.median(block["steps"] / block["seconds"] for block in taken)
+        grown[name].append([size, rate, 1e6 / rate])
+    return {"grown": grown}
+
+
+def specs() -> Iterator[tuple[str, int, Spec]]:
+    """(what grows, its size, the contestant)."""
+    for batch in BATCHES:
+        yield "batch", batch, update_spec(batch=batch)
+    for width in WIDTHS:
+        yield "width", width, update_spec(width=width)
+    for actions in ACTIONS:
+        yield "actions", actions, update_spec(actions=actions)
+    for count in ENVIRONMENTS:
+        overrides = [FOREVER, f"accelerate={ACCELERATE}", f"env.num_envs={count}", "log.every=5000"]
+        yield "environments", count, {"kind": "loop", "overrides": overrides, "warmup": 200 * count}
+
+
+def update_spec(batch: int = 256, width: int = 256, actions: int = 1) -> Spec:
+    """SAC's update on an environment that costs nothing."""
+    overrides = [
+        *("env.id=tools.benchmark.space:Space-v0", f"env.kwargs.action_dim={actions}", "agent=sac"),
+        *(f"agent.hidden=[{width},{width}]", f"agent.batch_size={batch}", FOREVER),
+        *("agent.learning_starts=100", f"accelerate={ACCELERATE}", "log.every=1000"),
+    ]
+    return {"kind": "update", "overrides": overrides, "warmup": 130}
