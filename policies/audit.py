@@ -9,6 +9,7 @@ from torch import Tensor
 
 from policies.categorical import Categorical
 from policies.checks import (
+    along_lines,
     chi2_p_value,
     ks_bound,
     ks_statistic,
@@ -18,9 +19,9 @@ from policies.checks import (
 )
 
 DRAWS = 4000
-LINES = 1000  # draws through which a line is integrated
-NODES = 129
-CURVE_LINES, CURVE_NODES = 64, 201
+LINES = 1000  # draws through which a line is integrated; a single component has but one line
+NODES = 65
+CURVE_LINES, CURVE_NODES = 400, 121
 P_MIN = 1e-9  # where few counts are expected, chi-square makes it up to 1e-6
 DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 INTEGRAL_ERROR = 1e-3
@@ -88,15 +89,17 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)
+    dimensions = latent.shape[-1]
+    held = latent if dimensions == 1 else latent[:LINES]
     distances = [
-        ks_statistic(line_pit(single, latent[:LINES], dimension, NODES, squashed=squashed))
-        for dimension in range(latent.shape[-1])
+        ks_statistic(line_pit(single, held, dimension, NODES, squashed=squashed))
+        for dimension in range(dimensions)
     ]
     integral, error = normaliser(single, latent, generator, squashed=squashed)
-    gap, entropy_trial = entropy_gap(log_pi, single.entropy(), latent.shape[-1])
+    gap, entropy_trial = entropy_gap(log_pi, single.entropy(), dimensions)
     trials = (
         *(
-            Trial(f"pit_ks of component {i}", d, ks_bound(LINES, P_MIN))
+            Trial(f"pit_ks of component {i}", d, ks_bound(len(held), P_MIN))
             for i, d in enumerate(distances)
         ),
         Trial("|normaliser - 1|", abs(integral - 1.0), DEVIATIONS * error + INTEGRAL_ERROR),
@@ -106,7 +109,7 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     seen = squashed and saturated <= SATURATED_SHARE
     unit = "latent" if squashed and not seen else "action"
     curves = tuple(
-        marginal(single, latent, dimension, squashed, unit) for dimension in range(latent.shape[-1])
+        marginal(single, latent, dimension, squashed, unit) for dimension in range(dimensions)
     )
     return Finding(max(distances), integral, gap, trials, curves)
 
@@ -142,14 +145,13 @@ def marginal(single: Any, latent: Tensor, dimension: int, squashed: bool, unit: 
     draws = latent[:, dimension]
     middle, reach = draws.mean(), 5.0 * draws.std()
     ticks = torch.linspace(-1.0, 1.0, CURVE_NODES, dtype=draws.dtype) * reach + middle
-    u = latent[:CURVE_LINES].expand(CURVE_NODES, CURVE_LINES, -1).clone()
+    lines = 1 if latent.shape[-1] == 1 else CURVE_LINES
+    u = latent[:lines].expand(CURVE_NODES, lines, -1).clone()
     u[..., dimension] = ticks.unsqueeze(-1)
-    score = single.log_prob(torch.tanh(u) if squashed else u, u)
-    slope = log_slope(u[..., dimension]) if squashed else torch.zeros_like(score)
-    mass = torch.exp(score + slope)  # density of u along each line
-    if latent.shape[-1] > 1:
+    mass = torch.exp(along_lines(single, u, dimension, squashed))
+    if lines > 1:
         mass = mass / torch.trapezoid(mass, ticks, dim=0)
     density = mass.mean(-1)
     if squashed and unit == "action":
-        return Curve(torch.tanh(draws), torch.tanh(ticks), density / slope[:, 0].exp(), unit)
+        return Curve(torch.tanh(draws), torch.tanh(ticks), density / log_slope(ticks).exp(), unit)
     return Curve(draws, ticks, density, unit)

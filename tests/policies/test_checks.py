@@ -85,10 +85,11 @@ def test_chi_square_refuses_what_cannot_be():
     assert chi2_p_value(torch.tensor([100]), torch.tensor([1.0])) == 1.0
 
 
+@pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("log_std", [-5.0, -1.0, 1.0])
 @pytest.mark.parametrize("mean", [0.0, -4.0, 12.0])
-def test_line_is_the_distribution_function_of_each_component(mean, log_std):
-    policy = tanh_gaussian([mean, 0.5], [log_std, 0.0])
+def test_line_is_the_distribution_function_of_each_component(mean, log_std, others):
+    policy = tanh_gaussian([mean, 0.5][: 1 + others], [log_std, 0.0][: 1 + others])
     u = latents(policy, 400, seed=1)
     exact = torch.special.ndtr((u[:, 0] - mean) / math.exp(log_std))
     assert (line_pit(policy, u, 0, squashed=True) - exact).abs().max() < 1e-6
