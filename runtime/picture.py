@@ -55,12 +55,12 @@ class Sheet:
         """Through (G, 2)."""
         self.pen.line((FINE * points).ravel().tolist(), CLAIM, round(1.75 * FINE))
 
-    def dot(self, x: float, y: float) -> None:
-        self.pen.circle((FINE * x, FINE * y), 3.5 * FINE, CLAIM)
+    def dot(self, across: float, down: float) -> None:
+        self.pen.circle((FINE * across, FINE * down), 3.5 * FINE, CLAIM)
 
-    def text(self, x: float, y: float, text: str, anchor: str) -> None:
+    def text(self, across: float, down: float, text: str, anchor: str) -> None:
         """With Pillow's anchors: left, middle, right, then ascender, middle, descender."""
-        self.pen.text((FINE * x, FINE * y), text, INK, self.font, anchor)
+        self.pen.text((FINE * across, FINE * down), text, INK, self.font, anchor)
 
     def pixels(self) -> np.ndarray:
         return np.asarray(self.image.reduce(FINE))

@@ -1,5 +1,7 @@
 """The grids, p-values and rows that the gallery is made of."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -44,3 +46,9 @@ def test_a_log_prob_with_a_dimension_too_many_is_averaged_over_it():
 def test_no_number_never_passes():
     assert not report.at_most("", "", float("nan"), 1.0).passed
     assert not report.at_least("", "", float("nan"), 1.0).passed
+
+
+def test_a_row_without_numbers_is_still_json():
+    row = report.plain(report.at_most("section", "name", float("nan"), float("inf")))
+    assert json.dumps(row, allow_nan=False)
+    assert (row["figure"], row["bound"], row["passed"]) == ("nan", "inf", False)
