@@ -26,7 +26,7 @@ def picture(findings: "Sequence[Finding]") -> np.ndarray:
     """
     rows, columns = min(COMPONENTS, len(findings[0].curves)), len(findings)
     sheet = Sheet(WIDTH * max(columns, 2), HEIGHT * rows + TOP)  # two are as wide as the legend
-    legend(sheet, len(findings[0].curves[0].draws))
+    legend(sheet, findings[0].curves[0])
     for column, finding in enumerate(findings):
         sheet.text(WIDTH * column + (LEFT + WIDTH - RIGHT) / 2, TOP, f"state {column}", "ma")
         for row in range(rows):
@@ -84,10 +84,13 @@ class Axes(NamedTuple):
         return self.bottom - np.minimum(value / self.highest, 1.0) * (self.bottom - self.top)
 
 
-def legend(sheet: Sheet, count: int) -> None:
+def legend(sheet: Sheet, curve: "Curve") -> None:
     sheet.box(LEFT, 6, LEFT + 14, 16, BARS)
-    sheet.text(LEFT + 20, 11, f"{count:,} draws", "lm")
-    sheet.line(np.array([[LEFT + 104, 11], [LEFT + 122, 11]]))
+    sheet.text(LEFT + 20, 11, f"{len(curve.draws):,} draws", "lm")
+    if curve.unit == "choice":
+        sheet.dot(LEFT + 116, 11)
+    else:
+        sheet.line(np.array([[LEFT + 104, 11], [LEFT + 122, 11]]))
     sheet.text(LEFT + 128, 11, "exp(log_prob)", "lm")
 
 
