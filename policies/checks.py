@@ -84,7 +84,7 @@ def log_slope(latent: Tensor) -> Tensor:
 
 
 def line_pit(
-    policy: Scored, latent: Tensor, dimension: int, nodes: int = 257, *, squashed: bool
+    policy: Scored, latent: Tensor, dimension: int, nodes: int = 129, *, squashed: bool
 ) -> Tensor:
     """Conditional distribution function of one component at the draws, given the other components.
 
@@ -94,30 +94,57 @@ def line_pit(
     cancels; `normaliser` sees it.
 
     Args:
-        policy: its log_prob is called with (S, A), `nodes` times.
-        latent: (S, A) the draws before squashing; S large enough for a standard deviation.
+        policy: its log_prob is called once, with (nodes, S, A); with (6001, 1) if A is 1.
+        latent: (S, A) the draws before squashing; S well above A, for their covariance.
         dimension: the component that varies.
-        nodes: odd; the middle one is the draw, and near it they are a hundred times closer.
+        nodes: odd; the middle one is the draw, and near it they are a hundred times closer. A
+            single component has nodes of its own.
         squashed: whether action = tanh(latent); if not they are equal.
 
     Returns:
         (S,) float64.
     """
     latent = latent.double()
-    reach = 12.0 * latent[:, dimension].std()
-    direction = torch.zeros_like(latent[0])
-    direction[dimension] = 1.0
-    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64)
-    offsets = (torch.sinh(6.0 * ticks) / math.sinh(6.0)).to(latent.device) * reach
-    heights = torch.log(torch.cosh(6.0 * ticks)).to(latent.device)  # log(du / dtick)
-    rows = []
-    for offset, height in zip(offsets, heights, strict=True):
-        u = latent + offset * direction
-        score = policy.log_prob(torch.tanh(u) if squashed else u, u).double() + height
-        rows.append(score + log_slope(u[:, dimension]) if squashed else score)
-    scores = torch.stack(rows)  # (nodes, S)
+    if latent.shape[-1] == 1:
+        return only_line_pit(policy, latent[:, 0], squashed)
+    alone = torch.zeros(latent.shape[-1], 1, dtype=latent.dtype, device=latent.device)
+    alone[dimension] = 1.0
+    alone = torch.linalg.solve_triangular(factor(latent), alone, upper=False)
+    reach = 12.0 / alone.norm()  # standard deviations given all other components
+    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64, device=latent.device)
+    u = latent.expand(nodes, *latent.shape).clone()
+    u[..., dimension] += (torch.sinh(6.0 * ticks) / math.sinh(6.0) * reach).unsqueeze(-1)
+    stretch = torch.log(torch.cosh(6.0 * ticks)).unsqueeze(-1)  # log(du / dtick)
+    scores = log_density(policy, u, squashed) + stretch
     mass = torch.exp(scores - scores.amax(0))
     return torch.trapezoid(mass[: nodes // 2 + 1], dim=0) / torch.trapezoid(mass, dim=0)
+
+
+def factor(latent: Tensor) -> Tensor:
+    """Cholesky factor of the covariance of draws (S, A), (A, A); by QR, which refuses nothing."""
+    upper: Tensor = torch.linalg.qr(latent - latent.mean(0), mode="r").R
+    return (upper * upper.diagonal().sign().unsqueeze(-1)).T / math.sqrt(len(latent) - 1)
+
+
+def log_density(policy: Scored, latent: Tensor, squashed: bool) -> Tensor:
+    """Log-density that `log_prob` implies for latents (*, A), (*,) float64 in nats."""
+    score = policy.log_prob(torch.tanh(latent) if squashed else latent, latent).double()
+    return score + log_slope(latent).sum(-1) if squashed else score
+
+
+def only_line_pit(policy: Scored, latent: Tensor, squashed: bool, nodes: int = 6001) -> Tensor:
+    """`line_pit` for a single component, (S,) to (S,): all draws lie on one line.
+
+    By the trapezoid rule, and linear between nodes: off by 1e-6.
+    """
+    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64, device=latent.device)
+    u = latent.mean() + 10.0 * latent.std() * ticks
+    scores = log_density(policy, u.unsqueeze(-1), squashed)
+    below = torch.cumulative_trapezoid(torch.exp(scores - scores.amax()), dx=1.0)
+    below = torch.nn.functional.pad(below / below[-1], (1, 0))
+    place = ((latent - u[0]) / (u[1] - u[0])).clamp(0.0, nodes - 1.001)
+    left = place.long()
+    return torch.lerp(below[left], below[left + 1], place - left)
 
 
 def normaliser(
@@ -138,10 +165,9 @@ def normaliser(
         (estimate, its standard error).
     """
     latent = latent.double()
-    factor = 1.3 * torch.linalg.cholesky(torch.atleast_2d(torch.cov(latent.T)))
+    wider = 1.3 * factor(latent)
     noise = torch.empty_like(latent).normal_(generator=generator)
-    u = latent.mean(0) + noise @ factor.T
-    proposal = -0.5 * noise.square() - HALF_LOG_2PI - factor.diagonal().log()
-    scores = policy.log_prob(torch.tanh(u) if squashed else u, u).double() - proposal.sum(-1)
-    ratios = torch.exp(scores + log_slope(u).sum(-1) if squashed else scores)
+    u = latent.mean(0) + noise @ wider.T
+    proposal = -0.5 * noise.square() - HALF_LOG_2PI - wider.diagonal().log()
+    ratios = torch.exp(log_density(policy, u, squashed) - proposal.sum(-1))
     return float(ratios.mean()), float(ratios.std()) / math.sqrt(len(ratios))

@@ -36,6 +36,8 @@ ONLY_IN = {
     "gymnasium": {"runtime/backends.py", "runtime/spaces.py"},
     "tensorboard": {"runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
+    "PIL": {"runtime/logger.py", "runtime/picture.py"},
+    "matplotlib": set(),
     "hydra": {"configs/compose.py"},
     "omegaconf": {"configs/compose.py"},
 }

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
         result = json.loads((run_dir / "result.json").read_text())
     training = result["steps"] / result["steps_per_second"]
     for name, seconds in spent.items():
-        print(f"{name}: {seconds:.2f} s, {100 * seconds / training:.2f} % of {training:.1f} s")
+        print(f"{name}: {seconds:.3f} s, {100 * seconds / training:.2f} % of {training:.1f} s")
     return 0
 
 

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime.door import guarded
 from runtime.errors import ConfigError, StorageFault
-from tools.gallery import settings
+from tools.gallery import commandline
+from tools.gallery.settings import SECTIONS
 
 if TYPE_CHECKING:
     from tools.gallery.report import Check, Section
@@ -27,14 +28,18 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Runs what the arguments ask for; returns 0 if all of it holds, else 1."""
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(settings.help_text())
+        print(commandline.help_text())
         return 0
-    options, chosen = settings.parse(arguments)
+    options, chosen = commandline.parse(arguments)
     import torch
 
     torch.set_num_threads(1)  # nothing here is large
     if options.false_alarms:
         return false_alarms(options.false_alarms, chosen)
+    if options.audits:
+        from tools.gallery.audits import count_alarms
+
+        return count_alarms(options.audits)
     started = time.perf_counter()
     from tools.gallery.report import HEADER, line, summary
 
@@ -62,7 +67,8 @@ def run(arguments: list[str]) -> int:
 def sections(chosen: dict[str, Any]) -> "list[Section]":
     """The sections with their settings, in the order of the gallery."""
     from tools.gallery.entropies import Entropy
-    from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
+    from tools.gallery.functions import LogExp, LogSoftmax
+    from tools.gallery.inverses import TanhAtanh
     from tools.gallery.sections import DensitySection
 
     others = {"log_exp": LogExp, "tanh_atanh": TanhAtanh, "log_softmax": LogSoftmax,
@@ -110,8 +116,8 @@ def write(
     from runtime.logger import Logger
     from tools.gallery.report import markdown, plain
 
-    set_to = {name: settings.plain(given) for name, given in chosen.items()}
-    documents = {name: settings.SECTIONS[name].__doc__ or name for name in chosen}
+    set_to = {name: commandline.plain(given) for name, given in chosen.items()}
+    documents = {name: SECTIONS[name].__doc__ or name for name in chosen}
     text = markdown(checks, set_to, documents)
     rundir.write_text(folder / "report.md", text)
     passed = all(check.passed for check in checks)

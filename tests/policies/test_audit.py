@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from policies import Categorical, Gaussian, TanhGaussian
+from policies import Categorical, Gaussian, TanhFullGaussian, TanhGaussian
 from policies.audit import audit
 from policies.numerics import log_det_tanh
 
@@ -19,12 +19,14 @@ PARAMETERS = {
     "TanhGaussian": (torch.tensor([0.5, -0.3]), torch.tensor([-1.0, 0.1])),
     "saturated": (torch.tensor([5.0, -12.0]), torch.tensor([-1.6, 0.0])),
     "narrow": (torch.tensor([0.1]), torch.tensor([-9.0])),
+    "correlated": (torch.tensor([0.5, -0.3]), torch.tensor([[0.4, 0.0], [0.6, 0.0006]])),
     "Categorical": (torch.log_softmax(torch.tensor([0.0, 1.0, -9.0, 2.0]), -1),),
     "rare": (torch.log_softmax(torch.tensor([0.0, 8.0]), -1),),
     "certain": (torch.log_softmax(torch.tensor([0.0, 80.0]), -1),),
 }
 CLASSES = {
     "Gaussian": Gaussian,
+    "correlated": TanhFullGaussian,
     "Categorical": Categorical,
     "certain": Categorical,
     "rare": Categorical,
@@ -115,14 +117,34 @@ def test_saturated_draws_are_shown_before_the_squashing():
     assert audit(TanhGaussian, PARAMETERS["TanhGaussian"], generator()).curves[1].unit == "action"
 
 
-@pytest.mark.parametrize("name", ["Gaussian", "TanhGaussian", "saturated", "narrow"])
+@pytest.mark.parametrize("name", ["Gaussian", "TanhGaussian", "saturated", "narrow", "correlated"])
 def test_the_curve_is_a_density_over_its_own_axis(name):
     for curve in audit(CLASSES.get(name, TanhGaussian), PARAMETERS[name], generator()).curves:
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=2e-3)
 
 
+def test_the_curve_shows_a_constant_factor():
+    class Twice(TanhGaussian):
+        def log_prob(self, action, latent=None):
+            return super().log_prob(action, latent) + math.log(2.0)
+
+    for curve in audit(Twice, PARAMETERS["TanhGaussian"], generator()).curves:
+        assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(2.0, abs=4e-3)
+
+
+@pytest.mark.parametrize("coupling", [0.0, 0.6])
+def test_the_curve_of_a_component_is_its_marginal(coupling):
+    mean, tril = PARAMETERS["correlated"][0], torch.tensor([[0.4, 0.0], [coupling, 0.0006]])
+    std = tril.square().sum(-1).sqrt()
+    for i, curve in enumerate(audit(TanhFullGaussian, (mean, tril), generator()).curves):
+        wanted = TanhGaussian(mean[i : i + 1].double(), std[i : i + 1].log().double())
+        exact = wanted.log_prob(curve.grid.unsqueeze(-1)).exp()
+        assert torch.allclose(curve.density, exact, rtol=1e-3, atol=1e-12)
+
+
 def test_the_curve_is_the_one_of_the_formula():
-    curve = audit(Gaussian, PARAMETERS["Gaussian"], generator()).curves[0]
+    parameters = tuple(parameter[:1] for parameter in PARAMETERS["Gaussian"])
+    curve = audit(Gaussian, parameters, generator()).curves[0]
     std = math.exp(-1.0)
     wanted = torch.distributions.Normal(0.5, std).log_prob(curve.grid).exp()
     assert torch.allclose(curve.density, wanted.double(), rtol=1e-5, atol=1e-7)

@@ -10,6 +10,7 @@ from scipy import stats
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 from policies.checks import (
     chi2_p_value,
+    factor,
     ks_bound,
     ks_p_value,
     ks_statistic,
@@ -85,10 +86,11 @@ def test_chi_square_refuses_what_cannot_be():
     assert chi2_p_value(torch.tensor([100]), torch.tensor([1.0])) == 1.0
 
 
+@pytest.mark.parametrize("others", [0, 1])
 @pytest.mark.parametrize("log_std", [-5.0, -1.0, 1.0])
 @pytest.mark.parametrize("mean", [0.0, -4.0, 12.0])
-def test_line_is_the_distribution_function_of_each_component(mean, log_std):
-    policy = tanh_gaussian([mean, 0.5], [log_std, 0.0])
+def test_line_is_the_distribution_function_of_each_component(mean, log_std, others):
+    policy = tanh_gaussian([mean, 0.5][: 1 + others], [log_std, 0.0][: 1 + others])
     u = latents(policy, 400, seed=1)
     exact = torch.special.ndtr((u[:, 0] - mean) / math.exp(log_std))
     assert (line_pit(policy, u, 0, squashed=True) - exact).abs().max() < 1e-6
@@ -106,6 +108,29 @@ def test_line_is_the_conditional_distribution_function_under_correlation(dimensi
     own = precision[dimension, dimension]
     exact = torch.special.ndtr((u[:, dimension] - mean[dimension] + shift / own) * own.sqrt())
     assert (line_pit(policy, u, dimension, squashed=True) - exact).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("dimension", [0, 1])
+def test_the_line_and_the_normaliser_follow_components_that_are_nearly_one(dimension):
+    mean = torch.tensor([0.3, -0.2], dtype=torch.float64)
+    tril = torch.tensor([[0.1, 0.0], [0.3, 0.0001]], dtype=torch.float64)
+    policy = TanhFullGaussian(mean, tril)
+    noise = torch.from_numpy(np.random.default_rng(8).standard_normal((1000, 2)))
+    u = mean + noise @ tril.T
+    precision = torch.linalg.inv(tril @ tril.T)[dimension]
+    shift = (u - mean)[:, 1 - dimension] * precision[1 - dimension] / precision[dimension]
+    deviation = ((u - mean)[:, dimension] + shift) * precision[dimension].sqrt()
+    found = line_pit(policy, u, dimension, nodes=33, squashed=True)
+    assert (found - torch.special.ndtr(deviation)).abs().max() < 1e-4
+    estimate, error = normaliser(policy, u, torch.Generator().manual_seed(0), squashed=True)
+    assert abs(estimate - 1) < 4 * error
+
+
+def test_the_factor_is_that_of_the_covariance_and_refuses_nothing():
+    u = torch.from_numpy(np.random.default_rng(9).standard_normal((500, 3))) @ TRIL.T
+    assert torch.allclose(factor(u), torch.linalg.cholesky(torch.cov(u.T)))
+    u[:, 1] = 2.0 * u[:, 0]
+    assert torch.allclose(factor(u) @ factor(u).T, torch.cov(u.T))
 
 
 def test_unsquashed_policies_have_no_slope():

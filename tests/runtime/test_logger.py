@@ -1,6 +1,10 @@
 """What is written to TensorBoard: means, extremes, no NaN, and only once synchronised."""
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runtime.logger import Logger
@@ -59,3 +63,15 @@ def test_the_unwritten_interval_goes_through_a_checkpoint(tmp_path):
     assert second.flush(10) == first.flush(10) == {"a": 2.5, "a_max": 4.0}
     second.close()
     assert len(read(tmp_path / "b").Histograms("h")) == 1
+
+
+def test_an_image_comes_back_pixel_by_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    logger = Logger(tmp_path)
+    logger.image("audit/actions", pixels, 30)
+    logger.close()
+    (event,) = read(tmp_path).Images("audit/actions")
+    assert (event.step, event.width, event.height) == (30, 7, 5)
+    decoded = Image.open(io.BytesIO(event.encoded_image_string))
+    assert decoded.format == "PNG"
+    assert np.array_equal(np.asarray(decoded), pixels)

@@ -86,6 +86,21 @@ def test_value_and_gradient(name, squashed):
             assert abs(mpmath.mpf(str(slope)) - difference) < 1e-10 * max(1, abs(difference))
 
 
+def test_terms_by_origin_and_component():
+    noise, tril, u = decimals(POINT), decimals(TRIL), decimals(["-0.5", "3"])
+    found = reference.terms(tril, noise, u, True)
+    exact = {
+        "gaussian": [mpmath.log(mpmath.npdf(mpmath.mpf(e))) for e in POINT],
+        "scale": [-mpmath.log(mpmath.mpf(TRIL[i][i])) for i in range(2)],
+        "jacobian": [2 * mpmath.log(mpmath.cosh(mpmath.mpf(x))) for x in ("-0.5", "3")],
+    }
+    assert found.keys() == exact.keys()
+    for name, part in exact.items():
+        for ours, theirs in zip(found[name], part, strict=True):
+            assert abs(mpmath.mpf(str(ours)) - theirs) < 1e-13
+    assert reference.terms(tril, noise, u, False).keys() == {"gaussian", "scale"}
+
+
 def test_tanh_its_log_derivative_and_softmax():
     for u in ("-30", "-0.001", "0", "2.5", "40"):
         exact = mpmath.mpf(u)

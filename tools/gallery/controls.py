@@ -29,16 +29,26 @@ class Formula:
         return self.score(noise, u)
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        spread = (self.scale @ noise.unsqueeze(-1)).squeeze(-1) if self.full else (
-            self.scale.exp() * noise
-        )  # fmt: skip
-        u = self.mean + spread
+        u = self.latent_of(noise)
         return torch.tanh(u) if self.squashed else u, self.score(noise, u)
 
-    def score(self, noise: Tensor, u: Tensor) -> Tensor:
+    def latent_of(self, noise: Tensor) -> Tensor:
+        if self.full:
+            return self.mean + (self.scale @ noise.unsqueeze(-1)).squeeze(-1)
+        return self.mean + self.scale.exp() * noise
+
+    def terms(self, noise: Tensor) -> dict[str, Tensor]:
+        return self.parts(noise, self.latent_of(noise))
+
+    def parts(self, noise: Tensor, u: Tensor) -> dict[str, Tensor]:
         log_std = self.scale.diagonal(dim1=-2, dim2=-1).log() if self.full else self.scale
-        terms = -0.5 * noise.square() - self.log_scale(log_std) - HALF_LOG_2PI
-        return self.total(terms - self.log_det(u) if self.squashed else terms)
+        scale = -self.log_scale(log_std).expand_as(noise)
+        parts = {"gaussian": -0.5 * noise.square() - HALF_LOG_2PI, "scale": scale}
+        return parts | ({"jacobian": -self.log_det(u)} if self.squashed else {})
+
+    def score(self, noise: Tensor, u: Tensor) -> Tensor:
+        parts = list(self.parts(noise, u).values())
+        return self.total(sum(parts[1:], parts[0]))
 
     def log_scale(self, log_std: Tensor) -> Tensor:
         return log_std

@@ -24,6 +24,7 @@ from tools.gallery.statistics import (
 
 RAREST = 1e-6  # a smaller p-value is a failure; 30 tests: 3 false alarms in 100,000 galleries
 INTEGRAL = 1e-6
+TOLD = 7.0  # beyond, a float32 action hardly tells which u it is the tanh of
 REFERENCES = 64  # draws that are held against 50 digits
 VALUE = {torch.float32: 1e-5, torch.float64: 1e-12}
 GRADIENT = {torch.float32: 2e-5, torch.float64: 1e-11}
@@ -150,11 +151,67 @@ def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
     ]  # fmt: skip
 
 
+def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> list[Check]:
+    """[each term of log_pi to 50 digits, their sum against log_pi] in one float type."""
+    case, noise = subject.case, subject.draws.noise[:REFERENCES].to(dtype)
+    policy = case.make(*case.parameters(len(noise), dtype))
+    found, log_pi = policy.terms(noise), policy.rsample_with_log_prob(noise)[1]
+    sizes = torch.stack(list(found.values())).abs().sum((0, -1)).clamp_min(1.0)
+    off = (torch.stack(list(found.values())).sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
+    error = max(relative_error(found[name], part) if name in found else math.inf
+                for name, part in exact_terms(subject).items())  # fmt: skip
+    kind = str(dtype).removeprefix("torch.")
+    return [
+        at_most(subject.section, subject.name(f"each of the terms of log_pi against 50 digits, "
+                f"{kind}"), error, VALUE[dtype]),
+        at_most(subject.section, subject.name(f"(sum of the terms - log_pi) / their sizes, {kind}"),
+                relative_error(off, torch.zeros(len(off))), VALUE[dtype]),
+    ]  # fmt: skip
+
+
+def exact_terms(subject: Subject) -> dict[str, Tensor]:
+    """The terms of the first draws by the noise, {name: (R, A)} to 50 digits."""
+    mean, tril = decimals(subject.case)
+    rows = []
+    for point in subject.draws.noise[:REFERENCES].tolist():
+        noise = [Decimal(x) for x in point]
+        rows.append(reference.terms(tril, noise, reference.latent(mean, tril, noise),
+                                    subject.case.squashed))  # fmt: skip
+    return {
+        name: torch.tensor([[float(x) for x in row[name]] for row in rows], dtype=torch.float64)
+        for name in rows[0]
+    }
+
+
+def without_latent(subject: Subject) -> list[Check]:
+    """What `log_prob` makes of the action alone, where float32 still tells u: up to |u| = 7.
+
+    An action that is off by eps gives a u that is off by d = eps cosh(u)^2, and that a log-density
+    that is off by (|its slope by u| + 2) d + (d / std)^2 / 2.
+    """
+    case, latent = subject.case, subject.draws.latent[:REFERENCES]
+    told = (latent.abs() <= TOLD).all(-1)
+    if not case.squashed or not bool(told.any()):
+        return []
+    policy = case.make(*(p.detach() for p in case.parameters(len(latent), torch.float32)))
+    found, exact = joint(policy.log_prob(case.squash(latent)), told.shape), subject.exact[0]
+    lost = torch.finfo(torch.float32).eps * latent.double().cosh().square()
+    curved = (lost @ torch.linalg.inv(case.tril).abs().T).square().sum(-1) / 2
+    bound = (lost * (exact.by_mean.abs() + 2)).sum(-1) + curved
+    ratio = (found.double() - exact.value).abs() / (
+        bound + VALUE[torch.float32] * exact.value.abs()
+    )
+    name = f"log_prob without latent to |u| = {TOLD:g}, float32: error / what the action lost"
+    return [at_most(subject.section, subject.name(name), float(ratio[told].max()), 1.0)]
+
+
 def exact_rows(subject: Subject) -> list[Check]:
     """All that does not depend on chance, in both float types, and the action itself."""
     rows = integral(subject)
     for dtype in (torch.float32, torch.float64):
         rows += error_rows(subject, dtype)
+        rows += terms(subject, dtype)
+    rows += without_latent(subject)
     if subject.case.squashed:
         action, latent = subject.draws.action, subject.draws.latent
         error = relative_error(action, torch.tanh(latent.double()))
@@ -167,6 +224,7 @@ TESTS: dict[str, Callable[[Subject], list[Check]]] = {
     "integral": integral,
     "value": lambda subject: error_rows(subject, torch.float32)[:1],
     "gradient": lambda subject: error_rows(subject, torch.float32)[1:],
+    "terms": terms,
 }
 
 

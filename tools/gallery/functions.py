@@ -1,4 +1,4 @@
-"""The sections without a density: logarithms, tanh and its inverse, softmax."""
+"""The sections on logarithms and softmax, and what sections without a density share."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import policies
-from policies import numerics
 from policies.checks import chi2_p_value
 from runtime.seeding import stream
 from tools.gallery import controls, reference
@@ -19,7 +18,6 @@ from tools.gallery.settings import SECTIONS
 from tools.gallery.statistics import relative_error
 
 Form = Callable[[Tensor], Tensor]
-LOST = 0.01  # an inverse that is further off has lost u
 
 
 def decimal(values: Tensor, function: Callable[[Decimal], Decimal]) -> Tensor:
@@ -27,15 +25,6 @@ def decimal(values: Tensor, function: Callable[[Decimal], Decimal]) -> Tensor:
     with localcontext(Context(prec=reference.DIGITS)):
         exact = [float(function(Decimal(value))) for value in values.flatten().tolist()]
     return torch.tensor(exact, dtype=torch.float64).reshape(values.shape)
-
-
-def log_det(u: Tensor) -> list[Tensor]:
-    """[log(1 - tanh(u)^2), its slope] to 50 digits."""
-    rows = [reference.log_det_tanh(Decimal(point)) for point in u.tolist()]
-    return [
-        torch.tensor([float(x) for x in column], dtype=torch.float64)
-        for column in zip(*rows, strict=True)
-    ]
 
 
 def slopes(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,82 +68,6 @@ class LogExp(Section):
             name = f"log X and its slope against 50 digits, {kind(dtype)}"
             rows.append(self.row(name, error, torch.finfo(dtype).eps))
         return rows
-
-
-class TanhAtanh(Section):
-    """tanh, two inverses and three log-determinants."""
-
-    INVERSES: ClassVar[dict[str, Form]] = {
-        "atanh": torch.atanh,
-        "log form with 1e-8": controls.atanh_by_logs,
-    }
-    LOG_DETS: ClassVar[dict[str, Form]] = {
-        "log_det_tanh": lambda u: numerics.log_det_tanh(u),
-        "log(1 - tanh² + 1e-6)": controls.log_det_epsilon,
-        "log(1 - tanh²)": controls.log_det_plain,
-    }
-
-    def near(self) -> Tensor:
-        """Where the round trip is held against u, float64."""
-        count = int(self.settings.limit / self.settings.step + 1e-9)
-        return self.settings.step * torch.arange(-count, count + 1, dtype=torch.float64)
-
-    def far(self, step: float = 0.001) -> Tensor:
-        """From 0 to where everything but the stable form has broken, float64."""
-        return torch.arange(0, self.settings.far + 1e-9, step, dtype=torch.float64)
-
-    def lost(self, form: str, points: Tensor, dtype: torch.dtype) -> Tensor:
-        """|inverse(tanh(u)) - u|."""
-        u = points.to(dtype)
-        return (self.INVERSES[form](torch.tanh(u)).double() - u.double()).abs()
-
-    def log_det_errors(self, form: str, points: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """[|value - exact|, |slope - exact|] over max(1, |exact|)."""
-        u = points.to(dtype)
-        errors = []
-        for found, exact in zip(slopes(self.LOG_DETS[form], u), log_det(u), strict=True):
-            error = (found.double() - exact).abs() / exact.abs().clamp_min(1)
-            errors.append(error.nan_to_num(math.inf, math.inf))
-        return errors
-
-    def own(self, seed: int) -> list[Check]:
-        rows, near, far, limit = [], self.near(), self.far(), self.settings.limit
-        for dtype in (torch.float32, torch.float64):
-            eps = torch.finfo(dtype).eps
-            error = relative_error(
-                torch.tanh(near.to(dtype)), decimal(near.to(dtype), reference.tanh)
-            )
-            rows.append(self.row(f"tanh against 50 digits, {kind(dtype)}", error, 2 * eps))
-            for form in self.INVERSES:  # an error da of the action is du = da cosh(u)^2 of u
-                bound = (2 * eps + 2e-8 * ("1e-8" in form)) * math.cosh(limit) ** 2
-                error = float(self.lost(form, near, dtype).max())
-                name = f"{form}: round trip to |u| = {limit:g}, {kind(dtype)}"
-                rows.append(self.row(name, error, bound))
-        ends = float(far[torch.tanh(far.float()) == 1].min())
-        rows.append(self.row("float32 tanh is 1 from |u| =", ends, 9.02))
-        for form in self.INVERSES:
-            ends = float(far[self.lost(form, far, torch.float32) > LOST].min())
-            rows.append(self.row(f"{form}: has lost {LOST:g} in float32 from |u| =", ends, 9.02))
-        far = self.far(0.05)
-        both_sides = torch.cat([-far.flip(0), far])
-        for dtype, bound in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
-            errors = self.log_det_errors("log_det_tanh", both_sides, dtype)
-            for what, found in zip(("value", "slope"), errors, strict=True):
-                name = f"log_det_tanh: {what} to |u| = {far[-1]:g}, {kind(dtype)}"
-                rows.append(self.row(name, float(found.max()), bound))
-        return rows
-
-    def controls(self, seed: int) -> list[Check]:
-        points = torch.arange(0, 20, 0.05, dtype=torch.float64)
-        return [self.control(form, points) for form in list(self.LOG_DETS)[1:]]
-
-    def control(self, form: str, points: Tensor) -> Check:
-        expected = ("value", "gradient")
-        errors = self.log_det_errors(form, points, torch.float32)
-        found = zip(expected, errors, strict=True)
-        rejecting = [what for what, error in found if float(error.max()) > 1e-6]
-        mistake = "epsilon" if "1e-6" in form else "log_of_difference"
-        return control_row(self.name, "", mistake, expected, rejecting)
 
 
 class LogSoftmax(Section):

@@ -18,7 +18,8 @@ from tools.gallery.density_pictures import (
     tanh_normal,
 )
 from tools.gallery.entropies import Entropy
-from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh, kind
+from tools.gallery.functions import LogExp, LogSoftmax, kind
+from tools.gallery.inverses import TanhAtanh
 
 
 def log_exp(section: LogExp, seed: int) -> Figure:

@@ -52,18 +52,34 @@ def log_pi(mean: Vector, tril: Matrix, noise: Vector, squashed: bool) -> Score:
     """The density of the draw that the noise makes; its derivatives hold e fixed."""
     with localcontext(Context(prec=DIGITS)):
         size = range(len(mean))
-        latent = [mean[i] + sum(tril[i][j] * noise[j] for j in range(i + 1)) for i in size]
-        slope = [2 * tanh(u) if squashed else Decimal(0) for u in latent]
+        u = latent(mean, tril, noise)
+        slope = [2 * tanh(x) if squashed else Decimal(0) for x in u]
         by_tril = [[slope[i] * noise[j] - (i == j) / tril[i][i] for j in size] for i in size]
-        return Score(value(tril, noise, latent, squashed), slope, by_tril)
+        return Score(value(tril, noise, u, squashed), slope, by_tril)
+
+
+def latent(mean: Vector, tril: Matrix, noise: Vector) -> list[Decimal]:
+    """mean + L e."""
+    with localcontext(Context(prec=DIGITS)):
+        return [
+            mean[i] + sum((tril[i][j] * noise[j] for j in range(i + 1)), Decimal(0))
+            for i in range(len(mean))
+        ]
 
 
 def value(tril: Matrix, noise: Vector, latent: Vector, squashed: bool) -> Decimal:
-    total = Decimal(0)
-    for i, (e, u) in enumerate(zip(noise, latent, strict=True)):
-        total -= e * e / 2 + tril[i][i].ln() + (2 * PI).ln() / 2
-        total += 2 * log_cosh(u) if squashed else 0
-    return total
+    parts = terms(tril, noise, latent, squashed)
+    return sum((x for part in parts.values() for x in part), Decimal(0))
+
+
+def terms(tril: Matrix, noise: Vector, latent: Vector, squashed: bool) -> dict[str, list[Decimal]]:
+    """What each component contributes to log pi, by the names that policies use."""
+    with localcontext(Context(prec=DIGITS)):
+        parts = {
+            "gaussian": [-e * e / 2 - (2 * PI).ln() / 2 for e in noise],
+            "scale": [-tril[i][i].ln() for i in range(len(noise))],
+        }
+        return parts | ({"jacobian": [2 * log_cosh(u) for u in latent]} if squashed else {})
 
 
 def entropy(mean: Vector, tril: Matrix, squashed: bool) -> Score:

@@ -97,5 +97,7 @@ def markdown(
 
 def plain(check: Check) -> dict[str, Any]:
     """For JSON, which has no infinity and no NaN: those become text."""
-    values = asdict(check)
-    return values if math.isfinite(check.figure) else values | {"figure": str(check.figure)}
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(check).items()
+    }

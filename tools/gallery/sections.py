@@ -14,7 +14,7 @@ from tools.gallery.report import Check, Section, at_least, at_most
 from tools.gallery.settings import SECTIONS
 from tools.gallery.statistics import Case, Grid, bartlett_p_value, relative_error
 
-ALL = ("pit", "integral", "value", "gradient")
+ALL = ("pit", "integral", "value", "gradient", "terms")
 Controls = dict[str, tuple[str, ...]]
 
 
@@ -108,7 +108,7 @@ def by_hand(subject: Subject) -> list[Check]:
 
 TWO_PI = 2 * torch.pi
 GAUSSIAN: Controls = {
-    "sigma_for_log_sigma": ("pit", "integral", "value"),
+    "sigma_for_log_sigma": ("pit", "integral", "value", "terms"),
     "sum_forgotten": ("value",),  # (S, 1) in place of (S,): the same number in another shape
 }
 PLANE: Controls = {"sigma_for_log_sigma": ALL, "sum_forgotten": ALL}
@@ -141,7 +141,8 @@ KINDS: dict[str, Kind] = {
     "normal_log_prob": Kind(lambda s: [diagonal([s.mean], [s.std])], GAUSSIAN),
     "tanh_normal": Kind(
         lambda s: [diagonal([s.mean], [s.std], squashed=True)],
-        SQUASHED | {"epsilon": ("integral", "value", "gradient"), "sum_forgotten": ("value",)},
+        SQUASHED
+        | {"epsilon": ("integral", "value", "gradient", "terms"), "sum_forgotten": ("value",)},
     ),
     "diagonal_log_prob": Kind(lambda s: [diagonal(s.mean, s.std)], PLANE),
     "tanh_diagonal": Kind(lambda s: [diagonal(s.mean, s.std, squashed=True)], SQUASHED),

@@ -1,12 +1,10 @@
 """What can be given to `tools/verify.py`: every key, its default and its range; no torch."""
 
-import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from configs.validate import Group, build, nearest, show, unknown_key
-from runtime.errors import ConfigError
+from configs.validate import Group
 
 MEAN = {"ge": -20, "le": 20}
 STD = {"ge": 1e-3, "le": 3}
@@ -31,6 +29,7 @@ class Options(Group):
     run: str = key("", "audit the policy of this run directory instead")
     checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
+    audits: int = key(0, "only count failures of this many audits of right policies", ge=0)
     debug: bool = key(False, "show the traceback of an error")
 
 
@@ -195,84 +194,3 @@ SECTIONS: dict[str, type[Group]] = {
     "log_softmax": LogSoftmax,
     "entropy": Entropy,
 }
-
-
-def names(group: type[Group]) -> list[str]:
-    return [declared.name for declared in fields(group)]
-
-
-def plain(group: Group) -> dict[str, Any]:
-    return {name: getattr(group, name) for name in names(type(group))}
-
-
-def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
-    """(the command's own options, the settings of each chosen section).
-
-    Raises:
-        ConfigError: an unknown section or key, or a value of the wrong type or out of range.
-    """
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
-        given[name] = text if name in ("section", "out", "run", "checkpoint") else value_of(text)
-    own = {name: given.pop(name) for name in names(Options) if name in given}
-    options = build(Options, plain(Options()) | own)
-    if options.run and (given or options.section != "all" or options.false_alarms):
-        raise ConfigError("run: goes with seed, out and checkpoint alone; leave the other keys out")
-    if options.section == "all":
-        chosen, known = list(SECTIONS), ["samples"]
-    elif options.section in SECTIONS:
-        chosen, known = [options.section], names(SECTIONS[options.section])
-    else:
-        hint = nearest(options.section, ["all", *SECTIONS])
-        raise ConfigError(f"section: there is no {show(options.section)}; {hint}")
-    for name in given:
-        if name not in known:
-            if options.section == "all" and any(name in names(g) for g in SECTIONS.values()):
-                raise ConfigError(f"{name}: is a key of one section; add section=NAME")
-            raise ConfigError(unknown_key(name, [*names(Options), *known]))
-    return options, {
-        section: build(SECTIONS[section], plain(SECTIONS[section]()) | {
-            name: value for name, value in given.items() if name in names(SECTIONS[section])
-        })
-        for section in chosen
-    }  # fmt: skip
-
-
-def value_of(text: str) -> Any:
-    """The value that a text stands for: JSON, a number, or the text itself."""
-    for read in (json.loads, float):
-        try:
-            return read(text)
-        except (ValueError, RecursionError):
-            continue
-    return text
-
-
-def help_text() -> str:
-    """All sections and keys with their defaults."""
-    lines = [
-        "usage: python tools/verify.py [KEY=VALUE ...]\n",
-        "  python tools/verify.py                                     every section",
-        "  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings",
-        "  python tools/verify.py run=runs/...                        a trained policy",
-        "  python tools/verify.py false_alarms=1000                   its rate of false alarms\n",
-        "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
-    ]
-    groups: dict[str, type[Group]] = {"": Options, **SECTIONS}
-    for name, group in groups.items():
-        lines.append(f"section={name}: {group.__doc__}" if name else "keys:")
-        for declared in fields(group):
-            default = json.dumps(getattr(group(), declared.name)).replace(" ", "").strip('"')
-            limits = [
-                f"{word} {declared.metadata[limit]:g}"
-                for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="))
-                if limit in declared.metadata
-            ]
-            shown = f"{declared.name}={default}"
-            meaning = declared.metadata["doc"] + (f" ({', '.join(limits)})" if limits else "")
-            lines.append(f"  {shown:<44}  {meaning}")
-    lines.append("without section=NAME, samples=N holds for all sections that draw")
-    return "\n".join(lines)

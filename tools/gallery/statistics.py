@@ -130,9 +130,7 @@ def p_values(case: Case, grid: Grid, latent: Tensor) -> dict[str, float]:
     """
     found = {"": grid.pit(latent)}
     if len(case.mean) > 1:
-        narrow = bool(case.tril[1, 0].abs() > 3 * case.tril[1, 1])
-        nodes = 257 if narrow else 65
-        second = line_pit(case, latent, 1, nodes, squashed=case.squashed)
+        second = line_pit(case, latent, 1, squashed=case.squashed)
         found = {" of the first component": found[""], " of the second given the first": second}
     return {name: ks_p_value(ks_statistic(z), len(z)) for name, z in found.items()}
 

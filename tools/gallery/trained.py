@@ -19,9 +19,9 @@ def audit_run(run: str, checkpoint: str, seed: int) -> tuple[list[Check], Any]:
     """
     from configs.compose import read_run
     from runtime import rundir
-    from runtime.audit import picture
     from runtime.build import make_evaluator, restore_agent
     from runtime.checkpoint import load_newest
+    from runtime.picture import picture
     from runtime.seeding import derive
 
     path = rundir.require(run)
