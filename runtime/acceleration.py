@@ -35,7 +35,7 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
         return
     if mode == "compile":
         print("compiling the update: half a minute the first time, then seconds", flush=True)
-    agent.step = compiled(agent.step) if mode == "compile" else CudaGraph(agent.step)
+    agent.step = Compiled(agent.step) if mode == "compile" else CudaGraph(agent.step)
     before = copy.deepcopy(agent.state_dict())
     try:
         for _ in range(agent.cycle * (1 if mode == "compile" else EAGER_CALLS + 1)):
@@ -48,15 +48,50 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
     agent.load_state_dict(before)
 
 
-def compiled(step: Step) -> Step:
-    """`step` as one compiled graph, gradients and optimiser included; on disk from then on."""
+class Compiled:
+    """`step` as one compiled graph for each combination of its constants.
+
+    Gradients and optimiser are a part of the graph, and what is compiled stays on disk. Its tensors
+    must stay the same objects, changed in place, and a batch must keep its shapes: the compiler's
+    own guards against changes, a tenth of the time of a small update, are left out.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.graphs: dict[tuple[Any, ...], Step] = {}
+
+    def __call__(self, batch: Transition, *arguments: Any) -> dict[str, Tensor]:
+        key = constants(arguments)
+        if key not in self.graphs:
+            self.graphs[key] = one_graph(self.step)
+        return self.graphs[key](batch, *arguments)
+
+
+def one_graph(step: Step) -> Step:
+    """Compiles `step` at its first call; raises ConfigError where torch is too old."""
     from torch._dynamo import config
+    from torch._inductor.compile_fx import compile_fx
 
     if not hasattr(config, "trace_autograd_ops"):
         raise ConfigError(f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
                           "update torch or use none")  # fmt: skip
-    config.trace_autograd_ops = True  # gradients are a part of the graph
-    return torch.compile(step, fullgraph=True, dynamic=False)
+    config.trace_autograd_ops = True
+
+    def backend(graph: Any, inputs: Any) -> Any:  # a new one each time, so that no two share code
+        return compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+
+    return torch.compile(
+        step,
+        fullgraph=True,
+        dynamic=False,
+        backend=backend,
+        options={"guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
+    )
+
+
+def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those arguments that are no tensors: each combination has a graph of its own."""
+    return tuple(argument for argument in arguments if not isinstance(argument, Tensor))
 
 
 class CudaGraph:
@@ -75,7 +110,7 @@ class CudaGraph:
     def __call__(self, batch: Transition, *arguments: Any) -> dict[str, Tensor]:
         given = [*(row for row in batch if row is not None)]
         given += [argument for argument in arguments if isinstance(argument, Tensor)]
-        key = tuple(argument for argument in arguments if not isinstance(argument, Tensor))
+        key = constants(arguments)
         self.calls[key] = self.calls.get(key, 0) + 1
         if self.calls[key] <= EAGER_CALLS:
             return self.aside(batch, arguments)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, fields
 from configs.validate import Group, build, nearest, show, unknown_key
 from runtime.errors import ConfigError
 from tools.benchmark.comparisons import COMPARISONS, NAMES
-from tools.gallery.settings import key, names, plain, value_of
+from tools.gallery.commandline import names, plain, value_of
+from tools.gallery.settings import key
 
 TEXTS = ("only", "out", "from")
 
