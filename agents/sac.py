@@ -16,6 +16,8 @@ from policies import Reparameterised
 if TYPE_CHECKING:
     from configs.schema import SACConfig
 
+ENTROPY_STATES = 64  # of a batch; a log is the mean over many batches
+
 
 class SAC(BaseAgent):
     """Off-policy maximum-entropy learning for continuous actions in [-1, 1].
@@ -128,7 +130,7 @@ class SAC(BaseAgent):
         losses = {"actor": actor_loss}
         metrics = {
             "loss/actor": actor_loss.detach(),
-            **policy_metrics(log_pi, self.entropy(policy), action),
+            **policy_metrics(log_pi, self.entropy(obs), action),
             **gaussian_metrics(policy, noise),
         }
         if self.settings.alpha == "auto":
@@ -141,9 +143,9 @@ class SAC(BaseAgent):
         return losses, metrics
 
     @torch.no_grad()
-    def entropy(self, policy: Reparameterised) -> Tensor:
-        """For the log alone: the losses keep the sampled log_pi, a control variate for Q."""
-        return policy.entropy()
+    def entropy(self, obs: Tensor) -> Tensor:
+        """For the log alone, and so of a few states: the losses keep the sampled log_pi."""
+        return self.policy(obs[:ENTROPY_STATES]).entropy()
 
     def sample(self, obs: Tensor, noise: Tensor) -> tuple[Reparameterised, Tensor, Tensor]:
         """The policy at obs, with one reparameterised action (B, A) and its log_pi (B,)."""

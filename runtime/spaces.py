@@ -81,7 +81,7 @@ def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> Conf
 
 
 class ActionMap:
-    """Policy units -> environment units: clip to [-1, 1], then affine to the bounds.
+    """Policy units -> environment units: affine from [-1, 1] to the bounds, and clipped there.
 
     It is outside the density, so log-probabilities and target entropies mean the same everywhere.
     """
@@ -89,14 +89,13 @@ class ActionMap:
     def __init__(self, space: spaces.Space[Any]) -> None:
         self.space = space
         if isinstance(space, spaces.Box):
-            self.middle = (space.high.astype(np.float64) + space.low.astype(np.float64)) / 2
-            self.half = (space.high.astype(np.float64) - space.low.astype(np.float64)) / 2
+            self.shape, self.dtype = space.shape, space.dtype
+            self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
+            self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """(N, A) or (N,) in policy units -> (N, *space.shape) in the space's dtype."""
         if isinstance(self.space, spaces.Discrete):
             return action + self.space.start
-        assert isinstance(self.space, spaces.Box)
-        unit = action.reshape(len(action), *self.space.shape).clip(-1.0, 1.0)
-        scaled = (self.middle + self.half * unit).astype(self.space.dtype)
-        return scaled.clip(self.space.low, self.space.high)
+        shaped = action.reshape(len(action), *self.shape)
+        return (self.middle + self.half * shaped).clip(self.low, self.high).astype(self.dtype)
