@@ -117,7 +117,8 @@ class SAC(BaseAgent):
         self, batch: Transition, next_obs: Tensor, noise: Tensor, alpha: Tensor
     ) -> Tensor:
         """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5, 6."""
-        next_action, next_log_pi = self.sample(next_obs, noise)[1:]
+        policy = cast(Reparameterised, self.policy(next_obs))
+        next_action, next_log_pi = policy.rsample_with_log_prob(noise)
         next_value = self.critic_target(next_obs, next_action).amin(0) - alpha * next_log_pi
         return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)
 
@@ -125,12 +126,14 @@ class SAC(BaseAgent):
         self, obs: Tensor, noise: Tensor, alpha: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Actor (eq. 9) and, where it is learned, temperature."""
-        policy, action, log_pi = self.sample(obs, noise)
+        parameters = self.actor(obs)
+        policy = cast(Reparameterised, self.policy_class(*parameters))
+        action, log_pi = policy.rsample_with_log_prob(noise)
         actor_loss = (alpha * log_pi - self.critic(obs, action).amin(0)).mean()
         losses = {"actor": actor_loss}
         metrics = {
             "loss/actor": actor_loss.detach(),
-            **policy_metrics(log_pi, self.entropy(obs), action),
+            **policy_metrics(log_pi, self.entropy(parameters), action),
             **gaussian_metrics(policy, noise),
         }
         if self.settings.alpha == "auto":
@@ -143,14 +146,9 @@ class SAC(BaseAgent):
         return losses, metrics
 
     @torch.no_grad()
-    def entropy(self, obs: Tensor) -> Tensor:
+    def entropy(self, parameters: tuple[Tensor, ...]) -> Tensor:
         """For the log alone, and so of a few states: the losses keep the sampled log_pi."""
-        return self.policy(obs[:ENTROPY_STATES]).entropy()
-
-    def sample(self, obs: Tensor, noise: Tensor) -> tuple[Reparameterised, Tensor, Tensor]:
-        """The policy at obs, with one reparameterised action (B, A) and its log_pi (B,)."""
-        policy = cast(Reparameterised, self.policy(obs))
-        return policy, *policy.rsample_with_log_prob(noise)
+        return self.policy_class(*(rows[:ENTROPY_STATES] for rows in parameters)).entropy()
 
 
 class Temperature(nn.Module):
