@@ -85,7 +85,8 @@ def one(name: str, options: settings.Options) -> measure.Result:
     if name in STUDIES:
         if name == "profile":
             return studies.profile(say)
-        return studies.scaling(max(1, options.blocks // 2), min(options.seconds, 1.0), say)
+        study = studies.rule if name == "rule" else studies.scaling
+        return study(max(1, options.blocks // 2), min(options.seconds, 1.0), say)
     comparison = COMPARISONS[name]
     if comparison.measure == "race":
         return {"sides": races.race(comparison.sides, options.seeds, say)}

@@ -285,6 +285,7 @@ def results():
     grown = {name: [[1, 10.0, 1e5], [2, 5.0, 2e5]] for name in studies.TITLES}
     return {name: sides(name) for name in COMPARISONS} | {
         "profile": {"steps": 9, "parts": {"64": parts}, "measured": MEASURED},
+        "rule": {"rows": [[64, 1, 100.0, 300.0, 4.0, 24.0, 9.0]], "measured": MEASURED},
         "scaling": {"grown": grown, "measured": MEASURED},
     }
 
@@ -300,6 +301,12 @@ def test_the_report_has_every_ratio_and_section(results):
     assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text
     for rows in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"\|", row)) for row in rows.splitlines()}) == 1
+
+
+def test_compiling_is_repaid_by_what_each_update_saves(results):
+    """20 s over 1/100 - 1/300 s an update."""
+    text = report.markdown(results, {})
+    assert "| 2×64 | 1 | 100 | 300 | 20 s | 5 s | 3,000 | 750 |" in text
 
 
 def test_what_the_report_says_of_our_commands_can_be_typed(results):

@@ -175,5 +175,5 @@ COMPARISONS: dict[str, Comparison] = {
     "solve-cartpole": solve_cartpole(),
     "solve-pendulum": solve_pendulum(),
 }
-STUDIES = ("profile", "scaling")  # of ours alone
+STUDIES = ("profile", "rule", "scaling")  # of ours alone
 NAMES = (*COMPARISONS, *STUDIES)

@@ -23,13 +23,19 @@ Say = Callable[[str], None]
 
 
 class Worker:
-    """A contestant's process; it is warm when this returns, and waits."""
+    """A contestant's process; it is warm when this returns, and waits.
 
-    def __init__(self, spec: Spec) -> None:
+    Args:
+        spec: what it is told to build.
+        environment: variables of its environment, beside those of this process.
+    """
+
+    def __init__(self, spec: Spec, environment: dict[str, str] | None = None) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by close()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tools.benchmark.worker", json.dumps(spec)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            env={**os.environ, **(environment or {})},
         )  # fmt: skip
         self.about = self.answer()
 

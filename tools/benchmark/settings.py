@@ -70,6 +70,7 @@ def help_text() -> str:
         "\ncomparisons:",
         *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
         "  profile         where the time of a SAC step goes",
+        "  rule            what compiling costs and saves, behind accelerate=auto and threads=auto",
         "  scaling         how cost grows with batch, width, action dimensions and environments",
         "\nkeys:",
     ]

@@ -1,6 +1,7 @@
 """Ours alone: where the time of a step goes, and how cost grows with sizes."""
 
 import statistics
+import tempfile
 from collections.abc import Iterator
 
 from tools.benchmark.contestants import ACCELERATE, FOREVER, Spec, ours_sac
@@ -13,6 +14,7 @@ ORDER = ("act", "step: Gymnasium", "step: checks and copies", "observe", "add", 
 BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = (32, 64, 128, 256, 512)
 ACTIONS = (1, 2, 4, 8, 16, 32)
+RULED = ((64, 1), (64, 2), (256, 1), (256, 2))  # (width, threads)
 ENVIRONMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 TITLES = {
     "batch": "SAC update, 2×256 units, one action dimension: batch size",
@@ -32,6 +34,29 @@ def profile(say: Say) -> Result:
         spent = {name: done["parts"].get(name, 0.0) for name in ORDER}
         parts[str(width)] = {name: 1e6 * spent[name] / done["steps"] for name in ORDER}
     return {"steps": PROFILED_STEPS, "parts": parts}
+
+
+def rule(blocks: int, seconds: float, say: Say) -> Result:
+    """What compiling costs and saves: a row of numbers for each width and number of threads.
+
+    Each is [width, threads, eager and compiled updates per second, seconds of a process to its
+    first updates: eager, compiled for the first time, compiled before].
+    """
+    rows = []
+    for width, threads in RULED:
+        say(f"2×{width} units, {threads} threads")
+        rates: dict[str, float] = {}
+        starts: list[float] = []
+        with tempfile.TemporaryDirectory() as cache:
+            for mode in ("none", "compile", "compile"):
+                spec = update_spec(width=width, accelerate=mode, threads=threads)
+                with Worker(spec, {"TORCHINDUCTOR_CACHE_DIR": cache}) as worker:
+                    count = max(1, round(worker.about["steps_per_second"] * seconds))
+                    taken = [worker.run(count) for _ in range(blocks)]
+                    starts.append(worker.about["warmup"])
+                rates[mode] = statistics.median(b["steps"] / b["seconds"] for b in taken)
+        rows.append([width, threads, rates["none"], rates["compile"], *starts])
+    return {"rows": rows}
 
 
 def scaling(blocks: int, seconds: float, say: Say) -> Result:
@@ -64,11 +89,18 @@ def specs() -> Iterator[tuple[str, int, Spec]]:
         yield "environments", count, {"kind": "loop", "overrides": overrides, "warmup": 200 * count}
 
 
-def update_spec(batch: int = 256, width: int = 256, actions: int = 1) -> Spec:
+def update_spec(
+    batch: int = 256,
+    width: int = 256,
+    actions: int = 1,
+    accelerate: str = ACCELERATE,
+    threads: int | str = "auto",
+) -> Spec:
     """SAC's update on an environment that costs nothing."""
     overrides = [
         *("env.id=tools.benchmark.space:Space-v0", f"env.kwargs.action_dim={actions}", "agent=sac"),
         *(f"agent.hidden=[{width},{width}]", f"agent.batch_size={batch}", FOREVER),
-        *("agent.learning_starts=100", f"accelerate={ACCELERATE}", "log.every=1000"),
+        *("agent.learning_starts=100", f"accelerate={accelerate}", "log.every=1000"),
+        f"threads={threads}",
     ]
     return {"kind": "update", "overrides": overrides, "warmup": 130}
