@@ -34,7 +34,9 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
     if mode == "none":
         return
     if mode == "compile":
-        print("compiling the update: half a minute the first time, then seconds", flush=True)
+        graphs = "two graphs" if agent.cycle > 1 else "one graph"
+        print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
+              flush=True)  # fmt: skip
     agent.step = Compiled(agent.step) if mode == "compile" else CudaGraph(agent.step)
     before = copy.deepcopy(agent.state_dict())
     try:

@@ -173,8 +173,8 @@ RULE = """\
 graphs of it), if there is a C++ compiler; `threads=auto` is one thread while batch times width
 squared is below 4e6, else the cores, up to four. They ask the configuration, never a clock:
 compiled and eager updates round differently, so a choice that depended on how busy the machine is
-could not be repeated. "Repaid after" is how many updates make up for what compiling takes, the
-first time and once the compiled code is on the disk."""
+could not be repeated. "Repaid after" is the number of updates whose savings equal the time that
+compiling takes, the first time and once the compiled code is on the disk."""
 
 
 def rule_section(result: Result) -> list[str]:
