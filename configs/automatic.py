@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from configs.schema import Acceleration, TrainConfig
 from runtime.errors import ConfigError
 
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
+TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the graph
 WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
 
 
@@ -99,7 +101,15 @@ def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
         return "none", f"{planned:,} updates, compiling pays from {least:,} on"
     if compiler() is None:
         return "none", f"{planned:,} updates would pay, but no C++ compiler is found"
+    if torch_version() < TRACEABLE:
+        return "none", f"{planned:,} updates would pay, but compiling them needs torch 2.13"
     return "compile", f"{planned:,} updates, compiling pays from {least:,} on"
+
+
+def torch_version() -> tuple[int, int]:
+    """Major and minor, without importing torch."""
+    major, minor = version("torch").split(".")[:2]
+    return int(major), int(minor)
 
 
 def compiler() -> str | None:

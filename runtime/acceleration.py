@@ -42,6 +42,8 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
     try:
         for _ in range(agent.cycle * (1 if mode == "compile" else EAGER_CALLS + 1)):
             agent.update(batch)
+    except ConfigError:
+        raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(

@@ -71,10 +71,10 @@ def write_text(path: Path, text: str) -> None:
         raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error
 
 
-def versions() -> dict[str, str]:
-    """What the run was made with."""
+def versions(*others: str) -> dict[str, str]:
+    """What the run was made with, and the versions of other packages."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *others):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

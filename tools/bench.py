@@ -10,7 +10,6 @@ import platform
 import shlex
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def everything(
     options: settings.Options, folder: Path, arguments: list[str]
 ) -> dict[str, measure.Result]:
     """Measures what was chosen, says so as it goes, and saves after each."""
-    print(f"{machine()}\n{report.versions(versions())}\n")
+    print(f"{machine()}\n{report.versions(rundir.versions(*PACKAGES))}\n")
     print("\n".join(line(cells) for cells in [HEADER, ["---"] * len(HEADER)]), flush=True)
     results: dict[str, measure.Result] = {}
     for name in options.chosen:
@@ -114,7 +113,7 @@ def measured(arguments: list[str]) -> dict[str, Any]:
     command = shlex.join(["python", "tools/bench.py", *arguments])
     return {"date": time.strftime("%Y-%m-%d %H:%M"), "command": command,
             "revision": rundir.revision(), "load": os.getloadavg()[0], "machine": machine(),
-            "versions": versions()}  # fmt: skip
+            "versions": rundir.versions(*PACKAGES)}  # fmt: skip
 
 
 def machine() -> str:
@@ -124,16 +123,6 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
     return f"{names[0] if names else 'unknown processor'} ({platform.machine()}), {cores} cores"
-
-
-def versions() -> dict[str, str]:
-    found = rundir.versions()
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found
 
 
 def read(paths: list[str]) -> dict[str, measure.Result]:

@@ -154,6 +154,14 @@ def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(m
         train_config(["accelerate=compile"])
 
 
+def test_an_older_torch_is_not_asked_to_compile(monkeypatch):
+    monkeypatch.setattr(automatic, "version", lambda _: "2.12.1+cpu")
+    monkeypatch.setattr(automatic, "compiler", lambda: "g++")
+    config = train_config(["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"])
+    assert config.accelerate == "none"
+    assert "needs torch 2.13" in automatic.acceleration(config)[1]
+
+
 def test_a_gpu_gets_a_graph_and_nothing_else_does():
     assert train_config(["device=cuda:0"]).accelerate == "cudagraph"
     with pytest.raises(ConfigError, match="cudagraph needs device=cuda, got cpu"):
