@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
 
-POLICIES: dict[str, Callable[..., Policy]] = {
+POLICIES: dict[str, type[Any]] = {  # of Policy
     "categorical": Categorical,
     "gaussian": Gaussian,
     "tanh_gaussian": TanhGaussian,
@@ -98,16 +98,23 @@ class BaseAgent:
             return self.policy_class(*parameters)
         return self.policy_class(parameters)
 
-    @torch.no_grad()
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        policy = self.policy(self.normalizer(obs.to(self.device)))
+        obs = obs.to(self.device)
         if deterministic:
-            action = policy.deterministic()
+            with torch.no_grad():
+                action = self.policy(self.normalizer(obs)).deterministic()
             return action.cpu(), action.cpu()
-        action, latent = policy.sample(policy.noise(generator or self.generators["act"]))
+        noise = torch.empty(len(obs), self.spec.action_dim, device=self.device)
+        self.policy_class.fill(noise, generator or self.generators["act"])
+        action, latent = self.draw(obs, noise)
         return action.cpu(), latent.cpu()
+
+    def draw(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(action, latent) for obs (N, O) and noise (N, A) or (N, K): one graph of tensors."""
+        with torch.no_grad():
+            return self.policy(self.normalizer(obs)).sample(noise)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         count, generator = len(obs), self.generators["act"]

@@ -88,10 +88,9 @@ class Replay:
         if obs is not self.following:
             self.part(obs)
             self.obs[start:stop].copy_(obs)
-        for stored, row in zip(self.fields, kept, strict=True):
-            stored[start:stop].copy_(row)
         after = stop % self.ring
-        self.obs[after : after + self.count].copy_(next_obs)
+        rows = [field[start:stop] for field in self.fields]
+        torch._foreach_copy_([*rows, self.obs[after : after + self.count]], [*kept, next_obs])
         self.following = next_obs
         self.added += self.count
         while self.ends and self.ends[0][0] < self.added - self.capacity:

@@ -23,6 +23,7 @@ class Rollout:
         self.device = torch.device(device)
         self.filled = 0
         self._fields: list[Tensor] = []
+        self._rows: list[list[Tensor]] = []  # views of them, one list for each step
 
     def add(self, transition: Transition) -> None:
         """Stores one step of all environments; every field, `latent` among them, is needed."""
@@ -32,8 +33,8 @@ class Rollout:
                 torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
                 for field in fields
             ]
-        for stored, field in zip(self._fields, fields, strict=True):
-            stored[self.filled].copy_(field)
+            self._rows = [list(row) for row in zip(*self._fields, strict=True)]
+        torch._foreach_copy_(self._rows[self.filled], fields)
         self.filled += 1
 
     def batches(self) -> Iterator[Transition]:

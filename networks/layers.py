@@ -15,6 +15,15 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+class Linear(nn.Linear):
+    """(*, inputs) -> (*, outputs)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # the sum is fused with the activation, not copied in
+            return inputs @ self.weight.t() + self.bias
+        return super().forward(inputs)
+
+
 def linear(
     inputs: int, outputs: int, generator: torch.Generator, gain: float | None = None
 ) -> nn.Linear:
@@ -23,7 +32,7 @@ def linear(
     With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990);
     without, uniform in +-1/sqrt(inputs).
     """
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = Linear(inputs, outputs, device="meta").to_empty(device="cpu")
     with torch.no_grad():
         if gain is None:
             bound = 1.0 / math.sqrt(inputs)
@@ -48,7 +57,7 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # the sum is fused with the activation, not copied in
+        if torch.compiler.is_compiling():  # as in Linear
             return torch.bmm(inputs, self.weight) + self.bias
         return torch.baddbmm(self.bias, inputs, self.weight)
 

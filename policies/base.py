@@ -13,8 +13,12 @@ class Policy(Protocol):
     agents always pass their own; left out, it comes from torch's default generator (for notebooks).
     """
 
+    @staticmethod
+    def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Overwrites `noise` by a fresh draw of whatever `sample` turns into an action."""
+
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """A fresh draw of whatever `sample` turns into an action."""
+        """A fresh draw in a tensor of its own."""
 
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, latent), without gradient; latent is the draw before squashing."""

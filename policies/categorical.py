@@ -16,16 +16,21 @@ class Categorical:
     def __init__(self, log_probs: Tensor) -> None:
         self.log_probs = at_least_float32(log_probs)
 
+    @staticmethod
+    def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Overwrites `noise`, (*, K), by Exp(1) clocks."""
+        return noise.exponential_(generator=generator)
+
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
         """K independent Exp(1) clocks per draw, (*, K)."""
-        return torch.empty_like(self.log_probs).exponential_(generator=generator)
+        return self.fill(torch.empty_like(self.log_probs), generator)
 
-    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*,) int64: of clocks with rates p, number k rings first with p_k."""
-        clocks = self.noise() if noise is None else noise
-        action = (self.log_probs - clocks.log()).argmax(-1)
-        return action, action
+        with torch.no_grad():
+            clocks = self.noise() if noise is None else noise
+            action = (self.log_probs - clocks.log()).argmax(-1)
+            return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-probability of `action` (*,) int64; `latent` is ignored, for nothing is squashed."""

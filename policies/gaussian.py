@@ -28,9 +28,14 @@ class Gaussian:
         """Log of each component's own standard deviation, (*, A)."""
         return self.log_scale
 
+    @staticmethod
+    def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Overwrites `noise`, (*, A), by standard normal numbers."""
+        return noise.normal_(generator=generator)
+
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (*, A)."""
-        return torch.empty_like(self.mean).normal_(generator=generator)
+        return self.fill(torch.empty_like(self.mean), generator)
 
     def latent_of(self, noise: Tensor) -> Tensor:
         """mean + std * noise, (*, A)."""
@@ -55,11 +60,11 @@ class Gaussian:
         noise = self.noise() if noise is None else noise
         return self.latent_of(noise), gaussian_log_prob(noise, self.log_scale).sum(-1)
 
-    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*, A): nothing is squashed."""
-        action = self.latent_of(self.noise() if noise is None else noise)
-        return action, action
+        with torch.no_grad():
+            action = self.latent_of(self.noise() if noise is None else noise)
+            return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-density of a given action, (*,); `latent` is ignored, for it is the action."""

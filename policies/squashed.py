@@ -30,6 +30,8 @@ class Squashed:
         """Log of the standard deviation of each component of u, (*, A)."""
         return self.base.log_std
 
+    fill = staticmethod(Gaussian.fill)
+
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal, (*, A)."""
         return self.base.noise(generator)
@@ -48,11 +50,11 @@ class Squashed:
         latent = self.base.latent_of(noise)
         return torch.tanh(latent), self._score(noise, latent)
 
-    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, latent), (*, A) each, action = tanh(latent)."""
-        latent = self.base.latent_of(self.noise() if noise is None else noise)
-        return torch.tanh(latent), latent
+        with torch.no_grad():
+            latent = self.base.latent_of(self.noise() if noise is None else noise)
+            return torch.tanh(latent), latent
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-density of a given action, (*,).

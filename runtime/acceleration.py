@@ -13,12 +13,12 @@ from runtime.errors import ConfigError
 if TYPE_CHECKING:
     from agents.base import BaseAgent
 
-Step = Callable[..., dict[str, Tensor]]  # (batch, tensors and constants ...) -> metrics
+Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor} or tensors
 EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 
 
-def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
-    """Puts `agent.step` into one graph, and makes that graph now.
+def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) -> None:
+    """Puts `agent.step` and, compiled, `agent.draw` into one graph each, and makes them now.
 
     A few updates on `batch` are made and undone, so that whatever cannot be compiled is known
     before the run begins, and no time of the run goes into compiling.
@@ -27,21 +27,26 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
         agent: fresh or restored; left as it was.
         mode: "none", "compile" or "cudagraph".
         batch: any batch with the shapes of the run's.
+        obs: any observations (N, O) of the run's number of environments.
 
     Raises:
         ConfigError: it cannot be compiled here; use accelerate=none.
     """
     if mode == "none":
         return
+    before = copy.deepcopy(agent.state_dict())
     if mode == "compile":
         graphs = "two graphs" if agent.cycle > 1 else "one graph"
         print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
               flush=True)  # fmt: skip
-    agent.step = Compiled(agent.step) if mode == "compile" else CudaGraph(agent.step)
-    before = copy.deepcopy(agent.state_dict())
+        agent.step = Compiled(agent.step)
+        agent.draw = For(obs.shape, Compiled(agent.draw), agent.draw)  # type: ignore[method-assign]
+    else:
+        agent.step = CudaGraph(agent.step)
     try:
         for _ in range(agent.cycle * (1 if mode == "compile" else EAGER_CALLS + 1)):
             agent.update(batch)
+        agent.act(obs)
     except ConfigError:
         raise
     except Exception as error:
@@ -52,96 +57,150 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition) -> None:
     agent.load_state_dict(before)
 
 
-class Compiled:
-    """`step` as one compiled graph for each combination of its constants.
+class For:
+    """`fast` for observations of this shape, `other` for all else: evaluation has its own."""
 
-    Gradients and optimiser are a part of the graph, and what is compiled stays on disk. Its tensors
-    must stay the same objects, changed in place, and a batch must keep its shapes: the compiler's
-    own guards against changes, a tenth of the time of a small update, are left out.
+    def __init__(self, shape: torch.Size, fast: Function, other: Function) -> None:
+        self.shape, self.fast, self.other = shape, fast, other
+
+    def __call__(self, obs: Tensor, *arguments: Any) -> Any:
+        return (self.fast if obs.shape == self.shape else self.other)(obs, *arguments)
+
+
+class Compiled:
+    """`function` as one compiled graph for each combination of its constants.
+
+    Of an update, gradients and optimiser are a part of the graph. What is compiled stays on disk.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
-        self.graphs: dict[tuple[Any, ...], Step] = {}
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.graphs: dict[tuple[Any, ...], Graph] = {}
 
-    def __call__(self, batch: Transition, *arguments: Any) -> dict[str, Tensor]:
+    def __call__(self, *arguments: Any) -> Any:
         key = constants(arguments)
         if key not in self.graphs:
-            self.graphs[key] = one_graph(self.step)
-        return self.graphs[key](batch, *arguments)
+            self.graphs[key] = Graph(self.function)
+        return self.graphs[key](*arguments)
 
 
-def one_graph(step: Step) -> Step:
-    """Compiles `step` at its first call; raises ConfigError where torch is too old."""
-    from torch._dynamo import config
-    from torch._inductor.compile_fx import compile_fx
+class Graph:
+    """`function`, compiled at its first call; after that the compiled code itself is called.
 
-    if not hasattr(config, "trace_autograd_ops"):
-        raise ConfigError(f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
-                          "update torch or use none")  # fmt: skip
-    config.trace_autograd_ops = True
+    What stands between the two in torch looks up every weight and checks that nothing changed: a
+    tenth of the time of a small update, a half of that of an action. So weights must stay the same
+    tensors, changed in place, and arguments must keep their shapes.
+    """
 
-    def backend(graph: Any, inputs: Any) -> Any:  # a new one each time, so that no two share code
-        return compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+    def __init__(self, function: Function) -> None:
+        self.function = function
+        self.code: Callable[..., Any] | None = None
 
-    return torch.compile(
-        step,
-        fullgraph=True,
-        dynamic=False,
-        backend=backend,
-        options={"guard_filter_fn": torch.compiler.skip_all_guards_unsafe},
-    )
+    def __call__(self, *arguments: Any) -> Any:
+        given = tensors(arguments)
+        if self.code is None:
+            return self.trace(arguments, given)
+        inputs = self.inputs.copy()
+        for place, value in zip(self.places, given, strict=True):
+            if place is not None:
+                inputs[place] = value
+        outputs = self.code(*inputs)
+        values = [outputs[i] if isinstance(i, int) else i for i in self.results]
+        return dict(zip(self.names, values, strict=True)) if self.names else tuple(values)
+
+    def trace(self, arguments: tuple[Any, ...], given: list[Tensor]) -> Any:
+        """The first call: compiles, runs, and notes where arguments go in and results come out."""
+        from torch._dynamo import config
+        from torch._inductor.compile_fx import compile_fx
+
+        if not hasattr(config, "trace_autograd_ops"):
+            raise ConfigError(f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
+                              "update torch or use none")  # fmt: skip
+        config.trace_autograd_ops = True
+        outputs: list[Any] = []
+
+        def backend(graph: Any, inputs: Any) -> Any:
+            code = compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+
+            def first(*real: Any) -> Any:
+                self.code, self.inputs = code, list(real)
+                outputs.extend(code(*real))
+                return outputs
+
+            return first
+
+        result = torch.compile(self.function, fullgraph=True, dynamic=False, backend=backend)(
+            *arguments
+        )
+        self.names = list(result) if isinstance(result, dict) else None
+        values = list(result.values()) if isinstance(result, dict) else list(result)
+        self.places = [index_of(value, self.inputs) for value in given]
+        found = [index_of(value, outputs) for value in values]
+        self.results = [
+            value if at is None else at for value, at in zip(values, found, strict=True)
+        ]
+        for place in self.places:
+            if place is not None:
+                self.inputs[place] = None
+        return result
 
 
 def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those arguments that are no tensors: each combination has a graph of its own."""
-    return tuple(argument for argument in arguments if not isinstance(argument, Tensor))
+    """Those arguments that hold no tensors: each combination has a graph of its own."""
+    return tuple(a for a in arguments if not isinstance(a, (Tensor, Transition)))
+
+
+def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
+    """All tensors among the arguments and in their transitions."""
+    given: list[Tensor] = []
+    for argument in arguments:
+        given += argument if isinstance(argument, Transition) else [argument]
+    return [value for value in given if isinstance(value, Tensor)]
+
+
+def index_of(value: Any, values: list[Any]) -> int | None:
+    """Where this very object is among the values."""
+    return next((i for i, other in enumerate(values) if other is value), None)
 
 
 class CudaGraph:
-    """Replays `step` as one CUDA graph for each combination of its constants.
+    """Replays `function` as one CUDA graph for each combination of its constants.
 
     Tensor arguments are copied into the places that the graph reads; what it returns is copied out
     of the places that its next replay overwrites. Nothing waits for the GPU.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, function: Function) -> None:
+        self.function = function
         self.calls: dict[tuple[Any, ...], int] = {}
         self.graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], dict[str, Tensor]]] = {}
         self.stream = torch.cuda.Stream()
 
-    def __call__(self, batch: Transition, *arguments: Any) -> dict[str, Tensor]:
-        given = [*(row for row in batch if row is not None)]
-        given += [argument for argument in arguments if isinstance(argument, Tensor)]
+    def __call__(self, *arguments: Any) -> dict[str, Tensor]:
         key = constants(arguments)
         self.calls[key] = self.calls.get(key, 0) + 1
         if self.calls[key] <= EAGER_CALLS:
-            return self.aside(batch, arguments)
+            return self.aside(arguments)
         if key not in self.graphs:
-            self.graphs[key] = self.capture(batch, arguments)
+            self.graphs[key] = self.capture(arguments)
         graph, places, metrics = self.graphs[key]
-        for place, value in zip(places, given, strict=True):
+        for place, value in zip(places, tensors(arguments), strict=True):
             place.copy_(value)
         graph.replay()
         return {name: value.clone() for name, value in metrics.items()}
 
-    def capture(
-        self, batch: Transition, arguments: tuple[Any, ...]
-    ) -> tuple[Any, list[Tensor], dict[str, Tensor]]:
+    def capture(self, arguments: tuple[Any, ...]) -> tuple[Any, list[Tensor], dict[str, Tensor]]:
         """Records the update without running it: (graph, where it reads, where it writes)."""
-        held = Transition(*(None if row is None else row.clone() for row in batch))  # type: ignore[arg-type]
-        own = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+        own = copy.deepcopy(arguments)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            metrics = self.step(held, *own)
-        places = [row for row in held if row is not None]
-        return graph, places + [a for a in own if isinstance(a, Tensor)], metrics
+            metrics = self.function(*own)
+        return graph, tensors(own), metrics
 
-    def aside(self, batch: Transition, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
+    def aside(self, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
         """The update itself, on a stream of its own, as the calls before a capture need it."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            metrics = self.step(batch, *arguments)
+            metrics: dict[str, Tensor] = self.function(*arguments)
         torch.cuda.current_stream().wait_stream(self.stream)
         return metrics

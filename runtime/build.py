@@ -53,6 +53,7 @@ def make_parts(config: "TrainConfig") -> Parts:
     from configs.automatic import updates
 
     device = make_device(config.device)
+    torch.set_flush_denormal(True)
     torch.set_num_threads(int(config.threads))
     env = config.env
     with ExitStack() as undo:
@@ -66,7 +67,7 @@ def make_parts(config: "TrainConfig") -> Parts:
             )
         seeds = partial(stream, config.seed, device=device)
         agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
-        accelerate(agent, config.accelerate, example(config, envs.spec, device))
+        accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
         buffer = make_buffer(config, device)
         evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
         undo.pop_all()

@@ -29,7 +29,7 @@ def learner(kind, mode="none"):
     else:
         made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
         data = batch(4, 3, spec=CONTINUOUS)
-    accelerate(made, mode, data)
+    accelerate(made, mode, data, torch.zeros(3, 3))
     return made, data
 
 
