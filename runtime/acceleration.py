@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from agents.base import BaseAgent
 
 Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor} or tensors
+OPTIONS = {"cpp_wrapper": True, "memory_planning": True}  # C++ throughout, in one block of memory
 EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 
 
@@ -40,7 +41,7 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) ->
         print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
               flush=True)  # fmt: skip
         agent.step = Compiled(agent.step)
-        agent.draw = For(obs.shape, Compiled(agent.draw), agent.draw)  # type: ignore[method-assign]
+        agent.draw = For(obs.shape, Graph(agent.draw), agent.draw)  # type: ignore
     else:
         agent.step = CudaGraph(agent.step)
     try:
@@ -102,7 +103,7 @@ class Graph:
             return self.trace(arguments, given)
         inputs = self.inputs.copy()
         for place, value in zip(self.places, given, strict=True):
-            if place is not None:
+            if isinstance(place, int):
                 inputs[place] = value
         outputs = self.code(*inputs)
         values = [outputs[i] if isinstance(i, int) else i for i in self.results]
@@ -120,7 +121,7 @@ class Graph:
         outputs: list[Any] = []
 
         def backend(graph: Any, inputs: Any) -> Any:
-            code = compile_fx(graph, inputs, config_patches={"cpp_wrapper": True})
+            code: Any = compile_fx(graph, inputs, config_patches=OPTIONS)
 
             def first(*real: Any) -> Any:
                 self.code, self.inputs = code, list(real)
@@ -134,14 +135,11 @@ class Graph:
         )
         self.names = list(result) if isinstance(result, dict) else None
         values = list(result.values()) if isinstance(result, dict) else list(result)
-        self.places = [index_of(value, self.inputs) for value in given]
-        found = [index_of(value, outputs) for value in values]
-        self.results = [
-            value if at is None else at for value, at in zip(values, found, strict=True)
-        ]
+        self.results = [index_of(value, outputs, self.inputs) for value in values]
+        self.places = [index_of(value, self.inputs, given) for value in given]
         for place in self.places:
-            if place is not None:
-                self.inputs[place] = None
+            if isinstance(place, int):
+                self.inputs[place] = None  # nothing is kept alive
         return result
 
 
@@ -152,15 +150,20 @@ def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
     """All tensors among the arguments and in their transitions."""
-    given: list[Tensor] = []
+    flat: list[Any] = []
     for argument in arguments:
-        given += argument if isinstance(argument, Transition) else [argument]
-    return [value for value in given if isinstance(value, Tensor)]
+        flat += argument if isinstance(argument, Transition) else [argument]
+    return [value for value in flat if isinstance(value, Tensor)]
 
 
-def index_of(value: Any, values: list[Any]) -> int | None:
-    """Where this very object is among the values."""
-    return next((i for i, other in enumerate(values) if other is value), None)
+def index_of(value: Any, values: list[Any], others: list[Any]) -> Any:
+    """Where this very object is among the values; itself, if it is only among the others."""
+    for index, one in enumerate(values):
+        if one is value:
+            return index
+    if not any(other is value for other in others):
+        raise RuntimeError("a result is neither of the graph nor a weight")
+    return value
 
 
 class CudaGraph:

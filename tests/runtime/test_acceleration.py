@@ -74,6 +74,20 @@ def test_compiled_equals_eager_on_the_same_batch_and_noise(compiled):
 
 
 @needs_compiler
+def test_compiled_acts_as_eager_does_and_sees_new_weights(compiled):
+    kind, fast, data = compiled
+    slow, _ = learner(kind)
+    fast.load_state_dict(saved_and_read(slow.state_dict()))
+    for rows in (3, 3, 5):  # it was compiled for 3
+        fast.update(data)
+        slow.load_state_dict(saved_and_read(fast.state_dict()))
+        obs = torch.linspace(-1.0, 2.0, rows * 3).reshape(rows, 3)
+        for told, expected in zip(fast.act(obs), slow.act(obs), strict=True):
+            assert told.shape == expected.shape
+            assert torch.allclose(told, expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_compiler
 def test_compiled_repeats_and_resumes_bit_for_bit(compiled):
     kind, fast, data = compiled
     fresh = saved_and_read(learner(kind)[0].state_dict())
