@@ -6,7 +6,7 @@ PEERS := .venv/.peers
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all verify lint format results bench clean
+.PHONY: help train test test-all faults verify lint format results bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,10 +15,13 @@ train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes o
 	@$(BIN)/python train.py $(ARGS)
 
 test: $(READY) ## the fast tests, under five minutes on two cores
-	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not faults" $(ARGS)
 
-test-all: $(READY) ## every test
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+test-all: $(READY) ## every test but the long campaigns
+	@$(BIN)/python -m pytest -n 2 -m "not faults" $(ARGS)
+
+faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, 40 minutes
+	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
 
 verify: $(READY) ## the gallery: every density against draws, integrals and 50 digits, with pictures
 	@$(BIN)/python tools/verify.py $(ARGS)

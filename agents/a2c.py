@@ -76,7 +76,8 @@ class A2C(BaseAgent):
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a rollout (T, N, ·)."""
         self.optimizer.begin_update()
-        metrics = self.step(batch)
+        self.given = (batch,)
+        metrics = self.step(*self.given)
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics
 

@@ -11,7 +11,7 @@ from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
 from agents.optimizer import Optimizer
 from data import Spec, Transition
 from networks import Critic, torso
-from policies import Reparameterised
+from policies import Reparameterised, largest_entropy
 
 if TYPE_CHECKING:
     from configs.schema import SACConfig
@@ -39,6 +39,8 @@ class SAC(BaseAgent):
             if settings.target_entropy == "auto"
             else float(settings.target_entropy)
         )
+        if settings.alpha == "auto":
+            require_reachable(self.target_entropy, spec.action_dim, settings)
         init, device = stream("init"), self.device
         hidden, activation = settings.hidden, settings.activation
         actor_torso = torso(spec.obs_dim, hidden, activation, init)
@@ -76,7 +78,8 @@ class SAC(BaseAgent):
         noise.normal_(generator=self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
         self.optimizer.begin_update()
-        return self.step(batch, noise, train_actor)
+        self.given = (batch, noise, train_actor)
+        return self.step(*self.given)
 
     def step(self, batch: Transition, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights, batch (B, ·) and noise (2, B, A) to new weights: one graph of tensors."""
@@ -149,6 +152,17 @@ class SAC(BaseAgent):
     def entropy(self, parameters: tuple[Tensor, ...]) -> Tensor:
         """For the log alone, and so of a few states: the losses keep the sampled log_pi."""
         return self.policy_class(*(rows[:ENTROPY_STATES] for rows in parameters)).entropy()
+
+
+def require_reachable(target_entropy: float, action_dim: int, settings: "SACConfig") -> None:
+    """Raises ValueError where no policy of this class has such an entropy: alpha would run away."""
+    most = action_dim * largest_entropy(settings.log_std_min, settings.log_std_max)
+    if target_entropy > most:
+        raise ValueError(
+            f"agent.target_entropy: {target_entropy:g} cannot be reached; a squashed Gaussian of "
+            f"{action_dim} components with agent.log_std_min={settings.log_std_min:g} and "
+            f"agent.log_std_max={settings.log_std_max:g} reaches at most {most:.4f}; lower it"
+        )
 
 
 class Temperature(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.automatic import resolve
+from configs.resume import continued, resumed
 from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError
@@ -29,7 +30,31 @@ def train_config(arguments: list[str]) -> TrainConfig:
     Raises:
         ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
     """
-    return resolve(build(TrainConfig, compose("train", train_overrides(arguments))))
+    given = {name: value for name, _, value in map(parse, arguments)}
+    run = given.get("resume")
+    if run in (None, "auto"):
+        asked = compose("train", train_overrides(arguments))
+        config = resolve(build(TrainConfig, asked))
+        if run is None:
+            return config
+        if config.run_dir is None:
+            raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
+        if not any(Path(config.run_dir).glob("checkpoints/step-*")):
+            return config
+        return continued(read_run(Path(config.run_dir)), asked, given)
+    recorded = read_run(require_run("resume", str(run)))
+    for name in given:
+        if name not in GROUPS and not name.startswith("env.kwargs."):
+            accept(name, key_names(TrainConfig, recorded.agent.name))
+    return resumed(recorded, given, str(run))
+
+
+def require_run(key: str, run: str) -> Path:
+    """The directory of an existing run; ConfigError where it is none."""
+    path = Path(run)
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(f"{key}: {run} is not a run directory; give one that holds config.yaml")
+    return path
 
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:

@@ -32,6 +32,7 @@ class EnvConfig(Group):
         "auto: native for CartPole-v1, else sync; async: one process a copy"
     )
     kwargs: dict[str, Any] = key("arguments of the environment")
+    timeout: float = key("seconds that async copies have to answer a step or a reset", gt=0, le=1e6)
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,9 @@ class TrainConfig(Group):
     device: str = key("cpu, cuda or cuda:N")
     total_steps: int = key("environment steps, counted over all environments", ge=1, le=10**12)
     run_dir: str | None = key("null: runs/<env>/<agent>/<date-time>-s<seed>")
-    resume: str | None = key("run directory to continue; not built yet, refused")
+    resume: str | None = key(
+        "run directory to go on with, bit for bit; auto: the run in run_dir, or a new one there"
+    )
     threads: int | Auto = key(
         "torch threads; auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4",
         ge=1,
@@ -199,6 +202,11 @@ class TrainConfig(Group):
 
 
 @dataclass(frozen=True)
+class PlayedConfig(Group):
+    id: str | None = key("repeats the id of a run whose environment a module registers")
+
+
+@dataclass(frozen=True)
 class EvaluateConfig(Group):
     """What `evaluate.py` runs."""
 
@@ -208,5 +216,6 @@ class EvaluateConfig(Group):
     deterministic: bool = key("take the policy's deterministic action; false: sample")
     checkpoint: str = key("latest, best, or step-<12 digits>")
     video: bool = key("film the first episode; not built yet, refused")
+    env: PlayedConfig = key("what it is played in")
     device: str = key("cpu, cuda or cuda:N")
     debug: bool = key("show tracebacks")

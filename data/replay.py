@@ -1,15 +1,25 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from data.transition import Transition
+from data.transition import Spec, Transition
 
 SPARE = 64  # rows of the ring for each place that is held for the end of an episode
+
+
+def ring_rows(capacity: int, count: int) -> int:
+    """The capacity and one more step, in whole steps of `count` environments."""
+    return (-(-capacity // count) + 1) * count
+
+
+def spare_rows(ring: int, count: int) -> int:
+    """Places behind the ring, of which short episodes may need more."""
+    return ring // SPARE + count
 
 
 class Replay:
@@ -65,8 +75,8 @@ class Replay:
             return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=device)
 
         self.count = len(obs)
-        self.ring = (-(-self.capacity // self.count) + 1) * self.count
-        self.obs = empty(self.ring + self.spare(), obs)
+        self.ring = ring_rows(self.capacity, self.count)
+        self.obs = empty(self.ring + spare_rows(self.ring, self.count), obs)
         self.places = list(range(self.ring, len(self.obs)))[::-1]  # free ones behind the ring
         self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
         self.pointer = torch.arange(self.ring, dtype=torch.int32, device=device)
@@ -74,8 +84,13 @@ class Replay:
         self.fields = [empty(self.ring, like) for like in kept]
         self.following: Tensor | None = None  # next_obs (N, O) of the last step
 
-    def spare(self) -> int:
-        return self.ring // SPARE + self.count
+    @staticmethod
+    def bytes_for(capacity: int, count: int, spec: Spec) -> int:
+        """What it will take in memory, filled with transitions of `count` environments."""
+        ring = ring_rows(capacity, count)
+        action = 8 if spec.discrete else 4 * spec.action_dim
+        fields = action + 4 + 2 + 4  # reward, flags, pointer
+        return ring * fields + (ring + spare_rows(ring, count)) * 4 * spec.obs_dim
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
@@ -142,36 +157,62 @@ class Replay:
             self.obs.index_select(0, row), action, reward, next_obs, terminated, truncated
         )
 
+    def rows(self, start: int, stop: int) -> dict[str, Tensor]:
+        """What transitions number `start` to `stop` added to the storage, with copies of its rows.
+
+        Put together over all numbers it is the storage: `load_state_dict` takes such pieces. The
+        ends in it are those noted meanwhile, which a step may only do for the one before.
+        """
+        device = self.generator.device
+        row = torch.arange(start, stop, device=device) % self.ring
+        first, last = start - self.count, stop - self.count
+        noted = [(number, place) for number, place in self.ends if first <= number < last]
+        places = torch.tensor([place for _, place in noted], dtype=torch.int64, device=device)
+        return {
+            "numbers": torch.arange(start, stop),
+            "obs": self.obs.index_select(0, row),
+            **{f"field{i}": field.index_select(0, row) for i, field in enumerate(self.fields)},
+            "ends": torch.tensor([number for number, _ in noted], dtype=torch.int64),
+            "ended": self.obs.index_select(0, places),
+        }
+
+    def first_row(self) -> int:
+        """The number of the oldest transition that a later batch may need."""
+        return max(0, self.added - self.ring + self.count)
+
     def state_dict(self) -> dict[str, Any]:
+        """All but the rows, which are `rows(first_row(), added)`."""
         state: dict[str, Any] = {
+            "capacity": self.capacity,
             "added": self.added,
             "sampled": self.sampled,
             "generator": self.generator.get_state(),
             "count": self.count,
         }
         if self.count:
-            filled = min(self.added, self.ring)
-            places = torch.tensor([place for _, place in self.ends], dtype=torch.int64)
-            state |= {
-                "obs": self.obs[: min(filled + self.count, self.ring)],
-                "fields": [field[:filled] for field in self.fields],
-                "ends": [number for number, _ in self.ends],
-                "ended": self.obs.index_select(0, places.to(self.obs.device)),
-            }
+            after = self.added % self.ring
+            state["following"] = self.obs[after : after + self.count]
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
+        """Restores the state and the pieces of `rows` that hold all since `first_row`."""
         self.added = state["added"]
         self.sampled = state["sampled"]
         self.generator.set_state(state["generator"].cpu())
         self.count = 0
-        if not state["count"]:
-            return
-        self.allocate(state["obs"][: state["count"]], state["fields"])
-        self.obs[: len(state["obs"])] = state["obs"]
-        for field, kept in zip(self.fields, state["fields"], strict=True):
-            field[: len(kept)] = kept
-        for number, successor in zip(state["ends"], state["ended"], strict=True):
-            self.keep(number, successor)
-        start = self.added % self.ring
-        self.following = self.obs[start : start + self.count].cpu().clone()
+        for piece in pieces:
+            fields = [piece[f"field{i}"] for i in range(len(piece) - 4)]
+            if not self.count:
+                self.allocate(piece["obs"][: state["count"]], fields)
+            device = self.generator.device
+            fresh = (piece["numbers"] >= self.first_row()).nonzero().flatten()
+            row = (piece["numbers"][fresh] % self.ring).to(device)
+            for stored, kept in zip([self.obs, *self.fields], [piece["obs"], *fields], strict=True):
+                stored[row] = kept[fresh].to(device)
+            for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
+                if number >= self.added - self.capacity:
+                    self.keep(number, successor)
+        if self.count:
+            after = self.added % self.ring
+            self.obs[after : after + self.count] = state["following"].to(self.obs.device)
+            self.following = state["following"].cpu().clone()

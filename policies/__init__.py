@@ -5,6 +5,7 @@ from policies.categorical import Categorical
 from policies.full_gaussian import FullGaussian
 from policies.gaussian import Gaussian
 from policies.load import load
+from policies.squashed import largest_entropy
 from policies.tanh_full_gaussian import TanhFullGaussian
 from policies.tanh_gaussian import TanhGaussian
 
@@ -16,5 +17,6 @@ __all__ = [
     "Reparameterised",
     "TanhFullGaussian",
     "TanhGaussian",
+    "largest_entropy",
     "load",
 ]

@@ -27,25 +27,24 @@ class TrainedPolicy:
         return mapped if np.ndim(obs) > 1 else mapped[0]
 
 
-def load(run_dir: str | Path, checkpoint: str = "latest") -> TrainedPolicy:
+def load(
+    run_dir: str | Path, checkpoint: str = "latest", env_id: str | None = None
+) -> TrainedPolicy:
     """The policy of a run, from its newest valid checkpoint (or `best`, or a name).
 
+    Args:
+        run_dir, checkpoint: which.
+        env_id: has to repeat the environment's id where the run's names a module to import.
+
     Raises:
-        ConfigError: `run_dir` is no run.
+        ConfigError: `run_dir` is no run, or its environment's module was not named.
         StorageFault: no checkpoint in it is valid.
     """
-    from configs.compose import read_run
-    from runtime import rundir
-    from runtime.build import make_evaluator, restore_agent
-    from runtime.checkpoint import load_newest
+    from runtime.trained import open_trained
 
-    path = rundir.require(str(run_dir))
-    config = read_run(path)
-    _, state, damaged = load_newest(path, checkpoint)
-    for text in damaged:
+    trained = open_trained(str(run_dir), checkpoint, env_id=env_id)
+    for text in trained.warnings:
         warnings.warn(text, stacklevel=2)
-    evaluator = make_evaluator(config, episodes=1, seed=0)
-    agent = restore_agent(config, evaluator.envs.spec, state, torch.device("cpu"))
-    policy = TrainedPolicy(agent, evaluator.envs.to_env, evaluator.envs.spec.obs_dim)
-    evaluator.close()
-    return policy
+    envs = trained.evaluator.envs
+    trained.evaluator.close()
+    return TrainedPolicy(trained.agent, envs.to_env, envs.spec.obs_dim)

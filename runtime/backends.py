@@ -1,20 +1,19 @@
 """Gymnasium's vectorised environments, made to reset only when told to."""
 
-import multiprocessing
 import warnings
-from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from runtime.border import Checked
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from runtime.seeding import derive
 from runtime.spaces import flat_observation
+from runtime.workers import Workers
 
 SILENT = 50  # what matters is raised, in one line
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -44,6 +43,32 @@ class Backend(Protocol):
     def close(self) -> None: ...
 
 
+class Journal:
+    """The actions (N, ...) of the last steps, in one array that grows."""
+
+    def __init__(self) -> None:
+        self.array: np.ndarray = np.zeros((0, 0))
+        self.start = self.stop = 0
+
+    def add(self, action: np.ndarray) -> None:
+        if self.stop == len(self.array):
+            kept = self.rows()
+            self.array = np.zeros((max(1024, 2 * len(kept)), *action.shape), action.dtype)
+            if len(kept):
+                self.array[: len(kept)] = kept
+            self.start, self.stop = 0, len(kept)
+        self.array[self.stop] = action
+        self.stop += 1
+
+    def keep(self, count: int) -> None:
+        """Forgets all but the last `count`."""
+        self.start = max(self.start, self.stop - count)
+
+    def rows(self) -> np.ndarray:
+        """Those kept, (T, N, ...)."""
+        return self.array[self.start : self.stop]
+
+
 class Vector:
     """Gymnasium's sync or async vectorisation, with automatic reset switched off.
 
@@ -52,13 +77,8 @@ class Vector:
     environment is its episode's number and the actions since it began.
     """
 
-    def __init__(self, make: Callable[[], gymnasium.Env[Any, Any]], count: int, workers: bool):
-        mode = AutoresetMode.DISABLED
-        if workers:
-            context = "forkserver" if "forkserver" in methods() else "spawn"
-            self.envs: Any = AsyncVectorEnv([make] * count, context=context, autoreset_mode=mode)
-        else:
-            self.envs = SyncVectorEnv([make] * count, autoreset_mode=mode)
+    def __init__(self, envs: Any, count: int) -> None:
+        self.envs = envs
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
         self.count = count
@@ -68,7 +88,7 @@ class Vector:
         self.seed = seed
         self.episodes = [0] * self.count
         self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
-        self.actions: deque[np.ndarray] = deque()  # of all, since the oldest episode began
+        self.journal = Journal()  # of all, since the oldest episode began
 
     def reset(self, seed: int) -> np.ndarray:
         self.reset_counters(seed)
@@ -82,7 +102,7 @@ class Vector:
         return self.envs.reset(seed=seeds, options={"reset_mask": mask})[0]
 
     def step(self, action: np.ndarray) -> Step:
-        self.actions.append(action)
+        self.journal.add(action)
         self.ages += 1
         return self.envs.step(action)[:4]
 
@@ -90,8 +110,7 @@ class Vector:
         for index in map(int, np.flatnonzero(done)):
             self.episodes[index] += 1
         self.ages[done] = 0
-        while len(self.actions) > self.ages.max():
-            self.actions.popleft()
+        self.journal.keep(int(self.ages.max()))
         return self.begin(done)
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,19 +118,21 @@ class Vector:
             "seed": self.seed,
             "episodes": list(self.episodes),
             "ages": self.ages.tolist(),
-            "actions": [torch.from_numpy(action) for action in self.actions],
+            "actions": torch.from_numpy(self.journal.rows().copy()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
         self.seed, self.episodes = state["seed"], list(state["episodes"])
         self.ages = np.array(state["ages"])
-        self.actions = deque(action.numpy() for action in state["actions"])
+        self.journal = Journal()
         obs = self.begin(np.ones(self.count, dtype=np.bool_))
-        for left, action in zip(range(len(self.actions), 0, -1), self.actions, strict=True):
+        actions = state["actions"].numpy()
+        for left, action in zip(range(len(actions), 0, -1), actions, strict=True):
             early = self.ages <= left  # not yet begun: whatever the last action led to is undone
             if early.any():
                 self.begin(early)
             obs = self.envs.step(action)[0]
+            self.journal.add(action)
         fresh = self.ages == 0
         return self.begin(fresh) if fresh.any() else obs
 
@@ -164,7 +185,9 @@ class NativeCartPole:
         self.envs.close()
 
 
-def make_backend(env_id: str, count: int, vectorization: str, kwargs: dict[str, Any]) -> Backend:
+def make_backend(
+    env_id: str, count: int, vectorization: str, kwargs: dict[str, Any], timeout: float
+) -> Backend:
     """Makes the environments; raises ConfigError where the id or the arguments do not fit."""
     gymnasium.logger.min_level = SILENT
     try:
@@ -172,8 +195,12 @@ def make_backend(env_id: str, count: int, vectorization: str, kwargs: dict[str, 
             warnings.simplefilter("ignore")
             if vectorization == "native":
                 return NativeCartPole(env_id, count, kwargs)
-            single = partial(make_single, gymnasium_spec(env_id), kwargs)
-            return Vector(single, count, workers=vectorization == "async")
+            spec = gymnasium_spec(env_id)
+            makes = [partial(make_single, spec, kwargs, index) for index in range(count)]
+            if vectorization == "async":
+                return Vector(Workers(makes, env_id, timeout), count)
+            mode = AutoresetMode.DISABLED
+            return Vector(SyncVectorEnv(makes, copy=False, autoreset_mode=mode), count)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"
@@ -197,15 +224,11 @@ def gymnasium_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 
 
 def make_single(
-    spec: gymnasium.envs.registration.EnvSpec, kwargs: dict[str, Any]
+    spec: gymnasium.envs.registration.EnvSpec, kwargs: dict[str, Any], index: int
 ) -> gymnasium.Env[Any, Any]:
-    """One environment; observations that are not a Box are flattened into one."""
+    """Copy number `index`; observations that are not a Box are flattened into one."""
     env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    if isinstance(env.observation_space, gymnasium.spaces.Box):
-        return env
-    flat_observation(spec.id, env.observation_space)
-    return gymnasium.wrappers.FlattenObservation(env)
-
-
-def methods() -> list[str]:
-    return multiprocessing.get_all_start_methods()
+    if not isinstance(env.observation_space, gymnasium.spaces.Box):
+        flat_observation(spec.id, env.observation_space)
+        env = gymnasium.wrappers.FlattenObservation(env)
+    return Checked(env, index)

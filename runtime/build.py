@@ -1,25 +1,30 @@
 """From a validated configuration to the parts of a run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent
 from data import Replay, Rollout, Spec, Transition
 from runtime.acceleration import accelerate
-from runtime.checkpoint import digest
 from runtime.envs import Envs
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
+from runtime.memory import require_memory
 from runtime.seeding import derive, stream
+from runtime.tree import digest
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
+
+
+DIGESTED_ROWS = 1 << 16  # steps of a replay at a time
 
 
 @dataclass
@@ -35,12 +40,37 @@ class Parts:
         self.envs.close()
         self.evaluator.close()
 
+    @property
+    def replay(self) -> Replay | None:
+        """The buffer, where it is one that keeps."""
+        return self.buffer if isinstance(self.buffer, Replay) else None
+
+    def load_buffer(self, state: dict[str, Any], pieces: Iterator[dict[str, Tensor]]) -> None:
+        """Restores the buffer; `pieces` are the rows of a replay."""
+        if self.replay is not None:
+            self.replay.load_state_dict(state, pieces)
+        else:
+            self.buffer.load_state_dict(state)
+
     def digest(self) -> str:
-        """SHA-256 over every parameter, optimiser and generator state."""
-        state = {"agent": self.agent.state_dict()}
-        if isinstance(self.buffer, Replay):
-            state["replay"] = {"generator": self.buffer.generator.get_state()}
-        return digest(state)
+        """SHA-256 over all that the next step depends on.
+
+        Those are parameters, optimiser, generators, what the buffer holds, and the environments.
+        """
+        rows = []
+        if self.replay is not None and self.replay.count:
+            first, step = self.replay.first_row(), DIGESTED_ROWS * self.replay.count
+            for start in range(first, self.replay.added, step):
+                piece = self.replay.rows(start, min(start + step, self.replay.added))
+                rows.append(digest(piece))
+        return digest(
+            {
+                "agent": self.agent.state_dict(),
+                "buffer": self.buffer.state_dict(),
+                "rows": rows,
+                "envs": self.envs.state_dict(),
+            }
+        )
 
 
 def make_parts(config: "TrainConfig") -> Parts:
@@ -56,7 +86,8 @@ def make_parts(config: "TrainConfig") -> Parts:
     set_up_torch(int(config.threads))
     env = config.env
     with ExitStack() as undo:
-        envs = Envs(env.id, int(env.num_envs), env.vectorization, env.kwargs, config.seed)
+        count = int(env.num_envs)
+        envs = Envs(env.id, count, env.vectorization, env.kwargs, config.seed, env.timeout)
         undo.callback(envs.close)
         planned = updates(config)
         if planned < 1:
@@ -64,20 +95,21 @@ def make_parts(config: "TrainConfig") -> Parts:
                 f"total_steps: {config.total_steps} ends before the first update; raise it above "
                 "agent.learning_starts, or agent.n_steps times env.num_envs"
             )
+        buffer = make_buffer(config, envs.spec, device)
         seeds = partial(stream, config.seed, device=device)
         agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
         accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
-        buffer = make_buffer(config, device)
         evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
 
 
-def make_buffer(config: "TrainConfig", device: torch.device) -> Any:
-    """The buffer of the agent's kind."""
+def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device) -> Any:
+    """The buffer of the agent's kind; ConfigError where it would not fit into memory."""
     settings: Any = config.agent
     if settings.on_policy:
         return Rollout(settings.n_steps, device)
+    require_memory(settings.buffer_size, int(config.env.num_envs), spec, device)
     return Replay(
         settings.buffer_size,
         settings.batch_size,

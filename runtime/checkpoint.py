@@ -4,55 +4,68 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from runtime.errors import ConfigError, StorageFault
+from runtime.tree import join, split
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
+SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
+MOST_JSON = 64 << 20  # bytes; what is larger was not written here
+NAME = "step-" + "[0-9]" * 12
+
+Record = dict[str, Any]  # name, size and sha256 of a segment, and the rows in it
 
 
-def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+def save(
+    run_dir: Path, step: int, state: dict[str, Any], keep: int, segments: list[Record] | None = None
+) -> Path:
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
     Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one. A step is written once.
+    ones or the new one, never half a one. A step is written once; one that is there but damaged is
+    replaced.
+
+    Args:
+        run_dir, step: where it goes.
+        state: nested dicts and lists of numbers and tensors.
+        keep: how many of the newest remain, beside the best.
+        segments: files of `write_segment` that belong to it.
 
     Raises:
         StorageFault: it could not be written, or does not read back; free the disk.
     """
     target = run_dir / "checkpoints" / f"step-{step:012d}"
     temporary = run_dir / f"tmp-{os.getpid()}"
+    values, tensors = split(state)
+    files = {TENSORS: save_tensors(tensors), VALUES: json.dumps(values, allow_nan=False).encode()}
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "step": step,
+        "files": {name: seal(content) for name, content in files.items()},
+        "segments": segments or [],
+    }
+    manifest["sha256"] = seal_of(manifest)
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         target.parent.mkdir(exist_ok=True)
-        values, tensors = split(state)
-        files = {
-            TENSORS: save_tensors(tensors),
-            VALUES: json.dumps(values, allow_nan=False).encode(),
-        }
-        manifest = {
-            "format": FORMAT,
-            "step": step,
-            "files": {
-                name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-                for name, content in files.items()
-            },
-        }
         for name, content in {**files, MANIFEST: json.dumps(manifest).encode()}.items():
             write_synced(temporary / name, content)
         sync_directory(temporary)
+        if target.exists():
+            bury(target)
         temporary.rename(target)
         sync_directory(target.parent)
-        load(target)
+        read_back(target, manifest)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageFault(
@@ -63,57 +76,173 @@ def save(run_dir: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     return target
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The state in one checkpoint directory, every file verified against the manifest.
+def seal(content: bytes) -> dict[str, Any]:
+    """What a file is known by."""
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def seal_of(manifest: dict[str, Any]) -> str:
+    """The hash of what a manifest says, however it is spelled."""
+    said = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_back(target: Path, manifest: dict[str, Any]) -> None:
+    """Raises StorageFault where what lies there is not what was meant to."""
+    try:
+        if open_manifest(target) != manifest:
+            raise Damage(MANIFEST, "it reads back otherwise")
+        for name in manifest["files"]:
+            read_sealed(target, name, manifest["files"][name])
+    except Damage as damage:
+        raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
+
+
+def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tensor]) -> Record:
+    """Writes rows start..stop of a replay once, for all checkpoints to come; returns its record.
 
     Raises:
-        StorageFault: a file is missing, or differs from what was written.
+        StorageFault: it could not be written; free the disk.
+    """
+    content = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+    sealed = seal(content)
+    name = f"{start:012d}-{stop:012d}-{sealed['sha256'][:16]}.safetensors"
+    folder = run_dir / SEGMENTS
+    temporary = run_dir / f"tmp-{os.getpid()}-{name}"
+    try:
+        folder.mkdir(exist_ok=True)
+        write_synced(temporary, content)
+        temporary.rename(folder / name)
+        sync_directory(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageFault(f"replay {folder}: cannot be written, {error}; free the disk") from error
+    return {"name": name, "start": start, "stop": stop, **sealed}
+
+
+class Damage(ValueError):
+    """(file, reason)."""
+
+    def __str__(self) -> str:
+        return f"({self.args[1]}): {self.args[0]}"
+
+
+def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
+    """(state, segments one by one) of a checkpoint, every file verified against the manifest.
+
+    Raises:
+        StorageFault: a file is missing, is a link, or differs from what was written.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT or path.name != f"step-{manifest['step']:012d}":
-            raise ValueError("the manifest is another's")
-        contents = {}
-        for name in (TENSORS, VALUES):
-            content = (path / name).read_bytes()
-            recorded = manifest["files"][name]
-            if hashlib.sha256(content).hexdigest() != recorded["sha256"]:
-                raise ValueError("sha256 does not match", name)
-            contents[name] = content
-        return join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason, file = f"{type(error).__name__} {error}", MANIFEST
-        if isinstance(error, ValueError) and len(error.args) == 2:
-            reason, file = error.args
+        manifest = open_manifest(path)
+        contents = {n: read_sealed(path, n, manifest["files"][n]) for n in (TENSORS, VALUES)}
+        state = join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
+        folder = path.parent.parent / SEGMENTS
+        for record in manifest["segments"]:
+            verify(folder, record)
+    except Damage as damage:
+        raise StorageFault(f"checkpoint {path} is damaged {damage}; restore it") from damage
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise StorageFault(
-            f"checkpoint {path} is damaged ({reason}): {file}; restore it"
+            f"checkpoint {path} is damaged ({type(error).__name__} {error}): {MANIFEST}; restore it"
         ) from error
+    return state, (load_tensors((folder / r["name"]).read_bytes()) for r in manifest["segments"])
 
 
-def load_newest(run_dir: Path, which: str = "latest") -> tuple[int, dict[str, Any], list[str]]:
+def open_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint; raises Damage where it is not one, or another's."""
+    try:
+        content = read_file(path, MANIFEST)
+        manifest = json.loads(content)
+        if manifest["format"] != FORMAT or path.name != f"step-{manifest['step']:012d}":
+            raise ValueError("is another's")
+        if manifest["sha256"] != seal_of(manifest):
+            raise Damage(MANIFEST, "sha256 does not match")
+        if sorted(manifest["files"]) != sorted((TENSORS, VALUES)):
+            raise ValueError("names other files")
+        for record in manifest["segments"]:
+            if Path(record["name"]).name != record["name"]:
+                raise ValueError("names a file elsewhere")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, Damage):
+            raise
+        raise Damage(MANIFEST, f"{type(error).__name__} {error}") from error
+    return dict(manifest)
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """A file's content; raises Damage where it is missing, a link, or JSON of absurd size."""
+    path = folder / name
+    try:
+        if folder.is_symlink() or path.is_symlink() or not path.is_file():
+            raise Damage(name, "it is not a file" if path.exists() else "it is missing")
+        if name.endswith(".json") and path.stat().st_size > MOST_JSON:
+            raise Damage(name, "it is too large")
+        return path.read_bytes()
+    except OSError as error:
+        raise Damage(name, str(error)) from error
+
+
+def read_sealed(folder: Path, name: str, sealed: dict[str, Any]) -> bytes:
+    """A file's content, which has the size and the hash recorded; raises Damage."""
+    verify(folder, {"name": name, **sealed}, size_only=True)
+    content = read_file(folder, name)
+    if hashlib.sha256(content).hexdigest() != sealed["sha256"]:
+        raise Damage(name, "sha256 does not match")
+    return content
+
+
+def verify(folder: Path, record: Record, size_only: bool = False) -> None:
+    """Raises Damage where the file is not the recorded one; reads it piece by piece."""
+    path, name = folder / record["name"], record["name"]
+    try:
+        if folder.is_symlink() or path.is_symlink() or not path.is_file():
+            raise Damage(name, "it is not a file" if path.exists() else "it is missing")
+        if path.stat().st_size != record["size"]:
+            raise Damage(name, "sha256 does not match")  # nor the size
+        if size_only:
+            return
+        hasher = hashlib.sha256()
+        with path.open("rb") as file:
+            while piece := file.read(1 << 20):
+                hasher.update(piece)
+    except OSError as error:
+        raise Damage(name, str(error)) from error
+    if hasher.hexdigest() != record["sha256"]:
+        raise Damage(name, "sha256 does not match")
+
+
+def names(run_dir: Path) -> list[str]:
+    """The checkpoints of a run, oldest first."""
+    return sorted(path.name for path in (run_dir / "checkpoints").glob(NAME))
+
+
+def load_newest(
+    run_dir: Path, which: str = "latest"
+) -> tuple[int, dict[str, Any], Iterator[dict[str, Tensor]], list[str]]:
     """The newest checkpoint that is valid (or `best`, or a name), with a warning per damaged one.
 
     Returns:
-        (step, state, warnings).
+        (step, state, segments, warnings).
 
     Raises:
         StorageFault: none is valid.
     """
-    names = sorted(path.name for path in (run_dir / "checkpoints").glob("step-" + "[0-9]" * 12))
+    candidates = names(run_dir)
     if which not in ("latest", "best"):
-        if which not in names:
+        if which not in candidates:
             raise ConfigError(f"checkpoint: {which} is not in {run_dir}; use latest or best")
-        names = [name for name in names if name == which]
+        candidates = [which]
     elif which == "best":
-        names.sort(key=lambda name: (best_key(run_dir / "checkpoints" / name), name))
+        candidates.sort(key=lambda name: (best_key(run_dir / "checkpoints" / name), name))
     damaged: list[str] = []
-    for name in reversed(names):
+    for name in reversed(candidates):
         try:
-            state = load(run_dir / "checkpoints" / name)
+            state, segments = load(run_dir / "checkpoints" / name)
         except StorageFault as fault:
             damaged.append(str(fault).rsplit("; ", 1)[0])
             continue
-        return int(name[5:]), state, [f"{text}; using {name}" for text in damaged]
+        return int(name[5:]), state, segments, [f"{text}; using {name}" for text in damaged]
     found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
     raise StorageFault(f"{found}; no valid checkpoint is left, restore one from a backup")
 
@@ -121,65 +250,34 @@ def load_newest(run_dir: Path, which: str = "latest") -> tuple[int, dict[str, An
 def best_key(path: Path) -> float:
     """The evaluation recorded in a checkpoint; -inf where there is none or it cannot be read."""
     try:
-        score = json.loads((path / VALUES).read_bytes())["return_mean"]
-    except (OSError, ValueError, KeyError, TypeError):
+        score = json.loads(read_file(path, VALUES))["return_mean"]
+        return float("-inf") if score is None else float(score)
+    except (ValueError, KeyError, TypeError, RecursionError):
         return float("-inf")
-    return float("-inf") if score is None else float(score)
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Removes all checkpoints but the newest `keep` and the best."""
-    paths = sorted((run_dir / "checkpoints").glob("step-" + "[0-9]" * 12))
+    """Removes all checkpoints but the newest `keep` and the best, then the segments of none."""
+    paths = sorted((run_dir / "checkpoints").glob(NAME))
     best = max(paths, key=lambda path: (best_key(path), path.name))
-    for path in paths[:-keep]:
-        if path != best:
-            dying = run_dir / f"tmp-{os.getpid()}"
-            path.rename(dying)  # first out of sight, so that no half of it is ever there
-            shutil.rmtree(dying)
+    kept = [path for path in paths if path in paths[-keep:] or path == best]
+    for path in paths:
+        if path not in kept:
+            bury(path)
+    try:
+        used = {record["name"] for path in kept for record in open_manifest(path)["segments"]}
+    except Damage:
+        return  # what it would still need is not known
+    for segment in (run_dir / SEGMENTS).glob("[0-9]*-[0-9]*-*.safetensors"):
+        if segment.name not in used:
+            segment.unlink(missing_ok=True)
 
 
-def split(state: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
-    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name)."""
-    if isinstance(state, Tensor):
-        return {"tensor": path}, {path: state.detach().cpu().contiguous().clone()}
-    tensors: dict[str, Tensor] = {}
-    if isinstance(state, dict):
-        values: Any = {}
-        for name, child in state.items():
-            values[name], found = split(child, f"{path}/{name}")
-            tensors |= found
-        return {"dict": values} if path else values, tensors
-    if isinstance(state, (list, tuple)):
-        values = []
-        for index, child in enumerate(state):
-            value, found = split(child, f"{path}/{index}")
-            values.append(value)
-            tensors |= found
-        return values, tensors
-    return state, tensors
-
-
-def join(values: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of `split`."""
-    if isinstance(values, dict):
-        if set(values) == {"tensor"}:
-            return tensors[values["tensor"]]
-        inner = values["dict"] if set(values) == {"dict"} else values
-        return {name: join(child, tensors) for name, child in inner.items()}
-    if isinstance(values, list):
-        return [join(child, tensors) for child in values]
-    return values
-
-
-def digest(state: dict[str, Any]) -> str:
-    """SHA-256 over every tensor and number of a state, with their names."""
-    values, tensors = split(state)
-    hasher = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return hasher.hexdigest()
+def bury(path: Path) -> None:
+    """Removes a checkpoint: first out of sight, so that no half of it is ever there."""
+    dying = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
+    path.rename(dying)
+    shutil.rmtree(dying)
 
 
 def write_synced(path: Path, content: bytes) -> None:

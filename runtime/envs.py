@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data import Transition
 from runtime.backends import make_backend
+from runtime.border import CopyFault
 from runtime.errors import EnvironmentFault, LogpiError
 from runtime.spaces import ActionMap, check_spaces, flat_observation
 
@@ -23,6 +24,7 @@ class Envs:
         vectorization: "native", "sync" or "async".
         kwargs: arguments of the environment.
         seed: every episode derives from it.
+        timeout: seconds that an async environment has to answer.
 
     Raises:
         ConfigError: the environment does not exist, cannot be made with these arguments, or has
@@ -33,10 +35,16 @@ class Envs:
     obs: Tensor
 
     def __init__(
-        self, env_id: str, num_envs: int, vectorization: str, kwargs: dict[str, Any], seed: int
+        self,
+        env_id: str,
+        num_envs: int,
+        vectorization: str,
+        kwargs: dict[str, Any],
+        seed: int,
+        timeout: float = 60.0,
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
-        self.backend = make_backend(env_id, num_envs, vectorization, kwargs)
+        self.backend = make_backend(env_id, num_envs, vectorization, kwargs, timeout)
         observation_space = self.backend.observation_space
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
@@ -157,6 +165,8 @@ class Envs:
             return call()
         except LogpiError:
             raise
+        except CopyFault as error:
+            raise self._fault(str(error)) from error
         except (Exception, SystemExit) as error:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
 

@@ -42,3 +42,20 @@ class Divergence(LogpiError):
     """A loss, gradient or parameter is not finite."""
 
     code = 5
+
+
+class Stopped(LogpiError):
+    """A signal asked the run to end; what it did is saved, or it had done nothing yet.
+
+    Args:
+        code: 75 where the run may be started again by itself, 130 where the user interrupted it.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def at(self, run_dir: str) -> "Stopped":
+        """The same, once the run is saved."""
+        what = str(self).partition(";")[0]
+        return Stopped(f"{what}, the run is saved; train.py resume={run_dir} goes on", self.code)

@@ -1,5 +1,6 @@
 """How good a policy is, measured on environments and seeds that training never sees."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,19 @@ class Evaluator:
         episodes: per evaluation, spread evenly over the environments: each runs its quota to the
             end, so that short episodes are not counted more often than long ones.
         seed: every evaluation derives from (seed, step).
+        check: called between two steps; may raise.
     """
 
     def __init__(
-        self, env_id: str, vectorization: str, kwargs: dict[str, Any], episodes: int, seed: int
+        self,
+        env_id: str,
+        vectorization: str,
+        kwargs: dict[str, Any],
+        episodes: int,
+        seed: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.episodes, self.seed = episodes, seed
+        self.episodes, self.seed, self.check = episodes, seed, check
         count = min(episodes, MOST_ENVS)
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
@@ -61,6 +69,7 @@ class Evaluator:
         left = self.quota.copy()
         returns, lengths = [], []
         while left.any():
+            self.check()
             action, latent = agent.act(self.envs.obs, deterministic, generator)
             self.envs.step(action, latent)
             for index, episode_return, length in self.envs.drain():

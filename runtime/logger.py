@@ -134,6 +134,10 @@ class Logger:
         self.arrays = dict(state["arrays"])
         self.flushes = state["flushes"]
 
+    def sync(self) -> None:
+        """Leaves nothing in memory: what a checkpoint follows must not be lost with the process."""
+        self.guard(self.writer.flush)
+
     def close(self) -> None:
         self.guard(self.writer.close)
 

@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 
 
-def create(run_dir: str | None, env_name: str, agent_name: str, seed: int) -> Path:
-    """Makes a new directory; a taken name gets a suffix.
+def create(
+    run_dir: str | None, env_name: str, agent_name: str, seed: int, again: bool = False
+) -> Path:
+    """Makes a new directory; a taken name gets a suffix, or with `again` is used.
 
     Raises:
         ConfigError: it cannot be made; choose another run_dir.
@@ -23,7 +25,24 @@ def create(run_dir: str | None, env_name: str, agent_name: str, seed: int) -> Pa
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / name / agent_name / f"{stamp}-s{seed}"
+    if again and run_dir and Path(run_dir).is_dir():
+        return Path(run_dir)
     return make_new(Path(run_dir) if run_dir else default, "run_dir")
+
+
+def existing(run_dir: str | None) -> Path | None:
+    """The directory of a run that has begun; None where there is none yet."""
+    path = Path(run_dir or "")
+    return path if run_dir and (path / "config.yaml").is_file() else None
+
+
+def finished(path: Path, total_steps: int) -> bool:
+    """Whether the run there has reached so many steps and left its result."""
+    try:
+        result = json.loads((path / "result.json").read_text())
+        return bool(result["steps"] >= total_steps)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def make_new(wanted: Path, key: str) -> Path:
@@ -46,14 +65,6 @@ def make_new(wanted: Path, key: str) -> Path:
             ) from error
         return path
     raise ConfigError(f"{key}: {wanted} and its suffixes are taken; choose another")
-
-
-def require(run: str) -> Path:
-    """The directory of an existing run; ConfigError where it is none."""
-    path = Path(run)
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(f"run: {run} is not a run directory; give one that holds config.yaml")
-    return path
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import torch
 from agents import make_agent
 from configs.compose import train_config
 from data import Spec, Transition
-from runtime import checkpoint
+from runtime import tree
 from runtime.seeding import stream
 
 
@@ -81,5 +81,5 @@ gymnasium.register("Counting-v0", entry_point=Counting)
 
 def saved_and_read(state):
     """A state after the way through a checkpoint's JSON and tensors."""
-    values, tensors = checkpoint.split(state)
-    return checkpoint.join(json.loads(json.dumps(values, allow_nan=False)), tensors)
+    values, tensors = tree.split(state)
+    return tree.join(json.loads(json.dumps(values, allow_nan=False)), tensors)

@@ -30,10 +30,14 @@ MAY_LOAD: dict[str, set[str]] = {  # while the module itself is imported
     **MAY_IMPORT,
     "runtime": {"data"},
 }
-MAY_LOAD_AGENTS = {"runtime/build.py", "runtime/evaluation.py", "runtime/loop.py"}
+MAY_LOAD_AGENTS = {
+    f"runtime/{name}.py" for name in ("build", "chores", "evaluation", "loop", "trained")
+}
 MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
 ONLY_IN = {
-    "gymnasium": {"runtime/backends.py", "runtime/spaces.py"},
+    "gymnasium": {
+        *("runtime/backends.py", "runtime/border.py", "runtime/spaces.py", "runtime/workers.py"),
+    },
     "tensorboard": {"runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
     "PIL": {"runtime/logger.py", "runtime/picture.py"},

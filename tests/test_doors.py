@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 400
 RESULT = {
     *("steps", "wall_seconds", "steps_per_second", "return_mean", "return_std", "episodes"),
-    *("seed", "versions", "revision", "state_digest"),
+    *("seed", "versions", "revision", "exact", "state_digest"),
 }
 EVALUATION = {
     *("return_mean", "return_std", "return_min", "return_max", "return_sem", "length_mean"),

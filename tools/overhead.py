@@ -19,8 +19,8 @@ sys.path.insert(0, str(ROOT))
 
 def main(arguments: list[str]) -> int:
     """Trains once; returns the exit code of training."""
+    from runtime.chores import Chores
     from runtime.logger import Logger
-    from runtime.loop import Chores
 
     spent: dict[str, float] = defaultdict(float)
     for owner, method, name in (

@@ -48,7 +48,9 @@ def run(arguments: list[str]) -> int:
     if options.run:
         from tools.gallery.trained import audit_run
 
-        checks, images["run"] = audit_run(options.run, options.checkpoint, options.seed)
+        checks, images["run"] = audit_run(
+            options.run, options.checkpoint, options.seed, options.env_id or None
+        )
         chosen = {}
     folder = make_folder(options.out)
     print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data import Spec
+from policies import TanhGaussian
 from tests.helpers import agent, batch
 
 SPEC = Spec(3, 2, discrete=False)
@@ -75,11 +76,27 @@ def test_truncation_bootstraps_and_termination_does_not():
 
 
 def test_temperature_rises_when_entropy_is_short_of_its_target():
-    for target_entropy, rises in ((10.0, True), (-100.0, False)):
-        learner = agent("sac", SPEC, target_entropy=target_entropy)
+    for target_entropy, rises in ((1.3, True), (-100.0, False)):
+        learner = agent("sac", SPEC, target_entropy=target_entropy, log_std_init=-3.0)
         before = learner.temperature.log_alpha.item()
         learner.update(batch(8, spec=SPEC))
         assert (learner.temperature.log_alpha.item() > before) == rises
+
+
+@pytest.mark.parametrize(
+    ("bounds", "most"),
+    [((-10.0, 2.0), 0.6836), ((-10.0, -2.0), -0.6), ((0.5, 2.0), 0.31), ((-0.2, 0.0), 0.6836)],
+)
+def test_a_target_entropy_out_of_reach_is_refused_with_the_most_that_is(bounds, most):
+    """The largest entropy is that of the policy itself, maximised over the bounds by hand."""
+    log_std = torch.linspace(*bounds, 4001).unsqueeze(-1)
+    entropy = TanhGaussian(torch.zeros_like(log_std), log_std).entropy().max().item()
+    assert entropy == pytest.approx(most, abs=0.03)
+    changes = {"log_std_min": bounds[0], "log_std_max": bounds[1], "log_std_init": sum(bounds) / 2}
+    agent("sac", SPEC, target_entropy=2 * entropy - 1e-3, **changes)
+    with pytest.raises(ValueError, match=f"reaches at most {2 * entropy:.4f}"):
+        agent("sac", SPEC, target_entropy=2 * entropy + 1e-3, **changes)
+    agent("sac", SPEC, target_entropy=99.0, alpha=0.1, **changes)  # nothing is aimed for
 
 
 def test_fixed_alpha_is_not_learned():

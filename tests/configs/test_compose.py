@@ -137,7 +137,7 @@ def test_another_id_means_general_defaults(group: list[str]) -> None:
     config = train_config([*group, "env.id=Acrobot-v1"])
     general = yaml.safe_load((CONFIGS / "agent" / "a2c.yaml").read_text())
     base = yaml.safe_load((CONFIGS / "train.yaml").read_text())
-    assert config.env == EnvConfig("Acrobot-v1", 8, "sync", {})
+    assert config.env == EnvConfig("Acrobot-v1", 8, "sync", {}, 60.0)
     assert dataclasses.asdict(config.agent) == general
     assert config.total_steps == base["total_steps"]
 

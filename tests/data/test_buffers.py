@@ -94,7 +94,7 @@ def assert_true_to(known, buffer, batches=30):
 @pytest.mark.parametrize(("envs", "capacity"), [(1, 50), (3, 50), (7, 20), (8, 8)])
 @pytest.mark.parametrize("ends", [0.0, 0.1, 1.0])
 def test_every_successor_is_the_true_one_though_stored_once(envs, capacity, ends):
-    buffer, known = replay(capacity=capacity, batch=32), {}
+    buffer, known, pieces, written = replay(capacity=capacity, batch=32), {}, [], 0
     for step, row_ in enumerate(life(envs, 60, ends, seed=envs)):
         buffer.add(row_)
         for index, reward in enumerate(row_.reward.tolist()):
@@ -102,10 +102,16 @@ def test_every_successor_is_the_true_one_though_stored_once(envs, capacity, ends
                              row_.terminated[index])  # fmt: skip
         if step % 10 == 9:
             assert_true_to(known, buffer)
+        if step % 7 == 6 and step < 35:  # a checkpoint adds what is new since the last
+            pieces.append(
+                saved_and_read(buffer.rows(max(written, buffer.first_row()), buffer.added))
+            )
+            written = buffer.added
         if step == 35:  # through a checkpoint, after which environments may begin elsewhere
+            pieces.append(saved_and_read(buffer.rows(written, buffer.added)))
             state = saved_and_read(buffer.state_dict())
             buffer = replay(capacity=capacity, batch=32)
-            buffer.load_state_dict(state)
+            buffer.load_state_dict(state, pieces)
             assert_true_to(known, buffer)
 
 
@@ -141,7 +147,7 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
     for step in range(13):
         first.add(row(step))
         batches = list(first.batches())
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), [first.rows(0, 13)])
     for step in range(13, 30):
         drawn = []
         for buffer in (first, second):

@@ -10,8 +10,8 @@ from configs import automatic
 from configs.compose import train_config
 from data import Spec
 from runtime.acceleration import accelerate
-from runtime.checkpoint import digest
 from runtime.errors import ConfigError
+from runtime.tree import digest
 from tests.helpers import agent, batch, saved_and_read
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)

@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from runtime import checkpoint
+from runtime import checkpoint, tree
 from runtime.errors import StorageFault
 from tests.helpers import agent, batch
 
@@ -18,30 +18,30 @@ def state(step, score=None):
 
 
 def flat(value):
-    return checkpoint.split(value)
+    return tree.split(value)
 
 
 def test_round_trip_keeps_every_bit_and_restores_the_agent(tmp_path):
     saved = state(7)
     path = checkpoint.save(tmp_path, 7, saved, keep=3)
     assert path.name == "step-000000000007"
-    loaded = checkpoint.load(path)
+    loaded, _ = checkpoint.load(path)
     assert flat(loaded)[0] == flat(saved)[0]
     for name, tensor in flat(saved)[1].items():
         assert torch.equal(tensor, flat(loaded)[1][name])
         assert tensor.dtype == flat(loaded)[1][name].dtype
     other = agent("sac", seed=99)
     other.load_state_dict(loaded["agent"])
-    assert checkpoint.digest(other.state_dict()) == checkpoint.digest(saved["agent"])
+    assert tree.digest(other.state_dict()) == tree.digest(saved["agent"])
     assert sorted(os.listdir(tmp_path)) == ["checkpoints"]
 
 
 def test_digest_sees_a_single_bit():
     saved = state(1)
-    before = checkpoint.digest(saved)
+    before = tree.digest(saved)
     weight = saved["agent"]["modules"]["actor"]["mean.weight"]
     weight.view(torch.int32).view(-1)[0] ^= 1
-    assert checkpoint.digest(saved) != before
+    assert tree.digest(saved) != before
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
@@ -56,7 +56,7 @@ def test_every_kind_of_damage_is_found_and_the_previous_one_used(tmp_path, name)
     silent = 0
     for content in wrong:
         path.write_bytes(content)
-        step, loaded, warnings = checkpoint.load_newest(tmp_path)
+        step, loaded, _, warnings = checkpoint.load_newest(tmp_path)
         if step == 1:
             assert "is damaged" in warnings[0]
             assert warnings[0].endswith("using step-000000000001")

@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from data import Replay, Rollout
+from runtime.chores import Chores
 from runtime.envs import Envs
 from runtime.errors import Divergence
 from runtime.evaluation import Evaluation
-from runtime.loop import Chores, train
+from runtime.loop import train
 from tests.helpers import agent, batch, saved_and_read
 
 
@@ -42,7 +43,7 @@ class Silent:
         pass
 
 
-def chores(learner, envs, scores=(1.0,), every=100, save=None, log_every=50):
+def chores(learner, envs, total_steps=300, scores=(1.0,), every=100, save=None, log_every=50):
     left = list(scores)
     saved = []
 
@@ -62,6 +63,7 @@ def chores(learner, envs, scores=(1.0,), every=100, save=None, log_every=50):
         checkpoint_every=every,
         audit=lambda step, obs: None,
         audit_every=every,
+        total_steps=total_steps,
     )
     return made, saved, quiet
 
@@ -74,15 +76,17 @@ def test_each_step_is_saved_once_with_its_evaluation():
     """Falling evaluations: the first stays the best, whatever else is due at the same step."""
     envs = counting(1)
     made, saved, _ = chores(agent("a2c", envs.spec), envs, scores=(9.0, 5.0, 3.0))
-    train(made.agent, envs, Rollout(5), 300, made)
+    train(made.agent, envs, Rollout(5), made)
     assert saved == [(100, 9.0), (200, 5.0), (300, 3.0)]
     assert made.best == 9.0
 
 
 def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():
     envs = counting(4)
-    made, saved, quiet = chores(agent("a2c", envs.spec), envs, scores=(1.0,), every=10_000)
-    evaluation = train(made.agent, envs, Rollout(5), 130, made)
+    made, saved, quiet = chores(
+        agent("a2c", envs.spec), envs, scores=(1.0,), every=10_000, total_steps=130
+    )
+    evaluation = train(made.agent, envs, Rollout(5), made)
     assert evaluation.returns.tolist() == [1.0]
     assert quiet.written[-2][0] == quiet.written[-1][0] == 132  # 33 steps of 4 environments
     assert "eval/return_mean" in quiet.written[-1][1]
@@ -95,14 +99,14 @@ def test_a_divergence_stops_the_run_before_anything_is_saved():
     learner.update(batch(3, 1, spec=envs.spec)._replace(reward=torch.full((3, 1), np.nan)))
     made, saved, _ = chores(learner, envs, log_every=10_000)
     with pytest.raises(Divergence, match="not finite"):
-        train(learner, envs, Rollout(5), 300, made)
+        train(learner, envs, Rollout(5), made)
     assert saved == []
 
 
 def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     """A clock that only moves where told: 0.01 s per step, 100 s per evaluation and per save."""
     now = [0.0]
-    monkeypatch.setattr("runtime.loop.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtime.chores.time.perf_counter", lambda: now[0])
     envs = counting(1)
 
     def spend(call, seconds):
@@ -115,7 +119,7 @@ def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     made, _, _ = chores(agent("a2c", envs.spec), envs, save=spend(lambda *_: None, 100))
     made.evaluator = spend(made.evaluator, 100)
     envs.step = spend(envs.step, 0.01)
-    train(made.agent, envs, Rollout(5), 300, made)
+    train(made.agent, envs, Rollout(5), made)
     assert now[0] > 500
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
@@ -126,8 +130,8 @@ def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):
     """Every stored row: same episode, next count, right flags, and the reward of its own action."""
     envs = counting(2, vectorization, length=length, ends=ends)
     replay = Replay(1000, 4, 5, 1.0, torch.Generator().manual_seed(0))
-    made, _, _ = chores(agent("sac", envs.spec), envs)
-    train(made.agent, envs, replay, 120, made)
+    made, _, _ = chores(agent("sac", envs.spec), envs, 120)
+    train(made.agent, envs, replay, made)
     envs.close()
     obs, action, reward, next_obs, terminated, truncated, _ = replay.read(torch.arange(120))
     assert torch.equal(obs[:, 0], next_obs[:, 0])
@@ -169,8 +173,8 @@ def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
 def test_the_chores_go_on_where_they_were(best):
     envs = counting(1)
     made, _, _ = chores(agent("a2c", envs.spec), envs)
-    made.updated(10, {})
-    made.updated(20, {})
+    made.updated(10, None, {})
+    made.updated(20, None, {})
     made.log(50)
     made.best = best
     again, _, _ = chores(made.agent, envs)

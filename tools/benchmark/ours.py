@@ -25,9 +25,9 @@ class Loop:
     def __init__(self, spec: Spec, folder: Path) -> None:
         from configs.compose import train_config
         from runtime.build import make_parts
+        from runtime.chores import Chores
         from runtime.console import Progress
         from runtime.logger import Logger
-        from runtime.loop import Chores
 
         config = train_config(spec["overrides"])
         self.parts = make_parts(config)
@@ -44,6 +44,7 @@ class Loop:
             checkpoint_every=int(config.checkpoint.every),
             audit=lambda step, obs: None,
             audit_every=int(config.audit.every),
+            total_steps=config.total_steps,
         )
         self.step = 0
 

@@ -28,7 +28,9 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
         name, equals, text = argument.partition("=")
         if not equals:
             raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
-        given[name] = text if name in ("section", "out", "run", "checkpoint") else value_of(text)
+        name = "env_id" if name == "env.id" else name
+        texts = ("section", "out", "run", "checkpoint", "env_id")
+        given[name] = text if name in texts else value_of(text)
     own = {name: given.pop(name) for name in names(Options) if name in given}
     options = build(Options, plain(Options()) | own)
     counts = options.false_alarms or options.audits

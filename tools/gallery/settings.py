@@ -28,6 +28,7 @@ class Options(Group):
     out: str = key("", "folder of the report; empty: runs/verify/<date-time>")
     run: str = key("", "audit the policy of this run directory instead")
     checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
+    env_id: str = key("", "repeats env.id of a run whose environment a module registers")
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
     audits: int = key(0, "only count failures of this many audits of right policies", ge=0)
     debug: bool = key(False, "show the traceback of an error")

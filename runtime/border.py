@@ -1,0 +1,96 @@
+"""One environment copy, held to what it promised: a wrong value is named where it appears."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+QUIET = ("SIGINT", "SIGTERM", "SIGUSR1")  # sent to a whole process group; only the parent acts
+
+
+class CopyFault(RuntimeError):
+    """What one copy did wrong, and which one it was; raised in its own process, shown in ours."""
+
+
+class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Raises CopyFault where a copy raises, or returns what its spaces do not allow.
+
+    Numbers may be of a smaller or larger kind (float64 for a float32 space, integers for floats),
+    a reward or a flag an array of one element; nothing else is converted. `info` is dropped.
+
+    Args:
+        env: with a Box of observations.
+        index: its place among the copies.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
+        super().__init__(env)
+        self.index = index
+        space: Any = env.observation_space
+        self.shape, self.dtype = space.shape, space.dtype
+        if multiprocessing.parent_process() is not None:
+            serve_quietly()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        try:
+            obs, _ = self.env.reset(seed=seed, options=options)
+        except (Exception, SystemExit) as error:
+            raise self.fault(f"reset raised {type(error).__name__}: {error}") from error
+        return self.observation(obs), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        try:
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+        except (Exception, SystemExit) as error:
+            raise self.fault(f"step raised {type(error).__name__}: {error}") from error
+        return (
+            self.observation(obs),
+            float(self.single("reward", reward, "biuf")),
+            bool(self.single("terminated", terminated, "biu")),
+            bool(self.single("truncated", truncated, "biu")),
+            {},
+        )
+
+    def observation(self, obs: Any) -> np.ndarray:
+        """The observation as an array of the space's shape."""
+        array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)
+        if array.dtype == self.dtype and array.shape == self.shape:
+            return array
+        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
+            raise self.fault(f"observation has dtype {array.dtype}, its space {self.dtype}")
+        if array.shape != self.shape:
+            raise self.fault(f"observation has shape {array.shape}, its space {self.shape}")
+        return array
+
+    def single(self, name: str, value: Any, kinds: str) -> Any:
+        """The value, or the one element of an array; CopyFault where it is no such number."""
+        if type(value) in (float, bool):
+            return value
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in kinds:
+            raise self.fault(f"{name} is {str(value)[:40]!r}, which is not one number")
+        return array.item()
+
+    def fault(self, what: str) -> CopyFault:
+        return CopyFault(f"{what} in environment {self.index}")
+
+
+def serve_quietly() -> None:
+    """In a worker: leaves signals to the parent, and ends with it, even out of an endless step."""
+    for name in QUIET:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

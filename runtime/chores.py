@@ -1,0 +1,260 @@
+"""What is due between the steps of a run: logs, evaluations, audits, checkpoints."""
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.protocol import Agent
+from data import Transition
+from runtime.console import Progress
+from runtime.envs import Envs
+from runtime.errors import Divergence, Stopped, StorageFault
+from runtime.evaluation import Evaluation, Evaluator
+from runtime.logger import Logger
+from runtime.signals import Stop
+
+STATES = 4  # observations at which a policy is audited
+RUNAWAY = 100.0  # times its first value: what a temperature that finds its level does not reach
+
+
+@dataclass
+class Clock:
+    """Time spent on training itself, without evaluations and checkpoints."""
+
+    started: float = field(default_factory=time.perf_counter)
+    paused: float = 0.0
+
+    @contextmanager
+    def pause(self) -> Any:
+        begun = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - begun
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self.started - self.paused
+
+
+@dataclass
+class Chores:
+    """Logging, evaluation, audits, checkpoints, each when the step crosses its next multiple."""
+
+    agent: Agent
+    envs: Envs
+    logger: Logger
+    evaluator: Evaluator
+    progress: Progress
+    save: Callable[[int, float | None], None]  # (step, mean return if just evaluated)
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    audit: Callable[[int, Tensor], object]  # (step, observations (N, O))
+    audit_every: int
+    total_steps: int
+    stop: Stop = field(default_factory=Stop)
+    diverged: Callable[[int, Transition, dict[str, Any]], str] | None = None  # leaves evidence
+    clock: Clock = field(default_factory=Clock)
+    learning_since: tuple[int, float] | None = None  # (step, seconds of training) at first update
+    updates: int = 0
+    best: float = float("-inf")
+    last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds, updates)
+    last_evaluation: tuple[int, Evaluation | None] = (-1, None)
+    improved: bool = False  # the last evaluation was the best, and is not saved yet
+    last_save: int = 0
+    last_audit: int = 0
+    first_alpha: float | None = None  # of the first log
+    warned: bool = False  # that the temperature runs away
+    met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
+    steps_per_second: float = 0.0  # since learning began, without evaluations and saving
+
+    def __post_init__(self) -> None:
+        self.at_once = self.agent.device.type == "cpu"  # reading a flag waits for nothing
+
+    def updated(self, step: int, batch: Transition, metrics: dict[str, Any]) -> None:
+        """After every update; raises Divergence where that costs no wait for a GPU."""
+        if self.learning_since is None:
+            self.learning_since = (step, self.clock.elapsed())
+        self.updates += 1
+        self.logger.add(metrics)
+        if self.at_once and self.agent.diverged:
+            where = self.diverged(step, batch, metrics) if self.diverged else ""
+            raise Divergence(
+                f"training diverged: a loss or gradient at step {step} is not finite; lower "
+                f"agent.lr, the last checkpoint is good{where}"
+            )
+
+    def due(self, step: int, before: int) -> None:
+        """After every step of the environments; each of it once, also where a run goes on there.
+
+        Raises:
+            Stopped: a signal came; this step is saved.
+        """
+        try:
+            if step // self.log_every > before // self.log_every and self.last_log[0] < step:
+                self.log(step)
+            met = step // self.eval_every > before // self.eval_every
+            if met and self.last_evaluation[0] < step:
+                self.evaluate(step)
+            if step // self.audit_every > before // self.audit_every and self.last_audit < step:
+                self.look(step)
+            crossed = step // self.checkpoint_every > before // self.checkpoint_every
+            if step < self.total_steps and (crossed or self.improved):
+                self.checkpoint(step)  # the last one waits for the last evaluation
+            self.stop.check()
+        except Stopped:
+            self.checkpoint(step, final=True)
+            raise
+
+    def log(self, step: int) -> None:
+        """Writes the interval; raises Divergence where an update in it was not finite."""
+        seconds = self.clock.elapsed()
+        past_step, past_seconds, past_updates = self.last_log
+        extra = {
+            "time/steps_per_second": (step - past_step) / max(seconds - past_seconds, 1e-9),
+            "time/updates_per_second": (self.updates - past_updates)
+            / max(seconds - past_seconds, 1e-9),
+        }
+        self.met = [*self.met[1 - STATES :], self.envs.obs[0]]
+        finished = self.envs.drain()
+        if finished:
+            extra["rollout/return"] = float(np.mean([f[1] for f in finished]))
+            extra["rollout/length"] = float(np.mean([f[2] for f in finished]))
+        shown = self.logger.flush(step, extra)
+        self.last_log = (step, seconds, self.updates)
+        self.stop_if_diverged(step)
+        self.watch_temperature(shown)
+        self.progress.note(shown)
+        self.progress.update(step)
+
+    def watch_temperature(self, shown: dict[str, float]) -> None:
+        """Warns once where alpha has grown a hundredfold and the entropy is still too low."""
+        if not {"policy/alpha", "policy/target_entropy", "policy/entropy"} <= set(shown):
+            return
+        alpha, target = shown["policy/alpha"], shown["policy/target_entropy"]
+        self.first_alpha = self.first_alpha or alpha
+        runs_away = alpha > RUNAWAY * self.first_alpha and shown["policy/entropy"] < target
+        if runs_away and not self.warned:
+            self.warned = True
+            print(
+                f"warning: the temperature runs away: alpha is {alpha:.3g} and the entropy, "
+                f"{shown['policy/entropy']:.3g}, still below its target {target:.3g}; lower "
+                "agent.target_entropy",
+                file=sys.stderr,
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next log, evaluation and checkpoint depend on."""
+        return {
+            "updates": self.updates,
+            "best": self.best if math.isfinite(self.best) else None,
+            "learning_since": self.learning_since,
+            "last_log": self.last_log,
+            "last_audit": self.last_audit,
+            "last_evaluation": self.recorded_evaluation(),
+            "met": list(self.met),
+            "first_alpha": self.first_alpha,
+            "warned": self.warned,
+            "seconds": self.clock.elapsed(),
+            "logger": self.logger.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; time goes on from there."""
+        self.updates = state["updates"]
+        self.best = float("-inf") if state["best"] is None else state["best"]
+        since = state["learning_since"]
+        self.learning_since = None if since is None else (since[0], since[1])
+        self.last_log = (state["last_log"][0], state["last_log"][1], state["last_log"][2])
+        self.last_audit = state["last_audit"]
+        step, returns, lengths = state["last_evaluation"]
+        if step >= 0:
+            self.last_evaluation = (step, Evaluation(np.array(returns), np.array(lengths)))
+        self.met = list(state["met"])
+        self.first_alpha, self.warned = state["first_alpha"], state["warned"]
+        self.clock = Clock(time.perf_counter() - state["seconds"])
+        self.logger.load_state_dict(state["logger"])
+
+    def recorded_evaluation(self) -> tuple[int, list[float], list[int]]:
+        """The last evaluation as plain numbers, at step -1 where there is none."""
+        step, evaluation = self.last_evaluation
+        if evaluation is None:
+            return -1, [], []
+        return step, evaluation.returns.tolist(), evaluation.lengths.tolist()
+
+    def stop_if_diverged(self, step: int) -> None:
+        """Raises Divergence where an update since the last log was not finite."""
+        if bool(self.agent.diverged):
+            raise Divergence(
+                f"training diverged: a loss or gradient between steps {self.last_log[0]} and "
+                f"{step} is not finite; lower agent.lr, the last checkpoint is good"
+            )
+
+    def evaluate(self, step: int) -> Evaluation:
+        """Evaluates, and notes where it is the best so far."""
+        self.stop_if_diverged(step)
+        with self.clock.pause():
+            evaluation = self.evaluator(self.agent, step)
+            summary = evaluation.summary()
+            tags = ("return_mean", "return_std", "length_mean")
+            self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
+            self.last_evaluation = (step, evaluation)
+        if summary["return_mean"] > self.best:
+            self.best = summary["return_mean"]
+            self.improved = True
+        return evaluation
+
+    def look(self, step: int) -> None:
+        """Audits the policy at observations that it met."""
+        with self.clock.pause():
+            self.audit(step, torch.stack([*self.met, self.envs.obs[0]][-STATES:]))
+        self.last_audit = step
+
+    def checkpoint(self, step: int, final: bool = False) -> None:
+        """Saves this step once, with its evaluation where it has one.
+
+        Where the disk is full the run goes on with a warning, and saves when the next is due; only
+        the `final` one has to succeed.
+        """
+        if self.last_save == step:
+            return
+        self.stop_if_diverged(step)
+        self.improved = False
+        evaluated, evaluation = self.last_evaluation
+        score = evaluation.summary()["return_mean"] if evaluation and evaluated == step else None
+        with self.clock.pause():
+            try:
+                self.save(step, score)
+            except StorageFault as fault:
+                if final:
+                    raise
+                print(f"warning: {fault}; training goes on", file=sys.stderr)
+                return
+        self.last_save = step
+
+    def finish(self, step: int) -> Evaluation:
+        """The last log, evaluation and checkpoint; like `due`, it can be stopped and gone on."""
+        try:
+            return self.complete(step)
+        except Stopped:
+            self.checkpoint(step, final=True)
+            raise
+
+    def complete(self, step: int) -> Evaluation:
+        since, seconds = self.learning_since or (0, 0.0)
+        self.steps_per_second = (step - since) / max(self.clock.elapsed() - seconds, 1e-9)
+        if self.last_log[0] < step:
+            self.log(step)
+        done, evaluation = self.last_evaluation
+        if done < step or evaluation is None:
+            evaluation = self.evaluate(step)
+        if self.last_audit < step:
+            self.look(step)
+        self.checkpoint(step, final=True)
+        return evaluation

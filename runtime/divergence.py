@@ -1,0 +1,87 @@
+"""What an update that is not finite leaves behind: enough to repeat it, alone, and see it again."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from data import Spec, Transition
+from runtime.errors import LogpiError
+from runtime.rundir import write_json, write_text
+from runtime.seeding import stream
+from runtime.tree import join, split
+
+if TYPE_CHECKING:
+    from agents.base import BaseAgent
+
+FOLDER = "divergence"
+SCRIPT = '''"""Repeats the update that was not finite. Run it in the folder of train.py."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path.cwd()))
+from runtime.divergence import repeat
+
+for name, value in repeat(Path(__file__).parent).items():
+    print(f"{name} {value}")
+'''
+
+
+def leave_evidence(
+    run_dir: Path, step: int, agent: "BaseAgent", batch: Transition, metrics: dict[str, Any]
+) -> str:
+    """Writes `divergence/` into the run directory; returns what to add to the message.
+
+    In it: the batch, the noise, the agent with its weights before the update (nothing of it was
+    committed) and its generators after it, the range of every tensor, the metrics, and a script.
+    """
+    folder = run_dir / FOLDER
+    given = [argument._asdict() if isinstance(argument, Transition) else argument
+             for argument in agent.given]  # fmt: skip
+    state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}
+    values, tensors = split(state)
+    named = {**tensors, **{f"/metrics/{name}": value for name, value in metrics.items()}}
+    try:
+        folder.mkdir(exist_ok=True)
+        save_file(tensors, folder / "state.safetensors")
+        write_json(folder / "state.json", values)
+        write_json(
+            folder / "ranges.json",
+            {"step": step, "tensors": {name: extent(tensor) for name, tensor in named.items()}},
+        )
+        write_text(folder / "repeat.py", SCRIPT)
+    except (OSError, LogpiError) as error:
+        return f"; {folder} could not be written, {error}"
+    return f"; python {folder / 'repeat.py'} repeats it"
+
+
+def extent(tensor: Tensor) -> dict[str, Any]:
+    """Least and greatest finite number of a tensor, and how many are not finite."""
+    numbers = tensor.detach().double().flatten()
+    finite = numbers[numbers.isfinite()]
+    return {
+        "shape": list(tensor.shape),
+        "min": float(finite.min()) if len(finite) else None,
+        "max": float(finite.max()) if len(finite) else None,
+        "not_finite": len(numbers) - len(finite),
+    }
+
+
+def repeat(folder: Path) -> dict[str, float]:
+    """The numbers of the update in `divergence/`, from the weights before it, eagerly."""
+    from agents import make_agent
+    from configs.compose import read_run
+
+    config = read_run(folder.parent)
+    state = join(json.loads((folder / "state.json").read_text()),
+                 load_file(folder / "state.safetensors"))  # fmt: skip
+    agent = make_agent(Spec(**state["spec"]), config.agent, partial(stream, config.seed), 1)
+    agent.load_state_dict(state["agent"])
+    agent.optimizer.diverged.fill_(False)
+    batch, *rest = state["given"]
+    metrics = agent.step(Transition(**batch), *rest)
+    return {name: float(value) for name, value in metrics.items() if value.ndim == 0}

@@ -1,0 +1,86 @@
+"""Whether a replay will fit, asked before anything is allocated: memory is taken as it fills."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from data import Replay, Spec
+from runtime.errors import ConfigError
+
+USABLE = 0.9  # of what is free now; the rest is for all else that a run needs
+GIB = 1 << 30
+
+
+def require_memory(capacity: int, count: int, spec: Spec, device: torch.device) -> None:
+    """Raises ConfigError where a replay of so many transitions of N environments does not fit.
+
+    The line names what it needs, what is free, and the largest that would fit.
+    """
+    needed = Replay.bytes_for(capacity, count, spec)
+    for what, free in limits(device):
+        if needed > USABLE * free:
+            largest = int(capacity * USABLE * free / needed)
+            raise ConfigError(
+                f"agent.buffer_size: {capacity:,} transitions need {needed / GIB:.2f} GiB and "
+                f"{what} leaves {free / GIB:.2f}; at most {largest:,} would fit"
+            )
+
+
+def limits(device: torch.device) -> Iterator[tuple[str, int]]:
+    """(what sets it, bytes that it leaves) of every limit that is known here."""
+    if device.type == "cuda":
+        yield "the GPU", torch.cuda.mem_get_info(device)[0]
+        return
+    fields = numbers(Path("/proc/meminfo"))
+    if "MemAvailable" in fields:
+        yield "this machine", fields["MemAvailable"] * 1024
+    yield from control_group()
+    yield from process_limits()
+
+
+def control_group() -> Iterator[tuple[str, int]]:
+    """The limit of each control group that this process is in, version 1 or 2."""
+    for line in read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            version2 = controllers == ""
+            root = Path("/sys/fs/cgroup") if version2 else Path("/sys/fs/cgroup/memory")
+            names = ("memory.max", "memory.current", "inactive_file")
+            if not version2:
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            here = root / path.lstrip("/")
+            for folder in [here, *here.parents]:
+                limit, used = read(folder / names[0]).strip(), read(folder / names[1]).strip()
+                if limit.isdigit() and used.isdigit():
+                    reclaimable = numbers(folder / "memory.stat").get(names[2], 0)
+                    yield "the control group", max(0, int(limit) - int(used) + reclaimable)
+                if folder == root:
+                    break
+
+
+def process_limits() -> Iterator[tuple[str, int]]:
+    """RLIMIT_AS and RLIMIT_DATA, less what this process has."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has none
+        return
+    page = resource.getpagesize()
+    pages = [int(word) for word in read(Path("/proc/self/statm")).split()] or [0] * 7
+    for name, used in (("RLIMIT_AS", pages[0]), ("RLIMIT_DATA", pages[5])):
+        limit = resource.getrlimit(getattr(resource, name))[0]
+        if limit != resource.RLIM_INFINITY:
+            yield name, max(0, limit - used * page)
+
+
+def numbers(path: Path) -> dict[str, int]:
+    """`name value` or `name: value kB` lines of a file of the system."""
+    words = (line.replace(":", " ").split() for line in read(path).splitlines())
+    return {row[0]: int(row[1]) for row in words if len(row) > 1 and row[1].isdigit()}
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

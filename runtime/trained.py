@@ -1,0 +1,65 @@
+"""The agent of a finished or running run, for whoever only wants to watch it act."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from agents.base import BaseAgent
+from runtime.build import make_evaluator, restore_agent
+from runtime.checkpoint import load_newest
+from runtime.evaluation import Evaluator
+
+if TYPE_CHECKING:
+    from configs.schema import TrainConfig
+
+
+@dataclass
+class Trained:
+    """An agent as it was at a checkpoint, and environments to play in; close the evaluator."""
+
+    path: Path
+    config: "TrainConfig"
+    agent: BaseAgent
+    evaluator: Evaluator
+    step: int
+    warnings: list[str]  # one for each damaged checkpoint that was passed over
+
+
+def open_trained(
+    run: str,
+    checkpoint: str = "latest",
+    *,
+    episodes: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    env_id: str | None = None,
+) -> Trained:
+    """Restores the agent from the newest valid checkpoint (or `best`, or a name).
+
+    Args:
+        run: run directory.
+        checkpoint: which.
+        episodes, seed: of the evaluator.
+        device: where the agent acts.
+        env_id: has to repeat the environment's id where the run's names a module to import.
+
+    Raises:
+        ConfigError: `run` is no run, or its environment's module was not named.
+        StorageFault: no checkpoint in it is valid.
+    """
+    from configs.compose import read_run, require_run
+    from configs.resume import require_repeated
+
+    path = require_run("run", run)
+    config = read_run(path)
+    require_repeated(config.env.id, env_id)
+    step, state, _, warnings = load_newest(path, checkpoint)
+    evaluator = make_evaluator(config, episodes, seed)
+    try:
+        agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))
+    except BaseException:
+        evaluator.close()
+        raise
+    return Trained(path, config, agent, evaluator, step, warnings)

@@ -1,0 +1,52 @@
+"""A state, as nested dicts and lists of numbers and tensors: taken apart, put together, hashed."""
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def split(state: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
+    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name)."""
+    if isinstance(state, Tensor):
+        return {"tensor": path}, {path: state.detach().cpu().contiguous().clone()}
+    tensors: dict[str, Tensor] = {}
+    if isinstance(state, dict):
+        values: Any = {}
+        for name, child in state.items():
+            values[name], found = split(child, f"{path}/{name}")
+            tensors |= found
+        return {"dict": values} if path else values, tensors
+    if isinstance(state, (list, tuple)):
+        values = []
+        for index, child in enumerate(state):
+            value, found = split(child, f"{path}/{index}")
+            values.append(value)
+            tensors |= found
+        return values, tensors
+    return state, tensors
+
+
+def join(values: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of `split`."""
+    if isinstance(values, dict):
+        if set(values) == {"tensor"}:
+            return tensors[values["tensor"]]
+        inner = values["dict"] if set(values) == {"dict"} else values
+        return {name: join(child, tensors) for name, child in inner.items()}
+    if isinstance(values, list):
+        return [join(child, tensors) for child in values]
+    return values
+
+
+def digest(state: dict[str, Any]) -> str:
+    """SHA-256 over every tensor and number of a state, with their names."""
+    values, tensors = split(state)
+    hasher = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()

@@ -1,0 +1,97 @@
+"""One process for each environment copy, none of which can keep the run waiting."""
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+
+from runtime.errors import EnvironmentFault
+
+CLOSING = 2.0  # seconds that a worker has to end by itself
+
+
+class Workers:
+    """Gymnasium's `AsyncVectorEnv`, with a deadline on every answer.
+
+    Args:
+        makes: one for each copy.
+        env_id: for messages.
+        timeout: seconds that all copies together have to answer.
+
+    Raises:
+        EnvironmentFault: a worker is hung, or has ended; it is named, and all of them are killed.
+    """
+
+    def __init__(self, makes: Sequence[Callable[[], Any]], env_id: str, timeout: float) -> None:
+        known = multiprocessing.get_all_start_methods()
+        self.env_id, self.timeout = env_id, timeout
+        self.envs: Any = AsyncVectorEnv(
+            makes,
+            context="forkserver" if "forkserver" in known else "spawn",
+            autoreset_mode=AutoresetMode.DISABLED,
+            copy=False,
+        )
+        self.single_observation_space = self.envs.single_observation_space
+        self.single_action_space = self.envs.single_action_space
+        self.steps = 0
+
+    def reset(self, seed: list[int | None], options: dict[str, Any]) -> Any:
+        return self.answer(lambda: self.envs.reset_async(seed, options), self.envs.reset_wait)
+
+    def step(self, action: np.ndarray) -> Any:
+        self.steps += 1
+        return self.answer(lambda: self.envs.step_async(action), self.envs.step_wait)
+
+    def answer(self, ask: Callable[[], None], wait: Callable[..., Any]) -> Any:
+        try:
+            ask()
+            return wait(timeout=self.timeout)
+        except multiprocessing.TimeoutError as error:
+            index = self.first(lambda index: not self.envs.parent_pipes[index].poll(0))
+            raise self.fault(
+                index, f"has not answered for {self.timeout:g} s", "raise env.timeout"
+            ) from error
+        except (BrokenPipeError, ConnectionError, EOFError) as error:
+            for process in self.envs.processes:
+                process.join(0.1)  # until its exit is noticed
+            index = self.first(lambda index: not self.envs.processes[index].is_alive())
+            code = self.envs.processes[index].exitcode
+            raise self.fault(index, f"has ended with code {code}", "see what ended it") from error
+
+    def first(self, holds: Callable[[int], bool]) -> int:
+        return next((i for i in range(len(self.envs.processes)) if holds(i)), 0)
+
+    def fault(self, index: int, what: str, remedy: str) -> EnvironmentFault:
+        self.kill()
+        return EnvironmentFault(
+            f"env {self.env_id}: the worker of environment {index} {what}, at its step "
+            f"{self.steps}; {remedy}, or mend the environment"
+        )
+
+    def close(self) -> None:
+        """Lets every worker close its environment; kills those that do not."""
+        if self.envs.closed:
+            return
+        try:
+            for pipe in self.envs.parent_pipes:
+                if pipe is not None and not pipe.closed:
+                    pipe.send(("close", None))
+        except (BrokenPipeError, ConnectionError):
+            pass  # it has ended
+        for process in self.envs.processes:
+            process.join(CLOSING)
+        self.kill()
+
+    def kill(self) -> None:
+        """Ends all workers now, stopped ones too."""
+        for process in self.envs.processes:
+            if process.is_alive():
+                process.kill()
+        for process in self.envs.processes:
+            process.join(CLOSING)
+        for pipe in self.envs.parent_pipes:
+            if pipe is not None:
+                pipe.close()
+        self.envs.closed = True

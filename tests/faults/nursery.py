@@ -1,0 +1,98 @@
+"""Forks children that run a door, as new processes that need no time to import: `-m` this module.
+
+Lines of JSON on its input: {"start": [arguments], "cwd": ..., "out": file} -> {"pid": ...}, and
+{"wait": pid} -> {"code": ...} (None while it runs; -9 where it was killed by signal 9).
+"""
+
+import json
+import os
+import signal
+import sys
+from functools import partial
+
+import tensorboard.summary.writer.event_file_writer  # noqa: F401, ready in every child
+
+import runtime.session
+import train
+from agents import make_agent  # noqa: F401
+from configs import compose, help  # noqa: F401
+from runtime.door import enter
+from runtime.signals import Stop
+
+
+def child(order: dict) -> None:
+    """Never returns."""
+    os.setpgid(0, 0)
+    os.chdir(order["cwd"])
+    out = os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(out, descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    prepare = order.get("prepare")
+    if prepare:
+        PREPARATIONS[prepare["name"]](**prepare.get("with", {}))
+    code = 1
+    try:
+        with Stop() as stop:
+            code = enter("train", partial(train.run, stop=stop), order["start"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def die_at(stage: int) -> None:
+    """Kills this process by signal 9 just before storage operation number `stage`."""
+    left = [stage]
+
+    def counted(operation):
+        def call(*arguments, **options):
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return operation(*arguments, **options)
+
+        return call
+
+    import shutil
+    from pathlib import Path
+
+    os.fsync = counted(os.fsync)
+    shutil.rmtree = counted(shutil.rmtree)
+    for name in ("mkdir", "rename", "unlink", "write_text", "replace"):
+        setattr(Path, name, counted(getattr(Path, name)))
+
+
+def limit_files(size: int) -> None:
+    """No file of this process may grow beyond `size` bytes: a disk that is full."""
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+PREPARATIONS = {"die_at": die_at, "limit_files": limit_files}
+
+
+def main() -> None:
+    assert runtime.session
+    ended: dict[int, int] = {}
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "start" in order:
+            pid = os.fork()
+            if pid == 0:
+                child(order)
+            answer = {"pid": pid}
+        else:
+            pid = order["wait"]
+            if pid not in ended:
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = {"code": ended.get(pid)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Killed at any instant, a run goes on to the very same end."""
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from runtime import checkpoint
+from tests.faults.harness import (
+    RUNS,
+    Nursery,
+    assert_no_orphans,
+    command,
+    outcome,
+    reference,
+)
+
+LONG = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    with Nursery() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def wholes(nursery, tmp_path_factory):
+    """Of each run the uninterrupted one, made when first asked for."""
+    folder, known = tmp_path_factory.mktemp("wholes"), {}
+
+    def whole(name):
+        if name not in known:
+            known[name] = reference(nursery, name, folder)
+        return known[name]
+
+    return whole
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=LONG)])
+def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
+    kills, nursery, wholes, tmp_path
+):
+    """Each kill in a run of its own; then the same command finishes it."""
+    chance, inside_save, landed = random.Random(kills), 0, 0
+    for index in range(kills):
+        name = list(RUNS)[index % len(RUNS)]
+        digest, scalars, seconds = wholes(name)
+        cwd = tmp_path / str(index)
+        cwd.mkdir()
+        child = nursery.start(command(name), cwd)
+        time.sleep(chance.uniform(0.0, seconds))
+        child.send(signal.SIGKILL)
+        landed += child.wait() == -signal.SIGKILL
+        inside_save += any((cwd / "run").glob("tmp-*"))
+        code = nursery.run(command(name), cwd)
+        assert code == 0, (cwd / "out.txt").read_text()
+        assert outcome(cwd / "run") == (digest, scalars), name
+        assert "warning" not in (cwd / "out.txt").read_text()
+        assert_no_orphans(cwd / "run")
+        shutil.rmtree(cwd)
+    print(f"{kills} kills, {landed} before the end, {inside_save} inside a save: all digests equal")
+    assert landed > kills / 2
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=LONG)])
+@pytest.mark.parametrize("name", ["sac-pendulum", "a2c-cartpole"])
+def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes, tmp_path):
+    """The run is made longer, so that all kills land in it."""
+    digest, _, seconds = wholes(name)
+    chance, landed = random.Random(kills), 0
+    while landed < kills:
+        child = nursery.start(command(name), tmp_path)
+        # Late enough that a checkpoint of this life may be behind, early enough to be alive.
+        time.sleep(chance.uniform(0.1, 0.3) * seconds + 0.05)
+        child.send(signal.SIGKILL)
+        if child.wait() == 0:
+            break
+        landed += 1
+    code = nursery.run(command(name), tmp_path)
+    assert code == 0, (tmp_path / "out.txt").read_text()
+    assert outcome(tmp_path / "run")[0] == digest
+    print(f"{name}: {landed} kills in a row, digest equal")
+
+
+@pytest.mark.parametrize("name", ["a2c-cartpole", "sac-pendulum"])
+def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
+    name, nursery, wholes, tmp_path
+):
+    """Every operation of the first saves in turn; the checkpoint before it is always valid."""
+    digest, _, _ = wholes(name)
+    stages = 0
+    for stage in range(0, 400, 1 if name == "sac-pendulum" else 7):
+        cwd = tmp_path / str(stage)
+        cwd.mkdir()
+        prepare = {"name": "die_at", "with": {"stage": stage}}
+        code = nursery.run([*command(name), "total_steps=300"], cwd, prepare)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        stages += 1
+        saved = checkpoint.names(cwd / "run") if (cwd / "run").exists() else []
+        if saved:
+            checkpoint.load(cwd / "run" / "checkpoints" / saved[-1])
+        if stage % 10 == 0:
+            assert nursery.run(command(name), cwd) == 0, (cwd / "out.txt").read_text()
+            assert outcome(cwd / "run")[0] == digest
+        shutil.rmtree(cwd)
+    assert stages > 20
+    print(f"{name}: {stages} stages, always one valid")

@@ -1,0 +1,306 @@
+"""Whatever is typed, or lies in a run directory, is data: one line, and nothing happens."""
+
+import json
+import os
+import random
+import shutil
+import string
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from configs.schema import AGENT_GROUPS, TrainConfig
+from configs.validate import Group, key_names
+from runtime import checkpoint
+from runtime.door import enter
+from tests.faults.harness import Nursery
+
+LONG = pytest.mark.faults
+TINY = ["total_steps=64", "eval.episodes=1", "env.num_envs=2", "agent.n_steps=4"]
+NOT_NUMBERS = ["abc", "''", "[1]", "{a: 1}", "nan", "inf", "-inf", "1e999", "1 2", "0x1g", "1_"]
+CANARY = "canary"
+
+
+def declared(group: type[Group], prefix: str = "", agent: str = "a2c"):
+    """(key, type hint, limits) of every single key."""
+    from typing import get_type_hints
+
+    hints = get_type_hints(group)
+    for field in fields(group):
+        hint = hints[field.name]
+        variants = group.VARIANTS.get(field.name)
+        if isinstance(hint, type) and issubclass(hint, Group):
+            inner = variants[agent] if variants else hint
+            yield from declared(inner, f"{prefix}{field.name}.", agent)
+        else:
+            yield f"{prefix}{field.name}", hint, field.metadata
+
+
+def misspelt(key: str, chance: random.Random) -> str:
+    """The key with one letter changed, dropped, doubled or swapped."""
+    group, dot, name = key.rpartition(".")
+    spot = chance.randrange(len(name))
+    changed = chance.choice(
+        [
+            name[:spot] + name[spot + 1 :],
+            name[:spot] + name[spot] * 2 + name[spot + 1 :],
+            name[:spot] + chance.choice(string.ascii_lowercase) + name[spot + 1 :],
+            name[:spot] + name[spot + 1 : spot + 2] + name[spot] + name[spot + 2 :],
+        ]
+    )
+    return f"{group}{dot}{changed}"
+
+
+def bad_override(chance: random.Random) -> tuple[list[str], str]:
+    """(arguments, what the line has to name)."""
+    agent = chance.choice(list(AGENT_GROUPS))
+    base = [f"agent={agent}"] + (["env=pendulum"] if agent == "sac" else [])
+    known = list(declared(TrainConfig, agent=agent))
+    key, hint, limits = chance.choice(known)
+    text = str(hint)
+    kind = chance.randrange(9)
+    if kind == 0:
+        while (wrong := misspelt(key, chance)) in key_names(TrainConfig, agent) or not wrong:
+            pass
+        return [*base, f"{wrong}=1"], wrong
+    if kind == 1 and limits.keys() & {"ge", "gt", "le", "lt"}:
+        limit = chance.choice([name for name in ("ge", "gt", "le", "lt") if name in limits])
+        bound = limits[limit]
+        step = 1 if "int" in text else abs(bound) * 1e-3 + 1e-3
+        value = {"ge": bound - step, "gt": bound, "le": bound + step, "lt": bound}[limit]
+        value = [value] if "list" in text else value
+        return [*base, f"{key}={value}"], key
+    if kind == 2:
+        return [*base, f"{key}=${{{chance.choice(['oc.env:HOME', 'nope', 'seed'])}}}"], key
+    if kind == 3:
+        return [*base, f"{key}"], key
+    if kind == 4:
+        return [*base, f"{key}=" + "x" * chance.choice([10_001, 1_000_000])], key
+    if kind == 5:
+        group = chance.choice(["env", "agent"])
+        value = chance.choice(["nothing", "{a: 1}", "[a2c]", "1", "null", "''", "../agent/a2c"])
+        return [f"{group}={value}"], group
+    if kind == 6:
+        group = chance.choice(["log", "eval", "checkpoint", "audit"])
+        return [*base, f"{group}={chance.choice(['1', '{every: 5}', 'null', '[]'])}"], group
+    if kind == 7:
+        return [*base, f"{key}=" + chance.choice(["[1,[2]]", "{_target_: os.getcwd}", "???"])], key
+    if "int" in text or "float" in text:
+        choices = [v for v in NOT_NUMBERS if not (v == "[1]" and "list" in text)]
+        choices += ["true", "10" + "0" * 400] + (["1.5"] if "float" not in text else [])
+        choices += ["null"] if "None" not in text else []
+        return [*base, f"{key}={chance.choice(choices)}"], key
+    if "Literal" in text:
+        return [*base, f"{key}={chance.choice(['nothing', '1', 'true', '[a]', '1e5'])}"], key
+    if "bool" in text:
+        return [
+            *base,
+            f"{key}={chance.choice(['1', '0', 'yes please', 'null', '[true]', '2'])}",
+        ], key
+    return [*base, f"{key}={chance.choice(['[1]', '{a: 1}', '1.5', 'true'])}"], key
+
+
+def valid(arguments: list[str]) -> bool:
+    """`env.kwargs={a: 1}` and a few like it are no mistakes."""
+    return any(a.startswith("env.kwargs={a") for a in arguments)
+
+
+def cases(count: int) -> list[tuple[list[str], str]]:
+    chance, made = random.Random(count), []
+    while len(made) < count:
+        case = bad_override(chance)
+        if not valid(case[0]):
+            made.append(case)
+    return made
+
+
+@pytest.mark.parametrize("count", [80, pytest.param(2000, marks=LONG)])
+def test_a_bad_override_is_one_line_that_names_the_key_and_nothing_is_made(
+    count, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for arguments, key in cases(count):
+        code = enter("train", train.run, [*arguments])
+        said = capsys.readouterr()
+        assert code == 2, arguments
+        (line,) = said.err.splitlines()
+        assert line.startswith("error: "), arguments
+        assert key in line, (arguments, line)
+        assert len(line) < 400
+        assert said.out == ""
+        assert os.listdir() == [], arguments
+
+
+@pytest.mark.parametrize("count", [5, pytest.param(100, marks=LONG)])
+def test_the_same_from_processes(count, tmp_path):
+    with Nursery() as nursery:
+        for index, (arguments, key) in enumerate(cases(count)):
+            cwd = tmp_path / str(index)
+            cwd.mkdir()
+            assert nursery.run(arguments, cwd) == 2, arguments
+            (line,) = (cwd / "out.txt").read_text().splitlines()
+            assert key in line
+            assert os.listdir(cwd) == ["out.txt"]
+
+
+TOUCH = "open('canary','w')"
+CALLS = [
+    *("os.system", "builtins.exec", "builtins.eval", "subprocess.run", "logging.os.system"),
+    *("pathlib.Path.touch", "builtins.open", "torch.load", "hydra.utils.instantiate"),
+]
+SPOTS = ["agent", "env", "env.kwargs", "log", "eval", "checkpoint", "hydra", "hydra.job_logging"]
+
+
+def command_lines() -> list[list[str]]:
+    """Attempts to have something called from the command line."""
+    found = []
+    for call in CALLS:
+        for spot in SPOTS:
+            found.append([f"{spot}._target_={call}", f"{spot}._args_=[canary]"])
+            found.append([f"+{spot}.x={{_target_: {call}, _args_: [canary]}}"])
+    for call in CALLS:
+        found.append([f"hydra.job_logging.handlers.x.()={call}"])
+        found.append([f"env.kwargs={{_target_: {call}, _args_: [canary]}}"])
+        found.append([f"env.kwargs.a={{_target_: {call}, _args_: [canary]}}", "env.id=Pendulum-v1"])
+    found += [["--config-dir=evil"], ["--config-path=evil"], ["-cd", "evil"], ["-m", "x=1"]]
+    found += [["hydra/launcher=evil"], ["hydra.searchpath=[file://evil]"], ["+evil=evil"]]
+    found += [
+        ["hydra.callbacks.x._target_=os.system"],
+        ["experiment=../evil"],
+        ["agent=../../evil"],
+    ]
+    return found
+
+
+YAML = [
+    f'!!python/object/apply:builtins.exec ["{TOUCH}"]',
+    f'seed: !!python/object/apply:builtins.exec ["{TOUCH}"]',
+    f'seed: !!python/object/new:type {{args: [x, !!python/tuple [], {{}}], state: "{TOUCH}"}}',
+    "_target_: os.system",
+    f'agent: {{_target_: builtins.exec, _args_: ["{TOUCH}"]}}',
+    f'seed: ${{eval:"{TOUCH}"}}',
+    "seed: ${oc.env:HOME}",
+    "env: {id: 'evil_module:Evil-v0'}",
+    "&a [*a, *a]",
+    "a: &a [x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
+    "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d]",
+]
+
+
+class Reduced:
+    """Pickled, it would write the canary when it is loaded."""
+
+    def __reduce__(self):
+        return (open, (CANARY, "w"))
+
+
+def files() -> list[tuple[str, bytes]]:
+    """(file of a checkpoint, what it is replaced by)."""
+    import io
+    import pickle
+    import zipfile
+
+    import torch
+
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("../../canary", "x")
+    torch_file = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, torch_file)
+    header = (10**9).to_bytes(8, "little") + b"{}"
+    contents = [pickle.dumps(Reduced()), archive.getvalue(), torch_file.getvalue(), header]
+    contents += [b"", b"null", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000]
+    contents += [b'{"format": 2, "step": "../../canary", "files": {}}', b"1" * 5000]
+    names = ("state.safetensors", "state.json", "manifest.json")
+    return [(name, content) for name in names for content in contents]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert enter("train", train.run, [*TINY, f"run_dir={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_no_payload_is_executed(run, tmp_path, monkeypatch, capsys):
+    """More than 200: on the command line, in config.yaml, and in every file of a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    evil = tmp_path / "evil"
+    evil.mkdir()
+    (evil / "evil.yaml").write_text("_target_: os.system\n_args_: ['touch canary']\n")
+    (tmp_path / "evil_module.py").write_text(TOUCH)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before, tried = sorted(os.listdir()), 0
+    for arguments in command_lines():
+        capsys.readouterr()
+        code = enter("train", train.run, arguments)
+        assert code == 2, arguments
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert sorted(os.listdir()) == before, arguments
+        tried += 1
+    for text in YAML:
+        copy = Path("copy")
+        shutil.copytree(run, copy)
+        (copy / "config.yaml").write_text(text)
+        for name, door in (("evaluate", evaluate.run), ("train", train.run)):
+            key = "run" if name == "evaluate" else "resume"
+            assert enter(name, door, [f"{key}={copy}"]) == 2, text
+            assert len(capsys.readouterr().err.splitlines()) == 1
+            tried += 1
+        shutil.rmtree(copy)
+        assert sorted(os.listdir()) == before, text
+    for name, content in files():
+        copy = Path("copy")
+        shutil.copytree(run, copy)
+        for step in checkpoint.names(copy):
+            (copy / "checkpoints" / step / name).write_bytes(content)
+        assert enter("evaluate", evaluate.run, [f"run={copy}"]) == 4, (name, content[:50])
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        shutil.rmtree(copy)
+        assert sorted(os.listdir()) == before, name
+        tried += 1
+    print(f"{tried} payloads, 0 executed")
+    assert tried >= 200
+
+
+def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
+    """Right hashes, wrong content: NaN weights are loaded as they are, other shapes are not."""
+    import torch
+
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    newest = copy / "checkpoints" / checkpoint.names(copy)[-1]
+    state, _ = checkpoint.load(newest)
+    for change in ({"agent": 3}, {"agent": {}}, {"agent": {"modules": {"actor": torch.ones(2)}}}):
+        shutil.rmtree(newest)
+        checkpoint.save(copy, int(newest.name[5:]), {**state, **change}, keep=9)
+        capsys.readouterr()
+        assert enter("evaluate", evaluate.run, [f"run={copy}"]) == 4
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert enter("train", train.run, [f"resume={copy}", "total_steps=128"]) == 4
+    assert json.loads((newest / "manifest.json").read_text())["format"] == 2
+
+
+def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):
+    """In 2 s and with less than 500 MB, by a process that may have 4 GB in all."""
+    import resource
+    import subprocess
+    import sys
+    import time
+
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, str(Path(train.__file__)), "env=pendulum", "agent=sac",
+         "agent.buffer_size=999999999"],
+        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)),
+    )  # fmt: skip
+    _, said = process.communicate()
+    assert process.returncode == 2
+    assert said.startswith("error: agent.buffer_size: 999,999,999 transitions need")
+    assert "at most" in said
+    assert os.listdir(tmp_path) == []
+    print(f"{time.perf_counter() - began:.2f} s")

@@ -1,0 +1,109 @@
+"""A signal saves and ends the run, whenever it comes; nothing of it is left running."""
+
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from runtime import checkpoint
+from tests.faults.harness import Nursery, assert_no_orphans, command, outcome, reference
+
+LONG = pytest.mark.faults
+WORKERS = [
+    *("env=pendulum", "agent=a2c", "env.num_envs=4", "env.vectorization=async", "agent.n_steps=8"),
+    *("agent.hidden=[16]", "total_steps=2000", "checkpoint.every=200", "eval.episodes=1"),
+    *("run_dir=run", "resume=auto"),
+]
+LIMIT = 5.0  # seconds from the signal to the end
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    with Nursery() as made:
+        yield made
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(100, marks=LONG)])
+@pytest.mark.parametrize(
+    ("name", "codes"), [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130})]
+)
+def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count, nursery, tmp_path):
+    chance, slowest, stopped = random.Random(name), 0.0, 0
+    digest, scalars, seconds = reference(nursery, "sac-pendulum", tmp_path)
+    for index in range(count):
+        cwd = tmp_path / str(index)
+        cwd.mkdir()
+        child = nursery.start(command("sac-pendulum"), cwd)
+        time.sleep(chance.uniform(0.0, seconds))
+        sent = time.monotonic()
+        child.send(getattr(signal, name), group=True)
+        code = child.wait()
+        said = child.out.read_text()
+        slowest = max(slowest, time.monotonic() - sent)
+        if code < 0:  # before the first line of the program, where nothing is to be saved
+            assert code == -getattr(signal, name)
+            assert said == ""
+        else:
+            assert code in codes | {0}, said
+            assert "Traceback" not in said
+            assert sum(
+                line.startswith(("error: stopped: by", "error: interrupted: by"))
+                for line in said.splitlines()
+            ) == (code != 0)
+            stopped += code != 0
+        assert_no_orphans(cwd / "run")
+        assert nursery.run(command("sac-pendulum"), cwd) == 0, child.out.read_text()
+        assert outcome(cwd / "run") == (digest, scalars)
+        shutil.rmtree(cwd)
+    print(f"{name}: {stopped} of {count} stopped, the others had ended; slowest {slowest:.2f} s")
+    assert slowest < LIMIT
+    assert stopped > count / 3
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(30, marks=LONG)])
+def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
+    chance = random.Random(count)
+    for index in range(count):
+        cwd = tmp_path / str(index)
+        cwd.mkdir()
+        name = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGKILL"][index % 4]
+        child = nursery.start(WORKERS, cwd)
+        time.sleep(chance.uniform(1.5, 4.0))
+        sent = time.monotonic()
+        child.send(getattr(signal, name), group=name != "SIGKILL")
+        code = child.wait()
+        said = child.out.read_text()
+        assert code in (130, 75, 0, -signal.SIGKILL), said
+        assert "Traceback" not in said
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            try:
+                assert_no_orphans(cwd / "run")
+                break
+            except AssertionError:
+                time.sleep(0.05)
+        assert_no_orphans(cwd / "run")
+        assert time.monotonic() - sent < LIMIT
+        shutil.rmtree(cwd)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(50, marks=LONG)])
+def test_a_second_signal_ends_it_at_once_and_what_is_saved_is_valid(count, nursery, tmp_path):
+    chance, longest = random.Random(count), 0.0
+    for index in range(count):
+        cwd = tmp_path / str(index)
+        cwd.mkdir()
+        child = nursery.start([*command("sac-pendulum"), "eval.episodes=500"], cwd)
+        time.sleep(chance.uniform(0.1, 1.0))
+        for _ in range(2):
+            child.send(signal.SIGINT)
+            sent = time.monotonic()
+        assert child.wait() in (130, -signal.SIGINT, 0), child.out.read_text()
+        longest = max(longest, time.monotonic() - sent)
+        saved = checkpoint.names(cwd / "run") if (cwd / "run").exists() else []
+        if saved:
+            checkpoint.load(cwd / "run" / "checkpoints" / saved[-1])
+        shutil.rmtree(cwd)
+    assert longest < LIMIT

@@ -1,0 +1,161 @@
+"""Damaged files, full disks, two processes: never silent, never without a checkpoint."""
+
+import random
+import shutil
+
+import pytest
+
+from runtime import checkpoint
+from runtime.errors import StorageFault
+from runtime.tree import digest
+from tests.faults.harness import Nursery, command, outcome
+
+LONG = pytest.mark.faults
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    with Nursery() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def run(nursery, tmp_path_factory):
+    """A finished run of SAC, with a replay in segments."""
+    cwd = tmp_path_factory.mktemp("run")
+    assert nursery.run([*command("sac-pendulum"), "checkpoint.keep=3"], cwd) == 0
+    return cwd / "run"
+
+
+def contents(path):
+    """What a checkpoint hands out, all of it."""
+    state, pieces = checkpoint.load(path)
+    return digest({"state": state, "pieces": list(pieces)})
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=LONG)])
+def test_no_flip_truncation_swap_or_growth_is_silent(count, run, tmp_path):
+    """Of the files of the newest checkpoint; the one before it is used, and both are named."""
+    chance = random.Random(count)
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    newest, before = (copy / "checkpoints" / n for n in checkpoint.names(copy)[:-3:-1])
+    shared = {s["name"] for s in checkpoint.open_manifest(before)["segments"]}
+    segments = [copy / "replay" / s["name"] for s in checkpoint.open_manifest(newest)["segments"]]
+    files = [*newest.iterdir(), *(path for path in segments if path.name not in shared)]
+    right, used, harmless = contents(newest), contents(before), 0
+    for index in range(count):
+        path = files[index % len(files)]
+        whole = path.read_bytes()
+        spot = chance.randrange(len(whole))
+        match chance.choice(["flip", "truncate", "zero", "grow", "swap", "remove"]):
+            case "flip":
+                bit = 1 << chance.randrange(8)
+                spoiled = whole[:spot] + bytes([whole[spot] ^ bit]) + whole[spot + 1 :]
+            case "truncate":
+                spoiled = whole[: spot // 4096 * 4096]
+            case "zero":
+                spoiled = whole[:spot] + bytes(len(whole) - spot)
+            case "grow":
+                spoiled = whole + b"\0"
+            case "swap":
+                other = next(p for p in before.iterdir() if p.suffix == path.suffix)
+                spoiled = other.read_bytes()
+            case "remove":
+                spoiled = None
+        path.unlink()
+        if spoiled is not None:
+            path.write_bytes(spoiled)
+        step, state, pieces, warnings = checkpoint.load_newest(copy)
+        got = digest({"state": state, "pieces": list(pieces)})
+        if f"step-{step:012d}" == newest.name:
+            assert got == right  # such as another spelling of the same manifest
+            harmless += spoiled != whole
+        else:
+            assert got == used
+            assert newest.name in warnings[0]
+            assert path.name in warnings[0]
+            assert warnings[0].endswith(f"using {before.name}")
+        path.unlink(missing_ok=True)
+        path.write_bytes(whole)
+    assert contents(newest) == right
+    assert harmless < count / 20
+    print(f"{count} times damaged, 0 silent, {harmless} harmless")
+
+
+def test_a_link_or_a_path_elsewhere_is_not_followed(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    newest = copy / "checkpoints" / checkpoint.names(copy)[-1]
+    shutil.copytree(newest, tmp_path / "outside")
+    for name in ("state.json", "state.safetensors", "manifest.json"):
+        path = newest / name
+        whole = path.read_bytes()
+        path.unlink()
+        path.symlink_to(tmp_path / "outside" / name)
+        with pytest.raises(StorageFault, match="is not a file"):
+            checkpoint.load(newest)
+        path.unlink()
+        path.write_bytes(whole)
+    checkpoint.load(newest)
+    shutil.rmtree(newest)
+    newest.symlink_to(tmp_path / "outside")
+    with pytest.raises(StorageFault, match="is damaged"):
+        checkpoint.load(newest)
+
+
+@pytest.mark.parametrize("levels", [3, pytest.param(20, marks=LONG)])
+def test_a_full_disk_leaves_the_old_checkpoint_good(levels, nursery, run, tmp_path):
+    """No file may grow beyond a limit, from one that nothing fits to one that all but all fits."""
+    largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    for level in range(levels):
+        cwd = tmp_path / str(level)
+        cwd.mkdir()
+        assert nursery.run([*command("sac-pendulum"), "total_steps=300"], cwd) == 0
+        good = checkpoint.names(cwd / "run")[-1]
+        size = int(largest * (level + 0.5) / levels)
+        prepare = {"name": "limit_files", "with": {"size": size}}
+        longer = [*command("sac-pendulum"), "total_steps=500"]
+        code = nursery.run(longer, cwd, prepare)
+        said = (cwd / "out.txt").read_text()
+        assert code in (0, 4), said
+        assert "Traceback" not in said
+        assert checkpoint.load_newest(cwd / "run")[0] >= int(good[5:])
+        assert not list((cwd / "run").glob("tmp-*"))
+        assert nursery.run(longer, cwd) == 0, (cwd / "out.txt").read_text()
+        shutil.rmtree(cwd)
+
+
+def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, tmp_path):
+    """The event file is full from the start, whatever is saved fits."""
+    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path) == 0
+    digest_, _ = outcome(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "out.txt").unlink()
+    size = 40_000  # above every file of a checkpoint, below the event file
+    prepare = {"name": "limit_files", "with": {"size": size}}
+    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path, prepare) == 0
+    said = (tmp_path / "out.txt").read_text()
+    assert said.count("warning: logging stopped") == 1, said
+    assert said.count("warning") == 1
+    assert outcome(tmp_path / "run")[0] == digest_
+
+
+def test_a_second_process_is_refused_and_a_lock_of_a_dead_one_is_taken(nursery, tmp_path):
+    first = nursery.start([*command("sac-pendulum"), "total_steps=20000"], tmp_path)
+    lock = tmp_path / "run" / "lock"
+    while not list((tmp_path / "run").glob("checkpoints/step-*")):
+        assert first.code() is None, first.out.read_text()
+    assert nursery.run([*command("sac-pendulum"), "total_steps=20000"], tmp_path) == 4
+    said = (tmp_path / "out.txt").read_text()
+    assert f'is in use by {{"pid": {first.pid}' in said
+    for _ in range(3):
+        first.send(9)
+        first.wait()
+        assert lock.exists()  # a dead one's
+        first = nursery.start([*command("sac-pendulum"), "total_steps=20000"], tmp_path)
+        while "from step" not in first.out.read_text().rpartition("in use")[2]:
+            assert first.code() is None, first.out.read_text()
+        first.out.write_text("")
+    first.send(9)
+    first.wait()

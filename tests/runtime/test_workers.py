@@ -1,0 +1,139 @@
+"""A worker that hangs, stops or dies costs its deadline, names itself, and leaves nobody behind."""
+
+import os
+import signal
+import sys
+import time
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from runtime.envs import Envs
+from runtime.errors import EnvironmentFault
+
+DEADLINE = 1.0
+CULPRIT = 1  # of three copies
+
+
+class Faulty(gymnasium.Env):
+    """Copy number 1 does what it is told to, at its third step or its second reset."""
+
+    def __init__(self, fault="none", where="step"):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.fault, self.where, self.count, self.episode = fault, where, 0, -1
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.culprit = seed is not None and seed % 3 == 0
+        self.episode, self.count = self.episode + 1, 0
+        if self.where == "reset" and self.episode == 1:
+            self.act()
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        if self.where == "step" and self.count == 3 and action[0] > 0.5:
+            self.act()
+        return np.zeros(2, np.float32), 0.0, self.count == 5, False, {}
+
+    def act(self):
+        match self.fault:
+            case "sleep":
+                time.sleep(1000)
+            case "spin":
+                while True:
+                    pass
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            case "exit":
+                sys.exit(0)
+            case "leave":
+                os._exit(7)
+            case "talk":
+                print("x" * 10_000_000, flush=True)
+                raise ValueError("out of breath")
+            case "raise":
+                raise ValueError("out of tune")
+
+
+gymnasium.register("Faulty-v0", entry_point=Faulty)
+
+EXPECTED = {
+    "sleep": "the worker of environment 1 has not answered for 1 s",
+    "spin": "the worker of environment 1 has not answered for 1 s",
+    "stop": "the worker of environment 1 has not answered for 1 s",
+    "kill": "the worker of environment 1 has ended with code -9",
+    "leave": "the worker of environment 1 has ended with code 7",
+    "exit": "step raised SystemExit: 0 in environment 1",
+    "talk": "step raised ValueError: out of breath in environment 1",
+    "raise": "step raised ValueError: out of tune in environment 1",
+}
+
+
+def children():
+    """Processes whose parent is a fork server of this one, or this one."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    if b"forkserver" in file.read():
+                        found.append(int(name))
+            except OSError:
+                continue
+    return found
+
+
+def step(envs):
+    """One step in which only the culprit is told to misbehave."""
+    action = torch.zeros(3, 1)
+    action[CULPRIT] = 1.0
+    return envs.step(action, action)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and /proc")
+@pytest.mark.parametrize("fault", EXPECTED)
+def test_a_worker_that_misbehaves_ends_the_run_in_time_and_by_name(fault, capfd):
+    before = len(children())
+    envs = Envs("tests.runtime.test_workers:Faulty-v0", 3, "async", {"fault": fault}, 0, DEADLINE)
+    workers = [process.pid for process in envs.backend.envs.envs.processes]
+    step(envs)
+    step(envs)
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault) as caught:
+        step(envs)
+    assert EXPECTED[fault] in str(caught.value)
+    assert "Faulty-v0" in str(caught.value)
+    envs.close()
+    envs.close()
+    assert time.monotonic() - began < DEADLINE + 2.5
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
+    assert len(children()) <= before + 2  # the fork server and its tracker stay for the next
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["sleep", "kill"])
+def test_a_reset_is_waited_for_no_longer_than_a_step(fault):
+    kwargs = {"fault": fault, "where": "reset"}
+    envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", kwargs, 0, DEADLINE)
+    began = time.monotonic()
+    for _ in range(4):
+        envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    with pytest.raises(EnvironmentFault, match="the worker of environment 0 has"):
+        envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    envs.close()
+    assert time.monotonic() - began < DEADLINE + 2.5
+
+
+def test_workers_that_behave_close_by_themselves():
+    envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", {}, 0, DEADLINE)
+    for _ in range(12):
+        envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    processes = envs.backend.envs.envs.processes
+    envs.close()
+    assert [process.exitcode for process in processes] == [0, 0]

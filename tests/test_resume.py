@@ -1,0 +1,266 @@
+"""A run that is taken up again is, bit for bit, the run that was never stopped."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import train
+from configs.compose import train_config
+from runtime import checkpoint, session
+from runtime.door import enter
+from runtime.errors import ConfigError, Stopped
+from runtime.signals import Stop
+from runtime.tree import digest
+from tests.faults.harness import COMMON, RUNS, outcome
+
+MORE = {
+    "a2c-counting-async": [
+        *(
+            "env.id=tests.helpers:Counting-v0",
+            "env.kwargs.length=7",
+            "env.kwargs.show_episode=false",
+        ),
+        *("agent=a2c", "env.num_envs=2", "env.vectorization=async", "agent.n_steps=8"),
+        *("agent.hidden=[8]", "agent.normalise_obs=true", "total_steps=400", "checkpoint.every=50"),
+    ],
+}
+ALL = {**RUNS, **MORE}
+
+
+class StopAfter(Stop):
+    """A signal comes at the given look for one."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.left = looks
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped("stopped: by a test; go on", 75)
+
+
+def start(*arguments, stop=None):
+    return enter("train", lambda config: train.run(config, stop), list(arguments))
+
+
+def repeated(name):
+    return [argument for argument in ALL[name] if argument.startswith("env.id=")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted runs: name -> (digest, scalars)."""
+    folder, known = tmp_path_factory.mktemp("whole"), {}
+
+    def get(name):
+        if name not in known:
+            assert start(*ALL[name], *COMMON, f"run_dir={folder / name}") == 0
+            known[name] = outcome(folder / name)
+        return known[name]
+
+    return get
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run that was stopped after so many looks, moved to another place: its new directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def get(name, looks):
+        keep = "checkpoint.keep=99"  # the first one too
+        code = start(*ALL[name], *COMMON, keep, "run_dir=first", stop=StopAfter(looks))
+        assert code == 75
+        return Path("first").rename("moved")
+
+    return get
+
+
+@pytest.mark.parametrize("looks", [3, 61, 95])
+@pytest.mark.parametrize("name", ALL)
+def test_a_stopped_run_goes_on_to_the_same_digest_and_the_same_curves(name, looks, whole, stopped):
+    run = stopped(name, looks)
+    assert not (run / "result.json").exists()
+    assert start(f"resume={run}", *repeated(name)) == 0
+    assert outcome(run) == whole(name)
+    assert json.loads((run / "result.json").read_text())["exact"] is True
+    assert not list(run.glob("tmp-*"))
+    assert not (run / "lock").exists()
+
+
+PIECES = {
+    "sac-pendulum": [
+        *("agent/modules/actor", "agent/modules/critic", "agent/modules/critic_target"),
+        *("agent/modules/temperature", "agent/modules/normalizer", "agent/optimizer/updates"),
+        *("agent/optimizer/moments/critic", "agent/optimizer/moments/actor"),
+        *("agent/optimizer/moments/alpha", "agent/optimizer/counts/critic"),
+        *("agent/optimizer/counts/actor", "agent/optimizer/counts/alpha"),
+        *("agent/generators/act", "agent/generators/update", "buffer/generator", "buffer/added"),
+        *("buffer/sampled", "envs/backend/episodes", "envs/backend/actions", "envs/backend/ages"),
+        *("envs/returns", "envs/lengths", "chores/logger", "rows"),
+    ],
+    "a2c-cartpole": [
+        *("agent/modules/actor", "agent/modules/critic", "agent/optimizer/moments/actor"),
+        *("agent/optimizer/moments/critic", "agent/optimizer/counts/actor"),
+        *("agent/optimizer/updates", "agent/generators/act"),
+        *("buffer/fields", "envs/backend/state", "envs/backend/steps", "envs/backend/generator"),
+        *("envs/returns", "envs/finished"),
+    ],
+}
+LOOKS = {"sac-pendulum": 460, "a2c-cartpole": 155}  # mid-episode, and mid-rollout
+FRESH_CHORES = {"logger": {"scalars": {}, "arrays": {}, "flushes": 0}}  # at step 0 there is none
+
+
+@pytest.mark.parametrize(
+    ("name", "piece"), [(name, piece) for name, pieces in PIECES.items() for piece in pieces]
+)
+def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeypatch):
+    """With one piece as it was at the start, the end is another, or the run cannot go on."""
+    run = stopped(name, LOOKS[name])
+    fresh, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[0])
+    take_up = session.Session.take_up
+
+    def without(self, step, state, pieces):
+        if piece == "rows":
+            return take_up(self, step, state, ({**p, "obs": p["obs"] * 0} for p in pieces))
+        *parents, last = piece.split("/")
+        place, old = state, fresh
+        for part in parents:
+            place, old = place[part], old[part] or FRESH_CHORES
+        assert digest({"it": place[last]}) != digest({"it": old[last]}), "it is the same at first"
+        place[last] = old[last]
+        return take_up(self, step, state, pieces)
+
+    monkeypatch.setattr(session.Session, "take_up", without)
+    code = start(f"resume={run}", *repeated(name))
+    if code == 0:
+        assert outcome(run) != whole(name)
+    else:
+        assert code in (3, 4)
+
+
+def test_the_harness_itself_changes_nothing(whole, stopped, monkeypatch):
+    """The negative control of the test above: nothing left out, nothing differs."""
+    run = stopped("sac-pendulum", LOOKS["sac-pendulum"])
+    assert start(f"resume={run}") == 0
+    assert outcome(run) == whole("sac-pendulum")
+
+
+# what a resumed run may change, and what it may not
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            "agent.hidden=[32]",
+            "agent.hidden: [32] cannot be given to a resumed run, which has [16]",
+        ),
+        ("agent.lr=1e-4", "agent.lr: 0.0001 cannot be given"),
+        ("env.id=CartPole-v1", "env.id: 'CartPole-v1' cannot be given to a resumed run, which has"),
+        ("agent.buffer_size=5000", "agent.buffer_size: 5000 cannot be given"),
+        ("env=cartpole", "env: 'cartpole' cannot be given to a resumed run"),
+        ("seed=3", "seed: 3 cannot be given to a resumed run, which has 0"),
+        ("total_steps=200", "total_steps: 200 is less than the 300"),
+        ("agent.hiden=[32]", "agent.hiden: is not a key; did you mean agent.hidden?"),
+    ],
+)
+def test_a_changed_structure_is_refused_with_both_values(given, words, stopped, capsys):
+    run = stopped("sac-pendulum", 80)
+    before = sorted(os.walk(run))
+    capsys.readouterr()
+    assert start(f"resume={run}", given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {words}"), line
+    assert sorted(os.walk(run)) == before
+
+
+def test_the_same_command_with_auto_must_ask_for_the_same_run(stopped, capsys):
+    run = stopped("sac-pendulum", 80)
+    same = [*RUNS["sac-pendulum"], *COMMON, f"run_dir={run}", "resume=auto"]
+    capsys.readouterr()
+    assert start(*same, "agent.gamma=0.5") == 2
+    assert "agent.gamma: 0.5 is not what the run in run_dir was made with, 0.99" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_configuration_that_was_edited_is_refused(stopped, capsys):
+    run = stopped("sac-pendulum", 80)
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("- 16", "- 32"))
+    capsys.readouterr()
+    assert start(f"resume={run}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "agent.hidden: [32] is not what the run was made with, [16]" in line
+
+
+def test_other_threads_end_exactness_with_one_warning(stopped, capsys):
+    run = stopped("a2c-pendulum", 80)
+    capsys.readouterr()
+    assert start(f"resume={run}", "threads=2") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: this run is from here on not bit for bit")
+    assert "threads was 1, is 2" in line
+    assert json.loads((run / "result.json").read_text())["exact"] is False
+
+
+def test_more_steps_are_the_longer_run(stopped, whole, tmp_path):
+    """A finished run goes on to more steps, as the run that was that long from the start."""
+    name = "a2c-pendulum"
+    fixed = [*RUNS[name], *COMMON, "agent.lr_schedule=constant", "eval.every=300", "audit.every=90"]
+    assert start(*fixed, "total_steps=600", "run_dir=long") == 0
+    assert start(*fixed, "total_steps=400", "run_dir=short") == 0
+    result = Path("short/result.json").read_text()
+    assert start("resume=short") == 0  # finished: nothing happens
+    assert Path("short/result.json").read_text() == result
+    assert start("resume=short", "total_steps=600") == 0
+    assert outcome(Path("short"))[0] == outcome(Path("long"))[0]
+    assert "total_steps: 600" in Path("short/config.yaml").read_text()
+
+
+def test_auto_begins_where_there_is_no_checkpoint_and_never_over_damaged_ones(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    same = [*RUNS["a2c-pendulum"], *COMMON, "run_dir=run", "resume=auto"]
+    Path("run/tmp-1").mkdir(parents=True)
+    assert start(*same, stop=StopAfter(50)) == 75
+    assert [path.name for path in Path(".").iterdir()] == ["run"]
+    for path in Path("run/checkpoints").glob("*/state.json"):
+        path.write_text("{}")
+    assert start(*same) == 4
+    shutil.rmtree("run/checkpoints")
+    assert start(*same) == 0
+    assert start("resume=auto", "env=pendulum") == 2  # where?
+    assert start("resume=nowhere") == 2
+
+
+def test_a_module_is_imported_only_where_the_command_line_names_it(stopped, tmp_path, capsys):
+    name = "a2c-counting-async"
+    run = stopped(name, 70)
+    (tmp_path / "evil_module.py").write_text("open('imported', 'w')")
+    path = run / "config.yaml"
+    right = path.read_text()
+    for id_ in ("evil_module:Evil-v0", "tests.helpers:Counting-v0"):
+        path.write_text(right.replace("tests.helpers:Counting-v0", id_))
+        capsys.readouterr()
+        assert start(f"resume={run}") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"repeat env.id={id_}" in line
+    assert not Path("imported").exists()
+    assert start(f"resume={run}", *repeated(name)) == 0
+
+
+def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):
+    run = stopped("sac-pendulum", 80)
+    first = train_config([*RUNS["sac-pendulum"], *COMMON])
+    again = train_config([f"resume={run}", "log.every=7", "checkpoint.keep=1"])
+    assert again.log.every == 7
+    assert again.agent == first.agent
+    assert (again.threads, again.accelerate) == (first.threads, first.accelerate)
+    with pytest.raises(ConfigError, match="is not a run directory"):
+        train_config(["resume=missing"])
