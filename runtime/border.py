@@ -32,8 +32,6 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         self.index = index
         space: Any = env.observation_space
         self.shape, self.dtype = space.shape, space.dtype
-        if multiprocessing.parent_process() is not None:
-            serve_quietly()
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

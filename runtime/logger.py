@@ -3,6 +3,7 @@
 import io
 import math
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,6 +56,8 @@ class Logger:
             ) from error
         self.flushes = 0
         self.broken = False
+        self.hook = threading.excepthook
+        threading.excepthook = self.excuse
         self.guard(self.writer.add_custom_scalars, {"logpi": LAYOUT})
         self.scalars: dict[str, list[Tensor]] = defaultdict(list)
         self.arrays: dict[str, Tensor] = {}
@@ -140,6 +143,12 @@ class Logger:
 
     def close(self) -> None:
         self.guard(self.writer.close)
+        threading.excepthook = self.hook
+
+    def excuse(self, failure: threading.ExceptHookArgs) -> None:
+        """A writer's thread that finds the disk full ends without a traceback: `guard` tells."""
+        if not isinstance(failure.exc_value, OSError):
+            self.hook(failure)
 
 
 def reduce(lengths: Mapping[str, int], numbers: np.ndarray) -> dict[str, float]:

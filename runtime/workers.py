@@ -1,15 +1,25 @@
 """One process for each environment copy, none of which can keep the run waiting."""
 
+import contextlib
 import multiprocessing
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import _async_worker
 
+from runtime.border import serve_quietly
 from runtime.errors import EnvironmentFault
 
 CLOSING = 2.0  # seconds that a worker has to end by itself
+
+
+def work(*arguments: Any) -> None:
+    """Gymnasium's worker, which says nothing when its parent has gone."""
+    serve_quietly()
+    with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):
+        _async_worker(*arguments)
 
 
 class Workers:
@@ -32,6 +42,7 @@ class Workers:
             context="forkserver" if "forkserver" in known else "spawn",
             autoreset_mode=AutoresetMode.DISABLED,
             copy=False,
+            worker=work,
         )
         self.single_observation_space = self.envs.single_observation_space
         self.single_action_space = self.envs.single_action_space

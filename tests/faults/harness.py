@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -96,6 +97,7 @@ def command(name: str) -> list[str]:
 def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
     """(state digest, every logged scalar but the times) of a finished run."""
     digest = json.loads((run / "result.json").read_text())["state_digest"]
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run), size_guidance={"scalars": 0})

@@ -59,7 +59,7 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count,
         shutil.rmtree(cwd)
     print(f"{name}: {stopped} of {count} stopped, the others had ended; slowest {slowest:.2f} s")
     assert slowest < LIMIT
-    assert stopped > count / 3
+    assert stopped >= count / 4
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(30, marks=LONG)])
