@@ -44,7 +44,7 @@ class Rollout:
             yield Transition(*self._fields)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fields": [field[: self.filled] for field in self._fields]}
+        return {"fields": [field[: self.filled] for field in self._fields if self.filled]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.filled = 0

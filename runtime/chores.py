@@ -85,9 +85,13 @@ class Chores:
         self.logger.add(metrics)
         if self.at_once and self.agent.diverged:
             where = self.diverged(step, batch, metrics) if self.diverged else ""
+            first = next(
+                (f"{name} is {value.item()}" for name, value in metrics.items()
+                 if value.ndim == 0 and not value.isfinite()), "a gradient is not finite",
+            )  # fmt: skip
             raise Divergence(
-                f"training diverged: a loss or gradient at step {step} is not finite; lower "
-                f"agent.lr, the last checkpoint is good{where}"
+                f"training diverged: {first} at step {step}; lower agent.lr, the last checkpoint "
+                f"is good{where}"
             )
 
     def due(self, step: int, before: int) -> None:

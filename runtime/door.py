@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import LogpiError
+from runtime.errors import Halt, LogpiError
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -37,6 +37,9 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return error.code
+    except Halt as halt:
+        print(f"error: {halt.stopped}", file=sys.stderr)
+        return halt.stopped.code
     except KeyboardInterrupt:
         print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
         return 130

@@ -59,3 +59,14 @@ class Stopped(LogpiError):
         """The same, once the run is saved."""
         what = str(self).partition(";")[0]
         return Stopped(f"{what}, the run is saved; train.py resume={run_dir} goes on", self.code)
+
+
+class Halt(BaseException):
+    """Stopped, raised out of whatever is going on where nothing can be lost.
+
+    Like KeyboardInterrupt it is no Exception: what a library catches must not swallow it.
+    """
+
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(str(stopped))
+        self.stopped = stopped

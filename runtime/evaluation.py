@@ -1,5 +1,6 @@
 """How good a policy is, measured on environments and seeds that training never sees."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from runtime.envs import Envs
 from runtime.seeding import derive
 
 MOST_ENVS = 64
+LONGEST = 30_000  # steps of an episode, which some environments never end
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Evaluator:
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
         self.envs = Envs(env_id, count, vectorization, kwargs, seed)
+        self.warned = False
 
     def __call__(self, agent: Agent, step: int, deterministic: bool = True) -> Evaluation:
         """Evaluates at environment step `step` of training."""
@@ -70,6 +73,9 @@ class Evaluator:
         returns, lengths = [], []
         while left.any():
             self.check()
+            if (self.envs.lengths[left > 0] >= LONGEST).any():
+                self.cut(left, returns, lengths)
+                break
             action, latent = agent.act(self.envs.obs, deterministic, generator)
             self.envs.step(action, latent)
             for index, episode_return, length in self.envs.drain():
@@ -78,6 +84,19 @@ class Evaluator:
                     returns.append(episode_return)
                     lengths.append(length)
         return Evaluation(np.array(returns), np.array(lengths))
+
+    def cut(self, left: np.ndarray, returns: list[float], lengths: list[int]) -> None:
+        """Counts episodes that do not end as they are, and says so, the first time."""
+        for index in np.flatnonzero(left):
+            returns.append(float(self.envs.returns[index]))
+            lengths.append(int(self.envs.lengths[index]))
+        if not self.warned:
+            self.warned = True
+            print(
+                f"warning: env {self.envs.env_id}: an episode did not end in {LONGEST:,} steps; "
+                "evaluations count it as it is",
+                file=sys.stderr,
+            )
 
     def close(self) -> None:
         self.envs.close()

@@ -6,7 +6,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-from runtime.errors import Stopped
+from runtime.errors import Halt, Stopped
 
 CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGINT": 130}
 
@@ -48,7 +48,7 @@ class Stop:
         what = "interrupted" if name == "SIGINT" else "stopped"
         self.noted = Stopped(f"{what}: by {name}; nothing was begun, start again", CODES[name])
         if not self.holding:
-            raise self.noted
+            raise Halt(self.noted)
 
     def hold(self) -> None:
         """From now on a signal waits for `check`."""

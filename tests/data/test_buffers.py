@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data import Replay, Rollout, Transition
+from runtime.tree import digest
 from tests.helpers import saved_and_read
 
 
@@ -163,3 +164,5 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
         buffer.add(row(3))
     ours, theirs = next(rollout.batches()), next(copy.batches())
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    # Handed out and so empty, it is in no other state than one that never held anything.
+    assert digest(rollout.state_dict()) == digest(Rollout(3).state_dict())

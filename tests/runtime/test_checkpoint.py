@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import torch
@@ -117,3 +118,66 @@ def test_manifest_names_size_and_sha256_of_every_file(tmp_path):
     for name, recorded in manifest["files"].items():
         assert recorded["size"] == (path / name).stat().st_size
         assert len(recorded["sha256"]) == 64
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="tells which file is synced")
+def test_a_save_is_written_synced_renamed_synced_and_only_then_is_the_old_one_removed(
+    tmp_path, monkeypatch
+):
+    """What kill -9 cannot show, for the system's memory survives it: the order of operations."""
+    checkpoint.save(tmp_path, 1, {"a": torch.ones(2)}, keep=1)
+    done = []
+
+    def recorded(name, operation, what):
+        def call(*arguments, **options):
+            done.append((name, os.path.basename(what(*arguments))))
+            return operation(*arguments, **options)
+
+        return call
+
+    link = "/proc/self/fd/{}".format
+    monkeypatch.setattr(os, "fsync", recorded("sync", os.fsync, lambda fd: os.readlink(link(fd))))
+    path_type = type(tmp_path)
+    monkeypatch.setattr(path_type, "rename", recorded("name", path_type.rename, lambda a, b: b))
+    monkeypatch.setattr(shutil, "rmtree", recorded("remove", shutil.rmtree, lambda path, **_: path))
+    record = checkpoint.write_segment(tmp_path, 0, 2, {"numbers": torch.arange(2)})
+    checkpoint.save(tmp_path, 2, {"a": torch.ones(2), "return_mean": 1.0}, 1, [record])
+    temporary, old = f"tmp-{os.getpid()}", "step-000000000001"
+    assert done == [
+        ("sync", f"{temporary}-{record['name']}"),
+        ("name", record["name"]),
+        ("sync", "replay"),
+        ("remove", temporary),  # what an earlier attempt may have left
+        ("sync", "state.safetensors"),
+        ("sync", "state.json"),
+        ("sync", "manifest.json"),
+        ("sync", temporary),
+        ("name", "step-000000000002"),
+        ("sync", "checkpoints"),
+        ("name", f"{temporary}-{old}"),
+        ("remove", f"{temporary}-{old}"),
+    ]
+
+
+def test_segments_are_shared_verified_and_removed_with_the_last_that_needs_them(tmp_path):
+    def piece(start):
+        rows = {"numbers": torch.arange(start, start + 2)}
+        return checkpoint.write_segment(tmp_path, start, start + 2, rows)
+
+    pieces = [piece(0)]
+    (tmp_path / "replay" / "notes.txt").write_text("mine")
+    checkpoint.save(tmp_path, 1, {"a": 1}, 1, pieces[:])
+    pieces.append(piece(2))
+    checkpoint.save(tmp_path, 2, {"a": 1, "return_mean": 1.0}, 1, pieces[:])
+    pieces.append(piece(4))
+    path = checkpoint.save(tmp_path, 3, {"a": 1}, 1, pieces[1:])
+    assert checkpoint.names(tmp_path) == ["step-000000000002", "step-000000000003"]
+    _, read = checkpoint.load(path)
+    assert [piece["numbers"].tolist() for piece in read] == [[2, 3], [4, 5]]
+    assert len(list((tmp_path / "replay").iterdir())) == 4  # the best needs the first
+    checkpoint.save(tmp_path, 4, {"a": 1, "return_mean": 2.0}, 1, pieces[2:])
+    kept = {file.name for file in (tmp_path / "replay").iterdir()}
+    assert kept == {pieces[2]["name"], "notes.txt"}
+    (tmp_path / "replay" / pieces[2]["name"]).write_bytes(b"")
+    with pytest.raises(StorageFault, match="is damaged"):
+        checkpoint.load(tmp_path / "checkpoints" / "step-000000000004")

@@ -183,3 +183,20 @@ def test_the_chores_go_on_where_they_were(best):
         assert getattr(again, name) == getattr(made, name)
     assert again.updates == 2
     assert again.clock.elapsed() >= made.last_log[1] > 0
+
+
+def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
+    envs = counting(1)
+    made, _, _ = chores(agent("sac", envs.spec), envs)
+
+    def log(alpha, entropy):
+        made.watch_temperature(
+            {"policy/alpha": alpha, "policy/entropy": entropy, "policy/target_entropy": -1.0}
+        )
+        return capsys.readouterr().err
+
+    assert log(0.2, -3.0) == ""
+    assert log(19.0, -3.0) == ""
+    assert log(21.0, -0.5) == ""  # large, and it has had its effect
+    assert log(21.0, -3.0).startswith("warning: the temperature runs away: alpha is 21 and the")
+    assert log(30.0, -3.0) == ""

@@ -1,0 +1,83 @@
+"""An update that is not finite leaves what is needed to see it again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import train
+from runtime import checkpoint
+from runtime.door import enter
+from runtime.tree import split
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTING = ["env.id=tests.helpers:Counting-v0", "eval.episodes=1", "checkpoint.every=20"]
+RUNS = {
+    "a2c": ["env.kwargs.reward=1e37", "agent.reward_scale=1e6", "agent.n_steps=5"],
+    "sac": [
+        *("agent=sac", "env.kwargs.reward=3e38", "agent.learning_starts=30", "total_steps=300"),
+        *("agent.hidden=[8]", "agent.batch_size=8"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_evidence_repeats_the_same_number(name, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert enter("train", train.run, [*COUNTING, *RUNS[name], f"run_dir={run}"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: training diverged: loss/")
+    assert "repeat.py repeats it" in line
+    folder = run / "divergence"
+    shown = json.loads((folder / "ranges.json").read_text())
+    done = subprocess.run(
+        [sys.executable, str(folder / "repeat.py")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    told = dict(row.split() for row in done.stdout.splitlines())
+    wrong = {n for n, value in told.items() if value in ("nan", "inf", "-inf")}
+    in_run = {
+        n.removeprefix("/metrics/") for n, of in shown["tensors"].items()
+        if n.startswith("/metrics/") and of["shape"] == [] and of["not_finite"]
+    }  # fmt: skip
+    assert wrong == in_run
+    assert "loss/critic" in wrong
+    first = line.split("diverged: ")[1].split(" is ")[0]
+    assert first in wrong
+    for metric, of in shown["tensors"].items():
+        name_ = metric.removeprefix("/metrics/")
+        if name_ in told and not of["not_finite"]:
+            assert float(told[name_]) == pytest.approx(of["min"], rel=1e-6)
+    assert len((folder / "repeat.py").read_text().splitlines()) <= 10
+
+
+def test_the_checkpoint_before_it_is_good_and_the_weights_are_those_before_the_update(tmp_path):
+    run = tmp_path / "run"
+    assert enter("train", train.run, [*COUNTING, *RUNS["sac"], f"run_dir={run}"]) == 5
+    state = checkpoint.load_newest(run)[1]
+    weights = {n: t for n, t in load_file(run / "divergence" / "state.safetensors").items()
+               if n.startswith("/agent/modules")}  # fmt: skip
+    assert weights
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    saved = split(state["agent"])[1]
+    # The very first update diverged, so that nothing has moved since the start.
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, saved[name.removeprefix("/agent")])
+    assert all(t.isfinite().all() for t in saved.values() if t.is_floating_point())
+
+
+def test_a_folder_that_cannot_be_written_does_not_hide_the_divergence(
+    tmp_path, capsys, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("runtime.divergence.save_file", full)
+    run = tmp_path / "run"
+    assert enter("train", train.run, [*COUNTING, *RUNS["a2c"], f"run_dir={run}"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "could not be written" in line
