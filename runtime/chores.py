@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from agents.protocol import Agent
-from data import Transition
 from runtime.console import Progress
 from runtime.envs import Envs
 from runtime.errors import Divergence, Stopped, StorageFault
@@ -59,7 +58,7 @@ class Chores:
     audit_every: int
     total_steps: int
     stop: Stop = field(default_factory=Stop)
-    diverged: Callable[[int, Transition, dict[str, Any]], str] | None = None  # leaves evidence
+    evidence: Callable[[int, dict[str, Any]], str] = lambda step, metrics: ""  # what to say of it
     clock: Clock = field(default_factory=Clock)
     learning_since: tuple[int, float] | None = None  # (step, seconds of training) at first update
     updates: int = 0
@@ -77,21 +76,20 @@ class Chores:
     def __post_init__(self) -> None:
         self.at_once = self.agent.device.type == "cpu"  # reading a flag waits for nothing
 
-    def updated(self, step: int, batch: Transition, metrics: dict[str, Any]) -> None:
+    def updated(self, step: int, metrics: dict[str, Any]) -> None:
         """After every update; raises Divergence where that costs no wait for a GPU."""
         if self.learning_since is None:
             self.learning_since = (step, self.clock.elapsed())
         self.updates += 1
         self.logger.add(metrics)
         if self.at_once and self.agent.diverged:
-            where = self.diverged(step, batch, metrics) if self.diverged else ""
             first = next(
                 (f"{name} is {value.item()}" for name, value in metrics.items()
                  if value.ndim == 0 and not value.isfinite()), "a gradient is not finite",
             )  # fmt: skip
             raise Divergence(
                 f"training diverged: {first} at step {step}; lower agent.lr, the last checkpoint "
-                f"is good{where}"
+                f"is good{self.evidence(step, metrics)}"
             )
 
     def due(self, step: int, before: int) -> None:
@@ -198,6 +196,7 @@ class Chores:
             raise Divergence(
                 f"training diverged: a loss or gradient between steps {self.last_log[0]} and "
                 f"{step} is not finite; lower agent.lr, the last checkpoint is good"
+                f"{self.evidence(step, {})}"
             )
 
     def evaluate(self, step: int) -> Evaluation:

@@ -31,9 +31,7 @@ for name, value in repeat(Path(__file__).parent).items():
 '''
 
 
-def leave_evidence(
-    run_dir: Path, step: int, agent: "BaseAgent", batch: Transition, metrics: dict[str, Any]
-) -> str:
+def leave_evidence(run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[str, Any]) -> str:
     """Writes `divergence/` into the run directory; returns what to add to the message.
 
     In it: the batch, the noise, the agent with its weights before the update (nothing of it was

@@ -70,7 +70,8 @@ class Evaluator:
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))
         self.envs.reset(derive(self.seed, "evaluation-episodes", step))
         left = self.quota.copy()
-        returns, lengths = [], []
+        returns: list[float] = []
+        lengths: list[int] = []
         while left.any():
             self.check()
             if (self.envs.lengths[left > 0] >= LONGEST).any():

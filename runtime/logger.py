@@ -4,6 +4,7 @@ import io
 import math
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ class Logger:
     def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
+        if purge_step is not None:
+            wait_for_a_later_name(run_dir)
         try:
             self.writer: Any = SummaryWriter(str(run_dir), purge_step=purge_step)
         except OSError as error:
@@ -149,6 +152,16 @@ class Logger:
         """A writer's thread that finds the disk full ends without a traceback: `guard` tells."""
         if not isinstance(failure.exc_value, OSError):
             self.hook(failure)
+
+
+def wait_for_a_later_name(run_dir: Path) -> None:
+    """Event files are read in the order of their names, which begin with the second of their birth.
+
+    One that takes back what another says has to come after it.
+    """
+    names = [path.name.split(".")[3] for path in run_dir.glob("events.out.tfevents.*.*")]
+    last = max((int(name) for name in names if name.isdigit()), default=0)
+    time.sleep(max(0.0, min(1.1, last + 1.001 - time.time())))
 
 
 def reduce(lengths: Mapping[str, int], numbers: np.ndarray) -> dict[str, float]:

@@ -39,7 +39,7 @@ def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int)
     agent.observe(transition)
     buffer.add(transition)
     for batch in buffer.batches():
-        chores.updated(step + envs.num_envs, batch, agent.update(batch))
+        chores.updated(step + envs.num_envs, agent.update(batch))
     step += envs.num_envs
     chores.due(step, step - envs.num_envs)
     return step

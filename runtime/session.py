@@ -161,9 +161,7 @@ class Session:
             audit_every=int(config.audit.every),
             total_steps=config.total_steps,
             stop=self.stop,
-            diverged=lambda step, batch, metrics: leave_evidence(
-                self.path, step, parts.agent, batch, metrics
-            ),
+            evidence=lambda step, metrics: leave_evidence(self.path, step, parts.agent, metrics),
         )
         if self.earlier is not None:
             chores.load_state_dict(self.earlier)

@@ -173,8 +173,8 @@ def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
 def test_the_chores_go_on_where_they_were(best):
     envs = counting(1)
     made, _, _ = chores(agent("a2c", envs.spec), envs)
-    made.updated(10, None, {})
-    made.updated(20, None, {})
+    made.updated(10, {})
+    made.updated(20, {})
     made.log(50)
     made.best = best
     again, _, _ = chores(made.agent, envs)
