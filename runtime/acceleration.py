@@ -112,6 +112,7 @@ class Graph:
     def trace(self, arguments: tuple[Any, ...], given: list[Tensor]) -> Any:
         """The first call: compiles, runs, and notes where arguments go in and results come out."""
         from torch._dynamo import config
+        from torch._dynamo.eval_frame import remove_from_cache
         from torch._inductor.compile_fx import compile_fx
 
         if not hasattr(config, "trace_autograd_ops"):
@@ -133,6 +134,7 @@ class Graph:
         result = torch.compile(self.function, fullgraph=True, dynamic=False, backend=backend)(
             *arguments
         )
+        remove_from_cache(self.function)  # the tracer's, whose number of entries is limited
         self.names = list(result) if isinstance(result, dict) else None
         values = list(result.values()) if isinstance(result, dict) else list(result)
         self.results = [index_of(value, outputs, self.inputs) for value in values]

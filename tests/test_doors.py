@@ -468,6 +468,7 @@ def test_the_seed_and_nothing_else_decides_the_state(
     np.random.seed(1234)  # noqa: NPY002
     assert outcome(door, *arguments) == first
     often = ["log.every=7", "eval.every=30", "eval.episodes=1", "checkpoint.every=25"]
+    often.append("audit.every=40")
     assert outcome(door, *arguments, *often)[0] == first[0]
     assert outcome(door, *arguments, "seed=1")[0] != first[0]
 

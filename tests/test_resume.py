@@ -27,7 +27,8 @@ MORE = {
         *("agent.hidden=[8]", "agent.normalise_obs=true", "total_steps=400", "checkpoint.every=50"),
     ],
 }
-ALL = {**RUNS, **MORE}
+COMPILED = {"sac-compiled": [*RUNS["sac-pendulum"], "accelerate=compile"]}
+ALL = {**RUNS, **MORE, **COMPILED}
 
 
 class StopAfter(Stop):
@@ -80,7 +81,9 @@ def stopped(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("looks", [3, 61, 95])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", [*RUNS, *MORE, *(pytest.param(name, marks=pytest.mark.slow) for name in COMPILED)]
+)
 def test_a_stopped_run_goes_on_to_the_same_digest_and_the_same_curves(name, looks, whole, stopped):
     run = stopped(name, looks)
     assert not (run / "result.json").exists()
