@@ -17,6 +17,8 @@ STARTED = time.perf_counter()
 
 def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
+    stop = stop or Stop()
+    stop.open()
     from runtime import checkpoint, rundir
     from runtime.build import make_parts
     from runtime.errors import Stopped
@@ -33,7 +35,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
             path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                                  again=config.resume == "auto")  # fmt: skip
         with Lock(path):
-            session = Session(path, config, parts, stop or Stop(), STARTED)
+            session = Session(path, config, parts, stop, STARTED)
             if config.resume and checkpoint.names(path):
                 step, state, pieces, warnings = checkpoint.load_newest(path)
                 for warning in warnings:
@@ -74,5 +76,4 @@ def announce(path: Path, config: "TrainConfig", step: int) -> None:
 
 
 if __name__ == "__main__":
-    with Stop() as the_stop:
-        sys.exit(enter("train", partial(run, stop=the_stop), sys.argv[1:]))
+    sys.exit(enter("train", partial(run, stop=Stop().install()), sys.argv[1:]))

@@ -3,8 +3,7 @@
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 from runtime.errors import Halt, Stopped
 
@@ -12,33 +11,23 @@ CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGINT": 130}
 
 
 class Stop:
-    """While it is entered, SIGTERM, SIGUSR1 and SIGINT are noted; `check` raises what was noted.
+    """Once installed, it notes SIGTERM, SIGUSR1 and SIGINT; `check` raises what was noted.
 
-    Before `hold` is called nothing can be lost, and a signal ends the program at once; so does the
-    second one in any case.
+    Between `open` and `hold` nothing can be lost, and a signal ends the program at once; so does a
+    second one at any time.
     """
 
     def __init__(self) -> None:
         self.noted: Stopped | None = None
-        self.holding = False
-        self.old: dict[int, Any] = {}
+        self.at_once = False
 
-    def __enter__(self) -> "Stop":
+    def install(self) -> "Stop":
+        """Takes the signals over, for as long as the process lives."""
         if threading.current_thread() is threading.main_thread():
             for name in CODES:
                 if hasattr(signal, name):
-                    number = getattr(signal, name)
-                    self.old[number] = signal.signal(number, self.note)
+                    signal.signal(getattr(signal, name), self.note)
         return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler; does nothing that could wait for anything."""
@@ -47,12 +36,17 @@ class Stop:
         name = signal.Signals(number).name
         what = "interrupted" if name == "SIGINT" else "stopped"
         self.noted = Stopped(f"{what}: by {name}; nothing was begun, start again", CODES[name])
-        if not self.holding:
+        if self.at_once:
             raise Halt(self.noted)
+
+    def open(self) -> None:
+        """From now on a signal is raised where it comes, one that has come here."""
+        self.at_once = True
+        self.check()
 
     def hold(self) -> None:
         """From now on a signal waits for `check`."""
-        self.holding = True
+        self.at_once = False
 
     def check(self) -> None:
         """Raises Stopped where a signal has come."""

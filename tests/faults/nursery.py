@@ -33,8 +33,7 @@ def child(order: dict) -> None:
         PREPARATIONS[prepare["name"]](**prepare.get("with", {}))
     code = 1
     try:
-        with Stop() as stop:
-            code = enter("train", partial(train.run, stop=stop), order["start"])
+        code = enter("train", partial(train.run, stop=Stop().install()), order["start"])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
