@@ -46,6 +46,7 @@ class Session:
         self.started = started
         self.step = 0
         self.exact = True
+        self.taken_up = False
         self.segments: list[checkpoint.Record] = []
         self.chores: Chores | None = None
         self.earlier: dict[str, Any] | None = None  # the chores of the process before
@@ -75,7 +76,7 @@ class Session:
             raise StorageFault(
                 f"checkpoint: does not fit config.yaml, {reason}; restore the run"
             ) from error
-        self.step, self.segments = step, state["segments"]
+        self.step, self.segments, self.taken_up = step, state["segments"], True
         self.started -= state["wall_seconds"]
         changed = self.changes(state["setting"])
         if not back:
@@ -136,10 +137,10 @@ class Session:
         from configs.compose import to_yaml
 
         self.stop.hold()
-        if self.earlier is None:
+        if not self.taken_up:
             self.save(self.step, None)
         config, parts = self.config, self.parts
-        logger = Logger(self.path, purge_step=self.step + 1 if self.earlier else None)
+        logger = Logger(self.path, purge_step=self.step + 1 if self.taken_up else None)
         if self.earlier is None:
             settings = "".join(
                 f"| {key} | {value} |\n" for key, value in vars(config.agent).items()

@@ -86,15 +86,15 @@ def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes
     print(f"{name}: {kills} kills in a row, digest and curves equal")
 
 
-@pytest.mark.parametrize("every", [31, pytest.param(1, marks=LONG)])
+@pytest.mark.parametrize("every", [15, pytest.param(1, marks=LONG)])
 @pytest.mark.parametrize("name", ["a2c-cartpole", "sac-pendulum"])
 def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
     name, every, nursery, wholes, tmp_path
 ):
-    """Each operation in turn, or every 31st; the checkpoint before it is always valid."""
-    digest, _, _ = wholes(name)
+    """Each operation in turn, or some of the first saves; the checkpoint before it is always valid."""
+    digest, scalars, _ = wholes(name)
     stages = 0
-    for stage in range(0, 600, every):
+    for stage in range(0, 600 if every == 1 else 100, every):
         cwd = tmp_path / str(stage)
         cwd.mkdir()
         prepare = {"name": "die_at", "with": {"stage": stage}}
@@ -106,9 +106,9 @@ def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
         saved = checkpoint.names(cwd / "run") if (cwd / "run").exists() else []
         if saved:
             checkpoint.load(cwd / "run" / "checkpoints" / saved[-1])
-        if stages % 10 == 1:
+        if every > 1 or stages % 10 == 1 or stages < 40:  # those of the first saves, all
             assert nursery.run(command(name), cwd) == 0, (cwd / "out.txt").read_text()
-            assert outcome(cwd / "run")[0] == digest
+            assert outcome(cwd / "run") == (digest, scalars)
         shutil.rmtree(cwd)
-    assert stages > 60 / every
+    assert stages >= 6
     print(f"{name}: {stages} stages, always one valid")
