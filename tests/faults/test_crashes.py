@@ -91,7 +91,7 @@ def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes
 def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
     name, every, nursery, wholes, tmp_path
 ):
-    """Each operation in turn, or some of the first saves; the checkpoint before it is always valid."""
+    """Each operation, or some of the first saves; the checkpoint before it is always valid."""
     digest, scalars, _ = wholes(name)
     stages = 0
     for stage in range(0, 600 if every == 1 else 100, every):
