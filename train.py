@@ -22,7 +22,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     from runtime import checkpoint, rundir
     from runtime.build import make_parts
     from runtime.errors import Stopped
-    from runtime.lock import Lock
+    from runtime.lock import locked
     from runtime.session import Session
 
     path = rundir.existing(config.run_dir) if config.resume else None
@@ -34,9 +34,9 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
         if path is None:
             path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                                  again=config.resume == "auto")  # fmt: skip
-        with Lock(path):
+        with locked(path):
             session = Session(path, config, parts, stop, STARTED)
-            if config.resume and checkpoint.names(path):
+            if config.resume not in (None, "auto") or checkpoint.names(path):
                 step, state, pieces, warnings = checkpoint.load_newest(path)
                 for warning in warnings:
                     print(f"warning: {warning}", file=sys.stderr)

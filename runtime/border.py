@@ -49,9 +49,9 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.fault(f"step raised {type(error).__name__}: {error}") from error
         return (
             self.observation(obs),
-            float(self.single("reward", reward, "biuf")),
-            bool(self.single("terminated", terminated, "biu")),
-            bool(self.single("truncated", truncated, "biu")),
+            float(self.single("reward", reward, float, "biuf")),
+            bool(self.single("terminated", terminated, bool, "biu")),
+            bool(self.single("truncated", truncated, bool, "biu")),
             {},
         )
 
@@ -66,9 +66,9 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.fault(f"observation has shape {array.shape}, its space {self.shape}")
         return array
 
-    def single(self, name: str, value: Any, kinds: str) -> Any:
-        """The value, or the one element of an array; CopyFault where it is no such number."""
-        if type(value) in (float, bool):
+    def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:
+        """The value, or the one element of an array, of NumPy's kinds; CopyFault for all else."""
+        if type(value) is usual:
             return value
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in kinds:

@@ -82,7 +82,7 @@ def save(
             f"checkpoint {target}: cannot be written, {error}; free the disk or "
             "choose another run_dir"
         ) from error
-    prune(run_dir, keep)
+    prune(run_dir, step, keep)
     return target
 
 
@@ -185,21 +185,31 @@ def best_key(path: Path) -> float:
         return float("-inf")
 
 
-def prune(run_dir: Path, keep: int) -> None:
-    """Removes all checkpoints but the newest `keep` and the best, then the segments of none."""
-    paths = sorted((run_dir / "checkpoints").glob(NAME))
+def prune(run_dir: Path, step: int, keep: int) -> None:
+    """Removes all checkpoints up to `step` but the newest `keep` and the best, then old segments.
+
+    Later ones are damaged, or the run would have gone on from there: they count for nothing, and
+    stay until the run gets there.
+    """
+    paths = [run_dir / "checkpoints" / name for name in names(run_dir) if int(name[5:]) <= step]
     best = max(paths, key=lambda path: (best_key(path), path.name))
-    kept = [path for path in paths if path in paths[-keep:] or path == best]
-    for path in paths:
-        if path not in kept:
+    for path in paths[:-keep]:
+        if path != best:
             bury(path)
+    left = [run_dir / "checkpoints" / name for name in names(run_dir)]
     try:
-        used = {record["name"] for path in kept for record in open_manifest(path)["segments"]}
+        used = {record["name"] for path in left for record in open_manifest(path)["segments"]}
     except Damage:
         return  # what it would still need is not known
     for segment in (run_dir / SEGMENTS).glob("[0-9]*-[0-9]*-*.safetensors"):
         if segment.name not in used:
             segment.unlink(missing_ok=True)
+
+
+def sweep(run_dir: Path) -> None:
+    """Removes what a killed process left half written; whoever calls it holds the directory."""
+    for path in run_dir.glob("tmp-[0-9]*"):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def bury(path: Path) -> None:

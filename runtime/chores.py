@@ -4,7 +4,6 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.protocol import Agent
+from runtime.clock import Clock
 from runtime.console import Progress
 from runtime.envs import Envs
 from runtime.errors import Divergence, Stopped, StorageFault
@@ -22,23 +22,6 @@ from runtime.signals import Stop
 
 STATES = 4  # observations at which a policy is audited
 RUNAWAY = 100.0  # times its first value: what a temperature that finds its level does not reach
-
-
-@dataclass
-class Clock:
-    """Time spent on training itself, without evaluations and checkpoints."""
-
-    started: float = field(default_factory=time.perf_counter)
-    paused: float = 0.0
-
-    @contextmanager
-    def pause(self) -> Any:
-        begun = time.perf_counter()
-        yield
-        self.paused += time.perf_counter() - begun
-
-    def elapsed(self) -> float:
-        return time.perf_counter() - self.started - self.paused
 
 
 @dataclass

@@ -3,59 +3,49 @@
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from runtime.errors import StorageFault
 
 NAME = "lock"
 
 
-class Lock:
-    """Held while it is entered; the system releases it when the process ends, however it ends.
+@contextmanager
+def locked(run_dir: Path) -> Iterator[None]:
+    """Holds the directory; the system lets go of it when the process ends, however it ends.
 
     Raises:
-        StorageFault: another process holds it.
+        StorageFault: another process holds it; wait for it, or end it.
     """
-
-    def __init__(self, run_dir: Path) -> None:
-        self.path = run_dir / NAME
-        self.descriptor: int | None = None
-
-    def __enter__(self) -> "Lock":
-        while True:
-            try:
-                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise StorageFault(
-                    f"{self.path}: cannot be opened, {error.strerror}; choose another run_dir"
-                ) from error
-            if not try_lock(descriptor):
-                holder = os.read(descriptor, 200).decode(errors="replace").strip()
-                os.close(descriptor)
-                raise StorageFault(
-                    f"{self.path.parent}: is in use by {holder or 'another process'}; wait for it, "
-                    "or end it"
-                )
-            if same_file(descriptor, self.path):
-                break
-            os.close(descriptor)  # its holder removed it just now
-        os.ftruncate(descriptor, 0)
-        os.write(
-            descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode()
-        )
-        self.descriptor = descriptor
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.descriptor is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self.descriptor)
+    path = run_dir / NAME
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise StorageFault(
+                f"{path}: cannot be opened, {error.strerror}; choose another run_dir"
+            ) from error
+        if not try_lock(descriptor):
+            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            os.close(descriptor)
+            raise StorageFault(
+                f"{run_dir}: is in use by {holder or 'another process'}; wait for it, or end it"
+            )
+        if same_file(descriptor, path):
+            break
+        os.close(descriptor)  # its holder removed it just now
+    try:
+        with suppress(OSError):  # on a full disk it is held without a name
+            os.ftruncate(descriptor, 0)
+            holding = {"pid": os.getpid(), "host": socket.gethostname()}
+            os.write(descriptor, json.dumps(holding).encode())
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
 
 
 def try_lock(descriptor: int) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ConfigError, StorageFault
+from runtime.sealed import write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
@@ -76,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a small file, whole or not at all; raises StorageFault."""
     temporary = path.with_suffix(".tmp")
     try:
-        temporary.write_text(text)
+        write_synced(temporary, text.encode())
         temporary.replace(path)
     except OSError as error:
         raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error

@@ -137,6 +137,7 @@ class Session:
         from configs.compose import to_yaml
 
         self.stop.hold()
+        checkpoint.sweep(self.path)
         if not self.taken_up:
             self.save(self.step, None)
         config, parts = self.config, self.parts

@@ -237,6 +237,7 @@ def test_auto_begins_where_there_is_no_checkpoint_and_never_over_damaged_ones(
         path.write_text("{}")
     assert start(*same) == 4
     shutil.rmtree("run/checkpoints")
+    assert start("resume=run") == 4  # asked to go on, it does not begin anew
     assert start(*same) == 0
     assert start("resume=auto", "env=pendulum") == 2  # where?
     assert start("resume=nowhere") == 2

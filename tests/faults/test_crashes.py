@@ -10,7 +10,6 @@ import pytest
 from runtime import checkpoint
 from tests.faults.harness import (
     RUNS,
-    Nursery,
     assert_no_orphans,
     command,
     outcome,
@@ -18,12 +17,6 @@ from tests.faults.harness import (
 )
 
 LONG = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

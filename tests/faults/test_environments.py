@@ -87,6 +87,7 @@ CODE3: dict[str, Any] = {
     "RewardComplex": third(with_reward(1j)),
     "RewardMinusInf": third(with_reward(-np.inf)),
     "TerminatedNone": third(lambda row: [*row[:2], None, False, {}]),
+    "TerminatedHalf": third(lambda row: [*row[:2], 0.5, False, {}]),
     "TerminatedText": third(lambda row: [*row[:2], "no", False, {}]),
     "TruncatedNone": third(lambda row: [*row[:3], None, {}]),
     "TruncatedTwo": third(lambda row: [*row[:3], np.zeros(2, bool), {}]),

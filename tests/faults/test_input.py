@@ -5,6 +5,9 @@ import os
 import random
 import shutil
 import string
+import subprocess
+import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,12 +19,11 @@ from configs.schema import AGENT_GROUPS, TrainConfig
 from configs.validate import Group, key_names
 from runtime import checkpoint
 from runtime.door import enter
-from tests.faults.harness import Nursery
 
 LONG = pytest.mark.faults
 TINY = ["total_steps=64", "eval.episodes=1", "env.num_envs=2", "agent.n_steps=4"]
 NOT_NUMBERS = ["abc", "''", "[1]", "{a: 1}", "nan", "inf", "-inf", "1e999", "1 2", "0x1g", "1_"]
-CANARY = "canary"
+CANARY = "canary"  # a file that nothing may make
 
 
 def declared(group: type[Group], prefix: str = "", agent: str = "a2c"):
@@ -135,15 +137,14 @@ def test_a_bad_override_is_one_line_that_names_the_key_and_nothing_is_made(
 
 
 @pytest.mark.parametrize("count", [5, pytest.param(100, marks=LONG)])
-def test_the_same_from_processes(count, tmp_path):
-    with Nursery() as nursery:
-        for index, (arguments, key) in enumerate(cases(count)):
-            cwd = tmp_path / str(index)
-            cwd.mkdir()
-            assert nursery.run(arguments, cwd) == 2, arguments
-            (line,) = (cwd / "out.txt").read_text().splitlines()
-            assert key in line
-            assert os.listdir(cwd) == ["out.txt"]
+def test_the_same_from_processes(count, nursery, tmp_path):
+    for index, (arguments, key) in enumerate(cases(count)):
+        cwd = tmp_path / str(index)
+        cwd.mkdir()
+        assert nursery.run(arguments, cwd) == 2, arguments
+        (line,) = (cwd / "out.txt").read_text().splitlines()
+        assert key in line
+        assert os.listdir(cwd) == ["out.txt"]
 
 
 TOUCH = "open('canary','w')"
@@ -190,17 +191,20 @@ YAML = [
 ]
 
 
-class Reduced:
-    """Pickled, it would write the canary when it is loaded."""
+PICKLE = b"c__builtin__\nopen\n(S'canary'\nS'w'\ntR."  # whoever loads it makes the canary
 
-    def __reduce__(self):
-        return (open, (CANARY, "w"))
+
+def test_the_payloads_are_alive(tmp_path):
+    """The negative control: what would execute them does."""
+    (tmp_path / "payload").write_bytes(PICKLE)
+    for arguments in (["-m", "pickle", "payload"], ["-c", TOUCH]):
+        subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, check=False)
+        (tmp_path / CANARY).unlink()
 
 
 def files() -> list[tuple[str, bytes]]:
     """(file of a checkpoint, what it is replaced by)."""
     import io
-    import pickle
     import zipfile
 
     import torch
@@ -211,7 +215,7 @@ def files() -> list[tuple[str, bytes]]:
     torch_file = io.BytesIO()
     torch.save({"a": torch.zeros(2)}, torch_file)
     header = (10**9).to_bytes(8, "little") + b"{}"
-    contents = [pickle.dumps(Reduced()), archive.getvalue(), torch_file.getvalue(), header]
+    contents = [PICKLE, archive.getvalue(), torch_file.getvalue(), header]
     contents += [b"", b"null", b"[]", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 50_000]
     contents += [b'{"format": 2, "step": "../../canary", "files": {}}', b"1" * 5000]
     names = ("state.safetensors", "state.json", "manifest.json")
@@ -287,9 +291,6 @@ def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
 def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):
     """With less than 500 MB in use, by a process that may have 8 GB in all."""
     import resource
-    import subprocess
-    import sys
-    import time
 
     began = time.perf_counter()
     process = subprocess.Popen(

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from runtime import checkpoint
-from tests.faults.harness import Nursery, assert_no_orphans, command, outcome, reference
+from tests.faults.harness import assert_no_orphans, command, outcome, reference
 
 LONG = pytest.mark.faults
 WORKERS = [
@@ -17,12 +17,6 @@ WORKERS = [
     *("run_dir=run", "resume=auto"),
 ]
 LIMIT = 5.0  # seconds from the signal to the end
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as made:
-        yield made
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(100, marks=LONG)])

@@ -8,15 +8,9 @@ import pytest
 from runtime import checkpoint
 from runtime.errors import StorageFault
 from runtime.tree import digest
-from tests.faults.harness import Nursery, command, outcome
+from tests.faults.harness import command, outcome
 
 LONG = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def nursery():
-    with Nursery() as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

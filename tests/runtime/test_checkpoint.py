@@ -181,3 +181,28 @@ def test_segments_are_shared_verified_and_removed_with_the_last_that_needs_them(
     (tmp_path / "replay" / pieces[2]["name"]).write_bytes(b"")
     with pytest.raises(StorageFault, match="is damaged"):
         checkpoint.load(tmp_path / "checkpoints" / "step-000000000004")
+
+
+def test_damaged_later_ones_do_not_push_a_new_one_out(tmp_path):
+    """Steps 2 and 3 are damaged, 3 only in its tensors, so that it would still look the best."""
+    for step, score in ((1, 1.0), (2, 2.0), (3, 9.0)):
+        checkpoint.save(tmp_path, step * 10, {"return_mean": score, "a": torch.ones(2)}, keep=3)
+    folder = tmp_path / "checkpoints"
+    for step, name in ((20, "state.json"), (30, "state.safetensors")):
+        (folder / f"step-{step:012d}" / name).write_bytes(b"")
+    assert checkpoint.load_newest(tmp_path)[0] == 10
+    checkpoint.save(tmp_path, 15, {"return_mean": 0.5}, keep=1)
+    step, _, _, warnings = checkpoint.load_newest(tmp_path)
+    assert (step, len(warnings)) == (15, 2)
+    checkpoint.save(tmp_path, 30, {"return_mean": 0.7}, keep=1)  # the run gets there
+    assert checkpoint.load_newest(tmp_path)[0] == 30
+    assert checkpoint.load_newest(tmp_path)[3] == []
+
+
+def test_what_a_killed_save_left_is_swept_and_nothing_else(tmp_path):
+    (tmp_path / "tmp-17").mkdir()
+    (tmp_path / "tmp-17" / "state.json").write_text("{}")
+    (tmp_path / "tmp-18-0-2.safetensors").write_text("x")
+    (tmp_path / "tmp-notes").write_text("mine")
+    checkpoint.sweep(tmp_path)
+    assert os.listdir(tmp_path) == ["tmp-notes"]

@@ -296,3 +296,38 @@ def test_spaces_that_can_be_served(observation, action, width):
     else:
         move = torch.zeros(2, envs.spec.action_dim)
     assert envs.step(move, move).next_obs.shape == (2, width)
+
+
+class SecondLife(gymnasium.Env):
+    """Raises in the first step of a process's first episode that was not begun by the loop."""
+
+    lives = 0
+
+    def __init__(self):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        SecondLife.lives += 1
+        self.hostile = SecondLife.lives > 2  # two copies are of the first life
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        if self.hostile:
+            self.hostile = False
+            raise ValueError("not again")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("SecondLife-v0", entry_point=SecondLife)
+
+
+def test_an_environment_that_raises_on_the_way_back_starts_anew_too():
+    first, second = (Envs("SecondLife-v0", 2, "sync", {}, seed=0) for _ in range(2))
+    for _ in range(3):
+        first.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    assert not second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.lengths.tolist() == [0, 0]
+    assert second.backend.episodes == [1, 1]
+    assert len(second.backend.journal.rows()) == 0
