@@ -87,6 +87,7 @@ class BaseAgent:
             self.normalizer = RunningNorm(spec.obs_dim)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self._device = self.generators["update"].device
+        self.noise = torch.empty(0, spec.action_dim)  # of the last action, overwritten by the next
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
@@ -107,9 +108,10 @@ class BaseAgent:
             with torch.no_grad():
                 action = self.policy(self.normalizer(obs)).deterministic()
             return action.cpu(), action.cpu()
-        noise = torch.empty(len(obs), self.spec.action_dim, device=self.device)
-        self.policy_class.fill(noise, generator or self.generators["act"])
-        action, latent = self.draw(obs, noise)
+        if len(self.noise) != len(obs):
+            self.noise = torch.empty(len(obs), self.spec.action_dim, device=self.device)
+        self.policy_class.fill(self.noise, generator or self.generators["act"])
+        action, latent = self.draw(obs, self.noise)
         return action.cpu(), latent.cpu()
 
     def draw(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -137,7 +139,7 @@ class BaseAgent:
 
     def observe(self, transition: Transition) -> None:
         """An on-policy agent sees each transition once anyway: in the rollout of its update."""
-        if not self.on_policy:
+        if not self.on_policy and isinstance(self.normalizer, RunningNorm):
             self.learn_statistics(transition.obs.to(self.device))
 
     def learn_statistics(self, obs: Tensor) -> None:

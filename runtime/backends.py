@@ -7,11 +7,11 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from runtime.border import Checked
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from runtime.seeding import derive
+from runtime.serial import Serial
 from runtime.spaces import flat_observation
 from runtime.workers import Workers
 
@@ -70,7 +70,7 @@ class Journal:
 
 
 class Vector:
-    """Gymnasium's sync or async vectorisation, with automatic reset switched off.
+    """Copies in this process or one process each, which reset only when told to.
 
     Each episode is reset with a seed derived from (seed, environment index, episode number), so
     that sync and async give the same episodes and any single one can be repeated: the state of an
@@ -199,8 +199,7 @@ def make_backend(
             makes = [partial(make_single, spec, kwargs, index) for index in range(count)]
             if vectorization == "async":
                 return Vector(Workers(makes, env_id, timeout), count)
-            mode = AutoresetMode.DISABLED
-            return Vector(SyncVectorEnv(makes, copy=False, autoreset_mode=mode), count)
+            return Vector(Serial(makes), count)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"

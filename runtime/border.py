@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
 QUIET = ("SIGINT", "SIGTERM", "SIGUSR1")  # sent to a whole process group; only the parent acts
 
 
@@ -47,9 +48,12 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             obs, reward, terminated, truncated, _ = self.env.step(action)
         except (Exception, SystemExit) as error:
             raise self.fault(f"step raised {type(error).__name__}: {error}") from error
+        number = float(self.single("reward", reward, float, "biuf"))
+        if not -LARGEST <= number <= LARGEST:
+            raise self.fault(f"reward {number} is not finite")
         return (
             self.observation(obs),
-            float(self.single("reward", reward, float, "biuf")),
+            number,
             bool(self.single("terminated", terminated, bool, "biu")),
             bool(self.single("truncated", truncated, bool, "biu")),
             {},

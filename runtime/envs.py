@@ -78,7 +78,6 @@ class Envs:
         next_raw, reward, terminated, truncated = self._guard(lambda: self.backend.step(raw))
         self.steps += self.num_envs
         next_obs = self._observation(next_raw)
-        rounded = self._float32(reward, "reward")
         self.returns += reward
         self.lengths += 1
         done = terminated | truncated
@@ -89,10 +88,10 @@ class Envs:
         return Transition(
             obs,
             action,
-            torch.from_numpy(rounded),
+            torch.from_numpy(reward.astype(np.float32)),
             next_obs,
-            torch.from_numpy(np.array(terminated, dtype=np.bool_)),
-            torch.from_numpy(np.array(truncated, dtype=np.bool_)),
+            torch.from_numpy(terminated.copy()),
+            torch.from_numpy(truncated.copy()),
             latent,
         )
 
@@ -147,20 +146,17 @@ class Envs:
         return not strayed.any()
 
     def _observation(self, raw: np.ndarray) -> Tensor:
-        obs = np.asarray(raw).reshape(self.num_envs, self.width)
-        return torch.from_numpy(self._float32(obs, "observation"))
-
-    def _float32(self, values: np.ndarray, what: str) -> np.ndarray:
-        """A copy in float32, for the environment may reuse its arrays; every number finite."""
-        if values.dtype == np.float32:
-            rounded = values.copy()
+        """A copy (N, O) in float32, for the backend reuses its arrays; every number finite."""
+        obs = raw.reshape(self.num_envs, self.width)
+        if obs.dtype == np.float32:
+            rounded = obs.copy()
         else:
             with np.errstate(over="ignore"):
-                rounded = values.astype(np.float32)
+                rounded = obs.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
-            raise self._fault(f"{what} {values[index]} is not finite in environment {index}")
-        return rounded
+            raise self._fault(f"observation {obs[index]} is not finite in environment {index}")
+        return torch.from_numpy(rounded)
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:

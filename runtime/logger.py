@@ -16,6 +16,7 @@ from torch import Tensor
 
 from runtime.errors import StorageFault
 from runtime.ledger import ledger
+from runtime.metrics import Metrics
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 LAYOUT = {  # the tab Custom Scalars
@@ -62,26 +63,34 @@ class Logger:
         self.hook = threading.excepthook
         threading.excepthook = self.excuse
         self.guard(self.writer.add_custom_scalars, {"logpi": LAYOUT})
-        self.scalars: dict[str, list[Tensor]] = defaultdict(list)
+        self.rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> 0-d in turn, or (K,)
         self.arrays: dict[str, Tensor] = {}
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Keeps detached metrics: every 0-d one, and the last of those with dimensions."""
-        for name, value in metrics.items():
-            if value.ndim:
-                self.arrays[name] = value
-            else:
-                self.scalars[name].append(value)
+        if not isinstance(metrics, Metrics):
+            names = tuple(name for name, value in metrics.items() if not value.ndim)
+            self.arrays |= {name: value for name, value in metrics.items() if value.ndim}
+            self.rows.setdefault(names, []).extend(metrics[name] for name in names)
+            return
+        self.arrays.update(metrics.arrays)
+        self.rows.setdefault(metrics.names, []).append(metrics.vector)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What was kept of each 0-d metric: a synchronisation for each kind of update."""
+        parts: dict[str, list[np.ndarray]] = defaultdict(list)
+        for names, rows in self.rows.items():
+            table = torch.hstack(rows).cpu().numpy().reshape(-1, len(names))
+            for name, column in zip(names, table.T, strict=True):
+                parts[name].append(column)
+        return {name: np.concatenate(columns) for name, columns in parts.items()}
 
     def flush(self, step: int, extra: Mapping[str, float] | None = None) -> dict[str, float]:
         """Writes the interval that ends at `step`; returns what was written. No value, no tag."""
         values = dict(extra or {})
-        if self.scalars:
-            kept = [value for series in self.scalars.values() for value in series]
-            numbers = torch.stack(kept).cpu().numpy()  # the one synchronisation
-            values |= reduce({name: len(series) for name, series in self.scalars.items()}, numbers)
+        values |= reduce(self.columns())
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.arrays.items()}
-        self.scalars.clear()
+        self.rows.clear()
         self.arrays.clear()
         shown = self.write(step, values | ledger(arrays))
         self.flushes += 1
@@ -129,14 +138,12 @@ class Logger:
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics of the interval that is not written yet."""
-        scalars = {name: torch.stack(series) for name, series in self.scalars.items()}
-        return {"scalars": scalars, "arrays": dict(self.arrays), "flushes": self.flushes}
+        rows = [[list(names), torch.hstack(rows)] for names, rows in self.rows.items()]
+        return {"rows": rows, "arrays": dict(self.arrays), "flushes": self.flushes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        self.scalars.clear()
-        for name, values in state["scalars"].items():
-            self.scalars[name].extend(values.unbind())
+        self.rows = {tuple(names): [row] for names, row in state["rows"]}
         self.arrays = dict(state["arrays"])
         self.flushes = state["flushes"]
 
@@ -164,22 +171,24 @@ def wait_for_a_later_name(run_dir: Path) -> None:
     time.sleep(max(0.0, min(1.1, last + 1.001 - time.time())))
 
 
-def reduce(lengths: Mapping[str, int], numbers: np.ndarray) -> dict[str, float]:
-    """Of each name's part of `numbers`: minimum or maximum, by the name's ending, or mean.
+def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of each name's numbers: minimum or maximum, by the name's ending, or mean.
 
     Over the updates that had a value; NaN where none had.
     """
-    starts = np.cumsum([0, *lengths.values()])[:-1]
+    if not columns:
+        return {}
+    starts = np.cumsum([0, *map(len, columns.values())])[:-1]
+    numbers = np.concatenate(list(columns.values()))
     finite = np.isfinite(numbers)
     with np.errstate(invalid="ignore"):
         means = np.add.reduceat(np.where(finite, numbers, 0.0), starts) / np.add.reduceat(
             finite.astype(np.float64), starts
         )
-    values = dict(zip(lengths, means.tolist(), strict=True))
-    for name, start in zip(lengths, starts, strict=True):
+    values = dict(zip(columns, means.tolist(), strict=True))
+    for name, column in columns.items():
         if name.endswith(("_min", "_max")):
-            part = numbers[start : start + lengths[name]]
-            part = part[np.isfinite(part)]
+            part = column[np.isfinite(column)]
             if len(part):
                 values[name] = float(part.min() if name.endswith("_min") else part.max())
     return values

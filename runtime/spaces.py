@@ -98,4 +98,5 @@ class ActionMap:
         if isinstance(self.space, spaces.Discrete):
             return action + self.space.start
         shaped = action.reshape(len(action), *self.shape)
-        return (self.middle + self.half * shaped).clip(self.low, self.high).astype(self.dtype)
+        scaled = self.middle + self.half * shaped
+        return np.minimum(np.maximum(scaled, self.low), self.high).astype(self.dtype)

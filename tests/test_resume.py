@@ -114,7 +114,7 @@ PIECES = {
     ],
 }
 LOOKS = {"sac-pendulum": 460, "a2c-cartpole": 156}  # mid-episode, and mid-rollout
-FRESH_CHORES = {"logger": {"scalars": {}, "arrays": {}, "flushes": 0}}  # at step 0 there is none
+FRESH_CHORES = {"logger": {"rows": [], "arrays": {}, "flushes": 0}}  # at step 0 there is none
 
 
 @pytest.mark.parametrize(

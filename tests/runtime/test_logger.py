@@ -8,7 +8,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from runtime.logger import Logger
+from runtime.metrics import Packed, packing
 from tests.helpers import saved_and_read
+
+
+def pack(metrics):
+    """What the graph of an update that gives these metrics returns."""
+    return Packed(packing(lambda: metrics))()
 
 
 def read(path):
@@ -30,6 +36,22 @@ def test_intervals_are_reduced_by_the_names_ending(tmp_path):
     events = read(tmp_path)
     assert [(e.step, e.value) for e in events.Scalars("a")] == [(10, 3.0), (20, 7.0)]
     assert events.Histograms("h")[0].histogram_value.min == 6.0  # the last one of the interval
+
+
+def test_packed_metrics_are_logged_like_those_that_come_one_by_one(tmp_path):
+    """Two kinds of updates in turn, as with a policy delay; and an interval halved by a resume."""
+    single, packed, resumed = (Logger(tmp_path / name) for name in "abc")
+    for step in range(6):
+        metrics = {"a": torch.tensor(step + 0.5), "h": torch.full((3,), float(step))}
+        if step % 2:
+            metrics |= {"b_max": torch.tensor(10.0 * step), "b": torch.tensor(float("nan"))}
+        single.add(metrics)
+        packed.add(pack(metrics))
+        if step == 3:
+            resumed.load_state_dict(saved_and_read(packed.state_dict()))
+        elif step > 3:
+            resumed.add(pack(metrics))
+    assert single.flush(1) == packed.flush(1) == resumed.flush(1) == {"a": 3.0, "b_max": 50.0}
 
 
 def test_a_tag_without_a_value_is_left_out(tmp_path):

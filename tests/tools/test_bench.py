@@ -203,6 +203,10 @@ def test_a_profile_names_every_part():
     with Worker({"kind": "profile", "overrides": TINY, "warmup": 10}) as worker:
         done = worker.run(10)
     assert set(done["parts"]) == set(studies.ORDER)
+    with Worker({"kind": "around", "overrides": TINY, "warmup": 10}) as worker:
+        done = worker.run(10)
+    assert set(done["parts"]) == {"update", "the loop itself"}
+    assert sum(done["parts"].values()) <= done["seconds"]
 
 
 def test_an_update_alone_leaves_the_environments_where_they_are(tmp_path):
@@ -284,7 +288,12 @@ def results():
     parts = dict.fromkeys(studies.ORDER, 5.0) | {"update": 55.0}
     grown = {name: [[1, 10.0, 1e5], [2, 5.0, 2e5]] for name in studies.TITLES}
     return {name: sides(name) for name in COMPARISONS} | {
-        "profile": {"steps": 9, "parts": {"64": parts}, "measured": MEASURED},
+        "profile": {
+            "steps": 9,
+            "parts": {"64": parts},
+            "around": {"64": 3.25},
+            "measured": MEASURED,
+        },
         "rule": {"rows": [[64, 1, 100.0, 300.0, 4.0, 24.0, 9.0]], "measured": MEASURED},
         "scaling": {"grown": grown, "measured": MEASURED},
     }
@@ -298,6 +307,7 @@ def test_the_report_has_every_ratio_and_section(results):
     assert "| solve-cartpole | never | SB3 A2C: never | 0 | ≥ 1 | ≥ 3 | no |" in text
     assert "(there/ratios.png)" in text
     assert "| **all but the update** | 45.0 | 45.0 % |" in text
+    assert "| **all but the update, without clocks** | 3.2 |  |" in text
     assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text
     for rows in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"\|", row)) for row in rows.splitlines()}) == 1

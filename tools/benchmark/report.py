@@ -158,11 +158,14 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
             spent = sum(parts[part] for part in chosen)
             row += [f"{spent:.1f}", f"{100 * spent / sum(parts.values()):.1f} %"]
         rows.append(row)
+    around = [cell for spent in result["around"].values() for cell in (f"{spent:.1f}", "")]
+    rows.append(["**all but the update, without clocks**", *around])
     return [
         "## profile: where the time of a SAC step goes",
         f"SAC on Pendulum with one update of a batch of 256 per step, {result['steps']:,} steps, "
         "with a clock around each part; a part does not contain the parts inside it, and the "
-        "clocks themselves, some 1 µs each, lie in what surrounds them.",
+        "clocks themselves lie in what surrounds them. The last row is of blocks between those, in "
+        "a process with one clock, around the update. Medians of blocks.",
         table(header, rows),
         *picture("profile", "Microseconds of each part of a step", pictures),
     ]

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from tools.benchmark.contestants import ACCELERATE, FOREVER, Spec, ours_sac
 from tools.benchmark.measure import Result, Say, Worker
 
-PROFILED_STEPS = 2000
+PROFILED_STEPS = 800  # of a block, with one log in it
+PROFILED_BLOCKS = 5
 PROFILED_WIDTHS = (256, 64)
 ORDER = ("act", "step: Gymnasium", "step: checks and copies", "observe", "add", "sample", "update",
          "metrics", "log, once per interval", "the loop itself")  # fmt: skip
@@ -25,15 +26,29 @@ TITLES = {
 
 
 def profile(say: Say) -> Result:
-    """Microseconds per step in each part of the loop, SAC on Pendulum, {width: {part: ...}}."""
-    parts = {}
+    """Microseconds per step in each part of the loop, SAC on Pendulum, {width: {part: ...}}.
+
+    And {width: microseconds} of all around the update, with no other clock; both are medians.
+    """
+    parts, around = {}, {}
     for width in PROFILED_WIDTHS:
         say(f"profile of 2×{width} units")
-        with Worker(ours_sac(width, "profile")) as worker:
-            done = worker.run(PROFILED_STEPS)
-        spent = {name: done["parts"].get(name, 0.0) for name in ORDER}
-        parts[str(width)] = {name: 1e6 * spent[name] / done["steps"] for name in ORDER}
-    return {"steps": PROFILED_STEPS, "parts": parts}
+        with (
+            Worker(ours_sac(width, "profile")) as clocked,
+            Worker(ours_sac(width, "around")) as bare,
+        ):
+            blocks = [(per_step(clocked), per_step(bare)) for _ in range(PROFILED_BLOCKS)]
+        parts[str(width)] = {
+            name: statistics.median(block.get(name, 0.0) for block, _ in blocks) for name in ORDER
+        }
+        around[str(width)] = statistics.median(block["the loop itself"] for _, block in blocks)
+    return {"steps": PROFILED_BLOCKS * PROFILED_STEPS, "parts": parts, "around": around}
+
+
+def per_step(worker: Worker) -> dict[str, float]:
+    """Microseconds in each part, of one block."""
+    done = worker.run(PROFILED_STEPS)
+    return {name: 1e6 * spent / done["steps"] for name, spent in done["parts"].items()}
 
 
 def rule(blocks: int, seconds: float, say: Say) -> Result:

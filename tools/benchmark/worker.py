@@ -38,7 +38,13 @@ def make(spec: Spec, folder: Path) -> Runner:
         return Floor(spec, folder)
     from tools.benchmark import ours
 
-    return {"loop": ours.Loop, "update": ours.Update, "profile": ours.Profile}[kind](spec, folder)
+    kinds: dict[str, type[ours.Loop]] = {
+        "loop": ours.Loop,
+        "update": ours.Update,
+        "around": ours.Around,
+        "profile": ours.Profile,
+    }
+    return kinds[kind](spec, folder)
 
 
 def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:

@@ -1,0 +1,46 @@
+"""Environment copies stepped one after another in this process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class Serial:
+    """Gymnasium's `SyncVectorEnv` without automatic reset, and without copies that nobody needs.
+
+    What it returns is its own: valid until the next call.
+
+    Args:
+        makes: one for each copy, which checks what it returns (`runtime.border.Checked`).
+    """
+
+    def __init__(self, makes: Sequence[Callable[[], Any]]) -> None:
+        self.envs = [make() for make in makes]
+        self.single_observation_space: Any = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        space, count = self.single_observation_space, len(self.envs)
+        self.obs = np.zeros((count, *space.shape), space.dtype)
+        self.reward = np.zeros(count)
+        self.terminated = np.zeros(count, dtype=np.bool_)
+        self.truncated = np.zeros(count, dtype=np.bool_)
+
+    def reset(self, seed: list[int | None], options: dict[str, Any]) -> tuple[np.ndarray, None]:
+        """Resets those in `options["reset_mask"]`, (N,) bool; the observations of all, (N, ...)."""
+        for index in map(int, np.flatnonzero(options["reset_mask"])):
+            self.obs[index] = self.envs[index].reset(seed=seed[index], options={})[0]
+        return self.obs, None
+
+    def step(
+        self, action: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, None]:
+        """Observations (N, ...), rewards, terminated, truncated (N,) after one action in each."""
+        for index, env in enumerate(self.envs):
+            obs, reward, terminated, truncated, _ = env.step(action[index])
+            self.obs[index], self.reward[index] = obs, reward
+            self.terminated[index], self.truncated[index] = terminated, truncated
+        return self.obs, self.reward, self.terminated, self.truncated, None
+
+    def close(self) -> None:
+        for env in self.envs:
+            env.close()
