@@ -4,16 +4,23 @@ from typing import TYPE_CHECKING
 
 from agents.a2c import A2C
 from agents.base import BaseAgent, Stream
+from agents.ppo import PPO
 from agents.protocol import Agent
 from agents.sac import SAC
+from agents.sac_discrete import SACDiscrete
 from data import Spec
 
 if TYPE_CHECKING:
     from configs.schema import AgentConfig
 
-AGENTS: dict[str, type[BaseAgent]] = {"a2c": A2C, "sac": SAC}
+AGENTS: dict[str, type[BaseAgent]] = {
+    "a2c": A2C,
+    "ppo": PPO,
+    "sac": SAC,
+    "sac_discrete": SACDiscrete,
+}
 
-__all__ = ["A2C", "AGENTS", "SAC", "Agent", "make_agent"]
+__all__ = ["A2C", "AGENTS", "PPO", "SAC", "Agent", "SACDiscrete", "make_agent"]
 
 
 def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> BaseAgent:

@@ -75,6 +75,7 @@ class BaseAgent:
     policies: tuple[str, ...]  # names in POLICIES, the preferred one of each space first
     step: Callable[..., dict[str, Tensor]]  # (batch, noise and constants ...) -> metrics
     given: tuple[Any, ...]  # what the last `step` was given
+    caution: str | None = None  # what the user should know before the run
     cycle = 1  # updates after which every kind of update has occurred
 
     def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:

@@ -59,10 +59,15 @@ class Optimizer:
             self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
         self.updates += 1
 
-    def minimise(self, loss_fn: Callable[[], tuple[Losses, Metrics]]) -> Metrics:
+    def minimise(
+        self, loss_fn: Callable[[], tuple[Losses, Metrics]], unless: Tensor | None = None
+    ) -> Metrics:
         """Evaluates the losses, {group: loss}, and steps the groups that they name.
 
         Tensors in, tensors out: it can be traced as a part of one graph.
+
+        Args:
+            unless: 0-d bool, read after the losses: where it is up, nothing is changed.
 
         Returns:
             The metrics of `loss_fn` with `grad_norm/<group>` (before clipping) and `train/lr`.
@@ -76,20 +81,23 @@ class Optimizer:
         norms = {name: total_norm(grad) for name, grad in grads.items()}
         finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         self.diverged |= ~finite
-        self._apply(grads, norms)
+        hold = self.diverged if unless is None else self.diverged | unless
+        self._apply(grads, norms, hold)
         metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
 
     @torch.no_grad()
-    def _apply(self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor]) -> None:
+    def _apply(
+        self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor], hold: Tensor
+    ) -> None:
         for name, grad in grads.items():
             if self.max_grad_norm is not None:
                 torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
             if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
-                self._adam_unless_diverged(name, grad)
+                self._adam_unless(hold, name, grad)
             else:
-                self._adam(name, grad, fused=True, found_inf=self.diverged.float())
+                self._adam(name, grad, fused=True, found_inf=hold.float())
 
     def _adam(self, name: str, grad: list[Tensor], **how: Any) -> None:
         adam(
@@ -109,13 +117,13 @@ class Optimizer:
             **how,
         )
 
-    def _adam_unless_diverged(self, name: str, grad: list[Tensor]) -> None:
+    def _adam_unless(self, hold: Tensor, name: str, grad: list[Tensor]) -> None:
         """What `found_inf` does in the fused kernel; compiled, all of it is a few kernels."""
         changed = [*self.groups[name], *itertools.chain(*self.moments[name]), *self.counts[name]]
         before = [tensor.clone() for tensor in changed]
         self._adam(name, grad, foreach=True, capturable=True)
         for tensor, old in zip(changed, before, strict=True):
-            tensor.copy_(torch.where(self.diverged, old, tensor))
+            tensor.copy_(torch.where(hold, old, tensor))
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -4,11 +4,12 @@ import copy
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.base import BaseAgent, Stream, make_actor
 from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
 from agents.optimizer import Optimizer
+from agents.soft import Temperature, follow
 from data import Spec, Transition
 from networks import Critic, torso
 from policies import Reparameterised, largest_entropy
@@ -84,10 +85,7 @@ class SAC(BaseAgent):
     def step(self, batch: Transition, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights, batch (B, ·) and noise (2, B, A) to new weights: one graph of tensors."""
         metrics = self.optimizer.minimise(lambda: self.losses(batch, noise, train_actor))
-        with torch.no_grad():  # Polyak averaging (algorithm 1), and not after divergence
-            weight = torch.where(self.optimizer.diverged, 0.0, self.settings.tau)
-            for target, live in zip(self.target, self.live, strict=True):
-                target.lerp_(live, weight)
+        follow(self.target, self.live, self.settings.tau, self.optimizer.diverged)
         return metrics
 
     def losses(
@@ -140,11 +138,8 @@ class SAC(BaseAgent):
             **gaussian_metrics(policy, noise),
         }
         if self.settings.alpha == "auto":
-            # Eq. 18 with log alpha in place of alpha as the factor: same root, and no stall near 0.
-            error = log_pi.detach().mean() + self.target_entropy
-            alpha_loss = -self.temperature() * error
-            losses["alpha"] = alpha_loss
-            metrics["loss/alpha"] = alpha_loss.detach()
+            losses["alpha"] = self.temperature.loss(-log_pi.mean(), self.target_entropy)
+            metrics["loss/alpha"] = losses["alpha"].detach()
             metrics["policy/target_entropy"] = torch.full_like(alpha, self.target_entropy)
         return losses, metrics
 
@@ -163,14 +158,3 @@ def require_reachable(target_entropy: float, action_dim: int, settings: "SACConf
             f"{action_dim} components with agent.log_std_min={settings.log_std_min:g} and "
             f"agent.log_std_max={settings.log_std_max:g} reaches at most {most:.4f}; lower it"
         )
-
-
-class Temperature(nn.Module):
-    """log alpha, the logarithm of the entropy's weight."""
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(alpha).log())
-
-    def forward(self) -> Tensor:
-        return self.log_alpha

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Acceleration, TrainConfig
+from configs.schema import Acceleration, PPOConfig, TrainConfig
 from runtime.errors import ConfigError
 
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
@@ -35,6 +35,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
         raise ConfigError(f"accelerate: cudagraph needs device=cuda, got {config.device}; "
                           "use compile or none")  # fmt: skip
     agent: Any = config.agent
+    require_minibatches(config)
     per_step = (
         1.0 / (agent.n_steps * int(config.env.num_envs))
         if agent.on_policy
@@ -75,6 +76,20 @@ def resolve_env(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, env=env)
 
 
+def require_minibatches(config: TrainConfig) -> None:
+    """Raises ConfigError where a rollout is not a whole number of minibatches."""
+    agent = config.agent
+    if not isinstance(agent, PPOConfig):
+        return
+    rollout = agent.n_steps * int(config.env.num_envs)
+    if rollout % agent.batch_size:
+        raise ConfigError(
+            f"agent.batch_size: {agent.batch_size} does not divide the rollout of "
+            f"agent.n_steps={agent.n_steps} x env.num_envs={config.env.num_envs} = {rollout} "
+            f"steps; use {math.gcd(rollout, agent.batch_size)}"
+        )
+
+
 def updates(config: TrainConfig) -> int:
     """Updates in the whole run; the environments are resolved."""
     agent: Any = config.agent
@@ -82,6 +97,15 @@ def updates(config: TrainConfig) -> int:
         return config.total_steps // (agent.n_steps * int(config.env.num_envs))
     learning = config.total_steps - agent.learning_starts + 1
     return max(0, math.ceil(learning * agent.updates_per_step))
+
+
+def gradient_steps(config: TrainConfig) -> int:
+    """Calls of what is compiled in the whole run."""
+    agent = config.agent
+    if not isinstance(agent, PPOConfig):
+        return updates(config)
+    minibatches = agent.n_steps * int(config.env.num_envs) // agent.batch_size
+    return updates(config) * agent.epochs * minibatches
 
 
 def threads(config: TrainConfig) -> int:
@@ -96,7 +120,7 @@ def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
     if config.device.startswith("cuda"):
         return "cudagraph", "a GPU is named"
     graphs = 1 if getattr(config.agent, "policy_delay", 1) == 1 else 2
-    planned, least = updates(config), WORTH_COMPILING * graphs
+    planned, least = gradient_steps(config), WORTH_COMPILING * graphs
     if planned < least:
         return "none", f"{planned:,} updates, compiling pays from {least:,} on"
     if compiler() is None:

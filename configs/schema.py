@@ -78,7 +78,9 @@ class AgentConfig(Group):
 
 
 @dataclass(frozen=True)
-class A2CConfig(AgentConfig):
+class OnPolicyConfig(AgentConfig):
+    """Keys of the agents that learn from rollouts."""
+
     on_policy: ClassVar[bool] = True
 
     n_steps: int = key("steps of each environment per update", ge=1, le=1_000_000)
@@ -103,7 +105,35 @@ class A2CConfig(AgentConfig):
 
 
 @dataclass(frozen=True)
-class SACConfig(AgentConfig):
+class A2CConfig(OnPolicyConfig):
+    pass
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnPolicyConfig):
+    batch_size: int = key("steps per minibatch; divides n_steps x env.num_envs", ge=1, le=1_000_000)
+    epochs: int = key("passes over each rollout", ge=1, le=10_000)
+    clip_range: float = key("how far the ratio may lie from 1", gt=0, le=100)
+    clip_schedule: Literal["constant", "linear"] = key("linear: falls with a linear lr_schedule")
+    target_kl: float | None = key(
+        "a minibatch whose KL is 1.5 times as much ends the passes; null: never", gt=0, le=1000
+    )
+    recompute_advantage: bool = key("anew before each pass, under the value of then")
+
+    def check(self) -> None:
+        super().check()
+        self.require(
+            self.clip_schedule == "constant" or self.lr_schedule == "linear",
+            "clip_schedule",
+            "linear follows the learning rate, which is constant",
+            "set agent.lr_schedule=linear too",
+        )
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(AgentConfig):
+    """Keys of the agents that learn from a replay."""
+
     batch_size: int = key("transitions per update", ge=1, le=1_000_000)
     buffer_size: int = key("transitions kept", ge=1, le=1_000_000_000)
     learning_starts: int = key("steps with uniform actions before the first update", ge=1)
@@ -113,7 +143,9 @@ class SACConfig(AgentConfig):
     critics: int = key("members of the ensemble", ge=1, le=100)
     alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)
     alpha_init: float = key("where a learned alpha begins", gt=0, le=1000)
-    target_entropy: float | Auto = key("nats that a learned alpha aims for; auto: -dim(action)")
+    target_entropy: float | Auto = key(
+        "nats that a learned alpha aims for; auto: -dim(action), for K discrete actions 0.3 log K"
+    )
 
     def check(self) -> None:
         super().check()
@@ -124,6 +156,16 @@ class SACConfig(AgentConfig):
                 f"{getattr(self, name)} is more than agent.buffer_size={self.buffer_size}",
                 "enlarge the buffer",
             )
+
+
+@dataclass(frozen=True)
+class SACConfig(OffPolicyConfig):
+    pass
+
+
+@dataclass(frozen=True)
+class SACDiscreteConfig(OffPolicyConfig):
+    pass
 
 
 @dataclass(frozen=True)
@@ -150,7 +192,12 @@ class AuditConfig(Group):
     )
 
 
-AGENT_GROUPS: dict[str, type[AgentConfig]] = {"a2c": A2CConfig, "sac": SACConfig}
+AGENT_GROUPS: dict[str, type[AgentConfig]] = {
+    "a2c": A2CConfig,
+    "ppo": PPOConfig,
+    "sac": SACConfig,
+    "sac_discrete": SACDiscreteConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -184,7 +231,7 @@ class TrainConfig(Group):
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
 
     def check(self) -> None:
-        if isinstance(self.agent, SACConfig):
+        if isinstance(self.agent, OffPolicyConfig):
             self.env.require(
                 self.env.num_envs == "auto" or self.env.num_envs <= self.agent.buffer_size,
                 "num_envs",

@@ -1,7 +1,7 @@
 """Observations -> parameters of policies, and values; torch only."""
 
 from networks.actors import CategoricalActor, FullGaussianActor, GaussianActor
-from networks.critics import Critic, Value
+from networks.critics import Critic, DiscreteCritic, Value
 from networks.layers import ACTIVATIONS, EnsembleLinear, UnitNorm, linear, torso
 from networks.normalizer import RunningNorm
 
@@ -9,6 +9,7 @@ __all__ = [
     "ACTIVATIONS",
     "CategoricalActor",
     "Critic",
+    "DiscreteCritic",
     "EnsembleLinear",
     "FullGaussianActor",
     "GaussianActor",

@@ -1,5 +1,6 @@
 """Values of states and of state-action pairs."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -51,16 +52,47 @@ class Critic(nn.Module):
     ) -> None:
         super().__init__()
         self.members = members
-        layers: list[nn.Module] = []
-        for width_in, width_out in zip([obs_dim + action_dim, *hidden], hidden, strict=False):
-            layers += [
-                EnsembleLinear(members, width_in, width_out, generator),
-                ACTIVATIONS[activation](),
-            ]
-        self.layers = nn.Sequential(*layers, EnsembleLinear(members, hidden[-1], 1, generator))
+        self.layers = ensemble(members, [obs_dim + action_dim, *hidden, 1], activation, generator)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        inputs = torch.cat([obs, action], dim=-1)  # (*, O + A)
-        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, O + A)
-        value = self.layers(rows.expand(self.members, -1, -1))  # (E, B, 1)
-        return value.reshape(self.members, *inputs.shape[:-1])
+        return every(self.layers, self.members, torch.cat([obs, action], dim=-1)).squeeze(-1)
+
+
+class DiscreteCritic(nn.Module):
+    """obs (*, O) -> Q of every member and action (E, *, K), one batched product per layer."""
+
+    def __init__(
+        self,
+        members: int,
+        obs_dim: int,
+        actions: int,
+        hidden: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.members = members
+        self.layers = ensemble(members, [obs_dim, *hidden, actions], activation, generator)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return every(self.layers, self.members, obs)
+
+
+def ensemble(
+    members: int, widths: Sequence[int], activation: str, generator: torch.Generator
+) -> nn.Sequential:
+    """Layers of these widths, from the inputs to the outputs, for each member."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(widths[:-1]):
+        layers += [
+            EnsembleLinear(members, width_in, width_out, generator),
+            ACTIVATIONS[activation](),
+        ]
+    return nn.Sequential(*layers, EnsembleLinear(members, widths[-2], widths[-1], generator))
+
+
+def every(layers: nn.Module, members: int, inputs: Tensor) -> Tensor:
+    """(*, inputs) -> what each member makes of it, (E, *, outputs)."""
+    rows = inputs.reshape(-1, inputs.shape[-1])  # (B, inputs)
+    made: Tensor = layers(rows.expand(members, -1, -1))  # (E, B, outputs)
+    return made.reshape(members, *inputs.shape[:-1], made.shape[-1])

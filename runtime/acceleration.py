@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from data import Transition
+from data.metrics import Packed, packing
 from runtime.errors import ConfigError
-from runtime.metrics import Packed, packing
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent

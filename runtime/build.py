@@ -1,5 +1,6 @@
 """From a validated configuration to the parts of a run."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -98,6 +99,8 @@ def make_parts(config: "TrainConfig") -> Parts:
         buffer = make_buffer(config, envs.spec, device)
         seeds = partial(stream, config.seed, device=device)
         agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
+        if agent.caution is not None:
+            print(f"warning: {agent.caution}", file=sys.stderr)
         accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
         evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
         undo.pop_all()

@@ -80,6 +80,6 @@ def repeat(folder: Path) -> dict[str, float]:
     agent = make_agent(Spec(**state["spec"]), config.agent, partial(stream, config.seed), 1)
     agent.load_state_dict(state["agent"])
     agent.optimizer.diverged.fill_(False)
-    batch, *rest = state["given"]
-    metrics = agent.step(Transition(**batch), *rest)
+    given = [Transition(**one) if isinstance(one, dict) else one for one in state["given"]]
+    metrics = agent.step(*given)
     return {name: float(value) for name, value in metrics.items() if value.ndim == 0}

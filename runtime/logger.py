@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.metrics import Metrics
 from runtime.errors import StorageFault
 from runtime.ledger import ledger
-from runtime.metrics import Metrics
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 LAYOUT = {  # the tab Custom Scalars

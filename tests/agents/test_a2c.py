@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.a2c import standardise
+from agents.on_policy import standardise
 from data import Spec, gae
 from policies import Categorical, FullGaussian, Gaussian, TanhFullGaussian, TanhGaussian
 from tests.helpers import agent, batch

@@ -56,6 +56,22 @@ def test_groups_without_a_loss_stay_and_count_no_step():
     assert optimizer.counts["b"][0].item() == 0.0
 
 
+def test_a_step_can_be_held_back_by_what_the_losses_find():
+    weight, flag = parameter(1.0), torch.zeros((), dtype=torch.bool)
+    optimizer = Optimizer({"w": [weight]}, 0.1)
+
+    def losses(found):
+        flag.fill_(found)
+        return {"w": (3 * weight).sum()}, {}
+
+    optimizer.minimise(lambda: losses(True), unless=flag)
+    assert weight.item() == 1.0
+    assert optimizer.counts["w"][0].item() == optimizer.moments["w"][0][0].item() == 0.0
+    optimizer.minimise(lambda: losses(False), unless=flag)
+    assert weight.item() == pytest.approx(0.9)
+    assert not optimizer.diverged
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("where", ["a", "b"])
 def test_one_non_finite_loss_commits_nothing_then_and_ever_after(bad, where):

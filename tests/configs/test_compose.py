@@ -16,7 +16,6 @@ from configs.compose import evaluate_config, options, to_yaml, train_config
 from configs.schema import (
     AGENT_GROUPS,
     A2CConfig,
-    AgentConfig,
     EnvConfig,
     EvaluateConfig,
     SACConfig,
@@ -531,9 +530,8 @@ UNREACHABLE = {("agent.log_std_min", "le"), ("agent.log_std_max", "ge")}  # min 
 def base(key: str, door: Any) -> list[str]:
     if door is evaluate_config:
         return ["run=x"]
-    shared = {f"agent.{declared.name}" for declared in dataclasses.fields(AgentConfig)}
-    of_sac = {f"agent.{declared.name}" for declared in dataclasses.fields(SACConfig)} - shared
-    return list(SAC) if key in of_sac else []
+    owners = [agent for agent in ("a2c", "sac", "ppo") if key in key_names(TrainConfig, agent)]
+    return [] if owners[0] == "a2c" else [f"agent={owners[0]}"]
 
 
 def beside(hint: Any, bound: float, up: bool) -> float:
@@ -566,7 +564,7 @@ def valid(door: Any, agent: str) -> Any:
 
 def changed(door: Any, key: str) -> tuple[dict[str, Any], dict[str, Any], str]:
     """(a valid configuration as plain data, its group that holds the key, the key's last part)."""
-    agent = "sac" if base(key, door) == SAC else "a2c"
+    agent = (*(given.removeprefix("agent=") for given in base(key, door)), "a2c")[0]
     whole = inner = dataclasses.asdict(valid(door, agent))
     *groups, name = key.split(".")
     for group in groups:

@@ -23,6 +23,13 @@ def learner(kind, mode="none"):
     if kind == "sac":
         made = agent("sac", CONTINUOUS, policy_delay=2, normalise_obs=True, max_grad_norm=1.0)
         data = batch(8, spec=CONTINUOUS)._replace(latent=None)
+    elif kind == "sac_discrete":
+        made = agent("sac_discrete", DISCRETE, normalise_obs=True)
+        data = batch(8, spec=DISCRETE)._replace(latent=None)
+    elif kind == "ppo":
+        made = agent("ppo", CONTINUOUS, policy="tanh_gaussian", batch_size=6, epochs=3,
+                     target_kl=0.05, lr_schedule="linear", clip_schedule="linear")  # fmt: skip
+        data = batch(4, 3, spec=CONTINUOUS)
     elif kind == "a2c":
         made = agent("a2c", DISCRETE, normalise_obs=True, lr_schedule="linear")
         data = batch(4, 3, spec=DISCRETE)
@@ -35,7 +42,10 @@ def learner(kind, mode="none"):
 
 @pytest.fixture(
     scope="module",
-    params=["sac", "a2c", pytest.param("squashed a2c", marks=pytest.mark.slow)],
+    params=[
+        *("sac", "a2c"),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("squashed a2c", "ppo", "sac_discrete")),
+    ],
 )
 def compiled(request):
     """(kind, compiled agent, its batch), compiled once; tests restore `fresh` before use."""

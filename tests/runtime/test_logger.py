@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data.metrics import Packed, packing
 from runtime.logger import Logger
-from runtime.metrics import Packed, packing
 from tests.helpers import saved_and_read
 
 

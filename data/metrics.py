@@ -1,6 +1,6 @@
 """What an update tells, with its numbers in one vector."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,3 +55,24 @@ class Packed:
     def __call__(self, *arguments: Any) -> Metrics:
         (names, vector), *arrays = self.step(*arguments).items()
         return Metrics(names, vector, dict(arrays))
+
+
+def vector_of(metrics: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """The 0-d metrics with these names, which are all of them, as one vector (K,)."""
+    if isinstance(metrics, Metrics):
+        return metrics.vector
+    return torch.stack([metrics[name] for name in names])
+
+
+def merged(names: Sequence[str], table: Tensor) -> dict[str, Tensor]:
+    """The metrics of several steps, (steps, K), as one: means, or extremes by the names' endings.
+
+    Of the steps that have a value; NaN stands for none.
+    """
+    values = dict(zip(names, table.nanmean(0).unbind(), strict=True))
+    for name, column in zip(names, table.unbind(1), strict=True):
+        if name.endswith("_min"):
+            values[name] = column.nan_to_num(torch.inf).amin()
+        elif name.endswith("_max"):
+            values[name] = column.nan_to_num(-torch.inf).amax()
+    return values

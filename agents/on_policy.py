@@ -1,0 +1,110 @@
+"""What the on-policy agents share: an actor with a value, and what a rollout says of both."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.base import make_actor
+from data import Spec, Transition, gae
+from networks import Value, torso
+
+if TYPE_CHECKING:
+    from configs.schema import OnPolicyConfig
+
+
+class ActorValue:
+    """An actor and a value, on one torso or on two.
+
+    Args:
+        policy_class: made from the actor's parameters.
+        policy_name: its name.
+        init: draws the first weights.
+        device: where they go.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        settings: "OnPolicyConfig",
+        policy_class: Any,
+        policy_name: str,
+        init: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.settings, self.policy_class = settings, policy_class
+
+        def make_torso() -> nn.Module:
+            return torso(
+                spec.obs_dim,
+                settings.hidden,
+                settings.activation,
+                init,
+                orthogonal=True,
+                unit_input=settings.unit_obs,
+            )
+
+        actor_torso = make_torso()
+        self.actor = make_actor(spec, settings, policy_name, actor_torso, init, orthogonal=True)
+        self.value = Value(
+            actor_torso if settings.shared_torso else make_torso(),
+            settings.hidden[-1],
+            init,
+            orthogonal=True,
+            bounded=settings.bounded_value,
+        )
+        self.actor.to(device)
+        self.value.to(device)
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by name; those of a shared torso are the actor's."""
+        actor = list(self.actor.parameters())
+        known = {id(parameter) for parameter in actor}
+        return {
+            "actor": actor,
+            "critic": [p for p in self.value.parameters() if id(p) not in known],
+        }
+
+    def __call__(self, obs: Tensor) -> tuple[Any, Tensor]:
+        """The policy and the value at normalised observations; a shared torso is computed once."""
+        actor: Any = self.actor
+        if not self.settings.shared_torso:
+            return self.policy(actor(obs)), self.value(obs)
+        features = actor.torso(obs)
+        policy = self.policy(actor.from_features(features))
+        features = features.detach() if self.settings.detach_critic else features
+        return policy, self.value.from_features(features)
+
+    def policy(self, parameters: Any) -> Any:
+        if isinstance(parameters, tuple):
+            return self.policy_class(*parameters)
+        return self.policy_class(parameters)
+
+    @torch.no_grad()
+    def judge(self, batch: Transition, value: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """(advantage, target) of a rollout, (T, N) each, under the present value.
+
+        Args:
+            batch: (T, N, ·).
+            value: of its observations, (T, N).
+            next_obs: its successors, normalised.
+        """
+        settings = self.settings
+        return gae(
+            batch.reward * settings.reward_scale,
+            value,
+            self.value(next_obs),
+            batch.terminated,
+            batch.truncated,
+            settings.gamma,
+            settings.gae_lambda,
+        )
+
+
+def standardise(advantage: Tensor) -> Tensor:
+    """Zero mean and unit standard deviation; a single sample, or equal ones, become exactly 0.
+
+    In float64, where the mean of equal float32 numbers is exact.
+    """
+    centred = advantage.double() - advantage.double().mean()
+    return (centred / (centred.square().mean().sqrt() + 1e-8)).to(advantage)

@@ -1,0 +1,138 @@
+"""Proximal policy optimisation, clipped: Schulman et al. 2017 (arXiv 1707.06347)."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from agents.base import CONTINUOUS, BaseAgent, Stream
+from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
+from agents.on_policy import ActorValue, standardise
+from agents.optimizer import Optimizer
+from data import Spec, Transition
+from data.metrics import merged, vector_of
+
+if TYPE_CHECKING:
+    from configs.schema import PPOConfig
+
+STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
+
+
+class PPO(BaseAgent):
+    """Several passes over each rollout in minibatches, for discrete and continuous actions."""
+
+    on_policy = True
+    serves = ("discrete", "continuous")
+    policies = ("categorical", *CONTINUOUS)
+
+    def __init__(self, spec: Spec, settings: "PPOConfig", stream: Stream, horizon: int) -> None:
+        super().__init__(spec, settings, stream, horizon)
+        self.settings = settings
+        self.evaluate = ActorValue(
+            spec, settings, self.policy_class, self.policy_name, stream("init"), self.device
+        )
+        self.actor, self.critic = self.evaluate.actor, self.evaluate.value
+        self.modules |= {"actor": self.actor, "critic": self.critic}
+        self.optimizer = Optimizer(
+            self.evaluate.groups(),
+            settings.lr,
+            max_grad_norm=settings.max_grad_norm,
+            horizon=self.horizon,
+            eps=1e-5,
+        )
+        self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
+
+    def update(self, batch: Transition) -> dict[str, Tensor]:
+        """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
+        settings, generator = self.settings, self.generators["update"]
+        self.optimizer.begin_update()
+        self.stopped.zero_()
+        advantage, target, log_prob = self.judge(batch)
+        collected: list[Tensor] = []
+        names: list[str] = []
+        for epoch in range(settings.epochs):
+            if epoch and settings.recompute_advantage:
+                advantage, target, _ = self.judge(batch)
+            order = torch.randperm(log_prob.numel(), generator=generator, device=self.device)
+            fields = (batch.obs, batch.action, batch.latent, advantage, target, log_prob)
+            rows = [shuffled(field, order) for field in fields]  # (T N, ·)
+            for parts in zip(*(row.split(settings.batch_size) for row in rows), strict=True):
+                self.given = parts
+                metrics = self.step(*parts)
+                names = names or [name for name, value in metrics.items() if not value.ndim]
+                collected.append(vector_of(metrics, names))
+                if self.device.type == "cpu" and self.diverged:  # that minibatch is the evidence
+                    return metrics
+        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
+        arrays = {name: value for name, value in metrics.items() if value.ndim}
+        return merged(names, torch.stack(collected)) | arrays
+
+    @torch.no_grad()
+    def judge(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
+        """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each."""
+        policy, value = self.evaluate(self.normalizer(batch.obs))
+        advantage, target = self.evaluate.judge(batch, value, self.normalizer(batch.next_obs))
+        return advantage, target, policy.log_prob(batch.action, batch.latent)
+
+    def step(self, *minibatch: Tensor) -> dict[str, Tensor]:
+        """From weights and a minibatch, as `losses` takes it, to new weights: one graph."""
+        return self.optimizer.minimise(lambda: self.losses(*minibatch), unless=self.stopped)
+
+    def losses(
+        self,
+        obs: Tensor,
+        action: Tensor,
+        latent: Tensor,
+        advantage: Tensor,
+        target: Tensor,
+        old_log_prob: Tensor,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Clipped surrogate (eq. 7), value regression and entropy bonus (eq. 9), of (B, ·).
+
+        The ratio of two squashed policies is that of the Gaussians before squashing: the Jacobian,
+        which does not depend on the weights given the latent, cancels.
+        """
+        settings = self.settings
+        policy, value = self.evaluate(self.normalizer(obs))
+        if settings.normalise_advantage:
+            advantage = standardise(advantage)
+        log_prob, entropy = policy.log_prob(action, latent), policy.entropy()
+        log_ratio = log_prob - old_log_prob
+        ratio, clip = log_ratio.exp(), self.clip()
+        surrogate = torch.minimum(
+            ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage
+        )
+        actor_loss = -surrogate.mean()
+        critic_loss = 0.5 * (target - value).square().mean()
+        total = actor_loss + settings.value_coef * critic_loss - settings.ent_coef * entropy.mean()
+        with torch.no_grad():
+            # KL(old || new), from old samples: never negative, unlike the mean of -log_ratio.
+            kl = (torch.expm1(log_ratio) - log_ratio).mean()
+            if settings.target_kl is not None:
+                self.stopped |= kl > STOP * settings.target_kl
+            metrics = {
+                "loss/actor": actor_loss,
+                "loss/critic": critic_loss,
+                "value/mean": value.mean(),
+                "value/target_mean": target.mean(),
+                "value/explained_variance": explained_variance(value, target),
+                "value/td_abs": (target - value).abs().mean(),
+                "policy/kl": kl,
+                "policy/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(),
+                **policy_metrics(log_prob, entropy, action),
+            }
+            if not self.spec.discrete:
+                metrics |= gaussian_metrics(policy, policy.noise_of(latent))
+        return {"actor": total, "critic": total}, {n: m.detach() for n, m in metrics.items()}
+
+    def clip(self) -> Tensor | float:
+        """How far the ratio may lie from 1; `linear`, it falls with the learning rate."""
+        if self.settings.clip_schedule == "constant":
+            return self.settings.clip_range
+        return self.settings.clip_range / self.settings.lr * self.optimizer.lr
+
+
+def shuffled(field: Tensor | None, order: Tensor) -> Tensor:
+    """(T, N, ·) -> (T N, ·) in that order."""
+    assert field is not None
+    return field.flatten(0, 1).index_select(0, order)
