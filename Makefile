@@ -6,10 +6,10 @@ PEERS := .venv/.peers
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all faults verify lint format results bench clean
+.PHONY: help train test test-all faults verify lint format results bench bench-learning clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes overrides on
 	@$(BIN)/python train.py $(ARGS)
@@ -22,6 +22,9 @@ test-all: $(READY) ## every test but the long campaigns
 
 faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, 40 minutes
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
+
+bench-learning: $(PEERS) ## learning beside Stable-Baselines3, hours; ARGS="only=cartpole-ppo" for a part
+	@$(BIN)/python tools/bench_learning.py $(ARGS)
 
 verify: $(READY) ## the gallery: every density against draws, integrals and 50 digits, with pictures
 	@$(BIN)/python tools/verify.py $(ARGS)

@@ -32,8 +32,7 @@ def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int
     Raises:
         ValueError: the agent or its policy does not serve this action space; names those that do.
     """
-    kind = "discrete" if spec.discrete else "continuous"
-    agent = AGENTS[settings.name]
+    agent, kind = AGENTS[settings.name], spec.kind
     if kind not in agent.serves:
         fitting = " or ".join(f"agent={name}" for name, a in AGENTS.items() if kind in a.serves)
         raise ValueError(f"agent: {settings.name} does not serve {kind} actions; use {fitting}")

@@ -18,8 +18,8 @@ class A2C(BaseAgent):
     """One gradient step per rollout, for discrete and continuous actions."""
 
     on_policy = True
-    serves = ("discrete", "continuous")
-    policies = ("categorical", *CONTINUOUS)
+    serves = ("discrete", "multi_discrete", "continuous")
+    policies = ("categorical", "multi_categorical", *CONTINUOUS)
 
     def __init__(self, spec: Spec, settings: "A2CConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)

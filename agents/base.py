@@ -8,11 +8,18 @@ from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
 from data import Spec, Transition
-from networks import CategoricalActor, FullGaussianActor, GaussianActor, RunningNorm
+from networks import (
+    CategoricalActor,
+    FullGaussianActor,
+    GaussianActor,
+    MultiCategoricalActor,
+    RunningNorm,
+)
 from policies import (
     Categorical,
     FullGaussian,
     Gaussian,
+    MultiCategorical,
     Policy,
     TanhFullGaussian,
     TanhGaussian,
@@ -26,6 +33,7 @@ Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
 
 POLICIES: dict[str, type[Any]] = {  # of Policy
     "categorical": Categorical,
+    "multi_categorical": MultiCategorical,
     "gaussian": Gaussian,
     "tanh_gaussian": TanhGaussian,
     "full_gaussian": FullGaussian,
@@ -34,6 +42,8 @@ POLICIES: dict[str, type[Any]] = {  # of Policy
 UNSQUASHED = ("gaussian", "full_gaussian")
 FULL = ("full_gaussian", "tanh_full_gaussian")
 CONTINUOUS = ("gaussian", "tanh_gaussian", *FULL)
+OF_KIND = {"discrete": ("categorical",), "multi_discrete": ("multi_categorical",),
+           "continuous": CONTINUOUS}  # fmt: skip
 
 
 def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
@@ -42,13 +52,13 @@ def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
     Raises:
         ValueError: the policy does not fit the action space; choose another, or `auto`.
     """
-    fitting = [p for p in allowed if (p == "categorical") == spec.discrete]
+    fitting = [p for p in allowed if p in OF_KIND[spec.kind]]
     if name == "auto":
         return fitting[0]
     if name not in fitting:
-        space = "discrete" if spec.discrete else "continuous"
         raise ValueError(
-            f"agent.policy: {name} does not fit a {space} action space; use {' or '.join(fitting)}"
+            f"agent.policy: {name} does not fit a {spec.kind} action space; use "
+            f"{' or '.join(fitting)}"
         )
     return name
 
@@ -71,7 +81,7 @@ class BaseAgent:
     actor: nn.Module
     optimizer: Optimizer
     on_policy: bool
-    serves: tuple[str, ...]  # "discrete", "continuous"
+    serves: tuple[str, ...]  # kinds of action spaces, see `Spec.kind`
     policies: tuple[str, ...]  # names in POLICIES, the preferred one of each space first
     step: Callable[..., dict[str, Tensor]]  # (batch, noise and constants ...) -> metrics
     given: tuple[Any, ...]  # what the last `step` was given
@@ -88,7 +98,7 @@ class BaseAgent:
             self.normalizer = RunningNorm(spec.obs_dim)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self._device = self.generators["update"].device
-        self.noise = torch.empty(0, spec.action_dim)  # of the last action, overwritten by the next
+        self.noise = torch.empty(0)  # of the last action, overwritten by the next
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
@@ -110,7 +120,7 @@ class BaseAgent:
                 action = self.policy(self.normalizer(obs)).deterministic()
             return action.cpu(), action.cpu()
         if len(self.noise) != len(obs):
-            self.noise = torch.empty(len(obs), self.spec.action_dim, device=self.device)
+            self.noise = torch.empty(len(obs), *self.spec.noise_shape, device=self.device)
         self.policy_class.fill(self.noise, generator or self.generators["act"])
         action, latent = self.draw(obs, self.noise)
         return action.cpu(), latent.cpu()
@@ -185,6 +195,8 @@ def make_actor(
 ) -> nn.Module:
     """The actor that emits the parameters of the policy which fits the action space."""
     features = settings.hidden[-1]
+    if spec.choices:
+        return MultiCategoricalActor(torso, features, spec.choices, generator, orthogonal)
     if spec.discrete:
         return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
     kind = FullGaussianActor if policy in FULL else GaussianActor

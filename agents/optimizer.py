@@ -1,6 +1,5 @@
 """The one place that takes a gradient step."""
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,9 @@ from torch.optim.adam import adam
 
 Losses = dict[str, Tensor]
 Metrics = dict[str, Tensor]
+
+
+BETA1, BETA2 = 0.9, 0.999
 
 
 class Optimizer:
@@ -52,6 +54,11 @@ class Optimizer:
             name: [torch.zeros((), device=device) for _ in parameters]
             for name, parameters in self.groups.items()
         }
+        self.betas = torch.tensor([BETA1, BETA2], device=device)
+        self.exponents = torch.tensor([-1.0, -0.5], device=device)
+        self.corrections = {name: torch.empty(2, device=device) for name in self.groups}
+        for name in self.groups:
+            self._correct(name)
 
     def begin_update(self) -> None:
         """Counts an update and sets its learning rate: all that an update has of plain numbers."""
@@ -95,35 +102,54 @@ class Optimizer:
             if self.max_grad_norm is not None:
                 torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
             if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
-                self._adam_unless(hold, name, grad)
-            else:
-                self._adam(name, grad, fused=True, found_inf=hold.float())
+                self._adam(name, grad, hold)
+                continue
+            adam(
+                self.groups[name],
+                grad,
+                self.moments[name][0],
+                self.moments[name][1],
+                [],
+                self.counts[name],
+                fused=True,
+                found_inf=hold.float(),
+                amsgrad=False,
+                beta1=BETA1,
+                beta2=BETA2,
+                lr=self.lr,
+                weight_decay=0.0,
+                eps=self.eps,
+                maximize=False,
+            )
+            self._correct(name)
 
-    def _adam(self, name: str, grad: list[Tensor], **how: Any) -> None:
-        adam(
-            self.groups[name],
-            grad,
-            self.moments[name][0],
-            self.moments[name][1],
-            [],
-            self.counts[name],
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.lr,
-            weight_decay=0.0,
-            eps=self.eps,
-            maximize=False,
-            **how,
-        )
+    def _adam(self, name: str, grad: list[Tensor], hold: Tensor) -> None:
+        """Algorithm 1 of the paper, as the fused kernel does it; compiled, it is a few kernels.
 
-    def _adam_unless(self, hold: Tensor, name: str, grad: list[Tensor]) -> None:
-        """What `found_inf` does in the fused kernel; compiled, all of it is a few kernels."""
-        changed = [*self.groups[name], *itertools.chain(*self.moments[name]), *self.counts[name]]
-        before = [tensor.clone() for tensor in changed]
-        self._adam(name, grad, foreach=True, capturable=True)
-        for tensor, old in zip(changed, before, strict=True):
-            tensor.copy_(torch.where(hold, old, tensor))
+        The corrections come from the step before: a compiler takes a formula of 0-d tensors into
+        the loop over the weights, where their powers cost more than all else.
+        """
+        first, second = self.corrections[name].unbind()
+        for weight, mean, square, slope in zip(
+            self.groups[name], *self.moments[name], grad, strict=True
+        ):
+            new_mean = mean + (1.0 - BETA1) * (slope - mean)
+            new_square = BETA2 * square + (1.0 - BETA2) * slope * slope
+            step = (self.lr * first) * new_mean / (new_square.sqrt() * second + self.eps)
+            weight.copy_(torch.where(hold, weight, weight - step))
+            mean.copy_(torch.where(hold, mean, new_mean))
+            square.copy_(torch.where(hold, square, new_square))
+        for count in self.counts[name]:
+            count.copy_(torch.where(hold, count, count + 1.0))
+        self._correct(name)
+
+    def _correct(self, name: str) -> None:
+        """Sets the bias corrections of both moments for the group's next step, t.
+
+        1 / (1 - beta1^t), and the square root of 1 / (1 - beta2^t).
+        """
+        powers = self.betas ** (self.counts[name][0] + 1.0)
+        self.corrections[name].copy_((1.0 - powers) ** self.exponents)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -133,6 +159,7 @@ class Optimizer:
             "diverged": self.diverged,
             "moments": {name: list(moments) for name, moments in self.moments.items()},
             "counts": self.counts,
+            "corrections": self.corrections,
         }
 
     @torch.no_grad()
@@ -147,6 +174,7 @@ class Optimizer:
                     moment[i].copy_(saved[i])
             for count, saved_count in zip(self.counts[name], state["counts"][name], strict=True):
                 count.copy_(saved_count)
+            self.corrections[name].copy_(state["corrections"][name])
 
 
 def total_norm(grads: list[Tensor]) -> Tensor:

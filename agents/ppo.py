@@ -22,8 +22,8 @@ class PPO(BaseAgent):
     """Several passes over each rollout in minibatches, for discrete and continuous actions."""
 
     on_policy = True
-    serves = ("discrete", "continuous")
-    policies = ("categorical", *CONTINUOUS)
+    serves = ("discrete", "multi_discrete", "continuous")
+    policies = ("categorical", "multi_categorical", *CONTINUOUS)
 
     def __init__(self, spec: Spec, settings: "PPOConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)

@@ -11,8 +11,9 @@ from configs.validate import Group
 
 Auto = Literal["auto"]
 Policy = Literal[
-    "auto", "categorical", "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian"
-]
+    "auto", "categorical", "multi_categorical",
+    "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian",
+]  # fmt: skip
 Acceleration = Literal["auto", "none", "compile", "cudagraph"]
 Activation = Literal["relu", "tanh", "silu", "elu"]
 
@@ -42,7 +43,7 @@ class AgentConfig(Group):
     on_policy: ClassVar[bool] = False
 
     name: str = key("chosen by agent=NAME")
-    policy: Policy = key("auto: categorical for discrete actions, else the agent's own")
+    policy: Policy = key("auto: (multi_)categorical for discrete actions, else the agent's own")
     hidden: list[int] = key("units per hidden layer", ge=1, le=65536)
     activation: Activation = key("after each hidden layer")
     lr: float = key("learning rate of Adam", gt=0, le=10)

@@ -10,7 +10,7 @@ class Transition(NamedTuple):
     """What happened: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
 
     obs: Tensor  # (*, O) float32
-    action: Tensor  # (*, A) float32 in policy units, or (*,) int64
+    action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
     next_obs: Tensor  # (*, O), the true successor, never the observation after a reset
     terminated: Tensor  # (*,) bool: the task ended here, nothing to bootstrap from
@@ -23,5 +23,24 @@ class Spec:
     """Shapes of an environment, as an agent needs them."""
 
     obs_dim: int
-    action_dim: int  # components of a continuous action, or number of discrete actions
+    action_dim: int  # components of a continuous action, or number of discrete actions (at most)
     discrete: bool
+    choices: tuple[int, ...] = ()  # several discrete choices at once: how many actions each has
+
+    @property
+    def kind(self) -> str:
+        if self.choices:
+            return "multi_discrete"
+        return "discrete" if self.discrete else "continuous"
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Of one action: (A,), () or (D,)."""
+        if self.choices:
+            return (len(self.choices),)
+        return () if self.discrete else (self.action_dim,)
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of what one draw needs: (A,), (K,) or (D, K)."""
+        return (len(self.choices), self.action_dim) if self.choices else (self.action_dim,)

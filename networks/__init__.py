@@ -1,6 +1,11 @@
 """Observations -> parameters of policies, and values; torch only."""
 
-from networks.actors import CategoricalActor, FullGaussianActor, GaussianActor
+from networks.actors import (
+    CategoricalActor,
+    FullGaussianActor,
+    GaussianActor,
+    MultiCategoricalActor,
+)
 from networks.critics import Critic, DiscreteCritic, Value
 from networks.layers import ACTIVATIONS, EnsembleLinear, UnitNorm, linear, torso
 from networks.normalizer import RunningNorm
@@ -13,6 +18,7 @@ __all__ = [
     "EnsembleLinear",
     "FullGaussianActor",
     "GaussianActor",
+    "MultiCategoricalActor",
     "RunningNorm",
     "UnitNorm",
     "Value",

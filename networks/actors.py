@@ -1,5 +1,6 @@
 """Features -> parameters of the policy."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -31,6 +32,39 @@ class CategoricalActor(nn.Module):
 
     def from_features(self, features: Tensor) -> Tensor:
         return functional.log_softmax(self.head(features), dim=-1)
+
+
+class MultiCategoricalActor(nn.Module):
+    """obs (*, O) -> log_probs (*, D, K), normalised; -inf where component d has fewer actions.
+
+    Args:
+        choices: number of actions of each component; K is the largest.
+    """
+
+    absent: Tensor  # (D, K) bool
+
+    def __init__(
+        self,
+        torso: nn.Module,
+        features: int,
+        choices: Sequence[int],
+        generator: torch.Generator,
+        orthogonal: bool = False,
+    ) -> None:
+        super().__init__()
+        self.torso = torso
+        self.shape = (len(choices), max(choices))
+        gain = HEAD_GAIN if orthogonal else None
+        self.head = linear(features, len(choices) * max(choices), generator, gain)
+        absent = torch.arange(max(choices)) >= torch.tensor(choices).unsqueeze(-1)
+        self.register_buffer("absent", absent, persistent=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.from_features(self.torso(obs))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        logits = self.head(features).unflatten(-1, self.shape)
+        return functional.log_softmax(logits.masked_fill(self.absent, -torch.inf), dim=-1)
 
 
 class GaussianActor(nn.Module):

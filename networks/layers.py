@@ -19,8 +19,10 @@ class Linear(nn.Linear):
     """(*, inputs) -> (*, outputs)."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():  # the sum is fused with the activation, not copied in
-            return inputs @ self.weight.t() + self.bias
+        if torch.compiler.is_compiling():
+            # The sum is fused with the activation; a plain one would be found, and copied into the
+            # product's memory before it.
+            return inputs @ self.weight.t() - (-self.bias)
         return super().forward(inputs)
 
 

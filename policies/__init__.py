@@ -5,6 +5,7 @@ from policies.categorical import Categorical
 from policies.full_gaussian import FullGaussian
 from policies.gaussian import Gaussian
 from policies.load import load
+from policies.multi_categorical import MultiCategorical
 from policies.squashed import largest_entropy
 from policies.tanh_full_gaussian import TanhFullGaussian
 from policies.tanh_gaussian import TanhGaussian
@@ -13,6 +14,7 @@ __all__ = [
     "Categorical",
     "FullGaussian",
     "Gaussian",
+    "MultiCategorical",
     "Policy",
     "Reparameterised",
     "TanhFullGaussian",

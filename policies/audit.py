@@ -18,6 +18,7 @@ from policies.checks import (
     log_slope,
     normaliser,
 )
+from policies.multi_categorical import MultiCategorical
 from policies.numerics import HALF_LOG_2PI
 
 DRAWS = 4000
@@ -79,7 +80,7 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
 
     Args:
         make: the policy class.
-        parameters: its arguments for one state, (A,) or (A, A) or (K,).
+        parameters: its arguments for one state, (A,) or (A, A), (K,) or (D, K).
         generator: on the CPU; where the draws come from.
     """
     exact = [parameter.detach().double().cpu() for parameter in parameters]
@@ -88,6 +89,8 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     noise = many.noise(generator)
     if isinstance(single, Categorical):
         return audit_choice(single, many.sample(noise)[0])
+    if isinstance(single, MultiCategorical):
+        return audit_choices(single, many, many.sample(noise)[0])
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)
@@ -141,6 +144,22 @@ def audit_choice(single: Categorical, action: Tensor) -> Finding:
     )
     curve = Curve(action, torch.arange(len(probs)), probs, "choice")
     return Finding(distance, total, gap, trials, (curve,))
+
+
+def audit_choices(single: MultiCategorical, many: MultiCategorical, action: Tensor) -> Finding:
+    """The same for several choices, (S, D): each by itself, and their joint log-probability."""
+    found = [
+        audit_choice(component, action[:, index])
+        for index, component in enumerate(single.components())
+    ]
+    gap, entropy_trial = entropy_gap(many.log_prob(action), single.entropy(), len(found))
+    return Finding(
+        max(f.pit_ks for f in found),
+        max((f.normaliser for f in found), key=lambda total: abs(total - 1.0)),
+        gap,
+        (*(trial for f in found for trial in f.trials), entropy_trial),
+        tuple(curve for f in found for curve in f.curves),
+    )
 
 
 def marginal(

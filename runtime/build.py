@@ -129,9 +129,8 @@ def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transiti
     if settings.on_policy:
         leading = (settings.n_steps, int(config.env.num_envs))
     obs, reward = torch.zeros(*leading, spec.obs_dim), torch.zeros(leading)
-    action = torch.zeros(*leading, spec.action_dim)
-    if spec.discrete:
-        action = torch.zeros(leading, dtype=torch.int64)
+    kind = torch.int64 if spec.discrete else torch.float32
+    action = torch.zeros(*leading, *spec.action_shape, dtype=kind)
     never = torch.zeros(leading, dtype=torch.bool)
     rows = Transition(obs, action, reward, obs.clone(), never, never.clone())
     if settings.on_policy:

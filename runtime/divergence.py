@@ -77,7 +77,8 @@ def repeat(folder: Path) -> dict[str, float]:
     config = read_run(folder.parent)
     state = join(json.loads((folder / "state.json").read_text()),
                  load_file(folder / "state.safetensors"))  # fmt: skip
-    agent = make_agent(Spec(**state["spec"]), config.agent, partial(stream, config.seed), 1)
+    spec = Spec(**{**state["spec"], "choices": tuple(state["spec"]["choices"])})
+    agent = make_agent(spec, config.agent, partial(stream, config.seed), 1)
     agent.load_state_dict(state["agent"])
     agent.optimizer.diverged.fill_(False)
     given = [Transition(**one) if isinstance(one, dict) else one for one in state["given"]]

@@ -18,10 +18,23 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
         if action.n < 2:
             raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
         return Spec(flat.shape[0], int(action.n), discrete=True)
+    if isinstance(action, (spaces.MultiDiscrete, spaces.MultiBinary)):
+        choices = tuple(int(n) for n in choices_of(action).flat)
+        if max(choices, default=0) < 2:
+            raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
+        return Spec(flat.shape[0], max(choices), discrete=True, choices=choices)
     if not isinstance(action, spaces.Box):
-        raise refuse(env_id, "action", action, "is not supported", "use Discrete or a bounded Box")
+        remedy = "use Discrete, MultiDiscrete, MultiBinary or a bounded Box"
+        raise refuse(env_id, "action", action, "is not supported", remedy)
     check_box(env_id, action)
     return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False)
+
+
+def choices_of(action: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:
+    """How many actions each component has, in the space's shape."""
+    if isinstance(action, spaces.MultiDiscrete):
+        return action.nvec
+    return np.full(action.shape, 2)
 
 
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
@@ -94,9 +107,13 @@ class ActionMap:
             self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
-        """(N, A) or (N,) in policy units -> (N, *space.shape) in the space's dtype."""
+        """(N, A), (N,) or (N, D) in policy units -> (N, *space.shape) in the space's dtype."""
         if isinstance(self.space, spaces.Discrete):
             return action + self.space.start
+        if isinstance(self.space, spaces.MultiBinary):
+            return action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
+        if isinstance(self.space, spaces.MultiDiscrete):
+            return action.reshape(len(action), *self.space.shape) + self.space.start
         shaped = action.reshape(len(action), *self.shape)
         scaled = self.middle + self.half * shaped
         return np.minimum(np.maximum(scaled, self.low), self.high).astype(self.dtype)

@@ -80,6 +80,28 @@ RUNS = {
         ["env=pendulum", "total_steps=1700", "env.num_envs=4", "agent.n_steps=5"],
         COMMON + CONTINUOUS,
     ),
+    "ppo": (
+        [
+            "agent=ppo",
+            "env.id=CartPole-v1",
+            "total_steps=1200",
+            "env.num_envs=4",
+            "agent.n_steps=50",
+            "agent.batch_size=100",
+            "agent.epochs=2",
+        ],
+        [*COMMON, *DISCRETE, "policy/kl", "policy/clip_fraction"],
+    ),
+    "sac_discrete": (
+        [
+            "agent=sac_discrete",
+            "env.id=CartPole-v1",
+            "total_steps=300",
+            "agent.learning_starts=100",
+            "agent.batch_size=32",
+        ],
+        COMMON + DISCRETE + LEARNED_ALPHA,
+    ),
     "sac": (
         ["env=pendulum", "agent=sac", "total_steps=300", "agent.learning_starts=100"],
         COMMON + SQUASHED + LEARNED_ALPHA,

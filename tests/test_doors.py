@@ -280,7 +280,7 @@ UNSERVED = {  # refused for their spaces: exit code 2
     "IntBox": episode(action_space=Box(0, 5, (2,), np.int64)),
     "TupleAction": episode(action_space=Tuple((Discrete(2), Discrete(2)))),
     "DictAction": episode(action_space=Dict(a=Discrete(2))),
-    "MultiAction": episode(action_space=MultiDiscrete([2, 2])),
+    "MultiAction": episode(action_space=MultiDiscrete([1, 1])),
     "OneAction": episode(action_space=Discrete(1)),
     "Image": episode(observation_space=Box(0, 255, (8, 8, 3), np.uint8)),
     "NoObsParts": episode(observation_space=Box(-1.0, 1.0, (0,))),

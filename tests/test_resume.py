@@ -26,6 +26,15 @@ MORE = {
         *("agent=a2c", "env.num_envs=2", "env.vectorization=async", "agent.n_steps=8"),
         *("agent.hidden=[8]", "agent.normalise_obs=true", "total_steps=400", "checkpoint.every=50"),
     ],
+    "ppo-cartpole": [
+        *("env=cartpole", "agent=ppo", "env.num_envs=2", "agent.n_steps=8", "agent.batch_size=8"),
+        *("agent.epochs=2", "agent.hidden=[8]", "agent.normalise_obs=true", "total_steps=400"),
+        *("agent.target_kl=0.01", "checkpoint.every=50"),
+    ],
+    "sac_discrete-cartpole": [
+        *("env=cartpole", "agent=sac_discrete", "agent.hidden=[8]", "agent.batch_size=8"),
+        *("agent.learning_starts=20", "total_steps=200", "checkpoint.every=50"),
+    ],
 }
 COMPILED = {"sac-compiled": [*RUNS["sac-pendulum"], "accelerate=compile"]}
 ALL = {**RUNS, **MORE, **COMPILED}

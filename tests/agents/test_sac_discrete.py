@@ -74,9 +74,9 @@ def test_a_bandit_ends_in_the_boltzmann_policy_of_its_temperature(alpha):
     """pi(k) = exp(r_k / alpha) / sum, V = alpha log sum exp(r / alpha)."""
     reward = torch.tensor([0.0, 0.5, 1.0, -1.0])
     learner = agent("sac_discrete", Spec(1, 4, discrete=True), alpha=alpha, lr=1e-2, gamma=0.0,
-                    lr_schedule="linear", horizon=1500)  # fmt: skip
+                    lr_schedule="linear", horizon=800)  # fmt: skip
     obs, ends = torch.ones(4, 1), torch.ones(4, dtype=torch.bool)
-    learn(learner, Transition(obs, torch.arange(4), reward, obs, ends, ~ends), 1500)
+    learn(learner, Transition(obs, torch.arange(4), reward, obs, ends, ~ends), 800)
     expected = (reward / alpha).softmax(-1)
     assert torch.allclose(learner.actor(obs[:1])[0].exp(), expected, atol=5e-3)
     assert torch.allclose(learner.critic(obs[:1])[:, 0], reward.expand(2, -1), atol=5e-3)
@@ -85,11 +85,11 @@ def test_a_bandit_ends_in_the_boltzmann_policy_of_its_temperature(alpha):
 def test_a_learned_temperature_ends_at_the_entropy_it_aims_for():
     """Of two actions with rewards 0 and 1, alpha solves H(sigmoid(1 / alpha)) = target."""
     target = 0.4
-    learner = agent("sac_discrete", Spec(1, 2, discrete=True), target_entropy=target, lr=1e-2,
-                    gamma=0.0, lr_schedule="linear", horizon=2500)  # fmt: skip
+    learner = agent("sac_discrete", Spec(1, 2, discrete=True), target_entropy=target, lr=2e-2,
+                    gamma=0.0, lr_schedule="linear", horizon=1200)  # fmt: skip
     obs, ends = torch.ones(2, 1), torch.ones(2, dtype=torch.bool)
     learn(learner, Transition(obs, torch.arange(2), torch.tensor([0.0, 1.0]), obs, ends, ~ends),
-          2500)  # fmt: skip
+          1200)  # fmt: skip
 
     def entropy(alpha):
         p = 1 / (1 + math.exp(-1 / alpha))
@@ -115,11 +115,11 @@ def test_a_small_mdp_ends_in_soft_value_iteration():
     for _ in range(1000):
         soft = alpha * torch.logsumexp(value / alpha, -1)
         value = (reward + gamma * (~terminated) * soft[successor]).view(3, 2)
-    learner = agent("sac_discrete", Spec(3, 2, discrete=True), alpha=alpha, gamma=gamma, lr=5e-3,
-                    tau=0.05, lr_schedule="linear", horizon=4000)  # fmt: skip
+    learner = agent("sac_discrete", Spec(3, 2, discrete=True), alpha=alpha, gamma=gamma, lr=1e-2,
+                    tau=0.1, lr_schedule="linear", horizon=2000)  # fmt: skip
     never = torch.zeros(6, dtype=torch.bool)
     rows = Transition(one_hot(states, 3), actions, reward, one_hot(successor, 3), terminated, never)
-    learn(learner, rows, 4000)
+    learn(learner, rows, 2000)
     obs = one_hot([0, 1, 2], 3)
     found = learner.critic(obs).double()
     assert torch.allclose(found, value.expand(2, -1, -1), atol=0.02)

@@ -93,7 +93,7 @@ CODE3: dict[str, Any] = {
     "TruncatedTwo": third(lambda row: [*row[:3], np.zeros(2, bool), {}]),
 }
 CODE2: dict[str, Any] = {
-    "BinaryAction": episode(action_space=MultiBinary(3)),
+    "NoBits": episode(action_space=MultiBinary(0)),
     "NanBounds": episode(action_space=Discrete(2), observation_space=Dict(a=Box(0, 1, (0,)))),
     "BytesImage": episode(observation_space=Box(0, 255, (84, 84, 4), np.uint8)),
     "Int16Action": episode(action_space=Box(-3, 3, (1,), np.int16)),
@@ -121,6 +121,7 @@ CODE0: dict[str, Any] = {
     "CloseRaises": episode(close=raising(OSError("stuck"))),
     "StartsAtFive": episode(action_space=Discrete(2, start=5)),
     "ActionFloat64": episode(action_space=Box(-1.0, 1.0, (2,), np.float64)),
+    "BinaryAction": episode(action_space=MultiBinary(3)),
     "ActionTwoD": episode(action_space=Box(-1.0, 1.0, (2, 2))),
     "ActionTiny": episode(action_space=Box(0.0, 1e-6, (1,))),
     "ObsUnbounded": episode(observation_space=Box(-np.inf, np.inf, (3,))),

@@ -249,6 +249,7 @@ def space_env(observation, action):
 
 
 Box, Discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+MultiDiscrete = gymnasium.spaces.MultiDiscrete
 VECTOR = Box(-1, 1, (3,), np.float32)
 
 
@@ -284,6 +285,8 @@ def test_spaces_that_cannot_be_served_are_refused_in_one_line(observation, actio
         (Box(-1, 1, (2, 2), np.float64), Box(-1, 1, (2, 2), np.float64), 4),
         (Box(0, 9, (3,), np.int64), Box(-1, 1, (1,), np.float64), 3),
         (Box(-np.inf, np.inf, (), np.float32), Discrete(2, start=3), 1),
+        (VECTOR, MultiDiscrete([[3, 2], [1, 4]], start=[[0, 5], [0, 0]]), 3),
+        (VECTOR, gymnasium.spaces.MultiBinary((2, 3)), 3),
     ],
 )
 def test_spaces_that_can_be_served(observation, action, width):
@@ -291,11 +294,18 @@ def test_spaces_that_can_be_served(observation, action, width):
     assert envs.spec.obs_dim == width
     assert envs.obs.shape == (2, width)
     assert envs.obs.dtype == torch.float32
-    if envs.spec.discrete:
-        move = torch.zeros(2, dtype=torch.int64)
-    else:
-        move = torch.zeros(2, envs.spec.action_dim)
+    kind = torch.int64 if envs.spec.discrete else torch.float32
+    move = torch.zeros(2, *envs.spec.action_shape, dtype=kind)
+    assert all(action.contains(given) for given in envs.to_env(move.numpy()))
     assert envs.step(move, move).next_obs.shape == (2, width)
+
+
+def test_several_choices_go_to_their_places():
+    space = MultiDiscrete([[3, 2], [1, 4]], start=[[0, 5], [0, 0]])
+    envs = Envs(space_env(VECTOR, space), 2, "sync", {}, seed=0)
+    assert envs.spec.choices == (3, 2, 1, 4)
+    assert (envs.spec.action_shape, envs.spec.noise_shape) == ((4,), (4, 4))
+    assert envs.to_env(np.array([[2, 1, 0, 3]])).tolist() == [[[2, 6], [0, 3]]]
 
 
 class SecondLife(gymnasium.Env):

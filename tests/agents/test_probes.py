@@ -1,0 +1,97 @@
+"""Environments that ask for one thing each: which of them fails says what is broken."""
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from data import Replay, Rollout
+from runtime.envs import Envs
+from tests.agents.test_learning import run
+from tests.helpers import agent
+
+GAMMA = 0.9
+
+
+class Probe(gymnasium.Env):
+    """`asks`: what has to be learned of it.
+
+    value: one step, reward 1. observation: one step, reward equal to the observation, +-1.
+    delay: two steps, observations -1 and 1, reward 1 at the end. action: one step, reward 1 for the
+    second action (the positive half), else -1. truncation: reward 1 for ever, cut every 4 steps.
+    """
+
+    def __init__(self, asks, discrete):
+        self.observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+        self.action_space = (
+            gymnasium.spaces.Discrete(2) if discrete else gymnasium.spaces.Box(-1, 1, (1,))
+        )
+        self.asks, self.discrete = asks, discrete
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        first = {"observation": self.np_random.choice([-1.0, 1.0]), "delay": -1.0}
+        self.obs = np.array([first.get(self.asks, 1.0)], np.float32)
+        return self.obs.copy(), {}
+
+    def step(self, action):
+        self.count += 1
+        good = action == 1 if self.discrete else action[0] > 0
+        if self.asks == "truncation":
+            return self.obs.copy(), 1.0, False, self.count == 4, {}
+        if self.asks == "delay":
+            self.obs[:] = 1.0
+            return self.obs.copy(), float(self.count == 2), self.count == 2, False, {}
+        reward = {"value": 1.0, "observation": float(self.obs[0]), "action": 1.0 if good else -1.0}
+        return self.obs.copy(), reward[self.asks], True, False, {}
+
+
+gymnasium.register("Probe-v0", entry_point=Probe)
+KNOWN = {  # what a state is worth: {observation: value}
+    "value": {1.0: 1.0},
+    "observation": {-1.0: -1.0, 1.0: 1.0},
+    "delay": {-1.0: GAMMA, 1.0: 1.0},
+    "action": {1.0: 1.0},
+    "truncation": {1.0: 1 / (1 - GAMMA)},
+}
+AGENTS = [("a2c", True), ("a2c", False), ("ppo", True), ("ppo", False), ("sac", False),
+          ("sac_discrete", True)]  # fmt: skip
+
+
+def trained(name, discrete, asks):
+    envs = Envs("Probe-v0", 8, "sync", {"asks": asks, "discrete": discrete}, seed=0)
+    shared = {"gamma": GAMMA, "lr_schedule": "linear"}
+    if name in ("a2c", "ppo"):
+        steps = 400 if name == "a2c" else 50
+        special = {} if name == "a2c" else {"batch_size": 64, "epochs": 8}
+        policy = "auto" if discrete else "tanh_gaussian"
+        learner = agent(name, envs.spec, lr=2e-2, horizon=steps, policy=policy, **shared, **special)
+        run(learner, envs, Rollout(8), 8 * steps)
+    else:
+        learner = agent(name, envs.spec, lr=1e-2, tau=0.1, alpha=1e-3, horizon=800, **shared)
+        replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(0))
+        run(learner, envs, replay, 808)
+    return learner
+
+
+def worth(learner, name, obs):
+    """The value of a state, or the least Q of the action that the policy takes there."""
+    if name in ("a2c", "ppo"):
+        return learner.critic(obs).item()
+    action, _ = learner.act(obs, deterministic=True)
+    if name == "sac":
+        return learner.critic(obs, action).amin().item()
+    return learner.critic(obs).amin(0)[0, action].item()
+
+
+@pytest.mark.parametrize("asks", KNOWN)
+@pytest.mark.parametrize(("name", "discrete"), AGENTS)
+def test_each_probe_reaches_its_known_value(name, discrete, asks):
+    learner = trained(name, discrete, asks)
+    for obs, value in KNOWN[asks].items():
+        found = worth(learner, name, torch.tensor([[obs]]))
+        assert found == pytest.approx(value, abs=0.05 * max(1.0, abs(value))), (obs, found)
+    if asks == "action":
+        action, _ = learner.act(torch.ones(1, 1), deterministic=True)
+        assert action.item() > 0

@@ -1,0 +1,149 @@
+"""Learning beside Stable-Baselines3: `python tools/bench_learning.py only=cartpole-ppo`.
+
+Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
+environments and seeds that neither has seen. Writes learning.json, a table and pictures.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
+from tools.benchmark.tasks import TASKS, Task  # noqa: E402
+
+Row = dict[str, Any]  # seed, return_mean, return_sem, seconds, curve [[step, return], ...]
+USAGE = f"""\
+usage: python tools/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [out=FOLDER]
+tasks: {", ".join(TASKS)}"""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the tasks that were chosen; returns the exit code."""
+    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": "runs/learning"}
+    given = dict(a.split("=", 1) for a in arguments if "=" in a)
+    names = (options | given)["only"].split(",")
+    if len(given) != len(arguments) or set(given) - set(options) or set(names) - set(TASKS):
+        print(USAGE)
+        return 0 if arguments == ["--help"] else 2
+    options |= given
+    folder = Path(options["out"]) / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True)
+    results: dict[str, dict[str, list[Row]]] = {}
+    print(HEADER, flush=True)
+    for name in names:
+        task = TASKS[name]
+        first, _, last = (options["seeds"] or f"0-{task.seeds - 1}").partition("-")
+        sides: dict[str, list[Row]] = {"ours": []}
+        if options["peer"] == "true" and task.peer is not None:
+            sides["SB3"] = []
+        for seed in range(int(first), int(last or first) + 1):
+            sides["ours"].append(ours(task, seed, folder / name / f"s{seed}"))
+            if "SB3" in sides:
+                sides["SB3"].append(peer(task, seed))
+        results[name] = sides
+        (folder / "learning.json").write_text(json.dumps(results, indent=1) + "\n")
+        draw(name, task, sides, folder / f"{name}.png")
+        print(line(name, task, sides), flush=True)
+    return 0
+
+
+def ours(task: Task, seed: int, run_dir: Path) -> Row:
+    """Trains and evaluates one seed with the project's own commands."""
+    from runtime.logger import read_scalars
+
+    run = run_dir.absolute()
+    every = task.steps // EVALUATIONS
+    door("train.py", *task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
+         f"eval.episodes={EPISODES}", f"seed={seed}", f"run_dir={run}")  # fmt: skip
+    door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
+    trained = json.loads((run_dir / "result.json").read_text())
+    evaluated = json.loads((run_dir / "evaluation.json").read_text())
+    return {
+        "seed": seed,
+        "return_mean": evaluated["return_mean"],
+        "return_sem": evaluated["return_sem"],
+        "seconds": trained["wall_seconds"],
+        "curve": read_scalars(run_dir, "eval/return_mean"),
+    }
+
+
+def door(*command: str) -> None:
+    """One of the project's commands in a process of its own; its failure ends this one too."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def peer(task: Task, seed: int) -> Row:
+    """The same of Stable-Baselines3."""
+    spec = {**(task.peer or {}), "steps": task.steps, "episodes": task.episodes,
+            "normalise": task.normalise}  # fmt: skip
+    command = [sys.executable, "-m", "tools.benchmark.learner", json.dumps(spec), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    *curve, last = map(json.loads, done.stdout.strip().splitlines())
+    returns = last["returns"]
+    return {
+        "seed": seed,
+        "return_mean": statistics.fmean(returns),
+        "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
+        "seconds": last["seconds"],
+        "curve": curve,
+    }
+
+
+HEADER = """\
+| task | steps | asked | ours: median return | seeds that do | s | SB3: median return | do | s |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
+    """One row of the table."""
+    theirs = sides.get("SB3", [])
+    bound = task.at_least
+    if bound is None and theirs:
+        bound = statistics.median(row["return_mean"] for row in theirs)
+    asked = f"≥ {task.at_least:g}" if task.at_least is not None else "above SB3"
+    cells = [name, f"{task.steps:,}", f"{asked} on {task.seeds_that_reach} of {task.seeds}"]
+    for rows in (sides["ours"], theirs):
+        cells += summary(rows, bound) if rows else ["", "", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def summary(rows: list[Row], bound: float | None) -> list[str]:
+    """Median return with its extremes, seeds that reach the bound, median seconds."""
+    returns = [row["return_mean"] for row in rows]
+    reached = "" if bound is None else f"{sum(r >= bound for r in returns)} of {len(rows)}"
+    seconds = statistics.median(row["seconds"] for row in rows)
+    spread = f"{statistics.median(returns):.1f} ({min(returns):.1f} to {max(returns):.1f})"
+    return [spread, reached, f"{seconds:.1f}"]
+
+
+def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None:
+    """The evaluations of every seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (side, rows), colour in zip(sides.items(), ("tab:blue", "tab:orange"), strict=False):
+        for row in rows:
+            steps, returns = zip(*row["curve"], strict=True)
+            label = side if row is rows[0] else None
+            axes.plot(steps, returns, color=colour, alpha=0.6, linewidth=1, label=label)
+    if task.at_least is not None:
+        axes.axhline(task.at_least, color="grey", linewidth=0.8, linestyle="--", label="asked")
+    axes.set(xlabel="environment steps", ylabel=f"return of {EPISODES} episodes", title=name)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
