@@ -49,7 +49,13 @@ class SAC(BaseAgent):
             spec, settings, self.policy_name, actor_torso, init, orthogonal=False
         ).to(device)
         self.critic = Critic(
-            settings.critics, spec.obs_dim, spec.action_dim, hidden, activation, init
+            settings.critics,
+            spec.obs_dim,
+            spec.action_dim,
+            hidden,
+            activation,
+            init,
+            settings.normalise_critic,
         ).to(device)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)

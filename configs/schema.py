@@ -142,6 +142,7 @@ class OffPolicyConfig(AgentConfig):
     policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
     tau: float = key("share of the critic that moves into its target", gt=0, le=1)
     critics: int = key("members of the ensemble", ge=1, le=100)
+    normalise_critic: bool = key("layer normalisation in the critics")
     alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)
     alpha_init: float = key("where a learned alpha begins", gt=0, le=1000)
     target_entropy: float | Auto = key(

@@ -7,7 +7,14 @@ from networks.actors import (
     MultiCategoricalActor,
 )
 from networks.critics import Critic, DiscreteCritic, Value
-from networks.layers import ACTIVATIONS, EnsembleLinear, UnitNorm, linear, torso
+from networks.layers import (
+    ACTIVATIONS,
+    EnsembleLinear,
+    EnsembleNorm,
+    UnitNorm,
+    linear,
+    torso,
+)
 from networks.normalizer import RunningNorm
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "Critic",
     "DiscreteCritic",
     "EnsembleLinear",
+    "EnsembleNorm",
     "FullGaussianActor",
     "GaussianActor",
     "MultiCategoricalActor",

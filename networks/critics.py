@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from networks.layers import ACTIVATIONS, EnsembleLinear, linear
+from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, linear
 
 
 class Value(nn.Module):
@@ -49,10 +49,12 @@ class Critic(nn.Module):
         hidden: Sequence[int],
         activation: str,
         generator: torch.Generator,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.members = members
-        self.layers = ensemble(members, [obs_dim + action_dim, *hidden, 1], activation, generator)
+        widths = [obs_dim + action_dim, *hidden, 1]
+        self.layers = ensemble(members, widths, activation, generator, normalise)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return every(self.layers, self.members, torch.cat([obs, action], dim=-1)).squeeze(-1)
@@ -69,25 +71,35 @@ class DiscreteCritic(nn.Module):
         hidden: Sequence[int],
         activation: str,
         generator: torch.Generator,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.members = members
-        self.layers = ensemble(members, [obs_dim, *hidden, actions], activation, generator)
+        widths = [obs_dim, *hidden, actions]
+        self.layers = ensemble(members, widths, activation, generator, normalise)
 
     def forward(self, obs: Tensor) -> Tensor:
         return every(self.layers, self.members, obs)
 
 
 def ensemble(
-    members: int, widths: Sequence[int], activation: str, generator: torch.Generator
+    members: int,
+    widths: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+    normalise: bool,
 ) -> nn.Sequential:
-    """Layers of these widths, from the inputs to the outputs, for each member."""
+    """Layers of these widths, from the inputs to the outputs, for each member.
+
+    Args:
+        normalise: what each hidden layer gives to its activation is normalised.
+    """
     layers: list[nn.Module] = []
     for width_in, width_out in itertools.pairwise(widths[:-1]):
-        layers += [
-            EnsembleLinear(members, width_in, width_out, generator),
-            ACTIVATIONS[activation](),
-        ]
+        layers.append(EnsembleLinear(members, width_in, width_out, generator))
+        if normalise:
+            layers.append(EnsembleNorm(members, width_out))
+        layers.append(ACTIVATIONS[activation]())
     return nn.Sequential(*layers, EnsembleLinear(members, widths[-2], widths[-1], generator))
 
 

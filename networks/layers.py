@@ -64,6 +64,18 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 
+class EnsembleNorm(nn.Module):
+    """Layer normalisation of each member (Ba et al. 2016, arXiv 1607.06450), (E, B, width)."""
+
+    def __init__(self, members: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, width))
+        self.bias = nn.Parameter(torch.zeros(members, 1, width))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return functional.layer_norm(inputs, inputs.shape[-1:]) * self.weight + self.bias
+
+
 class UnitNorm(nn.Module):
     """Scales each observation to Euclidean length 1."""
 

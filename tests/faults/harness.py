@@ -113,7 +113,8 @@ def reference(nursery: Nursery, name: str, folder: Path) -> tuple[str, dict, flo
     began = time.monotonic()
     child = nursery.start(command(name), cwd)
     assert child.wait() == 0, child.out.read_text()
-    return *outcome(cwd / "run"), time.monotonic() - began
+    seconds = time.monotonic() - began
+    return *outcome(cwd / "run"), seconds
 
 
 def assert_no_orphans(run: Path) -> None:

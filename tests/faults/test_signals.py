@@ -24,9 +24,10 @@ LIMIT = 5.0  # seconds from the signal to the end
     ("name", "codes"), [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130})]
 )
 def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count, nursery, tmp_path):
-    chance, slowest, stopped = random.Random(name), 0.0, 0
+    chance, slowest, stopped, index = random.Random(name), 0.0, 0, 0
     digest, scalars, seconds = reference(nursery, "sac-pendulum", tmp_path)
-    for index in range(count):
+    while stopped < count:
+        index += 1
         cwd = tmp_path / str(index)
         cwd.mkdir()
         child = nursery.start(command("sac-pendulum"), cwd)
@@ -51,9 +52,9 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count,
         assert nursery.run(command("sac-pendulum"), cwd) == 0, child.out.read_text()
         assert outcome(cwd / "run") == (digest, scalars)
         shutil.rmtree(cwd)
-    print(f"{name}: {stopped} of {count} stopped, the others had ended; slowest {slowest:.2f} s")
+    print(f"{name}: {stopped} stopped, {index - stopped} came too late or before the first line; "
+          f"slowest {slowest:.2f} s")  # fmt: skip
     assert slowest < LIMIT
-    assert stopped >= count / 4
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(30, marks=LONG)])
@@ -81,6 +82,7 @@ def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
         assert_no_orphans(cwd / "run")
         assert time.monotonic() - sent < LIMIT
         shutil.rmtree(cwd)
+    print(f"{count} signals to a run with four workers: none left")
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=LONG)])
@@ -101,3 +103,4 @@ def test_a_second_signal_ends_it_at_once_and_what_is_saved_is_valid(count, nurse
             checkpoint.load(cwd / "run" / "checkpoints" / saved[-1])
         shutil.rmtree(cwd)
     assert longest < LIMIT
+    print(f"{count} double signals: slowest {longest:.2f} s, what was saved is valid")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from networks import Critic, Value, torso
+from networks import Critic, DiscreteCritic, EnsembleNorm, Value, torso
 
 
 def test_ensemble_equals_its_members_one_by_one():
@@ -37,3 +37,33 @@ def test_value_is_one_number_per_observation(bounded):
     out = value(1e4 * torch.ones(7, 5, 4))
     assert out.shape == (7, 5)
     assert bool((out.abs() <= 1).all()) == bounded
+
+
+def test_a_discrete_ensemble_equals_its_members_and_keeps_leading_dimensions():
+    generator = torch.Generator().manual_seed(0)
+    critic = DiscreteCritic(3, 4, 6, [16, 8], "relu", generator)
+    obs = torch.randn(7, 5, 4, generator=generator)
+    together = critic(obs)
+    assert together.shape == (3, 7, 5, 6)
+    for member in range(3):
+        x = obs
+        for layer in critic.layers:
+            known = hasattr(layer, "weight")
+            x = x @ layer.weight[member] + layer.bias[member] if known else layer(x)
+        assert torch.allclose(together[member], x, atol=1e-6)
+
+
+def test_normalised_layers_equal_torchs_layer_norm_member_by_member():
+    generator = torch.Generator().manual_seed(0)
+    norm = EnsembleNorm(2, 8)
+    inputs = 3 + 5 * torch.randn(2, 6, 8, generator=generator)
+    with torch.no_grad():
+        norm.weight.normal_(generator=generator)
+        norm.bias.normal_(generator=generator)
+    for member in range(2):
+        oracle = torch.nn.LayerNorm(8)
+        oracle.weight.data, oracle.bias.data = norm.weight[member, 0], norm.bias[member, 0]
+        assert torch.allclose(norm(inputs)[member], oracle(inputs[member]), atol=1e-5)
+    critic = Critic(2, 4, 2, [8, 8], "relu", generator, normalise=True)
+    kinds = [type(layer).__name__ for layer in critic.layers]
+    assert kinds == [*(["EnsembleLinear", "EnsembleNorm", "ReLU"] * 2), "EnsembleLinear"]

@@ -1,7 +1,14 @@
 """From a configuration to parts."""
 
+import math
 import subprocess
 import sys
+
+import pytest
+
+from configs.compose import train_config
+from runtime.build import make_parts
+from runtime.errors import ConfigError
 
 FLUSHES = """
 import torch
@@ -18,3 +25,34 @@ def test_all_threads_take_denormal_numbers_for_0():
     for program, code in ((FLUSHES, 0), (broken, 1)):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
         assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.5, False), (0.95, True), (1.01, None)])
+def test_a_target_entropy_near_log_k_is_warned_of_and_one_beyond_is_refused(share, warned, capsys):
+    target = f"agent.target_entropy={share * math.log(2)}"
+    config = train_config(["agent=sac_discrete", target, "agent.buffer_size=1000"])
+    if warned is None:
+        with pytest.raises(ConfigError, match=r"agent\.target_entropy: 0\.700079 cannot be"):
+            make_parts(config)
+        return
+    make_parts(config).close()
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == warned
+    assert all(line.startswith("warning: agent.target_entropy: 0.658") for line in said)
+
+
+def test_an_agent_that_does_not_fit_names_those_that_do():
+    config = train_config(["agent=sac", "env=cartpole"])
+    with pytest.raises(ConfigError) as caught:
+        make_parts(config)
+    said = "agent: sac does not serve discrete actions; use agent=a2c or agent=ppo or "
+    assert str(caught.value) == f"{said}agent=sac_discrete"
+
+
+def test_minibatches_that_do_not_fit_into_a_rollout_are_refused_with_the_numbers():
+    with pytest.raises(ConfigError) as caught:
+        train_config(["agent=ppo", "env.num_envs=8", "agent.n_steps=32", "agent.batch_size=100"])
+    assert str(caught.value) == (
+        "agent.batch_size: 100 does not divide the rollout of agent.n_steps=32 x env.num_envs=8 = "
+        "256 steps; use 4"
+    )
