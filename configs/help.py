@@ -27,10 +27,9 @@ def text(name: str) -> str:
     """The help of `train` or `evaluate`."""
     parts = [USAGE[name]]
     if name == "train":
-        parts += [
-            f"{group + '=NAME':<18}{', '.join(options(group))}"
-            for group in ("env", "agent", "experiment")
-        ]
+        for folder in ("env", "agent", "experiment"):
+            names = textwrap.wrap(", ".join(options(folder)), 72)
+            parts.append(f"{folder + '=NAME':<18}" + ("\n" + " " * 18).join(names))
         parts.append("\nkeys:")
         parts += lines(TrainConfig)
         for agent, group in AGENT_GROUPS.items():

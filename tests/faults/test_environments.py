@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 import train
 from configs.compose import train_config
@@ -93,7 +93,7 @@ CODE3: dict[str, Any] = {
     "TruncatedTwo": third(lambda row: [*row[:3], np.zeros(2, bool), {}]),
 }
 CODE2: dict[str, Any] = {
-    "NoBits": episode(action_space=MultiBinary(0)),
+    "NoChoices": episode(action_space=MultiDiscrete([1, 1])),
     "NanBounds": episode(action_space=Discrete(2), observation_space=Dict(a=Box(0, 1, (0,)))),
     "BytesImage": episode(observation_space=Box(0, 255, (84, 84, 4), np.uint8)),
     "Int16Action": episode(action_space=Box(-3, 3, (1,), np.int16)),
