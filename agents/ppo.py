@@ -1,5 +1,6 @@
 """Proximal policy optimisation, clipped: Schulman et al. 2017 (arXiv 1707.06347)."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,28 +45,35 @@ class PPO(BaseAgent):
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
-        settings, generator = self.settings, self.generators["update"]
         self.optimizer.begin_update()
         self.stopped.zero_()
-        advantage, target, log_prob = self.judge(batch)
         collected: list[Tensor] = []
         names: list[str] = []
+        for parts in self.minibatches(batch):
+            self.given = parts
+            metrics = self.step(*parts)
+            names = names or [name for name, value in metrics.items() if not value.ndim]
+            collected.append(vector_of(metrics, names))
+            if self.device.type == "cpu":  # where looking at a flag waits for nothing
+                if self.diverged:  # this minibatch is the evidence
+                    return metrics
+                if self.stopped:
+                    break
+        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
+        arrays = {name: value for name, value in metrics.items() if value.ndim}
+        return merged(names, torch.stack(collected)) | arrays
+
+    def minibatches(self, batch: Transition) -> Iterator[tuple[Tensor, ...]]:
+        """What `losses` takes, each (B, ·)."""
+        settings, generator = self.settings, self.generators["update"]
+        advantage, target, log_prob = self.judge(batch)
         for epoch in range(settings.epochs):
             if epoch and settings.recompute_advantage:
                 advantage, target, _ = self.judge(batch)
             order = torch.randperm(log_prob.numel(), generator=generator, device=self.device)
             fields = (batch.obs, batch.action, batch.latent, advantage, target, log_prob)
             rows = [shuffled(field, order) for field in fields]  # (T N, ·)
-            for parts in zip(*(row.split(settings.batch_size) for row in rows), strict=True):
-                self.given = parts
-                metrics = self.step(*parts)
-                names = names or [name for name, value in metrics.items() if not value.ndim]
-                collected.append(vector_of(metrics, names))
-                if self.device.type == "cpu" and self.diverged:  # that minibatch is the evidence
-                    return metrics
-        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
-        arrays = {name: value for name, value in metrics.items() if value.ndim}
-        return merged(names, torch.stack(collected)) | arrays
+            yield from zip(*(row.split(settings.batch_size) for row in rows), strict=True)
 
     @torch.no_grad()
     def judge(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:

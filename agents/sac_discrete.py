@@ -153,6 +153,11 @@ def target_entropy(actions: int, settings: "SACDiscreteConfig") -> float:
     if settings.target_entropy == "auto":
         return AUTO * most
     wanted = float(settings.target_entropy)
+    if settings.alpha == "auto" and wanted < 0.0:
+        raise ValueError(
+            f"agent.target_entropy: {wanted:g} cannot be reached; entropies of actions are not "
+            f"negative, give a share of log {actions} = {most:.4f}"
+        )
     if settings.alpha == "auto" and wanted > most:
         raise ValueError(
             f"agent.target_entropy: {wanted:g} cannot be reached; {actions} actions reach at most "

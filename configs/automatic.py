@@ -37,10 +37,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
     agent: Any = config.agent
     require_minibatches(config)
     per_step = (
-        1.0 / (agent.n_steps * int(config.env.num_envs))
-        if agent.on_policy
-        else agent.updates_per_step
+        agent.updates_per_step
+        if not agent.on_policy
+        else (1.0 / (agent.n_steps * int(config.env.num_envs)))
     )
+    if isinstance(agent, PPOConfig):
+        per_step = agent.epochs / agent.batch_size
     total = config.total_steps
 
     def every(value: int | str, rule: int) -> int:
@@ -86,7 +88,7 @@ def require_minibatches(config: TrainConfig) -> None:
         raise ConfigError(
             f"agent.batch_size: {agent.batch_size} does not divide the rollout of "
             f"agent.n_steps={agent.n_steps} x env.num_envs={config.env.num_envs} = {rollout} "
-            f"steps; use {math.gcd(rollout, agent.batch_size)}"
+            f"steps; use {max(n for n in range(1, agent.batch_size) if rollout % n == 0)}"
         )
 
 

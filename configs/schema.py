@@ -89,7 +89,9 @@ class OnPolicyConfig(AgentConfig):
     ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)
     value_coef: float = key("weight of the value loss", ge=0, le=1000)
     reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1e6)
-    normalise_advantage: bool = key("zero mean, unit deviation over the rollout")
+    normalise_advantage: bool = key(
+        "zero mean, unit deviation over the rollout; PPO: the minibatch"
+    )
     shared_torso: bool = key("actor and critic read one torso")
     detach_critic: bool = key("the critic's gradient stops before the shared torso")
     bounded_value: bool = key("tanh on the value, for returns scaled into [-1, 1]")
@@ -128,6 +130,12 @@ class PPOConfig(OnPolicyConfig):
             "clip_schedule",
             "linear follows the learning rate, which is constant",
             "set agent.lr_schedule=linear too",
+        )
+        self.require(
+            self.batch_size > 1 or not self.normalise_advantage,
+            "batch_size",
+            "a single advantage, normalised, is 0",
+            "raise it, or set agent.normalise_advantage=false",
         )
 
 

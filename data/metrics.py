@@ -72,7 +72,7 @@ def merged(names: Sequence[str], table: Tensor) -> dict[str, Tensor]:
     values = dict(zip(names, table.nanmean(0).unbind(), strict=True))
     for name, column in zip(names, table.unbind(1), strict=True):
         if name.endswith("_min"):
-            values[name] = column.nan_to_num(torch.inf).amin()
+            values[name] = torch.where(column.isnan(), torch.inf, column).amin()
         elif name.endswith("_max"):
-            values[name] = column.nan_to_num(-torch.inf).amax()
+            values[name] = torch.where(column.isnan(), -torch.inf, column).amax()
     return values

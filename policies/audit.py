@@ -152,12 +152,20 @@ def audit_choices(single: MultiCategorical, many: MultiCategorical, action: Tens
         audit_choice(component, action[:, index])
         for index, component in enumerate(single.components())
     ]
-    gap, entropy_trial = entropy_gap(many.log_prob(action), single.entropy(), len(found))
+    # Exactly, as in `audit_choice`: what is said of all together is the sum over the components.
+    each = many.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
+    joint = float((many.log_prob(action) - each).abs().max())
+    entropies = sum(float(component.entropy()) for component in single.components())
+    gap = entropies - float(single.entropy()) + sum(f.entropy_gap for f in found)
+    trials = (
+        Trial("|joint log_prob - its sum|", joint, INTEGRAL_ERROR),
+        Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR * len(found)),
+    )
     return Finding(
         max(f.pit_ks for f in found),
         max((f.normaliser for f in found), key=lambda total: abs(total - 1.0)),
         gap,
-        (*(trial for f in found for trial in f.trials), entropy_trial),
+        (*(trial for f in found for trial in f.trials), *trials),
         tuple(curve for f in found for curve in f.curves),
     )
 

@@ -45,9 +45,12 @@ class Logger:
     Args:
         run_dir: where the event file goes.
         purge_step: after a resume, what lies at or beyond this step is no longer shown.
+        device: where metrics come from.
     """
 
-    def __init__(self, run_dir: Path, purge_step: int | None = None) -> None:
+    def __init__(
+        self, run_dir: Path, purge_step: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         if purge_step is not None:
@@ -59,6 +62,7 @@ class Logger:
                 f"{run_dir}: no events can be written, {error}; free the disk"
             ) from error
         self.flushes = 0
+        self.device = device
         self.broken = False
         self.hook = threading.excepthook
         threading.excepthook = self.excuse
@@ -143,7 +147,7 @@ class Logger:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave."""
-        self.rows = {tuple(names): [row] for names, row in state["rows"]}
+        self.rows = {tuple(names): [row.to(self.device)] for names, row in state["rows"]}
         self.arrays = dict(state["arrays"])
         self.flushes = state["flushes"]
 

@@ -141,7 +141,8 @@ class Session:
         if not self.taken_up:
             self.save(self.step, None)
         config, parts = self.config, self.parts
-        logger = Logger(self.path, purge_step=self.step + 1 if self.taken_up else None)
+        purge_step = self.step + 1 if self.taken_up else None
+        logger = Logger(self.path, purge_step, parts.agent.device)
         if self.earlier is None:
             settings = "".join(
                 f"| {key} | {value} |\n" for key, value in vars(config.agent).items()

@@ -113,7 +113,8 @@ class ActionMap:
         if isinstance(self.space, spaces.MultiBinary):
             return action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
         if isinstance(self.space, spaces.MultiDiscrete):
-            return action.reshape(len(action), *self.space.shape) + self.space.start
+            shaped = action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
+            return shaped + self.space.start
         shaped = action.reshape(len(action), *self.shape)
         scaled = self.middle + self.half * shaped
         return np.minimum(np.maximum(scaled, self.low), self.high).astype(self.dtype)

@@ -5,6 +5,7 @@ environments and seeds that neither has seen. Writes learning.json, a table and 
 """
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -18,7 +19,9 @@ sys.path.insert(0, str(ROOT))
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
 
-Row = dict[str, Any]  # seed, return_mean, return_sem, seconds, curve [[step, return], ...]
+# seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
+# without the last one, curve [[step, return], ...]
+Row = dict[str, Any]
 USAGE = f"""\
 usage: python tools/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [out=FOLDER]
 tasks: {", ".join(TASKS)}"""
@@ -28,11 +31,12 @@ def main(arguments: list[str]) -> int:
     """Runs the tasks that were chosen; returns the exit code."""
     options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": "runs/learning"}
     given = dict(a.split("=", 1) for a in arguments if "=" in a)
-    names = (options | given)["only"].split(",")
-    if len(given) != len(arguments) or set(given) - set(options) or set(names) - set(TASKS):
+    options |= given
+    names = options["only"].split(",")
+    seeds = re.fullmatch(r"|\d+|\d+-\d+", options["seeds"])
+    if len(given) != len(arguments) or len(options) > 4 or set(names) - set(TASKS) or not seeds:
         print(USAGE)
         return 0 if arguments == ["--help"] else 2
-    options |= given
     folder = Path(options["out"]) / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     results: dict[str, dict[str, list[Row]]] = {}
@@ -43,10 +47,10 @@ def main(arguments: list[str]) -> int:
         sides: dict[str, list[Row]] = {"ours": []}
         if options["peer"] == "true" and task.peer is not None:
             sides["SB3"] = []
-        for seed in range(int(first), int(last or first) + 1):
+        for seed in range(int(first), max(int(first), int(last or first)) + 1):
             sides["ours"].append(ours(task, seed, folder / name / f"s{seed}"))
             if "SB3" in sides:
-                sides["SB3"].append(peer(task, seed))
+                sides["SB3"].append(peer(task, seed, sides["ours"][-1]["threads"]))
         results[name] = sides
         (folder / "learning.json").write_text(json.dumps(results, indent=1) + "\n")
         draw(name, task, sides, folder / f"{name}.png")
@@ -56,20 +60,22 @@ def main(arguments: list[str]) -> int:
 
 def ours(task: Task, seed: int, run_dir: Path) -> Row:
     """Trains and evaluates one seed with the project's own commands."""
+    from configs.compose import read_run
     from runtime.logger import read_scalars
 
     run = run_dir.absolute()
-    every = task.steps // EVALUATIONS
+    every, started = task.steps // EVALUATIONS, time.perf_counter()
     door("train.py", *task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
          f"eval.episodes={EPISODES}", f"seed={seed}", f"run_dir={run}")  # fmt: skip
+    seconds = time.perf_counter() - started
     door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
-    trained = json.loads((run_dir / "result.json").read_text())
     evaluated = json.loads((run_dir / "evaluation.json").read_text())
     return {
         "seed": seed,
         "return_mean": evaluated["return_mean"],
         "return_sem": evaluated["return_sem"],
-        "seconds": trained["wall_seconds"],
+        "seconds": seconds,
+        "threads": int(read_run(run_dir).threads),
         "curve": read_scalars(run_dir, "eval/return_mean"),
     }
 
@@ -81,10 +87,11 @@ def door(*command: str) -> None:
         raise SystemExit(done.returncode)
 
 
-def peer(task: Task, seed: int) -> Row:
-    """The same of Stable-Baselines3."""
+def peer(task: Task, seed: int, threads: int) -> Row:
+    """The same of Stable-Baselines3, with as many threads."""
     spec = {**(task.peer or {}), "steps": task.steps, "episodes": task.episodes,
-            "normalise": task.normalise}  # fmt: skip
+            "normalise": task.normalise, "threads": threads}  # fmt: skip
+    started = time.perf_counter()
     command = [sys.executable, "-m", "tools.benchmark.learner", json.dumps(spec), str(seed)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -95,7 +102,7 @@ def peer(task: Task, seed: int) -> Row:
         "seed": seed,
         "return_mean": statistics.fmean(returns),
         "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
-        "seconds": last["seconds"],
+        "seconds": time.perf_counter() - started - last["seconds"],
         "curve": curve,
     }
 

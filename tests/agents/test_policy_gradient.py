@@ -79,11 +79,14 @@ def test_it_equals_the_exact_policy_gradient(name):
 
 @pytest.mark.parametrize("name", ["a2c", "ppo"])
 def test_it_would_not_if_the_end_of_an_episode_were_bootstrapped(name):
-    """Negative control: the value of whatever comes after is added to every return."""
-    data = rollout(terminated=False)
-    shifted = data._replace(next_obs=data.next_obs + data.action.unsqueeze(-1))
-    made, found = first_gradient(name, shifted)
-    assert any(
-        not torch.allclose(-2 * ours, theirs, atol=1e-4)
-        for ours, theirs in zip(found, exact(made), strict=True)
-    )
+    """Negative control: the value of what comes after, which differs by action, is added."""
+    for terminated in (True, False):
+        data = rollout(terminated)
+        after = data.next_obs.clone()
+        after[1] += data.action[1].unsqueeze(-1)
+        made, found = first_gradient(name, data._replace(next_obs=after))
+        equal = all(
+            torch.allclose(-2 * ours, theirs, atol=1e-6)
+            for ours, theirs in zip(found, exact(made), strict=True)
+        )
+        assert equal == terminated

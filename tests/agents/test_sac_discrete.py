@@ -137,6 +137,8 @@ def test_a_target_entropy_that_no_policy_has_is_refused():
     agent("sac_discrete", SPEC, target_entropy=math.log(4))
     with pytest.raises(ValueError, match=r"1\.4 cannot be reached; 4 actions .* 1\.3863"):
         agent("sac_discrete", SPEC, target_entropy=1.4)
+    with pytest.raises(ValueError, match=r"-1 cannot be reached; .* log 4 = 1\.3863"):
+        agent("sac_discrete", SPEC, target_entropy=-1.0)
     agent("sac_discrete", SPEC, target_entropy=1.4, alpha=0.1)  # then it is not used
 
 

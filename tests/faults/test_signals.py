@@ -28,6 +28,7 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count,
     digest, scalars, seconds = reference(nursery, "sac-pendulum", tmp_path)
     while stopped < count:
         index += 1
+        assert index < 20 * count, "they do not stop"
         cwd = tmp_path / str(index)
         cwd.mkdir()
         child = nursery.start(command("sac-pendulum"), cwd)

@@ -76,6 +76,13 @@ def test_an_audit_passes_it_and_catches_a_wrong_joint_probability(wrong):
     assert len(finding.curves[1].density) == 2
 
 
+def test_an_audit_does_not_mind_what_is_hardly_ever_drawn():
+    rare = torch.tensor([[1 - 3e-4, 3e-4]] * 2).log()
+    for seed in range(30):
+        finding = audit(MultiCategorical, (rare,), torch.Generator().manual_seed(seed))
+        assert not finding.failures
+
+
 @pytest.mark.parametrize("name", ["a2c", "ppo"])
 def test_agents_learn_which_of_several_choices_pay(name):
     """Reward 1 for each right component; an update must raise the probability of both."""

@@ -132,6 +132,18 @@ def test_compiled_commits_nothing_once_it_is_not_finite(compiled):
     assert digest(before["optimizer"]["counts"]) == digest(after["optimizer"]["counts"])
 
 
+@pytest.mark.slow
+@needs_compiler
+def test_a_kl_that_is_too_large_stops_compiled_passes_too():
+    data, counts = batch(4, 3, spec=CONTINUOUS), []
+    for mode in ("none", "compile"):
+        made = agent("ppo", CONTINUOUS, batch_size=6, epochs=5, target_kl=1e-6, lr=1e-2)
+        accelerate(made, mode, data, torch.zeros(3, 3))
+        made.update(data)
+        counts.append(made.optimizer.counts["actor"][0].item())
+    assert counts == [1.0, 1.0]
+
+
 @needs_compiler
 def test_compiling_leaves_the_agent_as_it_was():
     slow, fast = learner("sac")[0], learner("sac", "compile")[0]

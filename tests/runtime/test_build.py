@@ -54,5 +54,7 @@ def test_minibatches_that_do_not_fit_into_a_rollout_are_refused_with_the_numbers
         train_config(["agent=ppo", "env.num_envs=8", "agent.n_steps=32", "agent.batch_size=100"])
     assert str(caught.value) == (
         "agent.batch_size: 100 does not divide the rollout of agent.n_steps=32 x env.num_envs=8 = "
-        "256 steps; use 4"
+        "256 steps; use 64"
     )
+    with pytest.raises(ConfigError, match=r"^agent\.batch_size: a single advantage, normalised"):
+        train_config(["agent=ppo", "agent.batch_size=1"])

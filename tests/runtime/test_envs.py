@@ -308,6 +308,15 @@ def test_several_choices_go_to_their_places():
     assert envs.to_env(np.array([[2, 1, 0, 3]])).tolist() == [[[2, 6], [0, 3]]]
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.uint64])
+def test_several_choices_come_in_the_type_of_their_space(dtype):
+    space = MultiDiscrete([3, 2], dtype=dtype)
+    envs = Envs(space_env(VECTOR, space), 2, "sync", {}, seed=0)
+    given = envs.to_env(np.array([[2, 1], [0, 0]]))
+    assert given.dtype == dtype
+    assert all(space.contains(action) for action in given)
+
+
 class SecondLife(gymnasium.Env):
     """Raises in the first step of a process's first episode that was not begun by the loop."""
 

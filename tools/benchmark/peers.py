@@ -43,7 +43,7 @@ def schedule(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith("lin_"):
         return value
     first = float(value.removeprefix("lin_"))
-    return lambda remaining: remaining * first
+    return lambda remaining: max(remaining, 0.0) * first  # the last rollout may pass the end
 
 
 class Peer:

@@ -15,7 +15,7 @@ class Task:
 
     Attributes:
         overrides: ours, as on the command line of `train.py`.
-        steps: of both sides.
+        steps: of both sides; with PPO a whole number of rollouts.
         at_least: the return asked of the last policy; None:
             more than the peer's median.
         seeds_that_reach: of `seeds`.
@@ -40,7 +40,7 @@ LUNAR = {"n_steps": 1024, "batch_size": 64, "gae_lambda": 0.98, "gamma": 0.999, 
          "ent_coef": 0.01}  # fmt: skip
 TASKS = {
     "cartpole-ppo": Task(
-        ("env=cartpole", "agent=ppo"), 20_000, 475.0,
+        ("env=cartpole", "agent=ppo"), 50_176, 475.0,
         zoo("PPO", "CartPole-v1", 8, {"n_steps": 32, "batch_size": 256, "gae_lambda": 0.8,
             "gamma": 0.98, "n_epochs": 20, "learning_rate": "lin_0.001",
             "clip_range": "lin_0.2"}),
@@ -54,23 +54,23 @@ TASKS = {
             "policy_kwargs": {"net_arch": [256, 256]}}),
     ),
     "pendulum-ppo": Task(
-        ("env=pendulum", "agent=ppo"), 50_000, -170.0,
+        ("env=pendulum", "agent=ppo"), 49_152, -170.0,
         zoo("PPO", "Pendulum-v1", 4, {"n_steps": 1024, "gae_lambda": 0.95, "gamma": 0.9,
             "n_epochs": 10, "learning_rate": 1e-3, "clip_range": 0.2, "use_sde": True,
             "sde_sample_freq": 4}),
     ),
     "acrobot-ppo": Task(
-        ("env=acrobot", "agent=ppo"), 1_000_000, -80.0,
+        ("env=acrobot", "agent=ppo"), 999_424, -80.0,
         zoo("PPO", "Acrobot-v1", 16, {"n_steps": 256, "gae_lambda": 0.94, "gamma": 0.99,
             "n_epochs": 4}),
         5, 5, normalise=True,
     ),
     "lunar_lander-ppo": Task(
-        ("env=lunar_lander", "agent=ppo"), 1_000_000, 245.0,
+        ("env=lunar_lander", "agent=ppo"), 999_424, 245.0,
         zoo("PPO", "LunarLander-v3", 16, LUNAR), 5, 5, OTHER,
     ),
     "lunar_lander_continuous-ppo": Task(
-        ("env=lunar_lander_continuous", "agent=ppo"), 1_000_000, 275.0,
+        ("env=lunar_lander_continuous", "agent=ppo"), 999_424, 275.0,
         zoo("PPO", "LunarLander-v3", 16, LUNAR, continuous=True), 5, 5, OTHER,
     ),
     "pendulum-sac": Task(
