@@ -11,7 +11,7 @@ from agents.sac_discrete import SACDiscrete
 from data import Spec
 
 if TYPE_CHECKING:
-    from configs.schema import AgentConfig
+    from configs.agents import AgentConfig
 
 AGENTS: dict[str, type[BaseAgent]] = {
     "a2c": A2C,

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from agents.base import CONTINUOUS, BaseAgent, Stream
-from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
+from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.on_policy import ActorValue, standardise
-from agents.optimizer import Optimizer
 from data import Spec, Transition
 
 if TYPE_CHECKING:
-    from configs.schema import A2CConfig
+    from configs.agents import A2CConfig
 
 
 class A2C(BaseAgent):
@@ -24,18 +23,11 @@ class A2C(BaseAgent):
     def __init__(self, spec: Spec, settings: "A2CConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.evaluate = ActorValue(
-            spec, settings, self.policy_class, self.policy_name, stream("init"), self.device
-        )
+        self.evaluate = ActorValue(spec, settings, self.policy_name, self.policy_class,
+                                   stream("init"), self.device)  # fmt: skip
         self.actor, self.critic = self.evaluate.actor, self.evaluate.value
-        self.modules |= {"actor": self.actor, "critic": self.critic}
-        self.optimizer = Optimizer(
-            self.evaluate.groups(),
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
-            eps=1e-5,
-        )
+        self.modules |= self.evaluate.modules
+        self.optimizer = self.evaluate.optimizer(self.horizon)
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a rollout (T, N, ·)."""
@@ -65,11 +57,7 @@ class A2C(BaseAgent):
         total = actor_loss + settings.value_coef * critic_loss - settings.ent_coef * entropy.mean()
         metrics = {
             "loss/actor": actor_loss.detach(),
-            "loss/critic": critic_loss.detach(),
-            "value/mean": value.detach().mean(),
-            "value/target_mean": target.mean(),
-            "value/explained_variance": explained_variance(value, target),
-            "value/td_abs": (target - value).detach().abs().mean(),
+            **value_metrics(value, target, critic_loss),
             **policy_metrics(log_prob, entropy, batch.action),
         }
         if not self.spec.discrete:

@@ -1,7 +1,7 @@
 """What the agents share: acting, observing, and handing over their state."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from policies import (
 from policies.audit import Finding, audit
 
 if TYPE_CHECKING:
-    from configs.schema import AgentConfig
+    from configs.agents import AgentConfig, GaussianConfig
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
 
@@ -72,7 +72,7 @@ class BaseAgent:
 
     Args:
         spec: shapes of the environment.
-        settings: hyperparameters, documented in `configs/schema.py`.
+        settings: hyperparameters, documented in `configs/agents.py`.
         stream: name -> generator; "init" draws the first weights, "act" the actions, "update" the
             noise of updates.
         horizon: updates in the whole run, over which `lr_schedule: linear` falls to 0.
@@ -199,17 +199,18 @@ def make_actor(
         return MultiCategoricalActor(torso, features, spec.choices, generator, orthogonal)
     if spec.discrete:
         return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
+    gaussian = cast("GaussianConfig", settings)
     kind = FullGaussianActor if policy in FULL else GaussianActor
     return kind(
         torso,
         features,
         spec.action_dim,
         generator,
-        bounded_mean=settings.bounded_mean and policy in UNSQUASHED,
-        log_std=settings.log_std,
-        log_std_init=settings.log_std_init,
-        log_std_min=settings.log_std_min,
-        log_std_max=settings.log_std_max,
-        log_std_bound=settings.log_std_bound,
+        bounded_mean=gaussian.bounded_mean and policy in UNSQUASHED,
+        log_std=gaussian.log_std,
+        log_std_init=gaussian.log_std_init,
+        log_std_min=gaussian.log_std_min,
+        log_std_max=gaussian.log_std_max,
+        log_std_bound=gaussian.log_std_bound,
         orthogonal=orthogonal,
     )

@@ -30,6 +30,18 @@ def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[st
 
 
 @torch.no_grad()
+def value_metrics(value: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tensor]:
+    """What the critic says, (*,) or of every member (E, *), and what it is told, (*,)."""
+    return {
+        "loss/critic": loss.detach(),
+        "value/mean": value.mean(),
+        "value/target_mean": target.mean(),
+        "value/td_abs": (target - value).abs().mean(),
+        "value/explained_variance": explained_variance(value, target.expand_as(value)),
+    }
+
+
+@torch.no_grad()
 def gaussian_metrics(policy: Any, noise: Tensor) -> dict[str, Tensor]:
     """The spread of a continuous policy, and what each component contributes to log_pi, in nats."""
     terms = {f"ledger/{name}": term.flatten(0, -2) for name, term in policy.terms(noise).items()}

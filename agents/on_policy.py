@@ -6,19 +6,20 @@ import torch
 from torch import Tensor, nn
 
 from agents.base import make_actor
+from agents.optimizer import Optimizer
 from data import Spec, Transition, gae
 from networks import Value, torso
 
 if TYPE_CHECKING:
-    from configs.schema import OnPolicyConfig
+    from configs.agents import OnPolicyConfig
 
 
 class ActorValue:
     """An actor and a value, on one torso or on two.
 
     Args:
-        policy_class: made from the actor's parameters.
-        policy_name: its name.
+        policy_name: what the actor's parameters are for.
+        policy_class: made from them.
         init: draws the first weights.
         device: where they go.
     """
@@ -27,8 +28,8 @@ class ActorValue:
         self,
         spec: Spec,
         settings: "OnPolicyConfig",
-        policy_class: Any,
         policy_name: str,
+        policy_class: Any,
         init: torch.Generator,
         device: torch.device,
     ) -> None:
@@ -53,17 +54,19 @@ class ActorValue:
             orthogonal=True,
             bounded=settings.bounded_value,
         )
-        self.actor.to(device)
-        self.value.to(device)
+        self.modules = {"actor": self.actor.to(device), "critic": self.value.to(device)}
 
-    def groups(self) -> dict[str, list[nn.Parameter]]:
-        """Parameters by name; those of a shared torso are the actor's."""
+    def optimizer(self, horizon: int | None) -> Optimizer:
+        """Of both; the parameters of a shared torso are the actor's."""
         actor = list(self.actor.parameters())
         known = {id(parameter) for parameter in actor}
-        return {
-            "actor": actor,
-            "critic": [p for p in self.value.parameters() if id(p) not in known],
-        }
+        return Optimizer(
+            {"actor": actor, "critic": [p for p in self.value.parameters() if id(p) not in known]},
+            self.settings.lr,
+            max_grad_norm=self.settings.max_grad_norm,
+            horizon=horizon,
+            eps=1e-5,
+        )
 
     def __call__(self, obs: Tensor) -> tuple[Any, Tensor]:
         """The policy and the value at normalised observations; a shared torso is computed once."""

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from agents.base import CONTINUOUS, BaseAgent, Stream
-from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
+from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.on_policy import ActorValue, standardise
-from agents.optimizer import Optimizer
 from data import Spec, Transition
 from data.metrics import merged, vector_of
 
 if TYPE_CHECKING:
-    from configs.schema import PPOConfig
+    from configs.agents import PPOConfig
 
 STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
 
@@ -29,18 +28,11 @@ class PPO(BaseAgent):
     def __init__(self, spec: Spec, settings: "PPOConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.evaluate = ActorValue(
-            spec, settings, self.policy_class, self.policy_name, stream("init"), self.device
-        )
+        self.evaluate = ActorValue(spec, settings, self.policy_name, self.policy_class,
+                                   stream("init"), self.device)  # fmt: skip
         self.actor, self.critic = self.evaluate.actor, self.evaluate.value
-        self.modules |= {"actor": self.actor, "critic": self.critic}
-        self.optimizer = Optimizer(
-            self.evaluate.groups(),
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
-            eps=1e-5,
-        )
+        self.modules |= self.evaluate.modules
+        self.optimizer = self.evaluate.optimizer(self.horizon)
         self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
@@ -120,11 +112,7 @@ class PPO(BaseAgent):
                 self.stopped |= kl > STOP * settings.target_kl
             metrics = {
                 "loss/actor": actor_loss,
-                "loss/critic": critic_loss,
-                "value/mean": value.mean(),
-                "value/target_mean": target.mean(),
-                "value/explained_variance": explained_variance(value, target),
-                "value/td_abs": (target - value).abs().mean(),
+                **value_metrics(value, target, critic_loss),
                 "policy/kl": kl,
                 "policy/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(),
                 **policy_metrics(log_prob, entropy, action),

@@ -1,21 +1,19 @@
 """Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
 
-import copy
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from agents.base import BaseAgent, Stream, make_actor
-from agents.metrics import explained_variance, gaussian_metrics, policy_metrics
-from agents.optimizer import Optimizer
-from agents.soft import Temperature, follow
+from agents.base import BaseAgent, Stream
+from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
+from agents.soft import SoftNetworks
 from data import Spec, Transition
-from networks import Critic, torso
+from networks import Critic
 from policies import Reparameterised, largest_entropy
 
 if TYPE_CHECKING:
-    from configs.schema import SACConfig
+    from configs.agents import SACConfig
 
 ENTROPY_STATES = 64  # of a batch; a log is the mean over many batches
 
@@ -42,42 +40,13 @@ class SAC(BaseAgent):
         )
         if settings.alpha == "auto":
             require_reachable(self.target_entropy, spec.action_dim, settings)
-        init, device = stream("init"), self.device
-        hidden, activation = settings.hidden, settings.activation
-        actor_torso = torso(spec.obs_dim, hidden, activation, init)
-        self.actor = make_actor(
-            spec, settings, self.policy_name, actor_torso, init, orthogonal=False
-        ).to(device)
-        self.critic = Critic(
-            settings.critics,
-            spec.obs_dim,
-            spec.action_dim,
-            hidden,
-            activation,
-            init,
-            settings.normalise_critic,
-        ).to(device)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
-        self.temperature = Temperature(alpha).to(device)
-        self.modules |= {
-            "actor": self.actor,
-            "critic": self.critic,
-            "critic_target": self.critic_target,
-            "temperature": self.temperature,
-        }
-        self.optimizer = Optimizer(
-            {
-                "critic": list(self.critic.parameters()),
-                "actor": list(self.actor.parameters()),
-                "alpha": list(self.temperature.parameters()),
-            },
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
+        networks = self.networks = SoftNetworks(
+            spec, settings, self.policy_name, Critic, stream("init"), self.device, self.horizon
         )
-        self.live = list(self.critic.parameters())
-        self.target = list(self.critic_target.parameters())
+        self.actor, self.critic = networks.actor, networks.critic
+        self.critic_target, self.temperature = networks.critic_target, networks.temperature
+        self.modules |= networks.modules
+        self.optimizer = networks.optimizer
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
@@ -90,9 +59,7 @@ class SAC(BaseAgent):
 
     def step(self, batch: Transition, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights, batch (B, ·) and noise (2, B, A) to new weights: one graph of tensors."""
-        metrics = self.optimizer.minimise(lambda: self.losses(batch, noise, train_actor))
-        follow(self.target, self.live, self.settings.tau, self.optimizer.diverged)
-        return metrics
+        return self.networks.step(lambda: self.losses(batch, noise, train_actor))
 
     def losses(
         self, batch: Transition, noise: Tensor, train_actor: bool
@@ -105,14 +72,7 @@ class SAC(BaseAgent):
         value = self.critic(obs, batch.action)  # (E, B)
         critic_loss = 0.5 * (value - target).square().mean(-1).sum()
         losses = {"critic": critic_loss}
-        metrics = {
-            "loss/critic": critic_loss.detach(),
-            "value/mean": value.detach().mean(),
-            "value/target_mean": target.mean(),
-            "value/td_abs": (value.detach() - target).abs().mean(),
-            "value/explained_variance": explained_variance(value.detach(), target.expand_as(value)),
-            "policy/alpha": alpha,
-        }
+        metrics = value_metrics(value, target, critic_loss) | {"policy/alpha": alpha}
         if train_actor:
             actor_losses, actor_metrics = self.actor_losses(obs, noise[1], alpha)
             losses |= actor_losses

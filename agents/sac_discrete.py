@@ -1,22 +1,20 @@
 """Soft actor-critic for discrete actions: Christodoulou 2019 (arXiv 1910.07207)."""
 
-import copy
 import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from agents.base import BaseAgent, Stream, make_actor
-from agents.metrics import explained_variance, policy_metrics
-from agents.optimizer import Optimizer
-from agents.soft import Temperature, follow
+from agents.base import BaseAgent, Stream
+from agents.metrics import policy_metrics, value_metrics
+from agents.soft import SoftNetworks
 from data import Spec, Transition
-from networks import DiscreteCritic, torso
+from networks import DiscreteCritic
 from policies import Categorical
 
 if TYPE_CHECKING:
-    from configs.schema import SACDiscreteConfig
+    from configs.agents import SACDiscreteConfig
 
 AUTO = 0.3  # of log K; of two actions the better one is then taken with probability 0.947
 RISKY = 0.9  # of log K, beyond which the policy is left next to no choice
@@ -45,42 +43,19 @@ class SACDiscrete(BaseAgent):
                 f"agent.target_entropy: {self.target_entropy:g} is above {RISKY} log "
                 f"{spec.action_dim} = {RISKY * most:.4f}; the temperature may run away, lower it"
             )
-        init, device = stream("init"), self.device
-        hidden, activation = settings.hidden, settings.activation
-        actor_torso = torso(spec.obs_dim, hidden, activation, init)
-        self.actor = make_actor(
-            spec, settings, self.policy_name, actor_torso, init, orthogonal=False
-        ).to(device)
-        self.critic = DiscreteCritic(
-            settings.critics,
-            spec.obs_dim,
-            spec.action_dim,
-            hidden,
-            activation,
-            init,
-            settings.normalise_critic,
-        ).to(device)
-        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
-        alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
-        self.temperature = Temperature(alpha).to(device)
-        self.modules |= {
-            "actor": self.actor,
-            "critic": self.critic,
-            "critic_target": self.critic_target,
-            "temperature": self.temperature,
-        }
-        self.optimizer = Optimizer(
-            {
-                "critic": list(self.critic.parameters()),
-                "actor": list(self.actor.parameters()),
-                "alpha": list(self.temperature.parameters()),
-            },
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
+        networks = self.networks = SoftNetworks(
+            spec,
+            settings,
+            self.policy_name,
+            DiscreteCritic,
+            stream("init"),
+            self.device,
+            self.horizon,
         )
-        self.live = list(self.critic.parameters())
-        self.target = list(self.critic_target.parameters())
+        self.actor, self.critic = networks.actor, networks.critic
+        self.critic_target, self.temperature = networks.critic_target, networks.temperature
+        self.modules |= networks.modules
+        self.optimizer = networks.optimizer
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
@@ -93,9 +68,7 @@ class SACDiscrete(BaseAgent):
 
     def step(self, batch: Transition, clocks: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights and a batch (B, ·) to new weights: one graph; clocks (B, K) are for logs."""
-        metrics = self.optimizer.minimise(lambda: self.losses(batch, clocks, train_actor))
-        follow(self.target, self.live, self.settings.tau, self.optimizer.diverged)
-        return metrics
+        return self.networks.step(lambda: self.losses(batch, clocks, train_actor))
 
     def losses(
         self, batch: Transition, clocks: Tensor, train_actor: bool
@@ -109,14 +82,7 @@ class SACDiscrete(BaseAgent):
         value = values.gather(-1, taken).squeeze(-1)  # (E, B)
         critic_loss = 0.5 * (value - target).square().mean(-1).sum()
         losses = {"critic": critic_loss}
-        metrics = {
-            "loss/critic": critic_loss.detach(),
-            "value/mean": value.detach().mean(),
-            "value/target_mean": target.mean(),
-            "value/td_abs": (value.detach() - target).abs().mean(),
-            "value/explained_variance": explained_variance(value.detach(), target.expand_as(value)),
-            "policy/alpha": alpha,
-        }
+        metrics = value_metrics(value, target, critic_loss) | {"policy/alpha": alpha}
         if train_actor:
             log_probs = self.actor(obs)  # (B, K)
             policy, probs = Categorical(log_probs), log_probs.exp()

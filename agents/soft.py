@@ -1,9 +1,19 @@
-"""What the soft actor-critics share: a temperature, and targets that follow slowly."""
+"""What the soft actor-critics share: critics with slow targets, a temperature, one step of all."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from agents.base import make_actor
+from agents.optimizer import Losses, Metrics, Optimizer
+from data import Spec
+from networks import Critic, DiscreteCritic, torso
+
+if TYPE_CHECKING:
+    from configs.agents import OffPolicyConfig
 
 
 class Temperature(nn.Module):
@@ -19,15 +29,73 @@ class Temperature(nn.Module):
     def loss(self, entropy: Tensor, target_entropy: float) -> Tensor:
         """0-d; its gradient raises alpha where the entropy, 0-d, is below its target.
 
-        Arxiv 1812.05905, eq. 18, with log alpha in place of alpha as the factor: same root, and no
+        arXiv 1812.05905, eq. 18, with log alpha in place of alpha as the factor: same root, and no
         stall near 0.
         """
         return self.log_alpha * (entropy.detach() - target_entropy)
 
 
-@torch.no_grad()
-def follow(targets: Sequence[Tensor], live: Sequence[Tensor], tau: float, unless: Tensor) -> None:
-    """Polyak averaging (arXiv 1812.05905, algorithm 1); nothing moves where the 0-d bool is up."""
-    weight = torch.where(unless, 0.0, tau)
-    for target, parameter in zip(targets, live, strict=True):
-        target.lerp_(parameter, weight)
+class SoftNetworks:
+    """An actor, an ensemble of critics with targets that follow slowly, and a temperature.
+
+    Args:
+        policy_name: what the actor's parameters are for.
+        kind: of the critics.
+        init: draws the first weights.
+        device: where they go.
+        horizon: of the learning rate, see `Optimizer`.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        settings: "OffPolicyConfig",
+        policy_name: str,
+        kind: type[Critic] | type[DiscreteCritic],
+        init: torch.Generator,
+        device: torch.device,
+        horizon: int | None,
+    ) -> None:
+        hidden, activation = settings.hidden, settings.activation
+        body = torso(spec.obs_dim, hidden, activation, init)
+        self.actor = make_actor(spec, settings, policy_name, body, init, orthogonal=False)
+        self.critic = kind(
+            settings.critics,
+            spec.obs_dim,
+            spec.action_dim,
+            hidden,
+            activation,
+            init,
+            settings.normalise_critic,
+        )
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
+        self.temperature = Temperature(alpha)
+        self.modules = {
+            "actor": self.actor.to(device),
+            "critic": self.critic.to(device),
+            "critic_target": self.critic_target.to(device),
+            "temperature": self.temperature.to(device),
+        }
+        self.optimizer = Optimizer(
+            {
+                "critic": list(self.critic.parameters()),
+                "actor": list(self.actor.parameters()),
+                "alpha": list(self.temperature.parameters()),
+            },
+            settings.lr,
+            max_grad_norm=settings.max_grad_norm,
+            horizon=horizon,
+        )
+        self.tau = settings.tau
+        self.live = list(self.critic.parameters())
+        self.target = list(self.critic_target.parameters())
+
+    def step(self, losses: Callable[[], tuple[Losses, Metrics]]) -> Metrics:
+        """Steps what the losses name; then the targets follow (arXiv 1812.05905, algorithm 1)."""
+        metrics = self.optimizer.minimise(losses)
+        with torch.no_grad():  # Polyak averaging, and not after divergence
+            weight = torch.where(self.optimizer.diverged, 0.0, self.tau)
+            for target, live in zip(self.target, self.live, strict=True):
+                target.lerp_(live, weight)
+        return metrics

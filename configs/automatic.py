@@ -12,7 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from configs.schema import Acceleration, PPOConfig, TrainConfig
+from configs.agents import PPOConfig
+from configs.schema import Acceleration, TrainConfig
 from runtime.errors import ConfigError
 
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
@@ -36,13 +37,12 @@ def resolve(config: TrainConfig) -> TrainConfig:
                           "use compile or none")  # fmt: skip
     agent: Any = config.agent
     require_minibatches(config)
-    per_step = (
-        agent.updates_per_step
-        if not agent.on_policy
-        else (1.0 / (agent.n_steps * int(config.env.num_envs)))
-    )
     if isinstance(agent, PPOConfig):
         per_step = agent.epochs / agent.batch_size
+    elif agent.on_policy:
+        per_step = 1.0 / (agent.n_steps * int(config.env.num_envs))
+    else:
+        per_step = agent.updates_per_step
     total = config.total_steps
 
     def every(value: int | str, rule: int) -> int:

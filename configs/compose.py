@@ -7,9 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.resume import continued, resumed
-from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
+from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError
 

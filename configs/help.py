@@ -4,8 +4,9 @@ import textwrap
 from dataclasses import fields
 from typing import Any, get_type_hints
 
+from configs.agents import AGENT_GROUPS
 from configs.compose import options
-from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
+from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, describe
 
 USAGE = {

@@ -5,12 +5,18 @@ import math
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from runtime.errors import ConfigError
 
 G = TypeVar("G", bound="Group")
+Auto = Literal["auto"]
+
+
+def key(doc: str, **limits: float) -> Any:
+    """A field with its meaning and its limits: ge/gt (from below), le/lt (from above)."""
+    return field(metadata={"doc": doc, **limits})
 
 
 @dataclass(frozen=True)

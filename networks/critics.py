@@ -38,8 +38,44 @@ class Value(nn.Module):
         return torch.tanh(value) if self.bounded else value
 
 
-class Critic(nn.Module):
-    """obs (*, O), action (*, A) -> Q of every member (E, *), one batched product per layer."""
+class Ensemble(nn.Module):
+    """inputs (*, widths[0]) -> what every member makes of them, (E, *, widths[-1]).
+
+    One batched product per layer.
+
+    Args:
+        members: E.
+        widths: of all layers, from the inputs to the outputs.
+        normalise: what each hidden layer gives to its activation is normalised.
+    """
+
+    def __init__(
+        self,
+        members: int,
+        widths: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+        normalise: bool,
+    ) -> None:
+        super().__init__()
+        self.members = members
+        layers: list[nn.Module] = []
+        for width_in, width_out in itertools.pairwise(widths[:-1]):
+            layers.append(EnsembleLinear(members, width_in, width_out, generator))
+            if normalise:
+                layers.append(EnsembleNorm(members, width_out))
+            layers.append(ACTIVATIONS[activation]())
+        last = EnsembleLinear(members, widths[-2], widths[-1], generator)
+        self.layers = nn.Sequential(*layers, last)
+
+    def every(self, inputs: Tensor) -> Tensor:
+        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, inputs)
+        made: Tensor = self.layers(rows.expand(self.members, -1, -1))  # (E, B, outputs)
+        return made.reshape(self.members, *inputs.shape[:-1], made.shape[-1])
+
+
+class Critic(Ensemble):
+    """obs (*, O), action (*, A) -> Q of every member (E, *)."""
 
     def __init__(
         self,
@@ -51,17 +87,15 @@ class Critic(nn.Module):
         generator: torch.Generator,
         normalise: bool = False,
     ) -> None:
-        super().__init__()
-        self.members = members
         widths = [obs_dim + action_dim, *hidden, 1]
-        self.layers = ensemble(members, widths, activation, generator, normalise)
+        super().__init__(members, widths, activation, generator, normalise)
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        return every(self.layers, self.members, torch.cat([obs, action], dim=-1)).squeeze(-1)
+        return self.every(torch.cat([obs, action], dim=-1)).squeeze(-1)
 
 
-class DiscreteCritic(nn.Module):
-    """obs (*, O) -> Q of every member and action (E, *, K), one batched product per layer."""
+class DiscreteCritic(Ensemble):
+    """obs (*, O) -> Q of every member and action (E, *, K)."""
 
     def __init__(
         self,
@@ -73,38 +107,7 @@ class DiscreteCritic(nn.Module):
         generator: torch.Generator,
         normalise: bool = False,
     ) -> None:
-        super().__init__()
-        self.members = members
-        widths = [obs_dim, *hidden, actions]
-        self.layers = ensemble(members, widths, activation, generator, normalise)
+        super().__init__(members, [obs_dim, *hidden, actions], activation, generator, normalise)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return every(self.layers, self.members, obs)
-
-
-def ensemble(
-    members: int,
-    widths: Sequence[int],
-    activation: str,
-    generator: torch.Generator,
-    normalise: bool,
-) -> nn.Sequential:
-    """Layers of these widths, from the inputs to the outputs, for each member.
-
-    Args:
-        normalise: what each hidden layer gives to its activation is normalised.
-    """
-    layers: list[nn.Module] = []
-    for width_in, width_out in itertools.pairwise(widths[:-1]):
-        layers.append(EnsembleLinear(members, width_in, width_out, generator))
-        if normalise:
-            layers.append(EnsembleNorm(members, width_out))
-        layers.append(ACTIVATIONS[activation]())
-    return nn.Sequential(*layers, EnsembleLinear(members, widths[-2], widths[-1], generator))
-
-
-def every(layers: nn.Module, members: int, inputs: Tensor) -> Tensor:
-    """(*, inputs) -> what each member makes of it, (E, *, outputs)."""
-    rows = inputs.reshape(-1, inputs.shape[-1])  # (B, inputs)
-    made: Tensor = layers(rows.expand(members, -1, -1))  # (E, B, outputs)
-    return made.reshape(members, *inputs.shape[:-1], made.shape[-1])
+        return self.every(obs)

@@ -21,8 +21,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
 
 import evaluate
 import train
+from configs.agents import AGENT_GROUPS
 from configs.compose import read_run, train_config
-from configs.schema import AGENT_GROUPS, EvaluateConfig, TrainConfig
+from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import key_names
 from runtime.door import enter
 

@@ -56,16 +56,19 @@ def test_no_loss_depends_on_the_clocks():
 
 def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
     learner, data = agent("sac_discrete", SPEC, policy_delay=2, tau=0.25), batch(6, spec=SPEC)
+    targets, live = learner.networks.target, learner.networks.live
     for delayed in (False, True):
         before = [[p.clone() for p in group] for group in learner.optimizer.groups.values()]
-        target = [p.clone() for p in learner.target]
+        target = [p.clone() for p in targets]
         learner.update(data)
         moved = [
             not all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
             for old, new in zip(before, learner.optimizer.groups.values(), strict=True)
         ]
         assert moved == [True, not delayed, not delayed]
-        for old, new, live in zip(target, learner.target, learner.live, strict=True):
+        for old, new, live in zip(
+            target, learner.networks.target, learner.networks.live, strict=True
+        ):
             assert torch.allclose(new, 0.75 * old + 0.25 * live)
 
 

@@ -12,15 +12,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
 from configs.compose import evaluate_config, options, to_yaml, train_config
-from configs.schema import (
-    AGENT_GROUPS,
-    A2CConfig,
-    EnvConfig,
-    EvaluateConfig,
-    SACConfig,
-    TrainConfig,
-)
+from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import Group, alternatives, build, key_names
 from runtime.errors import ConfigError
 

@@ -15,7 +15,8 @@ import pytest
 
 import evaluate
 import train
-from configs.schema import AGENT_GROUPS, TrainConfig
+from configs.agents import AGENT_GROUPS
+from configs.schema import TrainConfig
 from configs.validate import Group, key_names
 from runtime import checkpoint
 from runtime.door import enter

@@ -1,0 +1,173 @@
+"""Every key of the agents: its type, its range, and what it means."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from configs.validate import Auto, Group, key
+
+Policy = Literal[
+    "auto", "categorical", "multi_categorical",
+    "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian",
+]  # fmt: skip
+Activation = Literal["relu", "tanh", "silu", "elu"]
+
+
+@dataclass(frozen=True)
+class AgentConfig(Group):
+    """Keys that all agents share."""
+
+    on_policy: ClassVar[bool] = False
+
+    name: str = key("chosen by agent=NAME")
+    policy: Policy = key("auto: (multi_)categorical for discrete actions, else the agent's own")
+    hidden: list[int] = key("units per hidden layer", ge=1, le=65536)
+    activation: Activation = key("after each hidden layer")
+    lr: float = key("learning rate of Adam", gt=0, le=10)
+    lr_schedule: Literal["constant", "linear"] = key("linear: falls to 0 at the end of the run")
+    gamma: float = key("discount", ge=0, le=1)
+    max_grad_norm: float | None = key("gradients are scaled down to this norm; null: never", gt=0)
+    normalise_obs: bool = key("standardise observations by running statistics")
+
+    def check(self) -> None:
+        self.require(bool(self.hidden), "hidden", "must name at least one layer", "e.g. [64,64]")
+
+
+@dataclass(frozen=True)
+class GaussianConfig(AgentConfig):
+    """Keys of the agents that may have a Gaussian policy."""
+
+    bounded_mean: bool = key(
+        "unsquashed Gaussians only: tanh on the mean, so that it stays in [-1, 1]"
+    )
+    log_std: Literal["state", "parameter"] = key("emitted by the network, or one per dimension")
+    log_std_init: float = key("before training", ge=-20, le=20)
+    log_std_min: float = key("lower bound", ge=-20, le=20)
+    log_std_max: float = key("upper bound", ge=-20, le=20)
+    log_std_bound: Literal["clamp", "smooth"] = key(
+        "cut at the bounds, or mapped into them by tanh"
+    )
+
+    def check(self) -> None:
+        super().check()
+        self.require(
+            self.log_std_min < self.log_std_max,
+            "log_std_min",
+            f"{self.log_std_min:g} is not below log_std_max={self.log_std_max:g}",
+            "lower it",
+        )
+        self.require(
+            self.log_std_min <= self.log_std_init <= self.log_std_max,
+            "log_std_init",
+            f"{self.log_std_init:g} is outside [log_std_min, log_std_max]",
+            "move it inside",
+        )
+
+
+@dataclass(frozen=True)
+class OnPolicyConfig(GaussianConfig):
+    """Keys of the agents that learn from rollouts."""
+
+    on_policy: ClassVar[bool] = True
+
+    n_steps: int = key("steps of each environment per update", ge=1, le=1_000_000)
+    gae_lambda: float = key("1: n-step returns; 0: one-step", ge=0, le=1)
+    ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)
+    value_coef: float = key("weight of the value loss", ge=0, le=1000)
+    reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1e6)
+    normalise_advantage: bool = key(
+        "zero mean, unit deviation over the rollout; PPO: the minibatch"
+    )
+    shared_torso: bool = key("actor and critic read one torso")
+    detach_critic: bool = key("the critic's gradient stops before the shared torso")
+    bounded_value: bool = key("tanh on the value, for returns scaled into [-1, 1]")
+    unit_obs: bool = key("scale each observation to length 1")
+
+    def check(self) -> None:
+        super().check()
+        self.require(
+            self.shared_torso or not self.detach_critic,
+            "detach_critic",
+            "there is no shared torso to detach from",
+            "set agent.shared_torso=true too",
+        )
+
+
+@dataclass(frozen=True)
+class A2CConfig(OnPolicyConfig):
+    """Of `agent=a2c`."""
+
+
+@dataclass(frozen=True)
+class PPOConfig(OnPolicyConfig):
+    """Of `agent=ppo`."""
+
+    batch_size: int = key("steps per minibatch; divides n_steps x env.num_envs", ge=1, le=1_000_000)
+    epochs: int = key("passes over each rollout", ge=1, le=10_000)
+    clip_range: float = key("how far the ratio may lie from 1", gt=0, le=100)
+    clip_schedule: Literal["constant", "linear"] = key("linear: falls with a linear lr_schedule")
+    target_kl: float | None = key(
+        "a minibatch whose KL is 1.5 times as much ends the passes; null: never", gt=0, le=1000
+    )
+    recompute_advantage: bool = key("anew before each pass, under the value of then")
+
+    def check(self) -> None:
+        super().check()
+        self.require(
+            self.clip_schedule == "constant" or self.lr_schedule == "linear",
+            "clip_schedule",
+            "linear follows the learning rate, which is constant",
+            "set agent.lr_schedule=linear too",
+        )
+        self.require(
+            self.batch_size > 1 or not self.normalise_advantage,
+            "batch_size",
+            "a single advantage, normalised, is 0",
+            "raise it, or set agent.normalise_advantage=false",
+        )
+
+
+@dataclass(frozen=True)
+class OffPolicyConfig(AgentConfig):
+    """Keys of the agents that learn from a replay."""
+
+    batch_size: int = key("transitions per update", ge=1, le=1_000_000)
+    buffer_size: int = key("transitions kept", ge=1, le=1_000_000_000)
+    learning_starts: int = key("steps with uniform actions before the first update", ge=1)
+    updates_per_step: float = key("updates per environment step", gt=0, le=1000)
+    policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
+    tau: float = key("share of the critic that moves into its target", gt=0, le=1)
+    critics: int = key("members of the ensemble", ge=1, le=100)
+    normalise_critic: bool = key("layer normalisation in the critics")
+    alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)
+    alpha_init: float = key("where a learned alpha begins", gt=0, le=1000)
+    target_entropy: float | Auto = key(
+        "nats that a learned alpha aims for; auto: -dim(action), for K discrete actions 0.3 log K"
+    )
+
+    def check(self) -> None:
+        super().check()
+        for name in ("batch_size", "learning_starts"):
+            self.require(
+                getattr(self, name) <= self.buffer_size,
+                name,
+                f"{getattr(self, name)} is more than agent.buffer_size={self.buffer_size}",
+                "enlarge the buffer",
+            )
+
+
+@dataclass(frozen=True)
+class SACConfig(GaussianConfig, OffPolicyConfig):
+    """Of `agent=sac`."""
+
+
+@dataclass(frozen=True)
+class SACDiscreteConfig(OffPolicyConfig):
+    """Of `agent=sac_discrete`."""
+
+
+AGENT_GROUPS: dict[str, type[AgentConfig]] = {
+    "a2c": A2CConfig,
+    "ppo": PPOConfig,
+    "sac": SACConfig,
+    "sac_discrete": SACDiscreteConfig,
+}
