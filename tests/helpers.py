@@ -48,9 +48,11 @@ def batch(*leading, spec=None, seed=0, discrete=False):
 class Counting(gymnasium.Env):
     """Observation: (episode number, step within it). Ends by `length`, in one way or the other."""
 
-    def __init__(self, length=3, ends="terminated", reward=None, show_episode=True):
+    def __init__(self, length=3, ends="terminated", reward=None, show_episode=True, choices=None):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
+        if choices:
+            self.action_space = gymnasium.spaces.MultiDiscrete(choices)
         self.length, self.ends, self.fixed = length, ends, reward
         self.show_episode, self.episode, self.count = show_episode, -1, 0
         self.obs = np.zeros(2, np.float32)

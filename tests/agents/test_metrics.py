@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from agents.metrics import explained_variance, policy_metrics
+from agents.metrics import explained_variance, policy_metrics, value_metrics
 
 
 def test_explained_variance_by_hand():
@@ -23,3 +23,15 @@ def test_saturation_counts_components():
     metrics = policy_metrics(torch.zeros(2), torch.zeros(2), action)
     assert metrics["policy/saturation"].item() == 0.5
     assert "policy/saturation" not in policy_metrics(torch.zeros(2), torch.zeros(2), action.long())
+
+
+def test_what_a_critic_says_is_held_against_what_it_is_told():
+    value, target = torch.tensor([[1.0, 4.0], [3.0, 0.0]]), torch.tensor([2.0, 6.0])
+    found = value_metrics(value, target, torch.tensor(9.0))
+    assert {name: round(number.item(), 5) for name, number in found.items()} == {
+        "loss/critic": 9.0,
+        "value/mean": 2.0,
+        "value/target_mean": 4.0,
+        "value/td_abs": 2.5,
+        "value/explained_variance": -0.625,  # the errors 1, 2, -1, 6 vary by 6.5, the targets by 4
+    }

@@ -45,6 +45,14 @@ def test_losses_equal_their_formulas():
     assert metrics["policy/entropy"].item() == pytest.approx(entropy.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sac", "sac_discrete"])
+def test_targets_begin_as_the_critics_they_follow(name):
+    learner = agent(name, SPEC if name == "sac_discrete" else None)
+    for target, live in zip(learner.networks.target, learner.networks.live, strict=True):
+        assert torch.equal(target, live)
+        assert target is not live
+
+
 def test_no_loss_depends_on_the_clocks():
     learner, data = agent("sac_discrete", SPEC), batch(6, spec=SPEC)
     (one, first), (two, second) = (

@@ -160,6 +160,8 @@ def test_what_cannot_be_compiled_is_one_line(monkeypatch):
 
 
 SAC = ["env=pendulum", "agent=sac", "agent.updates_per_step=1"]
+PPO = ["env.id=Any-v0", "agent=ppo", "env.num_envs=4", "agent.n_steps=32", "agent.batch_size=8",
+       "agent.epochs=10"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -171,6 +173,8 @@ SAC = ["env=pendulum", "agent=sac", "agent.updates_per_step=1"]
         ([*SAC, "agent.policy_delay=2", "total_steps=40199"], "compile"),
         (["env.num_envs=10", "agent.n_steps=5", "total_steps=999950"], "none"),
         (["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"], "compile"),
+        ([*PPO, "total_steps=15999"], "none"),  # 124 rollouts of 128 steps, 160 minibatches each
+        ([*PPO, "total_steps=16000"], "compile"),
         ([*SAC, "accelerate=compile"], "compile"),
         (["total_steps=10000000", "accelerate=none"], "none"),
     ],

@@ -49,6 +49,12 @@ def test_an_agent_that_does_not_fit_names_those_that_do():
     assert str(caught.value) == f"{said}agent=sac_discrete"
 
 
+def test_audits_of_ppo_are_counted_in_its_minibatches():
+    """10,000 of them, 10 / 64 in each step, make 64,000 steps; a quarter of the run is 25,000."""
+    config = train_config(["agent=ppo", "env.id=Any-v0", "agent.epochs=10", "total_steps=100000"])
+    assert config.audit.every == 64_000
+
+
 def test_minibatches_that_do_not_fit_into_a_rollout_are_refused_with_the_numbers():
     with pytest.raises(ConfigError) as caught:
         train_config(["agent=ppo", "env.num_envs=8", "agent.n_steps=32", "agent.batch_size=100"])

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 COUNTING = ["env.id=tests.helpers:Counting-v0", "eval.episodes=1", "checkpoint.every=20"]
 RUNS = {
     "a2c": ["env.kwargs.reward=1e37", "agent.reward_scale=1e6", "agent.n_steps=5"],
+    "ppo": [
+        *("agent=ppo", "env.kwargs.reward=1e37", "agent.reward_scale=1e6", "agent.n_steps=16"),
+        *("env.kwargs.choices=[3,2]", "agent.hidden=[8]"),
+    ],
     "sac": [
         *("agent=sac", "env.kwargs.reward=3e38", "agent.learning_starts=30", "total_steps=300"),
         *("agent.hidden=[8]", "agent.batch_size=8"),
