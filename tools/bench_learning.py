@@ -29,14 +29,20 @@ tasks: {", ".join(TASKS)}"""
 
 def main(arguments: list[str]) -> int:
     """Runs the tasks that were chosen; returns the exit code."""
-    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": "runs/learning"}
-    given = dict(a.split("=", 1) for a in arguments if "=" in a)
-    options |= given
-    names = options["only"].split(",")
-    seeds = re.fullmatch(r"|\d+|\d+-\d+", options["seeds"])
-    if len(given) != len(arguments) or len(options) > 4 or set(names) - set(TASKS) or not seeds:
+    if "--help" in arguments:
         print(USAGE)
-        return 0 if arguments == ["--help"] else 2
+        return 0
+    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": "runs/learning"}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        allowed = {"only": rf"({'|'.join(TASKS)})(,({'|'.join(TASKS)}))*", "seeds": r"\d+(-\d+)?",
+                   "peer": "true|false", "out": ".+"}  # fmt: skip
+        if not equals or not re.fullmatch(allowed.get(name, ""), value):
+            print(f"error: {name}: {argument!r} is not understood; --help shows what is",
+                  file=sys.stderr)  # fmt: skip
+            return 2
+        options[name] = value
+    names = options["only"].split(",")
     folder = Path(options["out"]) / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True)
     results: dict[str, dict[str, list[Row]]] = {}

@@ -1,0 +1,42 @@
+"""What is learned beside the peer: tasks that fit on both sides, and the table made of them."""
+
+import pytest
+
+from configs.compose import train_config
+from tools import bench_learning
+from tools.benchmark.tasks import TASKS
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_composes_and_fits_into_whole_rollouts_of_both_sides(name):
+    task = TASKS[name]
+    config = train_config([*task.overrides, f"total_steps={task.steps}"])
+    assert config.env.id == task.peer["env"]
+    assert config.env.kwargs == task.peer["kwargs"]
+    if config.agent.on_policy:
+        assert task.steps % (config.agent.n_steps * config.env.num_envs) == 0
+        assert task.steps % (task.peer["settings"]["n_steps"] * task.peer["num_envs"]) == 0
+
+
+@pytest.mark.parametrize("argument", ["only=nothing", "seeds=x", "seeds=3-", "zzz=1", "only"])
+def test_what_is_not_understood_is_told_in_one_line_and_starts_nothing(
+    argument, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert bench_learning.main([argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {argument.partition('=')[0]}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_of_the_table_by_hand():
+    def rows(*returns):
+        return [{"return_mean": value, "seconds": 2.0 * value} for value in returns]
+
+    sides = {"ours": rows(480.0, 500.0, 100.0), "SB3": rows(470.0, 474.0)}
+    cells = bench_learning.line("cartpole-ppo", TASKS["cartpole-ppo"], sides).split(" | ")
+    assert cells[2] == "≥ 475 on 10 of 10"
+    assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3", "960.0"]
+    assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2", "944.0 |"]
+    above = bench_learning.line("hopper-sac", TASKS["hopper-sac"], sides).split(" | ")
+    assert (above[2], above[4]) == ("above SB3 on 3 of 3", "2 of 3")
