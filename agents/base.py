@@ -13,6 +13,7 @@ from networks import (
     FullGaussianActor,
     GaussianActor,
     MultiCategoricalActor,
+    Pixels,
     RunningNorm,
 )
 from policies import (
@@ -63,6 +64,17 @@ def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
     return name
 
 
+def make_normalizer(spec: Spec, running: bool) -> nn.Module:
+    """What observations go through first; ValueError where bytes are to be standardised."""
+    if not running:
+        return Pixels() if spec.pixels else nn.Identity()
+    if spec.pixels:
+        raise ValueError(
+            "agent.normalise_obs: bytes of an image are scaled to [0, 1] anyway; set it to false"
+        )
+    return RunningNorm(spec.obs_dim)
+
+
 class BaseAgent:
     """An actor, what it learns with, and an optional observation normaliser.
 
@@ -93,9 +105,7 @@ class BaseAgent:
         self.horizon = horizon if settings.lr_schedule == "linear" else None
         self.policy_name = choose_policy(settings.policy, spec, self.policies)
         self.policy_class = POLICIES[self.policy_name]
-        self.normalizer: nn.Module = nn.Identity()
-        if settings.normalise_obs:
-            self.normalizer = RunningNorm(spec.obs_dim)
+        self.normalizer = make_normalizer(spec, settings.normalise_obs)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self._device = self.generators["update"].device
         self.noise = torch.empty(0)  # of the last action, overwritten by the next

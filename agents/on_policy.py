@@ -43,6 +43,7 @@ class ActorValue:
                 init,
                 orthogonal=True,
                 unit_input=settings.unit_obs,
+                image=spec.image,
             )
 
         actor_torso = make_torso()

@@ -89,8 +89,9 @@ class Replay:
         """What it will take in memory, filled with transitions of `count` environments."""
         ring = ring_rows(capacity, count)
         action = 8 if spec.discrete else 4 * spec.action_dim
+        obs = spec.obs_dim * (1 if spec.pixels else 4)
         fields = action + 4 + 2 + 4  # reward, flags, pointer
-        return ring * fields + (ring + spare_rows(ring, count)) * 4 * spec.obs_dim
+        return ring * fields + (ring + spare_rows(ring, count)) * obs
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""

@@ -9,7 +9,7 @@ from torch import Tensor
 class Transition(NamedTuple):
     """What happened: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
 
-    obs: Tensor  # (*, O) float32
+    obs: Tensor  # (*, O) float32, or the bytes of an image
     action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
     next_obs: Tensor  # (*, O), the true successor, never the observation after a reset
@@ -26,6 +26,8 @@ class Spec:
     action_dim: int  # components of a continuous action, or number of discrete actions (at most)
     discrete: bool
     choices: tuple[int, ...] = ()  # several discrete choices at once: how many actions each has
+    image: tuple[int, ...] = ()  # where an observation is one: its shape, with O numbers in all
+    pixels: bool = False  # those are bytes, and kept so until a network reads them
 
     @property
     def kind(self) -> str:

@@ -7,26 +7,28 @@ from networks.actors import (
     MultiCategoricalActor,
 )
 from networks.critics import Critic, DiscreteCritic, Value
+from networks.encoder import Encoder
 from networks.layers import (
     ACTIVATIONS,
     EnsembleLinear,
     EnsembleNorm,
-    UnitNorm,
     linear,
-    torso,
 )
-from networks.normalizer import RunningNorm
+from networks.normalizer import Pixels, RunningNorm
+from networks.torso import UnitNorm, torso
 
 __all__ = [
     "ACTIVATIONS",
     "CategoricalActor",
     "Critic",
     "DiscreteCritic",
+    "Encoder",
     "EnsembleLinear",
     "EnsembleNorm",
     "FullGaussianActor",
     "GaussianActor",
     "MultiCategoricalActor",
+    "Pixels",
     "RunningNorm",
     "UnitNorm",
     "Value",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from networks.encoder import FEATURES, Encoder
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, linear
 
 
@@ -86,12 +87,14 @@ class Critic(Ensemble):
         activation: str,
         generator: torch.Generator,
         normalise: bool = False,
+        image: Sequence[int] = (),
     ) -> None:
-        widths = [obs_dim + action_dim, *hidden, 1]
+        widths = [(FEATURES if image else obs_dim) + action_dim, *hidden, 1]
         super().__init__(members, widths, activation, generator, normalise)
+        self.encoder = Encoder(image, generator) if image else nn.Identity()  # of all members
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.every(torch.cat([obs, action], dim=-1)).squeeze(-1)
+        return self.every(torch.cat([self.encoder(obs), action], dim=-1)).squeeze(-1)
 
 
 class DiscreteCritic(Ensemble):
@@ -106,8 +109,11 @@ class DiscreteCritic(Ensemble):
         activation: str,
         generator: torch.Generator,
         normalise: bool = False,
+        image: Sequence[int] = (),
     ) -> None:
-        super().__init__(members, [obs_dim, *hidden, actions], activation, generator, normalise)
+        widths = [FEATURES if image else obs_dim, *hidden, actions]
+        super().__init__(members, widths, activation, generator, normalise)
+        self.encoder = Encoder(image, generator) if image else nn.Identity()
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.every(obs)
+        return self.every(self.encoder(obs))

@@ -1,7 +1,6 @@
 """Building blocks; every initial weight comes from the generator that is handed in."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -74,26 +73,3 @@ class EnsembleNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.layer_norm(inputs, inputs.shape[-1:]) * self.weight + self.bias
-
-
-class UnitNorm(nn.Module):
-    """Scales each observation to Euclidean length 1."""
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return functional.normalize(obs, dim=-1)
-
-
-def torso(
-    inputs: int,
-    hidden: Sequence[int],
-    activation: str,
-    generator: torch.Generator,
-    orthogonal: bool = False,
-    unit_input: bool = False,
-) -> nn.Sequential:
-    """Fully connected layers, (*, inputs) -> (*, hidden[-1]), each followed by the activation."""
-    gain = math.sqrt(2.0) if orthogonal else None
-    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
-    for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
-        layers += [linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)

@@ -1,10 +1,17 @@
-"""Running standardisation of observations."""
+"""What an observation goes through before any network."""
 
 import torch
 from torch import Tensor, nn
 
 CLIP = 10.0  # standard deviations
 EPSILON = 1e-8  # keeps a constant observation finite
+
+
+class Pixels(nn.Module):
+    """Bytes (*, O) -> float32 in [0, 1]."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs.float() / 255.0
 
 
 class RunningNorm(nn.Module):

@@ -1,5 +1,6 @@
 """A trained policy for a notebook."""
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ class TrainedPolicy:
     >>> env.step(policy(obs))
     """
 
-    def __init__(self, agent: Any, to_env: Any, obs_dim: int) -> None:
-        self.agent, self.to_env, self.obs_dim = agent, to_env, obs_dim
+    def __init__(self, agent: Any, to_env: Any, obs_shape: tuple[int, ...]) -> None:
+        self.agent, self.to_env, self.obs_shape = agent, to_env, obs_shape
         self.generator = torch.Generator().manual_seed(0)
 
     def __call__(self, obs: np.ndarray, deterministic: bool = True) -> Any:
-        """One observation (O,) or several (N, O); actions with or without the leading N."""
-        several = np.asarray(obs, np.float32).reshape(-1, self.obs_dim)
+        """One observation or several, (N, ...); actions with or without the leading N."""
+        several = np.asarray(obs, np.float32).reshape(-1, math.prod(self.obs_shape))
         action, _ = self.agent.act(torch.from_numpy(several), deterministic, self.generator)
         mapped = self.to_env(action.numpy())
-        return mapped if np.ndim(obs) > 1 else mapped[0]
+        return mapped if np.ndim(obs) > len(self.obs_shape) else mapped[0]
 
 
 def load(
@@ -47,4 +48,4 @@ def load(
         warnings.warn(text, stacklevel=2)
     envs = trained.evaluator.envs
     trained.evaluator.close()
-    return TrainedPolicy(trained.agent, envs.to_env, envs.spec.obs_dim)
+    return TrainedPolicy(trained.agent, envs.to_env, envs.obs_shape)

@@ -128,7 +128,9 @@ def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transiti
     leading: tuple[int, ...] = (getattr(settings, "batch_size", 1),)
     if settings.on_policy:
         leading = (settings.n_steps, int(config.env.num_envs))
-    obs, reward = torch.zeros(*leading, spec.obs_dim), torch.zeros(leading)
+    bytes_or_numbers = torch.uint8 if spec.pixels else torch.float32
+    obs = torch.zeros(*leading, spec.obs_dim, dtype=bytes_or_numbers)
+    reward = torch.zeros(leading)
     kind = torch.int64 if spec.discrete else torch.float32
     action = torch.zeros(*leading, *spec.action_shape, dtype=kind)
     never = torch.zeros(leading, dtype=torch.bool)

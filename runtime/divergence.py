@@ -77,7 +77,9 @@ def repeat(folder: Path) -> dict[str, float]:
     config = read_run(folder.parent)
     state = join(json.loads((folder / "state.json").read_text()),
                  load_file(folder / "state.safetensors"))  # fmt: skip
-    spec = Spec(**{**state["spec"], "choices": tuple(state["spec"]["choices"])})
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
+                              for name, value in state["spec"].items()}  # fmt: skip
+    spec = Spec(**fields)
     agent = make_agent(spec, config.agent, partial(stream, config.seed), 1)
     agent.load_state_dict(state["agent"])
     agent.optimizer.diverged.fill_(False)

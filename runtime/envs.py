@@ -12,11 +12,11 @@ from data import Transition
 from runtime.backends import make_backend
 from runtime.border import CopyFault
 from runtime.errors import EnvironmentFault, LogpiError
-from runtime.spaces import ActionMap, check_spaces, flat_observation
+from runtime.spaces import ActionMap, check_spaces
 
 
 class Envs:
-    """N copies of one environment; `obs` (N, O) float32 is what to act on next.
+    """N copies of one environment; `obs` (N, O) is what to act on next.
 
     Args:
         env_id: Gymnasium id.
@@ -49,7 +49,7 @@ class Envs:
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
             self.to_env = ActionMap(self.backend.action_space)
-            self.width = flat_observation(env_id, observation_space).shape[0]
+            self.obs_shape: tuple[int, ...] = observation_space.shape or ()
             self.reset(seed)
         except LogpiError:
             self.close()
@@ -146,8 +146,10 @@ class Envs:
         return not strayed.any()
 
     def _observation(self, raw: np.ndarray) -> Tensor:
-        """A copy (N, O) in float32, for the backend reuses its arrays; every number finite."""
-        obs = raw.reshape(self.num_envs, self.width)
+        """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32."""
+        obs = raw.reshape(self.num_envs, self.spec.obs_dim)
+        if self.spec.pixels:
+            return torch.from_numpy(obs.copy())
         if obs.dtype == np.float32:
             rounded = obs.copy()
         else:

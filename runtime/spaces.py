@@ -8,26 +8,34 @@ from gymnasium import spaces
 from data import Spec
 from runtime.errors import ConfigError
 
-IMAGE_DIMENSIONS = 3
+IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
 
 
 def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
     """Shapes for the agent, or a ConfigError that says why this environment cannot be served."""
     flat = flat_observation(env_id, observation)
+    seen = looks(observation)
     if isinstance(action, spaces.Discrete):
         if action.n < 2:
             raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
-        return Spec(flat.shape[0], int(action.n), discrete=True)
+        return Spec(flat.shape[0], int(action.n), discrete=True, **seen)
     if isinstance(action, (spaces.MultiDiscrete, spaces.MultiBinary)):
         choices = tuple(int(n) for n in choices_of(action).flat)
         if max(choices, default=0) < 2:
             raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
-        return Spec(flat.shape[0], max(choices), discrete=True, choices=choices)
+        return Spec(flat.shape[0], max(choices), discrete=True, choices=choices, **seen)
     if not isinstance(action, spaces.Box):
         remedy = "use Discrete, MultiDiscrete, MultiBinary or a bounded Box"
         raise refuse(env_id, "action", action, "is not supported", remedy)
     check_box(env_id, action)
-    return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False)
+    return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False, **seen)
+
+
+def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
+    """Where an observation is an image: its shape, and whether it is of bytes."""
+    if not isinstance(observation, spaces.Box) or len(observation.shape) != IMAGE_DIMENSIONS:
+        return {}
+    return {"image": observation.shape, "pixels": observation.dtype == np.uint8}
 
 
 def choices_of(action: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:
@@ -39,13 +47,13 @@ def choices_of(action: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:
 
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
     """The observation space as one vector."""
-    if isinstance(observation, spaces.Box) and len(observation.shape) >= IMAGE_DIMENSIONS:
+    if isinstance(observation, spaces.Box) and len(observation.shape) > IMAGE_DIMENSIONS:
         raise refuse(
             env_id,
             "observation",
             observation,
-            "is an image, which no network here reads",
-            "wrap the environment so that it gives a vector",
+            "has more dimensions than an image",
+            "wrap the environment so that it gives three, or a vector",
         )
     try:
         flat = spaces.flatten_space(observation)

@@ -39,8 +39,13 @@ def batch(*leading, spec=None, seed=0, discrete=False):
     else:
         latent = normal(spec.action_dim)
         action = torch.tanh(latent)
+
+    def seen():
+        bytes_ = torch.randint(256, (*leading, spec.obs_dim), generator=generator).byte()
+        return bytes_ if spec.pixels else normal(spec.obs_dim)
+
     return Transition(
-        normal(spec.obs_dim), action, normal(), normal(spec.obs_dim),
+        seen(), action, normal(), seen(),
         normal() > 1, normal() > 1, latent,
     )  # fmt: skip
 
@@ -78,7 +83,39 @@ class Counting(gymnasium.Env):
         return self.obs
 
 
+class Picture(gymnasium.Env):
+    """One step; reward 1 for the action on the side that is lit, else -1.
+
+    The right: the second action, or the positive half.
+    """
+
+    def __init__(self, discrete, shape=(4, 6, 1)):
+        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.action_space = (
+            gymnasium.spaces.Discrete(2) if discrete else gymnasium.spaces.Box(-1, 1, (1,))
+        )
+        self.discrete = discrete
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.right = bool(self.np_random.integers(2))
+        return lit(self.right, self.observation_space.shape), {}
+
+    def step(self, action):
+        chosen = bool(action == 1 if self.discrete else action[0] > 0)
+        obs = np.zeros(self.observation_space.shape, np.uint8)
+        return obs, 1.0 if chosen == self.right else -1.0, True, False, {}
+
+
+def lit(right, shape=(4, 6, 1)):
+    picture = np.zeros(shape, np.uint8)
+    half = picture[:, shape[1] // 2 :] if right else picture[:, : shape[1] // 2]
+    half[1:-1, 1:-1] = 255
+    return picture
+
+
 gymnasium.register("Counting-v0", entry_point=Counting)
+gymnasium.register("Picture-v0", entry_point=Picture)
 
 
 def saved_and_read(state):

@@ -36,6 +36,16 @@ MORE = {
         *("agent.learning_starts=20", "total_steps=200", "checkpoint.every=50"),
     ],
 }
+PICTURE = ["env.id=tests.helpers:Picture-v0", "env.kwargs.discrete=true", "agent.hidden=[8]"]
+MORE["a2c-picture"] = [
+    *(*PICTURE, "agent=a2c", "env.num_envs=1", "agent.n_steps=8", "total_steps=160"),
+    "checkpoint.every=40",
+]
+MORE["sac_discrete-picture"] = [
+    *PICTURE,
+    *("agent=sac_discrete", "agent.batch_size=8", "agent.learning_starts=20", "total_steps=100"),
+    "checkpoint.every=40",
+]
 COMPILED = {"sac-compiled": [*RUNS["sac-pendulum"], "accelerate=compile"]}
 ALL = {**RUNS, **MORE, **COMPILED}
 

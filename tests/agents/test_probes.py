@@ -8,7 +8,7 @@ import torch
 from data import Replay, Rollout
 from runtime.envs import Envs
 from tests.agents.test_learning import run
-from tests.helpers import agent
+from tests.helpers import agent, lit
 
 GAMMA = 0.9
 
@@ -60,29 +60,32 @@ AGENTS = [("a2c", True), ("a2c", False), ("ppo", True), ("ppo", False), ("sac", 
 
 
 def trained(name, discrete, asks):
-    envs = Envs("Probe-v0", 8, "sync", {"asks": asks, "discrete": discrete}, seed=0)
+    where = {"discrete": discrete} | ({"asks": asks} if asks else {})
+    envs = Envs("Probe-v0" if asks else "Picture-v0", 8, "sync", where, seed=0)
     shared = {"gamma": GAMMA, "lr_schedule": "linear"}
     if name in ("a2c", "ppo"):
-        steps = 400 if name == "a2c" else 50
+        steps = (400 if name == "a2c" else 50) // (1 if asks else 4)
         special = {} if name == "a2c" else {"batch_size": 64, "epochs": 8}
         policy = "auto" if discrete else "tanh_gaussian"
         learner = agent(name, envs.spec, lr=2e-2, horizon=steps, policy=policy, **shared, **special)
         run(learner, envs, Rollout(8), 8 * steps)
     else:
-        learner = agent(name, envs.spec, lr=1e-2, tau=0.1, alpha=1e-3, horizon=800, **shared)
+        updates = 800 if asks else 200
+        learner = agent(name, envs.spec, lr=1e-2, tau=0.1, alpha=1e-3, horizon=updates, **shared)
         replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(0))
-        run(learner, envs, replay, 808)
+        run(learner, envs, replay, updates + 8)
     return learner
 
 
 def worth(learner, name, obs):
     """The value of a state, or the least Q of the action that the policy takes there."""
-    if name in ("a2c", "ppo"):
-        return learner.critic(obs).item()
     action, _ = learner.act(obs, deterministic=True)
+    seen = learner.normalizer(obs)
+    if name in ("a2c", "ppo"):
+        return learner.critic(seen).item()
     if name == "sac":
-        return learner.critic(obs, action).amin().item()
-    return learner.critic(obs).amin(0)[0, action].item()
+        return learner.critic(seen, action).amin().item()
+    return learner.critic(seen).amin(0)[0, action].item()
 
 
 @pytest.mark.parametrize("asks", KNOWN)
@@ -95,3 +98,14 @@ def test_each_probe_reaches_its_known_value(name, discrete, asks):
     if asks == "action":
         action, _ = learner.act(torch.ones(1, 1), deterministic=True)
         assert action.item() > 0
+
+
+@pytest.mark.parametrize(("name", "discrete"), AGENTS)
+def test_what_is_to_be_done_is_read_off_a_picture(name, discrete):
+    learner = trained(name, discrete, None)
+    for right in (False, True):
+        obs = torch.from_numpy(lit(right)).reshape(1, -1)
+        action, _ = learner.act(obs, deterministic=True)
+        assert (action.item() > 0) == right
+        found = worth(learner, name, obs)
+        assert found == pytest.approx(1.0, abs=0.1)

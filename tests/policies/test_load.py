@@ -7,6 +7,7 @@ import pytest
 import policies
 from runtime.door import enter
 from runtime.errors import ConfigError
+from tests.helpers import lit
 from train import run
 
 
@@ -31,3 +32,16 @@ def test_load_gives_actions_in_the_environments_units(tmp_path):
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="not a run directory"):
         policies.load(tmp_path)
+
+
+def test_one_picture_and_several(tmp_path):
+    arguments = ["env.id=tests.helpers:Picture-v0", "env.kwargs.discrete=true", "agent=a2c",
+                 "total_steps=40", "env.num_envs=2", "agent.n_steps=5",
+                 f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert enter("train", run, arguments) == 0
+    policy = policies.load(tmp_path / "run", env_id="tests.helpers:Picture-v0")
+    pictures = np.stack([lit(False), lit(True), lit(True)])
+    alone = [policy(picture) for picture in pictures]
+    assert [action.shape for action in alone] == [()] * 3
+    assert policy(pictures).tolist() == alone
+    assert policy(pictures[:1]).shape == (1,)

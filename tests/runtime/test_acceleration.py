@@ -15,6 +15,8 @@ from runtime.tree import digest
 from tests.helpers import agent, batch, saved_and_read
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
+PICTURE = Spec(3, 2, discrete=False, image=(1, 3, 1), pixels=True)
+SLOW = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures")
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -26,6 +28,9 @@ def learner(kind, mode="none"):
     elif kind == "sac_discrete":
         made = agent("sac_discrete", DISCRETE, normalise_obs=True)
         data = batch(8, spec=DISCRETE)._replace(latent=None)
+    elif kind == "sac of pictures":
+        made = agent("sac", PICTURE)
+        data = batch(8, spec=PICTURE)._replace(latent=None)
     elif kind == "ppo":
         made = agent("ppo", CONTINUOUS, policy="tanh_gaussian", batch_size=6, epochs=3,
                      target_kl=0.05, lr_schedule="linear", clip_schedule="linear")  # fmt: skip
@@ -36,7 +41,7 @@ def learner(kind, mode="none"):
     else:
         made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
         data = batch(4, 3, spec=CONTINUOUS)
-    accelerate(made, mode, data, torch.zeros(3, 3))
+    accelerate(made, mode, data, torch.zeros(3, 3, dtype=data.obs.dtype))
     return made, data
 
 
@@ -44,7 +49,7 @@ def learner(kind, mode="none"):
     scope="module",
     params=[
         *("sac", "a2c"),
-        *(pytest.param(k, marks=pytest.mark.slow) for k in ("squashed a2c", "ppo", "sac_discrete")),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW),
     ],
 )
 def compiled(request):
@@ -91,7 +96,7 @@ def test_compiled_acts_as_eager_does_and_sees_new_weights(compiled):
     for rows in (3, 3, 5):  # it was compiled for 3
         fast.update(data)
         slow.load_state_dict(saved_and_read(fast.state_dict()))
-        obs = torch.linspace(-1.0, 2.0, rows * 3).reshape(rows, 3)
+        obs = torch.linspace(0.0, 3.0, rows * 3).reshape(rows, 3).to(data.obs.dtype)
         for told, expected in zip(fast.act(obs), slow.act(obs), strict=True):
             assert told.shape == expected.shape
             assert torch.allclose(told, expected, rtol=1e-5, atol=1e-6)

@@ -7,7 +7,7 @@ import torch
 
 from runtime.envs import Envs
 from runtime.errors import ConfigError, EnvironmentFault
-from tests.helpers import saved_and_read
+from tests.helpers import lit, saved_and_read
 
 COUNTING = "tests.helpers:Counting-v0"
 
@@ -265,7 +265,7 @@ VECTOR = Box(-1, 1, (3,), np.float32)
         (VECTOR, Discrete(1)),
         (VECTOR, gymnasium.spaces.Tuple((Discrete(2), Discrete(2)))),
         (Box(-1, 1, (0,), np.float32), Discrete(2)),
-        (Box(0, 255, (84, 84, 4), np.uint8), Discrete(2)),
+        (Box(0, 255, (4, 84, 84, 3), np.uint8), Discrete(2)),
         (gymnasium.spaces.Sequence(Discrete(2)), Discrete(2)),
     ],
 )
@@ -298,6 +298,27 @@ def test_spaces_that_can_be_served(observation, action, width):
     move = torch.zeros(2, *envs.spec.action_shape, dtype=kind)
     assert all(action.contains(given) for given in envs.to_env(move.numpy()))
     assert envs.step(move, move).next_obs.shape == (2, width)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_bytes_of_an_image_stay_bytes(mode):
+    where = {"discrete": True, "shape": (4, 6, 3)}
+    envs = Envs("tests.helpers:Picture-v0", 2, mode, where, seed=0)
+    try:
+        assert (envs.spec.image, envs.spec.pixels, envs.spec.obs_dim) == ((4, 6, 3), True, 72)
+        assert envs.obs.dtype == torch.uint8
+        pictures = [lit(right, (4, 6, 3)).ravel() for right in (False, True)]
+        assert all(any(np.array_equal(obs, picture) for picture in pictures) for obs in envs.obs)
+        assert not envs.step(torch.zeros(2, dtype=torch.int64), torch.zeros(2)).next_obs.any()
+        assert envs.obs.any()
+    finally:
+        envs.close()
+
+
+def test_numbers_of_an_image_are_float32():
+    envs = Envs(space_env(Box(0, 1, (2, 3, 4), np.float64), Discrete(2)), 2, "sync", {}, seed=0)
+    assert (envs.spec.image, envs.spec.pixels) == ((2, 3, 4), False)
+    assert (envs.obs.dtype, envs.obs.shape) == (torch.float32, (2, 24))
 
 
 def test_several_choices_go_to_their_places():

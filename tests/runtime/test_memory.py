@@ -12,11 +12,13 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("count", [1, 3, 64])
-@pytest.mark.parametrize("spec", [Spec(17, 6, discrete=False), Spec(3, 4, discrete=True)])
+@pytest.mark.parametrize(
+    "spec", [Spec(17, 6, False), Spec(3, 4, True), Spec(12, 4, True, image=(2, 3, 2), pixels=True)]
+)
 def test_the_estimate_is_what_the_arrays_take(spec, count):
     capacity = 10_000
     buffer = Replay(capacity, 4, 1, 1.0, torch.Generator())
-    obs = torch.zeros(count, spec.obs_dim)
+    obs = torch.zeros(count, spec.obs_dim, dtype=torch.uint8 if spec.pixels else torch.float32)
     shape = (count,) if spec.discrete else (count, spec.action_dim)
     action = torch.zeros(shape, dtype=torch.int64 if spec.discrete else torch.float32)
     flag = torch.zeros(count, dtype=torch.bool)

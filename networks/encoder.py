@@ -1,0 +1,61 @@
+"""Images -> features."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from networks.layers import linear
+
+FEATURES = 128
+LARGE = 36  # pixels, the least that the layers of Mnih et al. take
+# (channels, side of the kernel, stride, padding) of each layer
+COARSE = ((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0))  # Mnih et al. 2015, doi 10.1038/nature14236
+FINE = ((32, 3, 1, 1), (32, 3, 1, 1))
+
+
+class Encoder(nn.Module):
+    """Pixels (*, H W C) or (*, C H W) -> features (*, 128) in [-1, 1].
+
+    Convolutions, then a linear layer, layer normalisation and tanh (Yarats et al. 2021,
+    arXiv 1910.01741, appendix B).
+
+    Args:
+        shape: of one image, as the environment orders it; the channels are the smaller end.
+        generator: draws the first weights.
+    """
+
+    def __init__(self, shape: Sequence[int], generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.channels_last = shape[-1] < shape[0]
+        channels, *sides = (shape[-1], *shape[:-1]) if self.channels_last else shape
+        layers: list[nn.Module] = []
+        for width, kernel, stride, padding in COARSE if min(sides) >= LARGE else FINE:
+            layers += [conv(channels, width, kernel, stride, padding, generator), nn.ReLU()]
+            sides = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
+            channels = width
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.last = linear(channels * math.prod(sides), FEATURES, generator)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        pixels = obs.reshape(-1, *self.shape)
+        pixels = pixels.movedim(-1, 1) if self.channels_last else pixels
+        features = functional.layer_norm(self.last(self.layers(pixels)), (FEATURES,))
+        return torch.tanh(features).reshape(*obs.shape[:-1], FEATURES)
+
+
+def conv(
+    channels: int, width: int, kernel: int, stride: int, padding: int, generator: torch.Generator
+) -> nn.Conv2d:
+    """A convolution with zero bias and weights uniform in +-1/sqrt(inputs of one output)."""
+    made = nn.Conv2d(channels, width, kernel, stride, padding, device="meta")
+    layer = made.to_empty(device="cpu")
+    bound = 1.0 / math.sqrt(channels * kernel * kernel)
+    with torch.no_grad():
+        layer.weight.uniform_(-bound, bound, generator=generator)
+        assert layer.bias is not None
+        layer.bias.zero_()
+    return layer

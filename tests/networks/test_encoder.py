@@ -1,0 +1,66 @@
+"""Images: both orders of their dimensions, and the layers that fit their size."""
+
+import pytest
+import torch
+
+from networks import Critic, Encoder, Pixels, torso
+from networks.encoder import FEATURES
+
+
+def made(shape, seed=0):
+    return Encoder(shape, torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("side", [(5, 7), (84, 60)])
+def test_channels_first_and_last_are_the_same_image(side):
+    last, first = made((*side, 3)), made((3, *side))
+    images = torch.rand(2, 4, *side, 3)
+    features = last(images.flatten(2))
+    assert features.shape == (2, 4, FEATURES)
+    # Not bit for bit: the convolution of strided pixels sums in another order.
+    torch.testing.assert_close(first(images.movedim(-1, 2).flatten(2)), features)
+    wrong = images.flatten(2)  # the same bytes, read in the other order
+    assert (first(wrong) - features).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs"),
+    [
+        ((84, 84, 4), 7 * 7 * 64),
+        ((36, 36, 1), 64),
+        ((35, 36, 1), 35 * 36 * 32),
+        ((1, 2, 2), 4 * 32),
+    ],
+)
+def test_the_layers_fit_the_image(shape, inputs):
+    assert made(shape).last.in_features == inputs
+
+
+def test_every_weight_comes_from_the_generator():
+    torch.manual_seed(0)
+    one = made((8, 8, 1), seed=3).state_dict()
+    torch.manual_seed(1)
+    other = made((8, 8, 1), seed=3).state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not torch.equal(made((8, 8, 1), seed=4).last.weight, one["last.weight"])
+
+
+def test_features_feel_every_pixel_and_none_of_another_image():
+    encoder = made((6, 6, 2))
+    images = torch.rand(2, 72, requires_grad=True)
+    encoder(images)[0].square().sum().backward()
+    assert (images.grad[0] != 0).all()
+    assert (images.grad[1] == 0).all()
+
+
+def test_critics_and_torsos_read_images():
+    generator = torch.Generator().manual_seed(0)
+    critic = Critic(2, 72, 3, [8], "relu", generator, image=(6, 6, 2))
+    assert critic(torch.rand(5, 72), torch.rand(5, 3)).shape == (2, 5)
+    assert torso(72, [8], "tanh", generator, image=(6, 6, 2))(torch.rand(4, 72)).shape == (4, 8)
+
+
+def test_pixels_are_bytes_between_0_and_1():
+    scaled = Pixels()(torch.tensor([0, 51, 255], dtype=torch.uint8))
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled, torch.tensor([0.0, 0.2, 1.0]))
