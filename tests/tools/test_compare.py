@@ -1,0 +1,148 @@
+"""Comparing runs: published numbers, groups by what differs, and the door itself."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from configs.compose import to_yaml, train_config
+from runtime.door import enter
+from runtime.logger import Logger
+from tools import compare
+from tools.comparison.runs import find, grouped
+from tools.comparison.statistics import (
+    interquartile_mean,
+    interval,
+    pooled,
+    probability_of_improvement,
+    resampled,
+    steps_to,
+)
+from train import run as train
+
+# Efron and Tibshirani 1993, An Introduction to the Bootstrap, table 2.1: days that mice survived.
+TREATED = np.array([94.0, 197, 16, 38, 99, 141, 23])
+CONTROL = np.array([52.0, 104, 146, 10, 51, 30, 40, 27, 46])
+
+
+def test_the_bootstrap_of_the_mice_is_that_of_the_book():
+    generator = np.random.default_rng(0)
+    drawn = np.stack([resampled([TREATED], generator)[0] for _ in range(20_000)])
+    # Table 2.2, standard errors for infinitely many samples: mean 23.36, median 37.83.
+    assert drawn.mean(1).std() == pytest.approx(23.36, rel=0.02)
+    assert np.median(drawn, axis=1).std() == pytest.approx(37.83, rel=0.02)
+
+
+def test_interquartile_means_by_hand():
+    assert interquartile_mean(np.array([5.0, 8, 4, 38, 8, 6, 9, 7, 7, 3, 1, 6])) == 6.5
+    assert interquartile_mean(np.array([1.0, 2, 3])) == 2.0
+    assert interquartile_mean(np.array([1.0, 2, 30, 3, 100])) == pytest.approx(35 / 3)
+    for count in range(1, 20):
+        numbers = np.random.default_rng(count).standard_normal((count, 3))
+        expected = scipy.stats.trim_mean(numbers, 0.25, axis=0)
+        np.testing.assert_allclose(interquartile_mean(numbers, axis=0), expected)
+
+
+def test_the_probability_of_improvement_is_the_share_of_won_pairs():
+    found = probability_of_improvement([TREATED], [CONTROL])
+    statistic = scipy.stats.mannwhitneyu(TREATED, CONTROL).statistic
+    assert found == pytest.approx(statistic / (7 * 9))
+    assert probability_of_improvement([np.array([1.0, 2])], [np.array([1.0, 0])]) == 0.875
+    both = probability_of_improvement([TREATED, CONTROL], [CONTROL, TREATED])
+    assert both == pytest.approx(0.5)  # each task counts the same
+
+
+def test_an_interval_covers_the_truth_as_often_as_it_says():
+    generator = np.random.default_rng(0)
+    hits = 0
+    for trial in range(100):
+        low, high = interval(pooled, [generator.standard_normal(40)], seed=trial)
+        hits += bool(low <= 0.0 <= high)
+    assert 0.88 <= hits / 100 <= 0.99  # 95 %, less what 40 runs cost
+
+
+def test_strata_are_drawn_within_each_task():
+    low, high = interval(pooled, [np.full(5, 1.0), np.full(5, 3.0)])
+    assert (low, high) == (2.0, 2.0)  # drawn from all ten, it would vary
+
+
+def test_steps_to_a_threshold():
+    steps, values = np.array([10.0, 20, 30]), np.array([1.0, 5, 3])
+    assert steps_to(steps, values, 5.0) == 20
+    assert steps_to(steps, values, 5.1) is None
+
+
+def planted(folder, name, values, *overrides):
+    """A run directory with a curve, as training would leave it."""
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / "config.yaml").write_text(to_yaml(train_config([*overrides, f"run_dir={path}"])))
+    logger = Logger(path)
+    for step, value in values.items():
+        logger.write(step, {"eval/return_mean": value})
+    logger.close()
+
+
+def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
+    curve = {100: 1.0, 200: 2.0}
+    for seed in (1, 2):
+        planted(tmp_path, f"a{seed}", curve, f"seed={seed}", "agent.lr=1e-2")
+        planted(tmp_path, f"b{seed}", curve, f"seed={seed}", "eval.episodes=3")
+        planted(tmp_path, f"p{seed}", curve, f"seed={seed}", "env=pendulum")
+    planted(tmp_path / "deeper", "s", curve, "agent=sac", "env=pendulum")
+    groups = {
+        (g.task, g.label): len(g.runs) for g in grouped(find([str(tmp_path)], "eval/return_mean"))
+    }
+    assert groups == {
+        ("CartPole-v1", "a2c lr=0.01"): 2,
+        ("CartPole-v1", "a2c lr=0.003"): 2,
+        ("Pendulum-v1", "a2c lr=0.005"): 2,
+        ("Pendulum-v1", "sac lr=0.003"): 1,
+    }
+
+
+def test_a_report_by_hand(tmp_path, capsys):
+    for seed, last in enumerate((1.0, 2.0, 30.0, 3.0, 100.0)):
+        planted(tmp_path, f"a{seed}", {100: 0.0, 200: last, 300: 7.0}, f"seed={seed}")
+    for seed in range(5):
+        curve = {100: 0.0, 200: 50.0}  # shorter: the others are judged at 200, too
+        planted(tmp_path, f"b{seed}", curve, f"seed={seed}", "agent.lr=1e-2")
+    out = tmp_path / "out"
+    assert compare.main([str(tmp_path), "threshold=20", f"out={out}"]) == 0
+    lines = (out / "comparison.md").read_text().splitlines()
+    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| CartPole")]
+    assert cells[0][:5] == ["CartPole-v1", "lr=0.003", "5", "200", "11.67"]
+    assert cells[0][6:] == ["1", "100", "200, 2 of 5"]
+    assert cells[1][:5] == ["CartPole-v1", "lr=0.01", "5", "200", "50"]
+    assert cells[1][5] == "50 to 50"
+    (pair,) = [line.strip("| ").split(" | ") for line in lines if line.startswith("| lr=")]
+    assert pair[:4] == ["lr=0.003", "lr=0.01", "1", "0.20"]
+    assert (out / "comparison.png").stat().st_size > 5_000
+    assert "written to" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["nowhere"], "nowhere"), (["x=1"], "x"), (["threshold=a", "."], "threshold"),
+     (["tag=eval/return_mean"], "runs"), (["."], "holds no run")],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_nothing_is_made(arguments, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert compare.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert word in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_were_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        for lr in ("1e-3", "1e-2"):
+            short = ["total_steps=1280", "eval.every=640", "eval.episodes=2", f"agent.lr={lr}"]
+            assert enter("train", train, [*short, f"seed={seed}"]) == 0
+    capsys.readouterr()
+    assert compare.main(["runs"]) == 0
+    said = capsys.readouterr().out
+    assert "| lr=0.001 | 2 | 1,280 |" in said
+    assert "Fewer than five runs" in said
+    assert len(list(tmp_path.glob("runs/comparisons/*/comparison.png"))) == 1

@@ -1,0 +1,177 @@
+"""Compare runs: `python tools/compare.py runs/CartPole-v1 threshold=475`.
+
+Reads what TensorBoard reads, puts runs into groups by what differs in their configurations, and
+writes a table (comparison.md) and a picture (comparison.png).
+"""
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from runtime.door import guarded  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+from tools.comparison.runs import Group, find, grouped  # noqa: E402
+from tools.comparison.statistics import (  # noqa: E402
+    interquartile_mean,
+    interval,
+    pooled,
+    probability_of_improvement,
+    steps_to,
+)
+
+USAGE = """\
+usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
+
+RUNS are run directories, or directories that hold some; `runs` is all of yours. Runs that differ
+in their seed alone form a group. Each group is described by the interquartile mean of its runs
+at the last step that all runs of the task have, with a 95 % interval (stratified bootstrap);
+threshold=NUMBER adds the steps until the curve is there."""
+
+
+@dataclass
+class Options:
+    """What the command line asks for."""
+
+    paths: list[str]
+    tag: str = "eval/return_mean"
+    threshold: float | None = None
+    out: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Compares; returns the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0 if arguments else 2
+    return guarded(lambda: compare(parse(arguments)), arguments)
+
+
+def parse(arguments: list[str]) -> Options:
+    """Raises ConfigError for what is not understood."""
+    options = Options([])
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or Path(argument).exists():
+            options.paths.append(argument)
+        elif name == "threshold":
+            try:
+                options.threshold = float(value)
+            except ValueError:
+                raise ConfigError(f"threshold: {value!r} is no number; give one") from None
+        elif name in ("tag", "out") and value:
+            setattr(options, name, value)
+        elif name != "debug":
+            raise ConfigError(f"{name}: {argument!r} is not understood; --help shows what is")
+    if not options.paths:
+        raise ConfigError("runs: none are given; name run directories, or `runs`")
+    return options
+
+
+def compare(options: Options) -> int:
+    groups = grouped(find(options.paths, options.tag))
+    folder = Path(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
+    folder.mkdir(parents=True, exist_ok=True)
+    text = report(groups, options)
+    (folder / "comparison.md").write_text(text + "\n")
+    draw(groups, options, folder / "comparison.png")
+    print(f"{text}\n\nwritten to {folder}: comparison.md, comparison.png")
+    return 0
+
+
+def report(groups: list[Group], options: Options) -> str:
+    """The tables, in Markdown."""
+    head = ["task", "group", "runs", "step", f"{options.tag}: IQM", "95 %", "lowest", "highest"]
+    if options.threshold is not None:
+        head.append(f"steps to {options.threshold:g}, median of those that reach it")
+    lines = [row(head), row(["---"] * len(head))]
+    for group in groups:
+        last = last_step(groups, group.task)
+        scores = final(group, last)
+        low, high = interval(pooled, [scores])
+        cells = [group.task, group.label, str(len(scores)), f"{last:,.0f}"]
+        cells += [number(interquartile_mean(scores)), f"{number(low)} to {number(high)}"]
+        cells += [number(scores.min()), number(scores.max())]
+        if options.threshold is not None:
+            found = [steps_to(run.steps, run.values, options.threshold) for run in group.runs]
+            reached = [step for step in found if step is not None]
+            middle = f"{np.median(reached):,.0f}, " if reached else ""
+            cells.append(f"{middle}{len(reached)} of {len(found)}")
+        lines.append(row(cells))
+    few = [group for group in groups if len(group.runs) < 5]
+    if few:
+        lines += ["", "Fewer than five runs in a group: its interval is too narrow to be believed."]
+    return "\n".join([*lines, *improvements(groups)])
+
+
+def improvements(groups: list[Group]) -> list[str]:
+    """For each pair of groups, how likely a run of one is above a run of the other."""
+    by_label: dict[str, dict[str, np.ndarray]] = {}
+    for group in groups:
+        scores = final(group, last_step(groups, group.task))
+        by_label.setdefault(group.label, {})[group.task] = scores
+    lines = []
+    for first, second in itertools.combinations(by_label, 2):
+        tasks = sorted(set(by_label[first]) & set(by_label[second]))
+        if tasks:
+            pair = [[by_label[label][task] for task in tasks] for label in (first, second)]
+            low, high = interval(probability_of_improvement, *pair)
+            share = probability_of_improvement(*pair)
+            lines.append(row([first, second, str(len(tasks)), f"{share:.2f}",
+                              f"{low:.2f} to {high:.2f}"]))  # fmt: skip
+    if lines:
+        head = ["a run of", "is above one of", "tasks", "probability", "95 %"]
+        lines = ["", row(head), row(["---"] * len(head)), *lines]
+    return lines
+
+
+def last_step(groups: list[Group], task: str) -> float:
+    """The last step that every run of the task has reached."""
+    return min(float(run.steps[-1]) for g in groups if g.task == task for run in g.runs)
+
+
+def final(group: Group, step: float) -> np.ndarray:
+    return np.array([float(run.at(np.array(step))) for run in group.runs])
+
+
+def row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def number(value: np.ndarray | float) -> str:
+    return f"{float(value):.4g}"
+
+
+def draw(groups: list[Group], options: Options, path: Path) -> None:
+    """One panel per task: the interquartile mean of each group, and its 95 % interval."""
+    from matplotlib.figure import Figure
+
+    tasks = sorted({group.task for group in groups})
+    columns, rows = min(len(tasks), 3), -(-len(tasks) // 3)
+    figure = Figure(figsize=(6 * columns, 3.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, task in zip(panels, tasks, strict=False):
+        for group in (group for group in groups if group.task == task):
+            last = min(float(run.steps[-1]) for run in group.runs)
+            fewest = min((run.steps for run in group.runs), key=len)
+            steps = fewest[fewest <= last]
+            curves = np.stack([run.at(steps) for run in group.runs])  # (runs, steps)
+            (line,) = axes.plot(steps, interquartile_mean(curves, axis=0), label=group.label)
+            if len(curves) > 1:
+                low, high = interval(pooled, [curves])
+                axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        if options.threshold is not None:
+            axes.axhline(options.threshold, color="grey", linewidth=0.8, linestyle="--")
+        axes.set(xlabel="environment steps", ylabel=options.tag, title=task)
+        axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
