@@ -13,11 +13,8 @@ def run(config: "EvaluateConfig") -> int:
     """Restores the agent of a run and plays whole episodes; returns the exit code."""
     from runtime import rundir
     from runtime.build import make_device
-    from runtime.errors import ConfigError
     from runtime.trained import open_trained
 
-    if config.video:
-        raise ConfigError("video: filming is not built yet; leave it out")
     trained = open_trained(
         config.run,
         config.checkpoint,
@@ -25,10 +22,16 @@ def run(config: "EvaluateConfig") -> int:
         seed=config.seed,
         device=make_device(config.device),
         env_id=config.env.id,
+        render=config.render,
     )
     for warning in trained.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    filmed = None
     try:
+        if config.video:
+            from runtime.film import film
+
+            filmed = film(trained, config.seed, config.deterministic)
         evaluation = trained.evaluator(trained.agent, trained.step, config.deterministic)
     finally:
         trained.evaluator.close()
@@ -53,6 +56,8 @@ def run(config: "EvaluateConfig") -> int:
         f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}\n"
         f"length {summary['length_mean']:.1f} steps; written to {trained.path / 'evaluation.json'}"
     )
+    if filmed is not None:
+        print(f"film of an episode with return {filmed[1]:.2f}: {filmed[0]}")
     return 0
 
 

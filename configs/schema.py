@@ -112,7 +112,13 @@ class EvaluateConfig(Group):
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
     checkpoint: str = key("latest, best, or step-<12 digits>")
-    video: bool = key("film the first episode; not built yet, refused")
+    video: bool = key("film an episode: an mp4 in the run directory, and TensorBoard")
+    render: Literal["human"] | None = key("human: play in a window, one episode after another")
     env: PlayedConfig = key("what it is played in")
     device: str = key("cpu, cuda or cuda:N")
     debug: bool = key("show tracebacks")
+
+    def check(self) -> None:
+        self.require(
+            not (self.video and self.render), "video", "a window is not filmed", "leave one out"
+        )

@@ -168,11 +168,29 @@ def restore_agent(
     return agent
 
 
-def make_evaluator(config: "TrainConfig", episodes: int, seed: int) -> Evaluator:
-    """Evaluation never needs workers: native where training is, else sync."""
+def make_evaluator(
+    config: "TrainConfig", episodes: int, seed: int, render: str | None = None
+) -> Evaluator:
+    """Evaluation never needs workers: native where training is, else sync.
+
+    With `render`, a render_mode of Gymnasium's, one environment plays all episodes.
+    """
     env = config.env
+    if render is not None:
+        kwargs = {**env.kwargs, "render_mode": render}
+        try:
+            return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1)
+        except ConfigError:
+            raise not_shown(env.id, render) from None
     mode = "native" if env.vectorization == "native" else "sync"
     return Evaluator(env.id, mode, env.kwargs, episodes, seed)
+
+
+def not_shown(env_id: str, render: str) -> ConfigError:
+    what = "video" if render == "rgb_array" else "render"
+    return ConfigError(
+        f"{what}: {env_id} cannot be shown; it has to know Gymnasium's render_mode {render}"
+    )
 
 
 def set_up_torch(threads: int) -> None:

@@ -46,6 +46,7 @@ class Evaluator:
             end, so that short episodes are not counted more often than long ones.
         seed: every evaluation derives from (seed, step).
         check: called between two steps; may raise.
+        most_envs: stepped together.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Evaluator:
         episodes: int,
         seed: int,
         check: Callable[[], None] = lambda: None,
+        most_envs: int = MOST_ENVS,
     ) -> None:
         self.episodes, self.seed, self.check = episodes, seed, check
-        count = min(episodes, MOST_ENVS)
+        count = min(episodes, most_envs)
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
         self.envs = Envs(env_id, count, vectorization, kwargs, seed)

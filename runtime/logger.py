@@ -19,6 +19,7 @@ from runtime.errors import StorageFault
 from runtime.ledger import ledger
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
+FRAMES, WIDE = 100, 300  # of a film: how many, and pixels
 LAYOUT = {  # the tab Custom Scalars
     "entropy, its target and alpha": [
         "Multiline",
@@ -127,6 +128,22 @@ class Logger:
         image = Summary.Image(
             height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
         )
+        event = Summary(value=[Summary.Value(tag=tag, image=image)])
+        self.guard(self.writer.file_writer.add_summary, event, step)
+
+    def film(self, tag: str, frames: list[np.ndarray], seconds: float, step: int) -> None:
+        """Writes a moving image of at most 100 frames, (H, W, 3) uint8, 300 pixels wide."""
+        from PIL import Image
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        kept = [Image.fromarray(frame) for frame in frames[:: -(-len(frames) // FRAMES)]]
+        for image in kept:
+            image.thumbnail((WIDE, WIDE))
+        gif = io.BytesIO()
+        kept[0].save(gif, "GIF", save_all=True, append_images=kept[1:], loop=0,
+                     duration=1000 * seconds / len(kept))  # fmt: skip
+        image = Summary.Image(height=kept[0].height, width=kept[0].width, colorspace=3,
+                              encoded_image_string=gif.getvalue())  # fmt: skip
         event = Summary(value=[Summary.Value(tag=tag, image=image)])
         self.guard(self.writer.file_writer.add_summary, event, step)
 

@@ -35,6 +35,7 @@ def open_trained(
     seed: int = 0,
     device: torch.device | str = "cpu",
     env_id: str | None = None,
+    render: str | None = None,
 ) -> Trained:
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
@@ -44,6 +45,7 @@ def open_trained(
         episodes, seed: of the evaluator.
         device: where the agent acts.
         env_id: has to repeat the environment's id where the run's names a module to import.
+        render: a render_mode of Gymnasium's, "human" opens a window.
 
     Raises:
         ConfigError: `run` is no run, or its environment's module was not named.
@@ -56,7 +58,7 @@ def open_trained(
     config = read_run(path)
     require_repeated(config.env.id, env_id)
     step, state, _, warnings = load_newest(path, checkpoint)
-    evaluator = make_evaluator(config, episodes, seed)
+    evaluator = make_evaluator(config, episodes, seed, render)
     try:
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))
     except BaseException:

@@ -31,17 +31,19 @@ MAY_LOAD: dict[str, set[str]] = {  # while the module itself is imported
     "runtime": {"data"},
 }
 MAY_LOAD_AGENTS = {
-    f"runtime/{name}.py" for name in ("build", "chores", "evaluation", "loop", "trained")
+    f"runtime/{name}.py" for name in ("build", "chores", "evaluation", "film", "loop", "trained")
 }
 MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
 ONLY_IN = {
     "gymnasium": {
-        *("runtime/backends.py", "runtime/border.py", "runtime/spaces.py", "runtime/workers.py"),
+        *("runtime/backends.py", "runtime/border.py", "runtime/film.py", "runtime/spaces.py"),
+        "runtime/workers.py",
     },
     "tensorboard": {"runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
     "PIL": {"runtime/logger.py", "runtime/picture.py"},
     "matplotlib": set(),
+    "moviepy": {"runtime/film.py"},
     "hydra": {"configs/compose.py"},
     "omegaconf": {"configs/compose.py"},
 }

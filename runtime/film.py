@@ -1,0 +1,63 @@
+"""A trained policy, filmed: an mp4 in the run directory, and a moving image in TensorBoard."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from runtime.build import make_evaluator, not_shown
+from runtime.errors import ConfigError
+from runtime.logger import Logger
+from runtime.trained import Trained
+
+
+def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]:
+    """Plays one episode before a camera.
+
+    Args:
+        trained: whose policy acts; its `path` gets a folder `video`.
+        seed: of the episode, as for an evaluation.
+        deterministic: as for an evaluation.
+
+    Returns:
+        The mp4, and the return of the episode.
+
+    Raises:
+        ConfigError: the environment gives no pictures, or what writes the file is not installed.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
+    folder = trained.path / "video"
+    evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
+    try:
+        serial: Any = evaluator.envs.backend
+        (env,) = serial.envs.envs
+        serial.envs.envs = [recorder(env, folder, f"step-{trained.step:012d}-s{seed}")]
+        evaluation = evaluator(trained.agent, trained.step, deterministic)
+    finally:
+        evaluator.close()
+    path = folder / f"step-{trained.step:012d}-s{seed}-episode-0.mp4"
+    show(path, trained.step)
+    return path, float(evaluation.returns[0])
+
+
+def recorder(env: Any, folder: Path, name: str) -> Any:
+    """The environment with Gymnasium's camera on its first episode."""
+    from gymnasium.error import DependencyNotInstalled
+    from gymnasium.wrappers import RecordVideo
+
+    try:
+        return RecordVideo(env, str(folder), lambda episode: episode == 0, name_prefix=name)
+    except DependencyNotInstalled:
+        raise ConfigError("video: needs moviepy; pip install '.[video]'") from None
+    except ValueError:
+        raise not_shown(env.spec.id, "rgb_array") from None
+
+
+def show(path: Path, step: int) -> None:
+    """Puts a film into TensorBoard, as a run of its own beside the training's."""
+    from moviepy import VideoFileClip
+
+    with VideoFileClip(str(path)) as clip:
+        frames, seconds = list(clip.iter_frames()), clip.duration
+    logger = Logger(path.parent)
+    logger.film("video/episode", frames, seconds, step)
+    logger.close()

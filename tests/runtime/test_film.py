@@ -1,0 +1,74 @@
+"""Films: whole episodes of the policy that was trained, as a file and in TensorBoard."""
+
+import builtins
+import io
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import evaluate
+from runtime.door import enter
+from train import run as train
+
+SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
+film = partial(enter, "evaluate", evaluate.run)
+
+
+@pytest.fixture(scope="module")
+def cartpole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "run"
+    assert enter("train", train, [*SHORT, f"run_dir={path}"]) == 0
+    return path
+
+
+def test_a_film_holds_the_episode_frame_by_frame(cartpole, capsys):
+    from moviepy import VideoFileClip
+
+    assert film([f"run={cartpole}", "video=true", "episodes=2", "seed=7"]) == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("film"))
+    (path,) = (cartpole / "video").glob("*.mp4")
+    assert said.endswith(str(path))
+    reward = float(said.split("return ")[1].split(":")[0])  # CartPole: 1 for each step
+    with VideoFileClip(str(path)) as clip:
+        frames = [*clip.iter_frames()]
+    assert len(frames) == pytest.approx(reward + 1, abs=2)  # and what reset shows
+    assert np.abs(frames[0].astype(int) - frames[-1]).max() > 100  # it moved
+    events = EventAccumulator(str(path.parent), size_guidance={"images": 0}).Reload()
+    (image,) = events.Images("video/episode")
+    gif = Image.open(io.BytesIO(image.encoded_image_string))
+    assert image.step == 1280
+    assert len(frames) - 3 <= gif.n_frames <= len(frames)  # equal neighbours are one
+    assert json.loads((cartpole / "evaluation.json").read_text())["episodes"] == 2
+
+
+def test_a_window_shows_whole_episodes(cartpole, monkeypatch, capsys):
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    assert film([f"run={cartpole}", "render=human", "episodes=1"]) == 0
+    assert "1 episodes, deterministic" in capsys.readouterr().out
+
+
+def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsys):
+    path = tmp_path / "run"
+    where = ["env.id=tests.helpers:Counting-v0", "env.num_envs=1", "agent.n_steps=4"]
+    assert enter("train", train, [*SHORT[1:], *where, "total_steps=40", f"run_dir={path}"]) == 0
+    assert film([f"run={path}", "env.id=tests.helpers:Counting-v0", "video=true"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: video: tests.helpers:Counting-v0 cannot be shown; ")
+    assert not (path / "evaluation.json").exists()
+
+
+def test_what_is_not_installed_is_named(cartpole, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def absent(name, *arguments, **options):
+        if name == "moviepy":
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert film([f"run={cartpole}", "video=true"]) == 2
+    assert capsys.readouterr().err == "error: video: needs moviepy; pip install '.[video]'\n"
