@@ -1,0 +1,128 @@
+"""The doctor finds what is planted, and nothing in environments that are well."""
+
+import itertools
+
+import gymnasium
+import numpy as np
+import pytest
+import yaml
+
+from configs.schema import EnvConfig
+from configs.validate import build
+from tools import doctor
+
+OUTSIDE = itertools.count()  # what a seed does not reach
+
+
+class Ill(gymnasium.Env):
+    """Well, but for what `has` names."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, has="", scale=1.0):
+        self.has, self.scale = has, scale
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return self.seen(), {}
+
+    def seen(self):
+        obs = self.np_random.uniform(-1, 1, 3).astype(np.float32)
+        if self.has == "clock":
+            obs[0] = next(OUTSIDE) % 1000 / 1000
+        if self.has == "bounds":
+            obs[1] = 3.0
+        if self.has == "hole" and self.count == 5:
+            obs[2] = np.nan
+        return obs
+
+    def step(self, action):
+        self.count += 1
+        reward = 0.0 if self.has == "nothing" else self.scale
+        end = self.count == 10 and self.has != "endless"
+        return self.seen(), reward, end, end and self.has == "both", {}
+
+
+gymnasium.register("Ill-v0", entry_point=Ill)
+ILL = "tests.tools.test_doctor:Ill-v0"
+
+
+def lines(capsys):
+    said = capsys.readouterr()
+    assert said.err == ""
+    rows = said.out.split("\n\n")[0].splitlines()
+    return [line.split(maxsplit=1) for line in rows if not line.startswith(" ")]
+
+
+@pytest.mark.parametrize(
+    "env_id", ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "FrozenLake-v1", ILL]
+)
+def test_what_is_well_is_not_warned_of(env_id, capsys):
+    assert doctor.main([f"env.id={env_id}", "steps=400"]) == 0
+    found = dict(lines(capsys))
+    assert "warning" not in found or found["warning"].startswith(("no episode", "random actions"))
+    assert found["seed"] == "the same seed gives the same 400 steps"
+    assert found["resume"].startswith("exact")
+    fitting = "agent=a2c or agent=ppo or agent=sac"
+    assert found["agents"] == fitting + ("" if env_id == "Pendulum-v1" else "_discrete")
+
+
+@pytest.mark.parametrize(
+    ("has", "words"),
+    [
+        ("clock", "elsewhere from step 1 on"),
+        ("bounds", "1 components leave the bounds"),
+        ("endless", "no episode ended"),
+        ("both", "terminated and truncated at once"),
+        ("nothing", "never met a reward"),
+    ],
+)
+def test_what_is_planted_is_found(has, words, capsys):
+    assert doctor.main([f"env.id={ILL}", f"env.kwargs.has={has}", "steps=100"]) == 0
+    warnings = [text for name, text in lines(capsys) if name == "warning"]
+    assert len(warnings) == 1
+    assert words in warnings[0]
+
+
+def test_what_is_kept_over_a_reset_is_found(capsys):
+    where = "env.id=tests.helpers:Counting-v0"
+    assert doctor.main([where, "steps=50"]) == 0
+    assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
+    assert doctor.main([where, "steps=50", "env.kwargs.show_episode=false"]) == 0
+    assert dict(lines(capsys))["resume"].startswith("exact")
+
+
+def test_large_rewards_get_a_scale(capsys):
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.scale=100.0", "steps=100"]) == 0
+    # 100 for 10 steps: discounted, 100 (1 - 0.99^10) / 0.01 = 956.2.
+    found = dict(lines(capsys))
+    assert "returns up to 956.2" in found["reward"]
+    assert "agent.reward_scale=0.005 " in found["advice"]
+
+
+def test_it_ends_with_a_file_that_can_be_saved(capsys):
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.has=both", "steps=50"]) == 0
+    head, text = capsys.readouterr().out.split("\n\n")[1:]
+    assert head == "configs/env/ill_v0.yaml, for env=ill_v0:"
+    config = build(EnvConfig, yaml.safe_load(text))
+    assert (config.id, config.kwargs) == (ILL, {"has": "both"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([f"env.id={ILL}", "env.kwargs.has=hole"], 3, "is not finite in environment 0 at step"),
+        (["env.id=Nope-v0"], 2, "env.id"),
+        ([f"env.id={ILL}", "env.kwargs.nope=1"], 2, "env.kwargs"),
+        ([f"env.id={ILL}", "steps=x"], 2, "steps"),
+        ([f"env.id={ILL}", "agent=sac"], 2, "agent"),
+        (["steps=3"], 2, "env.id"),
+    ],
+)
+def test_what_cannot_be_examined_is_one_line(arguments, code, words, capsys):
+    assert doctor.main(arguments) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line

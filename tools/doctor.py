@@ -1,0 +1,225 @@
+"""Examine an environment: `python tools/doctor.py env.id=module:MyEnv-v0`.
+
+Plays it at random, says what training would meet, and ends with the file to save and the agents
+that fit. Takes env.id, env.kwargs.NAME=VALUE, steps=N and seed=N.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.compose import parse, train_config  # noqa: E402
+from data import Transition  # noqa: E402
+from runtime.door import guarded  # noqa: E402
+from runtime.envs import Envs  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+
+USAGE = """\
+usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
+ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0.
+exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
+GAMMA = 0.99
+SLOW = 1e-3  # seconds of a step, from which on workers pay
+LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
+
+
+@dataclass
+class Played:
+    """What an environment showed under random actions."""
+
+    transitions: list[Transition] = field(default_factory=list)
+    episodes: list[tuple[int, float, int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def column(self, name: str) -> np.ndarray:
+        """One field over all steps, (T, ...)."""
+        return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
+
+
+def main(arguments: list[str]) -> int:
+    """Examines; returns the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0 if arguments else 2
+    return guarded(lambda: examine(arguments), arguments)
+
+
+def examine(arguments: list[str]) -> int:
+    """Prints a line for each thing looked at, and what to do where something is to be done."""
+    own = {"steps": 2000, "seed": 0}
+    rest = []
+    for argument in arguments:
+        name, _, value = parse(argument)
+        if name in own:
+            if not isinstance(value, int) or value < (name == "steps"):
+                raise ConfigError(f"{name}: {value!r} is no number of its kind; give one")
+            own[name] = value
+        elif name in ("env.id", "debug") or name.startswith("env.kwargs."):
+            rest.append(argument)
+        else:
+            raise ConfigError(f"{name}: is not understood; --help shows what is")
+    if not any(argument.startswith("env.id=") for argument in rest):
+        raise ConfigError("env.id: is missing; give a Gymnasium id")
+    config = train_config(rest).env
+
+    def make() -> Envs:
+        return Envs(config.id, 1, "sync", config.kwargs, own["seed"])
+
+    envs = make()
+    try:
+        say("id", config.id)
+        say("observation", str(envs.backend.observation_space))
+        say("action", str(envs.backend.action_space))
+        played = play(envs, own["steps"], own["seed"])
+        advice = [*observations(envs, played), *rewards(played), *ends(envs, played),
+                  *speed(played)]  # fmt: skip
+        repeats(make, own["steps"], own["seed"], played)
+        conclude(envs, config.kwargs, advice)
+    finally:
+        envs.close()
+    return 0
+
+
+def say(name: str, text: str) -> None:
+    print(f"{name:<12} {text}", flush=True)
+
+
+def play(envs: Envs, steps: int, seed: int) -> Played:
+    """Uniformly random actions, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    played, spec = Played(), envs.spec
+    started = time.perf_counter()
+    for _ in range(steps):
+        if spec.choices:
+            action = torch.stack([torch.randint(n, (1,), generator=generator)
+                                  for n in spec.choices], -1)  # fmt: skip
+        elif spec.discrete:
+            action = torch.randint(spec.action_dim, (1,), generator=generator)
+        else:
+            action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
+        played.transitions.append(envs.step(action, action))
+    played.seconds = time.perf_counter() - started
+    played.episodes = envs.drain()
+    return played
+
+
+def observations(envs: Envs, played: Played) -> list[str]:
+    """Their range; advice where networks would not take them as they are."""
+    obs = played.column("next_obs").astype(np.float64)
+    deviation, space = obs.std(0), envs.backend.observation_space
+    low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
+    still = int((deviation == 0).sum())
+    least, most = deviation.min(), deviation.max()
+    say("", f"values from {obs.min():.4g} to {obs.max():.4g}, deviations from {least:.3g} to "
+            f"{most:.3g}, {still} components constant")  # fmt: skip
+    outside = int(((obs < low - 1e-6) | (obs > high + 1e-6)).any(0).sum())
+    if outside:
+        say("warning", f"{outside} components leave the bounds of the space; correct the space")
+    moving = deviation[deviation > 0]
+    fits = len(moving) and LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1]
+    return [] if fits or envs.spec.pixels else ["agent.normalise_obs=true"]
+
+
+def rewards(played: Played) -> list[str]:
+    """Their range, and how large a value is to be learned."""
+    reward, ended = (
+        played.column("reward"),
+        played.column("terminated") | played.column("truncated"),
+    )
+    value, most = 0.0, 0.0
+    for one, end in zip(reward[::-1], ended[::-1], strict=True):
+        value = float(one) + (0.0 if end else GAMMA * value)
+        most = max(most, abs(value))
+    say("reward", f"from {reward.min():.4g} to {reward.max():.4g}, mean {reward.mean():.4g}; "
+                  f"discounted returns up to {most:.4g} in size")  # fmt: skip
+    if most == 0.0:
+        say("warning", "random actions never met a reward; learning may not begin")
+    if most < 50:
+        return []
+    return [f"agent.reward_scale={float(f'{5 / most:.1g}'):g} (a2c and ppo)"]
+
+
+def ends(envs: Envs, played: Played) -> list[str]:
+    """How episodes end, which decides what is bootstrapped."""
+    terminated, truncated = played.column("terminated"), played.column("truncated")
+    lengths = [length for _, _, length in played.episodes]
+    about = f", {min(lengths)} to {max(lengths)} steps long" if lengths else ""
+    say("episodes", f"{len(lengths)} in {len(terminated)} steps{about}; {int(terminated.sum())} "
+                    f"terminated, {int(truncated.sum())} truncated")  # fmt: skip
+    if not lengths:
+        say("warning", "no episode ended; evaluations cut them at 30,000 steps: register it with "
+                       "max_episode_steps=N")  # fmt: skip
+    if (terminated & truncated).any():
+        say("warning", "steps are terminated and truncated at once; they count as terminated")
+    return []
+
+
+def speed(played: Played) -> list[str]:
+    each = played.seconds / len(played.transitions)
+    say("speed", f"{1 / each:,.0f} steps/s, {1e6 * each:,.0f} µs each with one copy")
+    return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if each > SLOW else []
+
+
+def repeats(make: Any, steps: int, seed: int, played: Played) -> None:
+    """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
+    again, half = make(), max(1, steps // 2)
+    try:
+        first = differs(play(again, steps, seed), played)
+    finally:
+        again.close()
+    if first is not None:
+        say("warning", f"the same seed and actions lead elsewhere from step {first + 1} on: no run "
+                       "can be repeated or resumed exactly; draw from self.np_random")  # fmt: skip
+        return
+    say("seed", f"the same seed gives the same {steps} steps")
+    one, other = make(), make()
+    try:
+        play(one, half, seed)
+        exact = other.load_state_dict(one.state_dict())
+        exact = exact and differs(play(one, 200, seed + 1), play(other, 200, seed + 1)) is None
+    finally:
+        one.close()
+        other.close()
+    if exact:
+        say("resume", "exact: a copy that repeats its episode is where the first one was")
+    else:
+        say("warning", "a copy that repeats its episode is not where the first one was: it keeps "
+                       "something over reset(seed=...); a resumed run is not exact")  # fmt: skip
+
+
+def differs(one: Played, other: Played) -> int | None:
+    """The first step at which two plays differ."""
+    same = [np.ones(len(one.transitions), dtype=np.bool_)]
+    for name in ("next_obs", "reward", "terminated", "truncated"):
+        equal = one.column(name) == other.column(name)
+        same.append(equal.reshape(len(equal), -1).all(-1))
+    wrong = np.flatnonzero(~np.stack(same).all(0))
+    return int(wrong[0]) if len(wrong) else None
+
+
+def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
+    """The agents that fit, what to set, and the file to save."""
+    from agents import AGENTS
+
+    fitting = [name for name, agent in AGENTS.items() if envs.spec.kind in agent.serves]
+    say("agents", f"agent={' or agent='.join(fitting)}")
+    if advice:
+        say("advice", "; ".join(advice))
+    _, _, bare = envs.env_id.rpartition(":")
+    name = bare.rpartition("/")[2].lower().replace("-", "_")
+    print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
+          f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"
+          f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
