@@ -34,6 +34,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
         if path is None:
             path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                                  again=config.resume == "auto")  # fmt: skip
+            rundir.keep_patch(path)
         with locked(path):
             session = Session(path, config, parts, stop, STARTED)
             if config.resume not in (None, "auto") or checkpoint.names(path):

@@ -1,6 +1,7 @@
 """Metrics -> TensorBoard, synchronised with the device once per interval."""
 
 import io
+import logging
 import math
 import sys
 import threading
@@ -215,12 +216,19 @@ def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
     return values
 
 
-def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:
-    """(step, value) of one tag, as TensorBoard would show it."""
+def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of every scalar, as TensorBoard would show it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
     events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
     events.Reload()
-    if tag not in events.Tags()["scalars"]:
-        return []
-    return [(event.step, event.value) for event in events.Scalars(tag)]
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:
+    """(step, value) of one tag; empty where it was never logged."""
+    return read_curves(run_dir).get(tag, [])

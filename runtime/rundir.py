@@ -12,6 +12,8 @@ from runtime.errors import ConfigError, StorageFault
 from runtime.sealed import write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
+PATCH = "uncommitted.patch"
+LARGEST_PATCH = 1 << 20  # characters
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 
 
@@ -96,12 +98,29 @@ def versions(*others: str) -> dict[str, str]:
 
 def revision() -> str:
     """The commit of this checkout; `none` outside git."""
+    return git("rev-parse", "HEAD").strip() or "none"
+
+
+def uncommitted() -> str:
+    """What the files that git knows differ in from that commit, as a patch; empty outside git."""
+    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--binary")
+
+
+def keep_patch(path: Path) -> None:
+    """Leaves in a fresh run directory what is not committed, so that the run can be repeated."""
+    patch = uncommitted()
+    if patch and len(patch) <= LARGEST_PATCH:
+        write_text(path / PATCH, patch)
+
+
+def git(*arguments: str) -> str:
+    """What git says of this checkout; empty outside git."""
     if not (ROOT / ".git").exists():
-        return "none"
+        return ""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10
         )
-    except (OSError, subprocess.SubprocessError):
-        return "none"
-    return done.stdout.strip() or "none"
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

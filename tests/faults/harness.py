@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.logger import read_scalars
+from runtime.logger import read_curves
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds that a tiny run may take on a busy machine
@@ -97,13 +96,8 @@ def command(name: str) -> list[str]:
 def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
     """(state digest, every logged scalar but the times) of a finished run."""
     digest = json.loads((run / "result.json").read_text())["state_digest"]
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("time/")]
-    return digest, {tag: read_scalars(run, tag) for tag in tags}
+    curves = read_curves(run).items()
+    return digest, {tag: curve for tag, curve in curves if not tag.startswith("time/")}
 
 
 def reference(nursery: Nursery, name: str, folder: Path) -> tuple[str, dict, float]:

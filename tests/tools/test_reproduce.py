@@ -1,0 +1,117 @@
+"""A run is repeated to the last bit, and where it is not, the step is named."""
+
+import shutil
+import subprocess
+from functools import partial
+
+import pytest
+
+from configs.compose import train_config
+from runtime import rundir
+from runtime.door import enter
+from tools import reproduce
+from tools.reproduce import Difference, first_difference
+from train import run as train
+
+SHORT = ["total_steps=1920", "eval.episodes=1", "agent.hidden=[8]", "log.every=640"]
+start = partial(enter, "train", train)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "run"
+    assert start([*SHORT, f"run_dir={path}"]) == 0
+    return path
+
+
+@pytest.fixture
+def run(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def test_a_run_is_repeated_to_the_last_bit(run, capsys):
+    assert reproduce.main([f"run={run}", "run_dir=again"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("equal: ")
+    assert last.endswith("logged numbers, and the state at the end, to the last bit")
+    assert int(last.split()[1]) > 50
+
+
+def test_a_change_is_named_by_its_first_step(run, capsys):
+    text = (run / "config.yaml").read_text()
+    assert "lr: 0.003\n" in text
+    (run / "config.yaml").write_text(text.replace("lr: 0.003\n", "lr: 0.003001\n"))
+    assert reproduce.main([f"run={run}", "run_dir=again"]) == 1
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("different")]
+    # Weights differ from the first update on, and so what is logged with it.
+    assert line == "different from step 640 on, equal up to 384:"
+
+
+def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(run, capsys):
+    (run / "result.json").unlink()
+    assert reproduce.main([f"run={run}", "run_dir=again"]) == 0
+    said = capsys.readouterr().out
+    assert "note: the run did not come to its end" in said
+    assert said.splitlines()[-1].endswith("logged numbers")
+
+
+def test_where_two_logs_part():
+    was = {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(2, 5.0)], "time/x": [(1, 1.0)]}
+    assert first_difference(was, {**was, "time/x": [(1, 2.0)]}) is None
+    changed = {**was, "a": [(1, 1.0), (2, 2.5), (3, 3.5)]}
+    assert first_difference(was, changed) == Difference(2, 1, [("a", 2.0, 2.5)])
+    missing = {**was, "b": []}
+    assert first_difference(was, missing) == Difference(2, 1, [("b", 5.0, None)])
+    assert first_difference({"a": [(1, 0.0)]}, {"a": [(1, 1.0)]}).before is None
+
+
+def test_code_that_is_not_committed_is_kept_with_the_run(tmp_path, monkeypatch):
+    root, path = tmp_path / "checkout", tmp_path / "run"
+    root.mkdir()
+    path.mkdir()
+
+    def git(*arguments):
+        name = ["-c", "user.name=n", "-c", "user.email=n@n"]
+        subprocess.run(["git", *name, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init")
+    (root / "code.py").write_text("one = 1\n")
+    git("add", ".")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(rundir, "ROOT", root)
+    rundir.keep_patch(path)
+    assert not list(path.iterdir())
+    (root / "code.py").write_text("one = 2\n")
+    rundir.keep_patch(path)
+    git("checkout", "code.py")
+    git("apply", str(path / rundir.PATCH))
+    assert (root / "code.py").read_text() == "one = 2\n"
+    monkeypatch.setattr(rundir, "ROOT", tmp_path)  # outside git
+    assert (rundir.revision(), rundir.uncommitted()) == ("none", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"), [(["run=nowhere"], "run"), (["x=1"], "x"), (["run_dir=a"], "run")]
+)
+def test_bad_input_is_one_line(arguments, word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert reproduce.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {word}: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["env=pendulum", "agent=sac", "agent.alpha=0.1"],
+        ["+experiment=textbook_a2c", "seed=5"],
+        ["env=lunar_lander_continuous", "agent=ppo", "threads=2"],
+        ["env.id=a:B-v0", "env.kwargs.text='x, y=[1]'", "env.kwargs.deep={c:1.5}", "agent=a2c"],
+    ],
+)
+def test_a_command_line_composes_to_the_configuration_of_the_run(arguments):
+    config = train_config([*arguments, "run_dir=somewhere"])
+    assert train_config(reproduce.overrides(config)) == config

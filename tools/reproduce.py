@@ -1,0 +1,174 @@
+"""Repeat a run and compare it, number by number: `python tools/reproduce.py run=runs/...`.
+
+Trains again with the configuration of the run, then names the first step at which a logged number
+differs, or says that none does.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.compose import parse, read_run, require_run, train_config  # noqa: E402
+from configs.resume import require_repeated  # noqa: E402
+from configs.schema import TrainConfig  # noqa: E402
+from runtime.door import guarded  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+
+USAGE = """\
+usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
+run_dir is where the repetition goes; env.id repeats the id where it names a module to import.
+exit code 0: equal; 1: different, and where; otherwise as train.py"""
+SHOWN = 5  # tags that differ, of which there may be dozens
+
+
+@dataclass
+class Difference:
+    """The first step at which two runs differ, and the tags that do."""
+
+    step: int
+    before: int | None  # the last step at which they were equal
+    tags: list[tuple[str, float | None, float | None]]  # (name, was, is)
+
+
+def main(arguments: list[str]) -> int:
+    """Repeats; returns the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0 if arguments else 2
+    return guarded(lambda: repeat(arguments), arguments)
+
+
+def repeat(arguments: list[str]) -> int:
+    """Trains again, and compares."""
+    given = {name: value for name, _, value in map(parse, arguments)}
+    for name in given:
+        if name not in ("run", "run_dir", "env.id", "debug"):
+            raise ConfigError(f"{name}: is not understood; --help shows what is")
+    if "run" not in given:
+        raise ConfigError("run: is missing; give a run directory")
+    path = require_run("run", str(given["run"]))
+    config = read_run(path)
+    require_repeated(config.env.id, given.get("env.id"))
+    for line in surroundings(path):
+        print(f"note: {line}")
+    from runtime import rundir
+
+    again = rundir.create(given.get("run_dir"), config.env.id, config.agent.name, config.seed)
+    again.rmdir()  # train.py makes it; its name was all that was asked for
+    command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume=None))
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *command])
+    return done.returncode or verdict(path, again)
+
+
+def overrides(config: TrainConfig) -> list[str]:
+    """The command line that composes to this very configuration."""
+    values = dict(leaves(dataclasses.asdict(config)))
+    command = [f"agent={values.pop('agent.name')}"]
+    command += [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    if train_config(command) != config:
+        raise ConfigError("run: its config.yaml is not one that train.py composes; restore it")
+    return command
+
+
+def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(key in full, value) of everything that is no group."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def surroundings(path: Path) -> list[str]:
+    """What is not as it was when the run was made."""
+    from runtime import rundir
+
+    result = read_result(path)
+    if not result:
+        return ["the run did not come to its end: it is compared as far as it went"]
+    now = {"revision": rundir.revision(), **rundir.versions()}
+    was = {"revision": result.get("revision"), **result.get("versions", {})}
+    found = [f"{name} was {was.get(name)}, is {now[name]}" for name in now
+             if was.get(name) != now[name]]  # fmt: skip
+    patch = path / rundir.PATCH
+    if patch.exists():
+        found.append(f"the code had changes that were not committed: git apply {patch}")
+    if rundir.uncommitted():
+        found.append("the code has changes that are not committed")
+    if not result.get("exact", True):
+        found.append("the run itself was resumed in a way that was not exact")
+    return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """`result.json`; empty where the run has not left one."""
+    try:
+        found: dict[str, Any] = json.loads((path / "result.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def verdict(path: Path, again: Path) -> int:
+    """Says what differs; returns 1 where something does."""
+    from runtime.logger import read_curves
+
+    was, now = read_curves(path), read_curves(again)
+    if not read_result(path):  # what it did not come to cannot be missed
+        last = max((step for curve in was.values() for step, _ in curve), default=0)
+        now = {tag: [row for row in curve if row[0] <= last] for tag, curve in now.items()}
+    difference = first_difference(was, now)
+    digests = [read_result(run).get("state_digest") for run in (path, again)]
+    if difference is not None:
+        after = f", equal up to {difference.before:,}" if difference.before is not None else ""
+        print(f"different from step {difference.step:,} on{after}:")
+        for tag, one, other in difference.tags[:SHOWN]:
+            print(f"  {tag} was {one}, is {other}")
+        if len(difference.tags) > SHOWN:
+            print(f"  and {len(difference.tags) - SHOWN} more")
+        return 1
+    count = sum(len(curve) for tag, curve in was.items() if counts(tag))
+    if None not in digests and digests[0] != digests[1]:
+        print(f"different: all {count:,} logged numbers are equal, the state at the end is not")
+        return 1
+    ends = "" if None in digests else ", and the state at the end, to the last bit"
+    print(f"equal: {count:,} logged numbers{ends}")
+    return 0
+
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def counts(tag: str) -> bool:
+    return not tag.startswith("time/")
+
+
+def first_difference(was: Curves, now: Curves) -> Difference | None:
+    """Where two logs part; a number that one of them lacks is a difference."""
+    rows: list[dict[tuple[int, str], float]] = [
+        {(step, tag): value for tag, curve in curves.items() if counts(tag)
+         for step, value in curve}
+        for curves in (was, now)
+    ]  # fmt: skip
+    keys = sorted(set(rows[0]) | set(rows[1]))
+    wrong = [key for key in keys if rows[0].get(key) != rows[1].get(key)]
+    if not wrong:
+        return None
+    step = wrong[0][0]
+    equal = [key[0] for key in keys if key[0] < step]
+    tags = [
+        (tag, rows[0].get((at, tag)), rows[1].get((at, tag))) for at, tag in wrong if at == step
+    ]
+    return Difference(step, equal[-1] if equal else None, tags)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
