@@ -77,4 +77,8 @@ def announce(path: Path, config: "TrainConfig", step: int) -> None:
 
 
 if __name__ == "__main__":
+    if {"-m", "--multirun"} & set(sys.argv[1:]):
+        from runtime.sweep import sweep
+
+        sys.exit(sweep(sys.argv[1:]))
     sys.exit(enter("train", partial(run, stop=Stop().install()), sys.argv[1:]))

@@ -16,6 +16,8 @@ USAGE = {
   python train.py env=pendulum agent=sac        SAC on Pendulum-v1
   python train.py env.id=Acrobot-v1 agent=a2c   any Gymnasium id
   python train.py +experiment=textbook_a2c      a named experiment
+  python train.py -m seed=range(5) agent=a2c,ppo   all combinations, one after another;
+                                                hydra/launcher=joblib: on all cores
 """,
     "evaluate": """usage: python evaluate.py run=RUN_DIR [KEY=VALUE ...]
 

@@ -44,7 +44,7 @@ ONLY_IN = {
     "PIL": {"runtime/logger.py", "runtime/picture.py"},
     "matplotlib": set(),
     "moviepy": {"runtime/film.py"},
-    "hydra": {"configs/compose.py"},
+    "hydra": {"configs/compose.py", "configs/sweep.py"},
     "omegaconf": {"configs/compose.py"},
 }
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}

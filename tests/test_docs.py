@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.compose import train_config
+from configs.sweep import read_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,11 +19,13 @@ def commands(pattern):
     return sorted({m.split("  #")[0].strip() for m in found})
 
 
-@pytest.mark.parametrize("command", commands(r"train\.py([^`\n|]*)[`\n|]"))
+@pytest.mark.parametrize("command", commands(r"train\.py((?:\\\n|[^`\n|])*)[`\n|]"))
 def test_every_train_command_composes(command):
-    arguments = [a for a in shlex.split(command) if a != "--help" and "ANY-v0" not in a]
+    arguments = [
+        a for a in shlex.split(command.replace("\\\n", " ")) if a != "--help" and "ANY-v0" not in a
+    ]
     if not any(a.endswith("=RUN_DIR") for a in arguments):
-        train_config(arguments)
+        (read_sweep if "-m" in arguments else train_config)(arguments)
 
 
 @pytest.mark.parametrize("target", commands(r"`?make ([a-z-]+)"))

@@ -1,0 +1,142 @@
+"""`train.py -m`: from values with commas and ranges to jobs, and to whatever launches them."""
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from configs.compose import DIRECTORY, parse, train_config
+from configs.validate import show
+from runtime.errors import ConfigError
+
+FLAGS = ("-m", "--multirun")
+MOST = 1000  # jobs, each of which is checked before the first begins
+QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null",
+         "hydra.sweep.subdir=.", "hydra.job.name=logpi")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Jobs that differ in some keys.
+
+    Attributes:
+        folder: holds a run directory for each, named by its number.
+        jobs: the command line of each.
+        names: what sets each apart from the others.
+        launcher: what Hydra is told of it; empty: one after another, here.
+    """
+
+    folder: Path
+    jobs: list[list[str]]
+    names: list[str]
+    launcher: list[str]
+
+
+def read_sweep(arguments: list[str]) -> Sweep:
+    """Expands and checks everything before anything begins.
+
+    Raises:
+        ConfigError: as `train_config`; too many jobs; a key of Hydra's that is not to be set.
+    """
+    import hydra
+
+    given = [argument for argument in arguments if argument not in FLAGS]
+    launcher = [argument for argument in given if argument.startswith("hydra")]
+    own = [argument for argument in given if not argument.startswith("hydra")]
+    folder, launcher = read_launcher(launcher)
+    axes = [expand(argument) for argument in own]
+    count = 1
+    for axis in axes:
+        count *= len(axis)
+    if count > MOST:
+        raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
+    jobs, names = [], []
+    for number, values in enumerate(itertools.product(*axes)):
+        job = [value for value in values if not value.startswith("run_dir=")]
+        wanted = [value for value in values if value.startswith("run_dir=")]
+        folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
+        folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
+        jobs.append([*job, f'run_dir="{folder / str(number)}"'])
+        train_config(jobs[-1])
+        names.append(" ".join(value for value, axis in zip(values, axes, strict=True)
+                              if len(axis) > 1))  # fmt: skip
+    assert folder is not None
+    if launcher:
+        with hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
+            composed(launcher, folder)
+    return Sweep(folder, jobs, names, launcher)
+
+
+def expand(argument: str) -> list[str]:
+    """KEY=a,b or KEY=range(3) as one KEY=VALUE for each value."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    try:
+        override = OverridesParser.create().parse_override(argument)
+        if not override.is_sweep_override():
+            return [argument]
+        if not override.is_discrete_sweep():
+            raise ConfigError(f"{override.key_or_group}: has no values to go through; list them")
+        values = itertools.islice(override.sweep_string_iterator(), MOST + 1)
+        return [f"{override.get_key_element()}={value}" for value in values]
+    except ConfigError:
+        raise
+    except Exception:
+        return [argument]  # what is wrong with it is told by `parse`
+
+
+def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """(the folder of the sweep, what Hydra is told of the launcher)."""
+    folder, overrides, chosen = None, [], "basic"
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name == "hydra.sweep.dir" and value:
+            folder = Path(value)
+        elif name == "hydra/launcher" and value.isidentifier():
+            chosen = value
+        elif name.startswith("hydra.launcher.") and not name.split(".")[2].startswith("_"):
+            overrides.append(argument)
+        else:
+            raise ConfigError(f"{show(name, quote=False)}: is not to be set; of Hydra's keys these "
+                              "are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir")  # fmt: skip
+    if chosen == "basic":
+        if overrides:
+            raise ConfigError(f"{overrides[0]}: is of a launcher; choose hydra/launcher=NAME")
+        return folder, []
+    return folder, [f"hydra/launcher={chosen}", *overrides]
+
+
+def composed(launcher: list[str], folder: Path) -> Any:
+    """Hydra's own configuration of a launcher; ConfigError where there is no such one."""
+    import hydra
+
+    where = f"hydra.sweep.dir='{folder}'"
+    try:
+        return hydra.compose("train", [*QUIET, *launcher, where], return_hydra_config=True)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(f"hydra/launcher: {first}; pip install '.[sweep]' brings joblib and "
+                          "submitit_slurm") from None  # fmt: skip
+
+
+def launch(sweep: Sweep, task: Callable[[Any], int]) -> None:
+    """Hands the jobs to the launcher and waits; `task` is given one with `job`, a number."""
+    import hydra
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.core.plugins import Plugins
+    from hydra.types import HydraContext
+
+    with hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
+        config = composed(sweep.launcher, sweep.folder)
+        HydraConfig.instance().set_config(config)
+        loader = GlobalHydra.instance().config_loader()
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks(config)),
+            task_function=task,
+            config=config,
+        )
+        launcher.launch([[f"+job={number}"] for number in range(len(sweep.jobs))], 0)

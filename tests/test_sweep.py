@@ -1,0 +1,155 @@
+"""Sweeps: what is expanded, what is refused before anything begins, and jobs that fail or stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.sweep import read_sweep
+from runtime.sweep import sweep
+from tools.compare import main as compare
+
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
+SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
+
+
+def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["-m", "seed=range(2)", "agent=a2c,ppo", "agent.hidden=[8],[8,8]", "run_dir=here"]
+    read = read_sweep(arguments)
+    assert read.folder == Path("here")
+    assert len(read.jobs) == 8
+    assert read.names[0] == "seed=0 agent=a2c agent.hidden=[8]"
+    assert read.jobs[7][:3] == ["seed=1", "agent=ppo", "agent.hidden=[8,8]"]
+    assert [job[-1] for job in read.jobs] == [f'run_dir="here/{n}"' for n in range(8)]
+    assert read_sweep(["-m", "seed=1", "hydra.sweep.dir=there"]).folder == Path("there")
+    assert read_sweep(["--multirun", "env.kwargs.text='a,b'", "env.id=A-v0"]).names == [""]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["seed=1,x"], "seed"),
+        (["agent=a2c,nope"], "agent"),
+        (["agent=a2c,sac", "agent.n_steps=5"], "agent.n_steps"),
+        (["seed=range(100000)"], "sweep"),
+        (["seed=range(40)", "agent.lr=range(1,2,0.01)"], "sweep"),
+        (["seed=interval(0,1)"], "seed"),
+        (["seed=range(1"], "seed"),
+        (["hydra/launcher=nope"], "hydra/launcher"),
+        (["hydra/launcher=joblib", "hydra.launcher.nope=1"], "hydra/launcher"),
+        (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_"),
+        (["hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1"),
+        (["hydra.run.dir=x"], "hydra.run.dir"),
+        (["resume=auto,null", "zzz=1"], "zzz"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_begins(
+    arguments, word, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert sweep(["-m", *arguments]) == 2
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"error: {word}: ")
+    assert said.out == ""
+    assert not list(tmp_path.iterdir())
+
+
+def command(*arguments):
+    return [sys.executable, str(TRAIN), "-m", *SHORT, *arguments]
+
+
+def rows(text):
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def test_a_failed_job_takes_no_other_down(tmp_path):
+    # Job 1 finds out only when it is built that its environment gives it no update.
+    arguments = command("env.num_envs=4,1280,8", "agent.n_steps=5", "run_dir=out")
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    table = rows(done.stdout)
+    assert [row[2] for row in table] == ["0", "2", "0"]
+    assert [row[1] for row in table] == [f"env.num_envs={n}" for n in (4, 1280, 8)]
+    assert table[0][4] == "1,280"
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
+    assert "ends before the first update" in line
+    assert compare([str(tmp_path / "out"), f"out={tmp_path / 'compared'}"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_run_the_jobs_and_keep_what_they_say(launcher, tmp_path):
+    special = (
+        ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
+    )
+    arguments = command("env.num_envs=8,1280", "agent.n_steps=5", "run_dir=out",
+                        f"hydra/launcher={launcher}", *special)  # fmt: skip
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert [row[2] for row in rows(done.stdout)] == ["0", "2"]
+    assert "job 1: error: total_steps: 1280 ends before the first update" in done.stdout
+    assert "final evaluation" in (tmp_path / "out/0.log").read_text()
+    assert (tmp_path / "out/0/result.json").exists()
+
+
+LONG = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "total_steps=3000",
+        "eval.episodes=1", "eval.every=3000"]  # fmt: skip
+
+
+def wait_for(condition, seconds=60):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_signal_saves_the_job_and_ends_the_sweep_which_can_go_on(tmp_path):
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "resume=auto"]
+    first = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "out/0/checkpoints/step-000000000000").exists)
+    time.sleep(2)
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=60)
+    assert first.returncode == 75
+    assert [row[2] for row in rows(said)] == ["75", "not run"]
+    second = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 0
+    assert [row[2:5:2] for row in rows(second.stdout)] == [["0", "3,000"]] * 2
+    assert "from step" in second.stdout
+
+
+@pytest.mark.slow
+def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(tmp_path):
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1", "run_dir=out", "resume=auto",
+                 "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"]  # fmt: skip
+    first = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "out/0/checkpoints/step-000000000000").exists)
+    time.sleep(2)
+    (process,) = [  # submitit's, which a cluster would warn before the time of the job is over
+        int(folder.name)
+        for folder in Path("/proc").glob("[0-9]*")
+        if f"submitit.core._submit\0{tmp_path}" in read(folder / "cmdline")
+    ]
+    os.kill(process, signal.SIGUSR2)
+    said, _ = first.communicate(timeout=120)
+    assert first.returncode == 0
+    assert [row[2:5:2] for row in rows(said)] == [["0", "3,000"]]
+    log = (tmp_path / "out/0.log").read_text()
+    assert "error: stopped: by SIGTERM, the run is saved" in log
+    assert "from step" in log
+
+
+def read(path):
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
