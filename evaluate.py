@@ -1,22 +1,27 @@
 """Evaluate a trained agent: `python evaluate.py run=runs/... episodes=100`."""
 
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from runtime.door import enter
 
 if TYPE_CHECKING:
     from configs.schema import EvaluateConfig
+    from runtime.evaluation import Evaluation
 
 
 def run(config: "EvaluateConfig") -> int:
-    """Restores the agent of a run and plays whole episodes; returns the exit code."""
-    from runtime import rundir
+    """Plays whole episodes with the agent of a run, or with a policy from a file."""
+    return play_run(config) if config.policy is None else play_file(config)
+
+
+def play_run(config: "EvaluateConfig") -> int:
     from runtime.build import make_device
     from runtime.trained import open_trained
 
     trained = open_trained(
-        config.run,
+        str(config.run),
         config.checkpoint,
         episodes=config.episodes,
         seed=config.seed,
@@ -35,30 +40,50 @@ def run(config: "EvaluateConfig") -> int:
         evaluation = trained.evaluator(trained.agent, trained.step, config.deterministic)
     finally:
         trained.evaluator.close()
-    summary = evaluation.summary()
-    rundir.write_json(
+    what = f"{trained.config.agent.name} on {trained.config.env.id}"
+    report(
+        config,
+        evaluation,
+        f"{what}, checkpoint of step {trained.step:,}",
         trained.path / "evaluation.json",
-        {
-            **summary,
-            "episodes": config.episodes,
-            "seed": config.seed,
-            "deterministic": config.deterministic,
-            "checkpoint_step": trained.step,
-        },
-    )
-    actions = "deterministic" if config.deterministic else "sampled"
-    print(
-        f"{trained.config.agent.name} on {trained.config.env.id}, "
-        f"checkpoint of step {trained.step:,}, "
-        f"{config.episodes} episodes, {actions} actions\n"
-        f"return {summary['return_mean']:.2f}, standard error {summary['return_sem']:.2f}, "
-        f"deviation {summary['return_std']:.2f}, "
-        f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}\n"
-        f"length {summary['length_mean']:.1f} steps; written to {trained.path / 'evaluation.json'}"
+        {"checkpoint_step": trained.step},
     )
     if filmed is not None:
         print(f"film of an episode with return {filmed[1]:.2f}: {filmed[0]}")
     return 0
+
+
+def play_file(config: "EvaluateConfig") -> int:
+    from runtime.deployed import open_file
+
+    path = Path(str(config.policy))
+    file, evaluator, step = open_file(path, config)
+    try:
+        evaluation = evaluator(file, step)
+    finally:
+        evaluator.close()
+    written = path.with_suffix(".evaluation.json")
+    report(config, evaluation, f"{path} on {config.env.id}", written, {"policy": str(path)})
+    return 0
+
+
+def report(
+    config: "EvaluateConfig", evaluation: "Evaluation", what: str, path: Path, more: dict[str, Any]
+) -> None:
+    """Prints a summary, and writes it down."""
+    from runtime import rundir
+
+    summary = evaluation.summary()
+    given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}
+    rundir.write_json(path, {**summary, **given, **more})
+    actions = "deterministic" if config.deterministic else "sampled"
+    print(
+        f"{what}, {config.episodes} episodes, {actions} actions\n"
+        f"return {summary['return_mean']:.2f}, standard error {summary['return_sem']:.2f}, "
+        f"deviation {summary['return_std']:.2f}, "
+        f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}\n"
+        f"length {summary['length_mean']:.1f} steps; written to {path}"
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from data import Transition
 from policies.audit import Finding
 
 
-class Agent(Protocol):
-    """obs -> action, batch -> new weights. Knows no configuration tree, logger or step count."""
+class Acting(Protocol):
+    """obs -> action: what it takes to be evaluated."""
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
@@ -19,6 +19,14 @@ class Agent(Protocol):
 
         A deterministic action was not drawn: it stands in both places.
         """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+
+class Agent(Acting, Protocol):
+    """obs -> action, batch -> new weights. Knows no configuration tree, logger or step count."""
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """(action, latent) uniform over the action space, while a replay buffer warms up."""
@@ -36,10 +44,6 @@ class Agent(Protocol):
         update in it, 1-d are shown as histograms, 2-d (*, A) as the mean of each of the first
         columns.
         """
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
 
     @property
     def diverged(self) -> Tensor:

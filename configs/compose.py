@@ -60,8 +60,19 @@ def require_run(key: str, run: str) -> Path:
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """Composes and checks what `evaluate.py` is to run; raises ConfigError like `train_config`."""
-    known = key_names(EvaluateConfig)
-    overrides = [f"{name}={text}" for name, text, _ in map(parse, arguments) if accept(name, known)]
+    known, overrides = key_names(EvaluateConfig), []
+    for name, text, _ in map(parse, arguments):
+        if name == "env":
+            if not any(argument.startswith("policy=") for argument in arguments):
+                raise ConfigError("env: a run has its own; leave it out, or give policy=FILE")
+            played = train_config([f"env={text}"]).env
+            overrides += [f"env.id={played.id}"]
+            overrides += [f"++env.kwargs.{key}={item}" for key, item in played.kwargs.items()]
+        elif name.startswith("env.kwargs."):
+            check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
+            overrides.append(f"++{name}={text}")
+        elif accept(name, known):
+            overrides.append(f"{name}={text}")
     return build(EvaluateConfig, compose("evaluate", overrides))
 
 

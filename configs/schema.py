@@ -100,14 +100,16 @@ class TrainConfig(Group):
 
 @dataclass(frozen=True)
 class PlayedConfig(Group):
-    id: str | None = key("repeats the id of a run whose environment a module registers")
+    id: str | None = key("of the environment of `policy`; repeats that of a run which imports it")
+    kwargs: dict[str, Any] = key("arguments of the environment of `policy`")
 
 
 @dataclass(frozen=True)
 class EvaluateConfig(Group):
     """What `evaluate.py` runs."""
 
-    run: str = key("run directory")
+    run: str | None = key("run directory")
+    policy: str | None = key("in place of a run: a file of tools/export.py, played in env=NAME")
     episodes: int = key("how many", ge=1, le=10_000_000)
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
@@ -120,5 +122,18 @@ class EvaluateConfig(Group):
 
     def check(self) -> None:
         self.require(
+            (self.run is None) != (self.policy is None),
+            "run",
+            "a run or a policy is played",
+            "give run=RUN_DIR, or policy=FILE and env=NAME",
+        )
+        self.require(
             not (self.video and self.render), "video", "a window is not filmed", "leave one out"
         )
+        if self.policy is not None:
+            self.require(self.env.id is not None, "env", "is missing", "give env=NAME or env.id=ID")
+            for name in ("video", "render"):
+                self.require(not getattr(self, name), name, "is of runs", "leave it out")
+            self.require(self.deterministic, "deterministic", "a file cannot draw", "leave it out")
+        else:
+            self.require(not self.env.kwargs, "env.kwargs", "are the run's", "leave them out")

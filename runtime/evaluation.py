@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.protocol import Agent
+from agents.protocol import Acting
 from runtime.envs import Envs
 from runtime.seeding import derive
 
@@ -66,7 +66,7 @@ class Evaluator:
         self.envs = Envs(env_id, count, vectorization, kwargs, seed)
         self.warned = False
 
-    def __call__(self, agent: Agent, step: int, deterministic: bool = True) -> Evaluation:
+    def __call__(self, agent: Acting, step: int, deterministic: bool = True) -> Evaluation:
         """Evaluates at environment step `step` of training."""
         generator = torch.Generator(agent.device)
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))

@@ -102,8 +102,12 @@ def revision() -> str:
 
 
 def uncommitted() -> str:
-    """What the files that git knows differ in from that commit, as a patch; empty outside git."""
-    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--binary")
+    """What the files that git knows differ in from that commit, as a patch; empty outside git.
+
+    Tests and documents change no run.
+    """
+    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--binary",
+               "--", ".", ":!tests", ":!docs", ":!*.md")  # fmt: skip
 
 
 def keep_patch(path: Path) -> None:

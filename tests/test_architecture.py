@@ -31,7 +31,8 @@ MAY_LOAD: dict[str, set[str]] = {  # while the module itself is imported
     "runtime": {"data"},
 }
 MAY_LOAD_AGENTS = {
-    f"runtime/{name}.py" for name in ("build", "chores", "evaluation", "film", "loop", "trained")
+    f"runtime/{name}.py"
+    for name in ("build", "chores", "deployed", "evaluation", "film", "loop", "trained")
 }
 MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
 ONLY_IN = {

@@ -95,7 +95,7 @@ CODE3: dict[str, Any] = {
 CODE2: dict[str, Any] = {
     "NoChoices": episode(action_space=MultiDiscrete([1, 1])),
     "NanBounds": episode(action_space=Discrete(2), observation_space=Dict(a=Box(0, 1, (0,)))),
-    "BytesImage": episode(observation_space=Box(0, 255, (84, 84, 4), np.uint8)),
+    "Images": episode(observation_space=Box(0, 255, (4, 84, 84, 3), np.uint8)),
     "Int16Action": episode(action_space=Box(-3, 3, (1,), np.int16)),
 }
 CODE0: dict[str, Any] = {
@@ -129,6 +129,11 @@ CODE0: dict[str, Any] = {
         observation_space=Discrete(4),
         reset=lambda self, **_: (setattr(self, "count", 0) or 1, {}),
         step=at_step(-1, None),
+    ),
+    "ObsImage": episode(
+        observation_space=Box(0, 255, (4, 6, 3), np.uint8),
+        reset=lambda self, **_: (np.zeros((4, 6, 3), np.uint8), {}),
+        step=lambda self, action: (np.full((4, 6, 3), 255, np.uint8), 1.0, True, False, {}),
     ),
     "ObsOfParts": episode(
         observation_space=Tuple((Discrete(2), Box(-1.0, 1.0, (2,)))),

@@ -1,0 +1,178 @@
+"""A trained policy as one file: observations of the environment in, its actions out."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.base import BaseAgent
+from data import Spec
+from runtime.errors import ConfigError, StorageFault
+from runtime.evaluation import Evaluator
+from runtime.spaces import ActionMap
+
+if TYPE_CHECKING:
+    from configs.schema import EvaluateConfig
+
+INPUT, OUTPUT = "obs", "action"
+SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
+
+
+class Deployed(nn.Module):
+    """obs (B, ...) -> action (B, ...), both in the environment's own units; deterministic.
+
+    Normaliser, network, squashing, scaling and clipping, all that lies between the two.
+
+    Args:
+        agent: whose policy it is.
+        to_env: the map of its environment.
+        obs_shape: of one observation.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    start: Tensor
+
+    def __init__(self, agent: BaseAgent, to_env: ActionMap, obs_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.normalizer, self.actor = agent.normalizer, agent.actor
+        self.policy_class, self.spec = agent.policy_class, agent.spec
+        self.obs_shape, self.action_shape = obs_shape, to_env.space.shape or ()
+        if self.spec.discrete:
+            start = torch.as_tensor(getattr(to_env.space, "start", 0), dtype=torch.int64)
+            self.register_buffer("start", start)
+        else:
+            numbers = {"shift": to_env.middle, "scale": to_env.half, "low": to_env.low,
+                       "high": to_env.high}  # fmt: skip
+            for name, number in numbers.items():
+                self.register_buffer(name, torch.as_tensor(number, dtype=torch.float32))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        parameters = self.actor(self.normalizer(obs.flatten(1)))
+        parameters = parameters if isinstance(parameters, tuple) else (parameters,)
+        action: Tensor = self.policy_class(*parameters).deterministic()
+        action = action.reshape(-1, *self.action_shape)
+        if self.spec.discrete:
+            return action + self.start
+        return (self.shift + self.scale * action).clamp(self.low, self.high)
+
+    def example(self, count: int) -> Tensor:
+        """So many observations of zeros."""
+        kind = torch.uint8 if self.spec.pixels else torch.float32
+        return torch.zeros(count, *self.obs_shape, dtype=kind)
+
+
+def write(module: Deployed, path: Path) -> None:
+    """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
+    module.eval()
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what concerns no user of ours
+    batch = torch.export.Dim("batch")
+    example = (module.example(2),)
+    with torch.no_grad():
+        program = torch.export.export(module, example, dynamic_shapes=({0: batch},))
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ConfigError("format: onnx needs onnx and onnxscript; pip install '.[export]', or "
+                          "use format=torch") from None  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(program, (), str(path), input_names=[INPUT], output_names=[OUTPUT],
+                          dynamo=True, external_data=False, verbose=False)  # fmt: skip
+
+
+class FromFile:
+    """Acts as a file says, in the environment's own units: for an `Evaluator`.
+
+    Args:
+        path: what `write` made.
+        spec, obs_shape: of the environment that it is to play.
+
+    Raises:
+        ConfigError: it is not such a file, or what runs it is not installed.
+        StorageFault: it cannot be read.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, path: Path, spec: Spec, obs_shape: tuple[int, ...]) -> None:
+        if path.suffix not in SUFFIXES:
+            raise ConfigError(f"policy: {path} is neither .onnx nor .pt2; give what "
+                              "tools/export.py wrote")  # fmt: skip
+        if not path.is_file():
+            raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
+        self.spec, self.obs_shape = spec, obs_shape
+        self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
+
+    def act(
+        self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        try:
+            action = torch.from_numpy(self.run(obs.reshape(-1, *self.obs_shape).numpy()))
+        except Exception as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"policy: does not fit the environment, {reason[:150]}; give the one "
+                              "it was trained in") from error  # fmt: skip
+        return action, action
+
+
+def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, int]:
+    """The policy of a file, environments to play it in, and the step it was exported at.
+
+    That step, 0 where there is no certificate, makes the episodes those of the run's evaluation.
+    Close the evaluator.
+    """
+    env = config.env
+    evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed)
+    try:
+        file = FromFile(path, evaluator.envs.spec, evaluator.envs.obs_shape)
+    except BaseException:
+        evaluator.close()
+        raise
+    evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
+    try:
+        step = int(json.loads(path.with_suffix(".json").read_text())["checkpoint_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        step = 0
+    return file, evaluator, step
+
+
+def open_onnx(path: Path) -> Any:
+    """The file as a function of arrays, run by onnxruntime."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError("policy: .onnx needs onnxruntime; pip install '.[export]'") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:
+        raise StorageFault(f"policy: {path} cannot be read as ONNX; export it again") from error
+    return lambda obs: session.run([OUTPUT], {INPUT: obs})[0]
+
+
+def open_torch(path: Path) -> Any:
+    """The file as a function of arrays, run by torch."""
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:
+        raise StorageFault(f"policy: {path} cannot be read by torch; export it again") from error
+
+    @torch.no_grad()
+    def run(obs: np.ndarray) -> np.ndarray:
+        return module(torch.from_numpy(obs)).numpy()
+
+    return run

@@ -1,0 +1,152 @@
+"""A file acts as the policy that it was made of, in the environment's own units."""
+
+import builtins
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+import evaluate
+from data import Spec
+from runtime.deployed import Deployed, FromFile, write
+from runtime.door import enter
+from runtime.spaces import ActionMap
+from tests.helpers import agent
+from tools import export
+from train import run as train
+
+SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
+play = partial(enter, "evaluate", evaluate.run)
+WIDE = spaces.Box(np.array([-3.0, 0.0]), np.array([1.0, 10.0]), dtype=np.float32)
+SEVERAL = spaces.MultiDiscrete([4, 2], start=[5, 0])
+KINDS = {
+    "sac": (agent, Spec(3, 2, discrete=False), {"normalise_obs": True}, WIDE),
+    "a2c gaussian": (agent, Spec(3, 2, discrete=False), {"policy": "gaussian"}, WIDE),
+    "sac full": (agent, Spec(3, 2, discrete=False), {"policy": "tanh_full_gaussian"}, WIDE),
+    "ppo several": (agent, Spec(3, 4, True, (4, 2)), {}, SEVERAL),
+    "a2c binary": (agent, Spec(3, 2, True, (2,) * 6), {}, spaces.MultiBinary((2, 3))),
+    "sac_discrete": (agent, Spec(3, 4, discrete=True), {}, spaces.Discrete(4, start=-1)),
+    "a2c picture": (agent, Spec(6, 3, True, image=(2, 3, 1), pixels=True), {}, spaces.Discrete(3)),
+}  # fmt: skip
+
+
+CASES = [(kind, suffix) for kind in KINDS for suffix in (".pt2", ".onnx")]
+FAST = [("sac", ".onnx"), ("sac_discrete", ".onnx"), ("sac full", ".pt2"), ("a2c picture", ".pt2")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES],
+)
+def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
+    make, spec, settings, space = KINDS[kind]
+    made = make(kind.split()[0], spec, **settings)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in made.actor.parameters():  # far from the symmetric start
+        parameter.data.normal_(generator=generator)
+    obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
+    obs = (obs.abs() * 50).byte() if spec.pixels else obs
+    made.learn_statistics(obs)
+    to_env, shape = ActionMap(space), spec.image or (3,)
+    write(Deployed(made, to_env, shape), tmp_path / f"policy{suffix}")
+    file = FromFile(tmp_path / f"policy{suffix}", spec, shape)
+    wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
+    found = file.act(obs)[0].numpy()
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert len(np.unique(wanted, axis=0)) > 1
+    for count in (1, 7):
+        np.testing.assert_allclose(file.act(obs[:count])[0].numpy(), wanted[:count], atol=2e-5)
+    assert all(space.contains(np.asarray(one, space.dtype)) for one in found)
+
+
+@pytest.fixture(scope="module")
+def pendulum(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run") / "run"
+    where = ["env=pendulum", "agent.normalise_obs=true", "env.num_envs=4", "agent.n_steps=8"]
+    assert enter("train", train, [*SHORT, *where, f"run_dir={path}"]) == 0
+    return path
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2")])
+def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
+    assert export.main([f"run={pendulum}", f"format={form}", "episodes=3", "seed=5"]) == 0
+    certificate = json.loads((pendulum / "policy.json").read_text())
+    assert certificate["observations"] == 10_000
+    assert certificate["max_difference"] < 1e-5
+    assert certificate["actions_that_differ"] == 0
+    assert "certificate: " in capsys.readouterr().out
+    file = pendulum / f"policy{suffix}"
+    assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
+    played = json.loads(file.with_suffix(".evaluation.json").read_text())
+    assert played["return_mean"] == certificate["return_mean_of_file"]
+    assert play([f"run={pendulum}", "episodes=3", "seed=5"]) == 0
+    of_run = json.loads((pendulum / "evaluation.json").read_text())["return_mean"]
+    assert of_run == certificate["return_mean_of_run"]
+    assert of_run == pytest.approx(played["return_mean"], abs=0.5)
+
+
+@pytest.mark.parametrize("forgotten", ["normaliser", "scale"])
+def test_a_file_that_forgets_something_gets_no_certificate(
+    forgotten, pendulum, tmp_path, monkeypatch, capsys
+):
+    made = Deployed.__init__
+
+    def forgetful(self, *arguments):
+        made(self, *arguments)
+        if forgotten == "normaliser":
+            self.normalizer = torch.nn.Identity()
+        else:
+            self.scale.fill_(1.0)
+
+    monkeypatch.setattr(Deployed, "__init__", forgetful)
+    out = tmp_path / "policy.pt2"
+    assert export.main([f"run={pendulum}", "format=torch", "episodes=1", f"out={out}"]) == 1
+    assert "does not act as the run does" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "words"),
+    [
+        (export.main, ["run=nowhere"], "run"),
+        (export.main, ["format=tflite"], "format"),
+        (export.main, ["run={run}", "x=1"], "x: is not understood"),
+        (export.main, ["run={run}", "out=a.onnx", "format=torch"], "out"),
+        (play, ["policy=nowhere.onnx", "env=pendulum"], "policy: nowhere.onnx is not there"),
+        (play, ["policy=README.md", "env=pendulum"], "neither .onnx nor .pt2"),
+        (play, ["policy={bad}.onnx", "env=pendulum"], "cannot be read as ONNX"),
+        (play, ["policy={bad}.pt2", "env=pendulum"], "cannot be read by torch"),
+        (play, ["policy={run}/policy.onnx", "env=cartpole"], "does not fit the environment"),
+        (play, ["policy={run}/policy.onnx"], "env: is missing"),
+        (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),
+        (play, ["policy={run}/policy.onnx", "env=pendulum", "video=true"], "video: is of runs"),
+        (play, ["run={run}", "env.kwargs.x=1"], "env.kwargs: are the run's"),
+    ],
+)
+def test_bad_input_is_one_line(call, arguments, words, pendulum, tmp_path, capsys):
+    if not (pendulum / "policy.onnx").exists():
+        assert export.main([f"run={pendulum}", "episodes=1"]) == 0
+    bad = tmp_path / "bad"
+    for suffix in (".onnx", ".pt2"):
+        bad.with_suffix(suffix).write_bytes(b"PK\x03\x04 no file of ours")
+    capsys.readouterr()
+    assert call([argument.format(run=pendulum, bad=bad) for argument in arguments]) in (2, 4)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_what_is_not_installed_is_named(pendulum, monkeypatch, capsys):
+    real = builtins.__import__
+
+    def absent(name, *arguments, **options):
+        if name.startswith("onnx"):
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    assert export.main([f"run={pendulum}", "episodes=1"]) == 2
+    assert "pip install '.[export]'" in capsys.readouterr().err

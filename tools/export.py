@@ -1,0 +1,134 @@
+"""A trained policy as one file: `python tools/export.py run=runs/... format=onnx`.
+
+Normaliser, network, squashing and scaling in one: observations of the environment in, its actions
+out, for any number at once. A certificate beside it says how far it is from the run's own policy,
+and what return the file itself reaches.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from configs.compose import parse  # noqa: E402
+from runtime.door import guarded  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+
+USAGE = """\
+usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
+                              [seed=12345] [out=FILE] [env.id=ID]
+writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.json, beside it;
+env.id repeats the id of a run whose environment a module registers"""
+DEFAULTS = {"format": "onnx", "checkpoint": "latest", "episodes": 100, "seed": 12345}
+OBSERVATIONS = 10_000  # held against the run's own policy
+TOLERANCE = 1e-4  # of the width of the action space
+
+
+class Recorder:
+    """Acts like an agent, and keeps the observations that it met."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent, self.device, self.met = agent, agent.device, list[Tensor]()
+
+    def act(
+        self, obs: Tensor, deterministic: bool = True, generator: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        self.met.append(obs)
+        return self.agent.act(obs, deterministic, generator)
+
+
+def main(arguments: list[str]) -> int:
+    """Exports; returns the exit code."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0 if arguments else 2
+    return guarded(lambda: export(arguments), arguments)
+
+
+def export(arguments: list[str]) -> int:
+    """Writes the file and its certificate; returns 1 where the file is not the policy."""
+    from runtime import rundir
+    from runtime.deployed import SUFFIXES, Deployed, FromFile, write
+    from runtime.trained import open_trained
+
+    given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
+    for name in given:
+        if name not in (*DEFAULTS, "run", "out", "env.id", "debug"):
+            raise ConfigError(f"{name}: is not understood; --help shows what is")
+    suffix = next((s for s, kind in SUFFIXES.items() if kind == given["format"]), None)
+    if suffix is None:
+        raise ConfigError(f"format: {given['format']} is not one of onnx, torch; choose one")
+    if "run" not in given or not isinstance(given["episodes"], int) or given["episodes"] < 1:
+        raise ConfigError("run: give run=RUN_DIR, and episodes=N from 1 on")
+    trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
+                           seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
+    envs = trained.evaluator.envs
+    path = Path(given.get("out") or trained.path / f"policy{suffix}")
+    if path.suffix != suffix:
+        raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
+    try:
+        write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
+        file = FromFile(path, envs.spec, envs.obs_shape)
+        recorder = Recorder(trained.agent)
+        own = trained.evaluator(recorder, trained.step)
+        compared, furthest, differing = differences(recorder, file, envs.to_env)
+        envs.to_env = np.asarray  # type: ignore  # the file's actions are the environment's
+        from_file = trained.evaluator(file, trained.step)
+    finally:
+        trained.evaluator.close()
+    certificate = {
+        "run": str(trained.path),
+        "checkpoint_step": trained.step,
+        "env_id": trained.config.env.id,
+        "env_kwargs": trained.config.env.kwargs,
+        "obs_shape": list(envs.obs_shape),
+        "observations": compared,
+        "max_difference": furthest,
+        "actions_that_differ": differing,
+        "episodes": given["episodes"],
+        "seed": given["seed"],
+        "return_mean_of_run": own.summary()["return_mean"],
+        "return_mean_of_file": from_file.summary()["return_mean"],
+        "versions": rundir.versions("onnx", "onnxruntime"),
+    }
+    rundir.write_json(path.with_suffix(".json"), certificate)
+    returns = [certificate[f"return_mean_of_{what}"] for what in ("file", "run")]
+    print(f"{path}: {path.stat().st_size:,} bytes\n"
+          f"largest difference over {compared:,} observations: {furthest:.3g}\n"
+          f"return over {given['episodes']} episodes: {returns[0]:.2f} from the file, "
+          f"{returns[1]:.2f} from the run\n"
+          f"certificate: {path.with_suffix('.json')}")  # fmt: skip
+    if differing > compared * TOLERANCE:
+        print("error: the file does not act as the run does; report it", file=sys.stderr)
+        return 1
+    return 0
+
+
+def differences(recorder: Recorder, file: Any, to_env: Any) -> tuple[int, float, int]:
+    """(observations, largest difference of an action, how many actions differ by more than that).
+
+    Of the observations that the run's policy met, and of as many random ones in their range.
+    """
+    met = torch.cat(recorder.met)
+    generator = torch.Generator().manual_seed(0)
+    half = OBSERVATIONS // 2
+    chosen = met[torch.randint(len(met), (half,), generator=generator)]
+    low, high = met.amin(0).float(), met.amax(0).float()
+    anywhere = low + torch.rand(half, met.shape[1], generator=generator) * (high - low)
+    obs = torch.cat([chosen, anywhere.to(chosen.dtype)])
+    wanted = to_env(recorder.agent.act(obs, deterministic=True)[0].numpy())
+    found = file.act(obs)[0].numpy()
+    gap = np.abs(found.astype(np.float64) - wanted).reshape(len(obs), -1).max(-1)
+    space = to_env.space
+    width = float(np.max(space.high - space.low)) if hasattr(space, "high") else 1.0
+    return len(obs), float(gap.max()), int((gap > TOLERANCE * width).sum())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
