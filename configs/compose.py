@@ -211,6 +211,14 @@ def to_yaml(config: TrainConfig) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of this folder as plain data, its references unresolved."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return {str(key): value for key, value in plain.items()}
+
+
 def read_run(path: Path) -> TrainConfig:
     """The configuration of an existing run; ConfigError where its config.yaml is not one."""
     from omegaconf import OmegaConf

@@ -1,11 +1,17 @@
-"""`--help` of the two doors, generated from the schema and the YAML files."""
+"""`--help` of the two doors, and docs/configuration.md, from the schema and the YAML files.
 
+`python -m configs.help > docs/configuration.md`
+"""
+
+import json
 import textwrap
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any, get_type_hints
 
 from configs.agents import AGENT_GROUPS
-from configs.compose import options
+from configs.compose import DIRECTORY, options, read_yaml
+from configs.resume import flat
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, describe
 
@@ -46,22 +52,64 @@ def text(name: str) -> str:
 def lines(group: type[Group], prefix: str = "") -> list[str]:
     """One paragraph per key: its name, meaning, type and range."""
     said: list[str] = []
+    for name, doc, kind in rows(group, prefix):
+        indent = " " * 28
+        wrapped = textwrap.wrap(f"{doc} ({kind})", 72)
+        said.append(f"  {name:<25} {wrapped[0]}")
+        said += [indent + line for line in wrapped[1:]]
+    return said
+
+
+def rows(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(name, meaning, type and range) of every key."""
     hints = get_type_hints(group)
     for declared in fields(group):
         hint: Any = hints[declared.name]
         name = f"{prefix}{declared.name}"
         if isinstance(hint, type) and issubclass(hint, Group):
             if declared.name not in group.VARIANTS:
-                said += lines(hint, f"{name}.")
+                yield from rows(hint, f"{name}.")
             continue
         limits = [
             f"{word} {declared.metadata[limit]:.15g}"
             for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
             if limit in declared.metadata
         ]
-        meaning = f"{declared.metadata['doc']} ({', '.join([describe(hint), *limits])})"
-        indent = " " * 28
-        wrapped = textwrap.wrap(meaning, 72)
-        said.append(f"  {name:<25} {wrapped[0]}")
-        said += [indent + line for line in wrapped[1:]]
-    return said
+        yield name, declared.metadata["doc"], ", ".join([describe(hint), *limits])
+
+
+def markdown() -> str:
+    """docs/configuration.md: every key with its meaning, its range and its default."""
+    parts = [
+        "# Configuration\n",
+        "Made by `python -m configs.help > docs/configuration.md`; a test holds it against the "
+        "schema.\nDefaults are those without a tuned pair (`configs/tuned/`); `auto` is resolved "
+        "before the run\nbegins, and what it became stands in the run's `config.yaml`.\n",
+        "## `train.py`\n",
+        table(TrainConfig, "", defaults("train.yaml") | defaults("env/custom.yaml", "env.")),
+    ]
+    for agent, group in AGENT_GROUPS.items():
+        given = defaults(f"agent/{agent}.yaml", "agent.")
+        parts += [f"\n## `agent={agent}`\n", table(group, "agent.", given)]
+    parts += ["\n## `evaluate.py`\n", table(EvaluateConfig, "", defaults("evaluate.yaml"))]
+    return "\n".join(parts)
+
+
+def table(group: type[Group], prefix: str, given: dict[str, Any]) -> str:
+    lines = ["| key | default | meaning | values |", "|---|---|---|---|"]
+    for name, doc, kind in rows(group, prefix):
+        if name == "agent.name":
+            continue
+        shown = json.dumps(given[name]).strip('"') if name in given else ""
+        cells = [f"`{name}`", shown, doc, kind.replace("|", "or")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def defaults(file: str, prefix: str = "") -> dict[str, Any]:
+    """key -> value of a YAML file of this folder."""
+    return {f"{prefix}{key}": value for key, value in flat(read_yaml(DIRECTORY / file))}
+
+
+if __name__ == "__main__":
+    print(markdown())

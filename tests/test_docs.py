@@ -2,12 +2,18 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from configs import help
+from configs.agents import AGENT_GROUPS
 from configs.compose import train_config
+from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import read_sweep
+from configs.validate import key_names
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -142,3 +148,26 @@ def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tm
             f"`{family[0]}_mean`, " in TEXT["logging.md"]
             and f"`_{family[1]}`" in TEXT["logging.md"]
         ), tag
+
+
+def test_the_tutorial_runs_and_its_loss_is_the_agents():
+    code = "\n".join(re.findall(r"```python\n(.*?)```", TEXT["tutorial.md"], re.S))
+    assert code.count("assert") > 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_table_of_keys_is_that_of_the_schema():
+    assert help.markdown() + "\n" == TEXT["configuration.md"]
+    assert sorted(set(re.findall(r"^\| `([a-z_.]+)`", TEXT["configuration.md"], re.M))) == sorted(
+        {*key_names(EvaluateConfig), *(k for a in AGENT_GROUPS for k in key_names(TrainConfig, a))}
+        - {"agent.name"}
+    )
+
+
+@pytest.mark.parametrize("agent", AGENT_GROUPS)
+def test_every_agent_has_a_page_whose_keys_exist(agent):
+    page = TEXT[f"agent_{agent}.md"]
+    named = re.findall(r"`(agent\.[a-z_]+)", page)
+    assert named
+    assert set(named) <= set(key_names(TrainConfig, agent))

@@ -95,7 +95,7 @@ CODE3: dict[str, Any] = {
 CODE2: dict[str, Any] = {
     "NoChoices": episode(action_space=MultiDiscrete([1, 1])),
     "NanBounds": episode(action_space=Discrete(2), observation_space=Dict(a=Box(0, 1, (0,)))),
-    "Images": episode(observation_space=Box(0, 255, (4, 84, 84, 3), np.uint8)),
+    "ManyImages": episode(observation_space=Box(0, 255, (4, 84, 84, 3), np.uint8)),
     "Int16Action": episode(action_space=Box(-3, 3, (1,), np.int16)),
 }
 CODE0: dict[str, Any] = {
