@@ -2,7 +2,9 @@
 
 import contextlib
 import multiprocessing
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 from runtime.border import serve_quietly
 from runtime.errors import EnvironmentFault
 
+ROOT = Path(__file__).resolve().parent.parent
 CLOSING = 2.0  # seconds that a worker has to end by itself
 
 
@@ -20,6 +23,25 @@ def work(*arguments: Any) -> None:
     serve_quietly()
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):
         _async_worker(*arguments)
+
+
+@contextlib.contextmanager
+def preloaded(module: str) -> Iterator[None]:
+    """Whatever workers are forked from while this lasts loads the module once, for all of them.
+
+    That is seconds for each worker, in which it could not yet tell that its parent has gone. The
+    server finds the module by PYTHONPATH; not every Python hands it the path of this process.
+    """
+    multiprocessing.set_forkserver_preload([module])
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 class Workers:
@@ -37,13 +59,14 @@ class Workers:
     def __init__(self, makes: Sequence[Callable[[], Any]], env_id: str, timeout: float) -> None:
         known = multiprocessing.get_all_start_methods()
         self.env_id, self.timeout = env_id, timeout
-        self.envs: Any = AsyncVectorEnv(
-            makes,
-            context="forkserver" if "forkserver" in known else "spawn",
-            autoreset_mode=AutoresetMode.DISABLED,
-            copy=False,
-            worker=work,
-        )
+        with preloaded("runtime.backends"):
+            self.envs: Any = AsyncVectorEnv(
+                makes,
+                context="forkserver" if "forkserver" in known else "spawn",
+                autoreset_mode=AutoresetMode.DISABLED,
+                copy=False,
+                worker=work,
+            )
         self.single_observation_space = self.envs.single_observation_space
         self.single_action_space = self.envs.single_action_space
         self.steps = 0

@@ -1,0 +1,164 @@
+"""Searches: what is searched, what is refused, and studies that are killed, pruned and shared."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from configs.compose import train_config
+from runtime.errors import ConfigError
+from tools import tune
+from tools.tuning import trials
+from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, read_space
+
+TUNE = Path(tune.__file__)
+SHORT = ["env=cartpole", "agent=a2c", "total_steps=1280", "eval.episodes=1", "agent.n_steps=5"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1e-4..1e-2:log", Range(1e-4, 1e-2, log=True)),
+        ("0.9..1", Range(0.9, 1.0)),
+        ("1..8", Range(1, 8, whole=True)),
+        ("-2..2.5", Range(-2.0, 2.5)),
+        ("a,b", Choice(("a", "b"))),
+        ("[8],[8,8]", Choice(("[8]", "[8,8]"))),
+        ("3e-4", None),
+        ("[64,64]", None),
+        ("auto", None),
+    ],
+)
+def test_what_is_searched_is_read_off_the_command_line(text, expected):
+    assert read_space("agent.x", text) == expected
+
+
+@pytest.mark.parametrize("text", ["2..1", "0..1:log", "1..1"])
+def test_an_empty_range_is_refused(text):
+    with pytest.raises(ConfigError, match=r"agent\.x"):
+        read_space("agent.x", text)
+
+
+@pytest.mark.parametrize("agent", SPACES)
+def test_every_value_of_the_usual_searches_composes(agent):
+    base = [f"agent={agent}", "env=pendulum" if agent == "sac" else "env=cartpole"]
+    for changed in ends(SPACES[agent]):
+        train_config([*base, *changed])
+    trial = optuna.trial.FixedTrial({
+        key: what.values[0] if isinstance(what, Choice) else what.low
+        for key, what in SPACES[agent].items()
+    })  # fmt: skip
+    train_config([*base, *draw(SPACES[agent], trial)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["agent=a2c", "trials=0"], "trials"),
+        (["agent=a2c", "agent.lr=1e-3,x"], "agent.lr"),
+        (["agent=a2c", "agent.lr=1e-3..20"], "agent.lr"),
+        (["agent=a2c", "agent.tau=0.1..0.2"], "agent.tau"),
+        (["agent=a2c", "seed=1"], "seed"),
+        (["agent=nope"], "agent"),
+        (["agent=ppo", "agent.n_steps=5,7"], "agent.batch_size"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_begins(
+    arguments, word, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert tune.main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {word}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "POLL", 0.1)
+    command = [*SHORT, "agent.lr=1e-4..1e-2:log", "agent.hidden=[8],[16]", "study=out"]
+    assert tune.main([*command, "trials=2"]) == 0
+    assert tune.main([*command, "trials=3"]) == 0  # goes on
+    said = [x for x in capsys.readouterr().out.splitlines() if x.startswith("trial ")]
+    assert [line.split(":")[0] for line in said] == ["trial 0", "trial 1", "trial 2"]
+    found = {
+        n: json.loads((tmp_path / f"out/trial-000{n}/s0/result.json").read_text())["return_mean"]
+        for n in range(3)
+    }
+    best = max(found, key=lambda n: found[n])
+    text = (tmp_path / "out/cartpole-a2c.yaml").read_text()
+    assert text.startswith("# @package _global_\n")
+    tuned = yaml.safe_load(text)
+    run = yaml.safe_load((tmp_path / f"out/trial-000{best}/s0/config.yaml").read_text())
+    assert tuned["total_steps"] == run["total_steps"]
+    assert set(tuned["agent"]) == {"lr", "hidden", "n_steps"}
+    for key, value in tuned["agent"].items():
+        assert value == pytest.approx(run["agent"][key])
+
+
+def in_memory(**options):
+    return optuna.create_study(direction="maximize", **options)
+
+
+def test_what_lags_behind_is_stopped(tmp_path, monkeypatch):
+    """Five trials with rising curves, then one whose curve stays below them all."""
+    study = in_memory(pruner=optuna.pruners.MedianPruner(n_startup_trials=5))
+    for _ in range(5):
+        trial = study.ask()
+        for step in (100, 200):
+            trial.report(float(step), step)
+        study.tell(trial, 200.0)
+    monkeypatch.setattr(trials, "read_scalars", lambda run, tag: [(100, 50.0)])
+    (tmp_path / "events.out.tfevents.1").write_text("")
+    bad, told = study.ask(), set()
+    assert trials.lags(bad, tmp_path, told)
+    assert told == {100}
+    monkeypatch.setattr(trials, "read_scalars", lambda run, tag: [(100, 150.0)])
+    assert not trials.lags(study.ask(), tmp_path, set())
+
+
+def test_a_run_that_fails_is_told_with_its_last_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(trials, "POLL", 0.05)
+    with pytest.raises(RuntimeError, match="ends before the first update"):
+        trials.play(in_memory().ask(), [*SHORT, "env.num_envs=1280"], tmp_path, 1)
+
+
+@pytest.mark.slow
+def test_a_study_that_was_killed_goes_on_and_its_trial_too(tmp_path):
+    long = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
+            "total_steps=2000", "eval.episodes=1", "eval.every=2000"]  # fmt: skip
+    command = [sys.executable, str(TUNE), *long, "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
+    first = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    run = tmp_path / "out/trial-0000/s0"
+    until = time.monotonic() + 60
+    while not (run / "checkpoints/step-000000000200").exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert not (run / "result.json").exists()
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert (run / "result.json").exists()
+    assert "from step" in (tmp_path / "out/trial-0000/s0.log").read_text()
+    assert "best of 3" in second.stdout  # the killed one counts as failed, and was made again
+    assert len(list(tmp_path.glob("out/trial-*/s0/result.json"))) == 2
+
+
+@pytest.mark.slow
+def test_two_workers_share_a_study(tmp_path):
+    command = [sys.executable, str(TUNE), *SHORT, "agent.lr=1e-4..1e-2:log", "trials=4",
+               "workers=2", "study=out"]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    numbers = sorted(
+        int(x.split()[1][:-1]) for x in done.stdout.splitlines() if x.startswith("trial ")
+    )
+    assert numbers[:4] == [0, 1, 2, 3]
+    assert len(set(numbers)) == len(numbers)

@@ -1,0 +1,1 @@
+"""What `tools/tune.py` is made of."""

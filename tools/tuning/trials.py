@@ -1,0 +1,68 @@
+"""One trial: a run for each seed, watched while it learns, stopped where it lags behind."""
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runtime.logger import read_scalars
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+POLL = 1.0  # seconds between two looks at a run
+FIRST_SEED = 1000  # of training, far from those that results are told of
+
+
+def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
+    """The mean return at the end over the seeds.
+
+    A run that was killed goes on where it was.
+
+    Raises:
+        optuna.TrialPruned: the first seed lags behind the other trials.
+        RuntimeError: a run failed; the message is its last line.
+    """
+    import optuna
+
+    returns: list[float] = []
+    told: set[int] = set()  # steps
+    for index in range(seeds):
+        run, log = folder / f"s{index}", folder / f"s{index}.log"
+        own = [*command, f"seed={FIRST_SEED + index}", f'run_dir="{run}"', "resume=auto"]
+        with open(log, "ab") as file:
+            process = subprocess.Popen(
+                [sys.executable, str(TRAIN), *own], stdout=file, stderr=subprocess.STDOUT
+            )
+        try:
+            while process.poll() is None:
+                time.sleep(POLL)
+                if index == 0 and lags(trial, run, told):
+                    raise optuna.TrialPruned
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+        if process.returncode:
+            raise RuntimeError(last_line(log))
+        if index == 0:
+            lags(trial, run, told)
+        returns.append(json.loads((run / "result.json").read_text())["return_mean"])
+    return statistics.fmean(returns)
+
+
+def lags(trial: Any, run: Path, told: set[int]) -> bool:
+    """Tells the study what the run has reached by now; whether it is to stop."""
+    if any(run.glob("events.out.tfevents.*")):
+        for step, value in read_scalars(run, "eval/return_mean"):
+            if step not in told:
+                trial.report(value, step)
+                told.add(step)
+    return bool(trial.should_prune())
+
+
+def last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else "it said nothing"
