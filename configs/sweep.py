@@ -72,19 +72,23 @@ def read_sweep(arguments: list[str]) -> Sweep:
 def expand(argument: str) -> list[str]:
     """KEY=a,b or KEY=range(3) as one KEY=VALUE for each value."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
 
     try:
         override = OverridesParser.create().parse_override(argument)
-        if not override.is_sweep_override():
-            return [argument]
-        if not override.is_discrete_sweep():
-            raise ConfigError(f"{override.key_or_group}: has no values to go through; list them")
-        values = itertools.islice(override.sweep_string_iterator(), MOST + 1)
-        return [f"{override.get_key_element()}={value}" for value in values]
-    except ConfigError:
-        raise
-    except Exception:
-        return [argument]  # what is wrong with it is told by `parse`
+    except HydraException:
+        return [argument]  # `parse` tells what is wrong with it
+    if not override.is_sweep_override():
+        return [argument]
+    name, _, text = argument.partition("=")
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{name}: {show(text)} has no values to go through; list them")
+    try:
+        values = list(itertools.islice(override.sweep_string_iterator(), MOST + 1))
+    except (HydraException, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{name}: {show(text)}, {reason}; list the values") from None
+    return [f"{override.get_key_element()}={value}" for value in values]
 
 
 def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -25,6 +25,14 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     return guarded(work, arguments)
 
 
+def tool(usage: str, work: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """A door in tools/: `work` on the arguments, or its usage where there are none, or --help."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(usage)
+        return 0 if arguments else 2
+    return guarded(lambda: work(arguments), arguments)
+
+
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     """Runs `work` and returns its exit code, or that of its failure.
 

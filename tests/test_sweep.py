@@ -41,6 +41,8 @@ def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
         (["seed=range(40)", "agent.lr=range(1,2,0.01)"], "sweep"),
         (["seed=interval(0,1)"], "seed"),
         (["seed=range(1"], "seed"),
+        (["seed=range(0,3,0)"], "seed"),
+        (["seed=glob(*)"], "seed"),
         (["hydra/launcher=nope"], "hydra/launcher"),
         (["hydra/launcher=joblib", "hydra.launcher.nope=1"], "hydra/launcher"),
         (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_"),

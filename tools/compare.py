@@ -15,7 +15,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runtime.door import guarded  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from tools.comparison.runs import Group, find, grouped  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
@@ -47,10 +47,7 @@ class Options:
 
 def main(arguments: list[str]) -> int:
     """Compares; returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
-        return 0 if arguments else 2
-    return guarded(lambda: compare(parse(arguments)), arguments)
+    return tool(USAGE, lambda given: compare(parse(given)), arguments)
 
 
 def parse(arguments: list[str]) -> Options:

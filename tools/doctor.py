@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse, train_config  # noqa: E402
 from data import Transition  # noqa: E402
-from runtime.door import guarded  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
@@ -47,10 +47,7 @@ class Played:
 
 def main(arguments: list[str]) -> int:
     """Examines; returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
-        return 0 if arguments else 2
-    return guarded(lambda: examine(arguments), arguments)
+    return tool(USAGE, examine, arguments)
 
 
 def examine(arguments: list[str]) -> int:

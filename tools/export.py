@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse  # noqa: E402
-from runtime.door import guarded  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
 USAGE = """\
@@ -45,10 +45,7 @@ class Recorder:
 
 def main(arguments: list[str]) -> int:
     """Exports; returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
-        return 0 if arguments else 2
-    return guarded(lambda: export(arguments), arguments)
+    return tool(USAGE, export, arguments)
 
 
 def export(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 from configs.compose import parse, read_run, require_run, train_config  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
-from runtime.door import guarded  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
 USAGE = """\
@@ -40,10 +40,7 @@ class Difference:
 
 def main(arguments: list[str]) -> int:
     """Repeats; returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
-        return 0 if arguments else 2
-    return guarded(lambda: repeat(arguments), arguments)
+    return tool(USAGE, repeat, arguments)
 
 
 def repeat(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse, train_config  # noqa: E402
-from runtime.door import guarded  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
 
@@ -33,10 +33,7 @@ OWN = {"trials": 50, "seeds": 1, "workers": 1}
 
 def main(arguments: list[str]) -> int:
     """Searches; returns the exit code."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
-        return 0 if arguments else 2
-    return guarded(lambda: tune(arguments), arguments)
+    return tool(USAGE, tune, arguments)
 
 
 def tune(arguments: list[str]) -> int:
