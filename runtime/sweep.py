@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,20 +65,29 @@ def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
 
 
 def call(job: list[str], log: Path | None = None) -> int:
-    """`train.py` in a process of its own, to which signals are passed on; its exit code."""
-    with open(log or os.devnull, "ab") as file:
-        where = {"stdout": file, "stderr": subprocess.STDOUT} if log else {}
-        process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)  # type: ignore
+    """`train.py` in a process of its own, to which signals are passed on; its exit code.
+
+    Args:
+        job: its command line.
+        log: what gets its output; None: this process's own.
+    """
+    with ExitStack() as files:
+        where: dict[str, Any] = {}
+        if log is not None:
+            file = files.enter_context(open(log, "ab"))
+            where = {"stdout": file, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)
 
     def pass_on(number: int, frame: Any) -> None:
         with suppress(ProcessLookupError):
             process.send_signal(number)
 
-    known = {}
+    known: dict[int, Any] = {}
     with suppress(ValueError):  # not in the main thread: signals are no matter of ours
         for name in ("SIGTERM", "SIGUSR1"):
             if hasattr(signal, name):
-                known[name] = signal.signal(getattr(signal, name), pass_on)
+                number = getattr(signal, name)
+                known[number] = signal.signal(number, pass_on) or signal.SIG_DFL
     try:
         while True:
             try:
@@ -86,12 +95,15 @@ def call(job: list[str], log: Path | None = None) -> int:
             except KeyboardInterrupt:  # it was sent to the child, too, which saves
                 continue
     finally:
-        for name, handler in known.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in known.items():
+            signal.signal(number, handler)
 
 
 class Jobs:
     """What a launcher calls, in a process of its own: one job, whose output goes into a file.
+
+    Submitit warns a job before its time is over, or another takes its place, and would queue it
+    again at once. Here the warning first saves the run; a job that was cancelled is not queued.
 
     Args:
         jobs: the command line of each.
@@ -103,20 +115,20 @@ class Jobs:
 
     def __call__(self, config: Any) -> int:
         number = int(config.job)
-        before = self.save_before_requeue()
+        warned: list[int] = []
+
+        def warn(signal_number: int, frame: Any) -> None:
+            warned.append(signal_number)
+            os.kill(os.getpid(), signal.SIGTERM)  # which `call` passes on
+
+        queue_again = None
+        if "SUBMITIT_EXECUTOR" in os.environ:
+            queue_again = signal.signal(getattr(signal, WARNING), warn)
         code = call(self.jobs[number], self.folder / f"{number}.log")
         code_file(self.folder, number).write_text(str(code))
-        if before is not None and code == 75:
-            before(signal.SIGUSR2, None)  # submitit's: the job is queued again
+        if warned and code == 75 and callable(queue_again):
+            queue_again(warned[0], None)  # ends this process
         return code
-
-    def save_before_requeue(self) -> Any:
-        """In a job of submitit's: its warning is to save first. Returns what it would have done."""
-        if "SUBMITIT_EXECUTOR" not in os.environ:
-            return None
-        return signal.signal(
-            getattr(signal, WARNING), lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-        )
 
 
 def code_file(folder: Path, number: int) -> Path:

@@ -5,10 +5,11 @@ is stopped early where it lags behind the others. The study lies in a file of it
 command goes on with it, and several may work on it at once.
 """
 
-import os
-import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse, train_config  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
+from runtime.errors import ConfigError, StorageFault  # noqa: E402
+from runtime.lock import locked  # noqa: E402
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
 
 USAGE = """\
@@ -27,8 +29,10 @@ usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1
 KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Where nothing is
 named to search, a few keys of the agent are. seeds=N judges settings by the mean over N runs;
 workers=N works with N processes. The same command goes on with a study that was stopped or killed.
-The best settings are written as FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/."""
-OWN = {"trials": 50, "seeds": 1, "workers": 1}
+The best settings are written as FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless
+report=false."""
+LONGEST_TURN = 60.0  # seconds
+OWN = {"trials": 50, "seeds": 1, "workers": 1, "report": True}
 
 
 def main(arguments: list[str]) -> int:
@@ -39,25 +43,27 @@ def main(arguments: list[str]) -> int:
 def tune(arguments: list[str]) -> int:
     """Runs trials until the study has as many as asked, then writes the best settings down."""
     own, fixed, space = read(arguments)
-    optuna = imported()
+    imported()
     folder = Path(own["study"])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"study: {folder} cannot be made, {error.strerror}; name another"
+        ) from None
     study = open_study(folder)
-    take_over(study)
-    if own["workers"] > 1:
-        same = [argument for argument in arguments if not argument.startswith("workers=")]
-        command = [sys.executable, __file__, *same, "workers=1"]
-        workers = [subprocess.Popen(command) for _ in range(own["workers"] - 1)]
+    with turn(folder):
+        take_over(study, folder)
+    same = [argument for argument in arguments if not argument.startswith("workers=")]
+    helper = [sys.executable, __file__, *same, "report=false"]
+    helpers = [subprocess.Popen(helper) for _ in range(own["workers"] - 1)]
+    try:
         search(study, own, fixed, space, folder)
-        codes = [worker.wait() for worker in workers]
-    else:
-        codes = [0]
-        search(study, own, fixed, space, folder)
-    done = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
-    if not done:
-        raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
-    report(study, fixed, folder)
-    return max(codes)
+    finally:
+        codes = [worker.wait() for worker in helpers]
+    if own["report"]:
+        report(study, own["where"], fixed, folder)
+    return max(codes, default=0)
 
 
 def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
@@ -75,7 +81,9 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
             space[name] = searched
         elif name in own or name == "study":
             value = parse(argument)[2]
-            if name != "study" and (not isinstance(value, int) or value < 1):
+            if name == "report" and not isinstance(value, bool):
+                raise ConfigError(f"report: must be true or false, got {text}; correct it")
+            if name in ("trials", "seeds", "workers") and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name}: must be a number from 1 on, got {text}; correct it")
             own[name] = value
         elif name in ("seed", "run_dir", "resume"):
@@ -95,13 +103,13 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     return own, fixed, space
 
 
-def imported() -> Any:
+def imported() -> None:
+    """Sees that Optuna is there, and keeps it quiet."""
     try:
         import optuna
     except ImportError:
         raise ConfigError("tune: needs optuna; pip install '.[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return optuna
 
 
 def open_study(folder: Path) -> Any:
@@ -120,70 +128,106 @@ def open_study(folder: Path) -> Any:
     )
 
 
-def take_over(study: Any) -> None:
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Waits for the study: one worker at a time begins a trial, or looks for abandoned ones."""
+    until = time.monotonic() + LONGEST_TURN
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(folder))
+                break
+            except StorageFault:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        yield
+
+
+def take_over(study: Any, folder: Path) -> None:
     """Trials of workers that are no more: noted as failed, and put first in the queue again."""
     import optuna
 
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        host, pid = trial.user_attrs.get("host"), trial.user_attrs.get("pid", -1)
-        if host == socket.gethostname() and not Path(f"/proc/{pid}").exists():
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-            study.enqueue_trial(trial.params, user_attrs={"folder": trial.user_attrs["folder"]})
+        where = trial_folder(trial, folder)
+        try:
+            with locked(where):
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        except StorageFault:  # its worker lives
+            continue
+        study.enqueue_trial(trial.params, user_attrs={"folder": str(where)})
+
+
+def trial_folder(trial: Any, folder: Path) -> Path:
+    """Where a trial lies; one that was taken over lies where it began."""
+    where = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
+    where.mkdir(exist_ok=True)
+    return where
 
 
 def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, folder: Path) -> None:
     """Trials one after another, until the study has as many as asked."""
     import optuna
 
-    from tools.tuning.trials import play
-
     states = optuna.trial.TrialState
     counted = [states.COMPLETE, states.PRUNED, states.RUNNING]
-    while len(study.get_trials(deepcopy=False, states=counted)) < own["trials"]:
-        trial = study.ask()
-        where = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
-        where.mkdir(exist_ok=True)
-        for name, value in (("host", socket.gethostname()), ("pid", os.getpid()),
-                            ("folder", str(where))):  # fmt: skip
-            trial.set_user_attr(name, value)
-        chosen = draw(space, trial)
-        try:
-            found = play(trial, [*fixed, *chosen], where, own["seeds"])
-        except optuna.TrialPruned:
-            study.tell(trial, state=states.PRUNED)
-            print(f"trial {trial.number}: stopped, it lags behind; {' '.join(chosen)}", flush=True)
-        except RuntimeError as error:
-            study.tell(trial, state=states.FAIL)
-            print(f"trial {trial.number}: failed, {error}; {' '.join(chosen)}", flush=True)
-            if len(study.get_trials(deepcopy=False, states=[states.FAIL])) > own["trials"]:
-                raise ConfigError("trials: more failed than were asked for; mend them") from None
-        else:
-            study.tell(trial, found)
-            print(f"trial {trial.number}: {found:.2f}; {' '.join(chosen)}", flush=True)
+    while True:
+        with ExitStack() as held:
+            with turn(folder):
+                if len(study.get_trials(deepcopy=False, states=counted)) >= own["trials"]:
+                    return
+                trial = study.ask()
+                where = trial_folder(trial, folder)
+                held.enter_context(locked(where))  # by which `take_over` knows a living worker
+            chosen = draw(space, trial)
+            said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
+        print(f"trial {trial.number}: {said}; {' '.join(chosen)}", flush=True)
+        if len(study.get_trials(deepcopy=False, states=[states.FAIL])) > own["trials"]:
+            raise ConfigError("trials: more failed than were asked for; mend what they say")
 
 
-def report(study: Any, fixed: list[str], folder: Path) -> None:
-    """The best settings, on the screen and as a tuned pair."""
-    best = study.best_trial
-    config = train_config(fixed)
+def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int) -> str:
+    """One trial, told to the study; what came of it."""
+    import optuna
+
+    from tools.tuning.trials import play
+
+    try:
+        found = play(trial, command, folder, seeds)
+    except optuna.TrialPruned:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return "stopped, it lags behind"
+    except RuntimeError as error:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return f"failed, {error}"
+    study.tell(trial, found)
+    return f"{found:.2f}"
+
+
+def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
+    """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
+    import optuna
+
+    if not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
+        raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
+    best, count = study.best_trial, len(study.trials)
     named = dict(argument.partition("=")[::2] for argument in fixed)
-    name = f"{named.get('env', config.env.id.rpartition(':')[2])}-{config.agent.name}.yaml"
+    kept = {key: value for key, value in named.items()
+            if key.startswith(("agent.", "env.")) and key != "env.id"}  # fmt: skip
     groups: dict[str, list[str]] = {}
-    settings = {key: value for key, value in named.items() if key.startswith(("agent.", "env."))
-                and key != "env.id"} | best.params  # fmt: skip
-    for key, value in settings.items():
+    for key, value in {**kept, **best.params}.items():
         group, _, inner = key.partition(".")
         shown = f"{value:.4g}" if isinstance(value, float) else value
         groups.setdefault(group, []).append(f"  {inner}: {shown}")
-    count = len(study.trials)
-    lines = ["# @package _global_", f"total_steps: {config.total_steps}",
+    lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
              f"# By tools/tune.py: best of {count} trials, return {best.value:.2f}."]  # fmt: skip
     for group, inside in groups.items():
         lines += [f"{group}:", *inside]
-    (folder / name).write_text("\n".join(lines) + "\n")
+    path = folder / f"{name}.yaml"
+    path.write_text("\n".join(lines) + "\n")
     print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}")
     print("\n".join(lines[1:]))
-    print(f"written to {folder / name}; as configs/tuned/{name} it comes by itself")
+    print(f"written to {path}; as configs/tuned/{path.name} it comes by itself")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ class Choice:
 
 
 Space = dict[str, Range | Choice]
-NETWORKS = Choice(("[64,64]", "[128,128]", "[256,256]"))
 ON_POLICY: Space = {
     "agent.lr": Range(1e-4, 1e-2, log=True),
     "agent.gamma": Choice(("0.9", "0.95", "0.98", "0.99", "0.995")),
@@ -41,7 +40,7 @@ OFF_POLICY: Space = {
     "agent.lr": Range(1e-4, 5e-3, log=True),
     "agent.gamma": Choice(("0.95", "0.98", "0.99", "0.995")),
     "agent.tau": Range(2e-3, 5e-2, log=True),
-    "agent.hidden": NETWORKS,
+    "agent.hidden": Choice(("[64,64]", "[128,128]", "[256,256]")),
     "agent.normalise_critic": Choice(("false", "true")),
     "agent.normalise_obs": Choice(("false", "true")),
 }
@@ -50,7 +49,7 @@ SPACES: dict[str, Space] = {  # where the command line names none
     "ppo": {**ON_POLICY, "agent.n_steps": Choice(("64", "128", "256")),
             "agent.epochs": Choice(("4", "10", "20"))},
     "sac": OFF_POLICY,
-    "sac_discrete": {**OFF_POLICY, "agent.hidden": NETWORKS},
+    "sac_discrete": OFF_POLICY,
 }  # fmt: skip
 
 
