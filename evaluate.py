@@ -62,7 +62,7 @@ def play_file(config: "EvaluateConfig") -> int:
         evaluation = evaluator(file, step)
     finally:
         evaluator.close()
-    written = path.with_suffix(".evaluation.json")
+    written = path.with_name(f"{path.name}.evaluation.json")
     report(config, evaluation, f"{path} on {config.env.id}", written, {"policy": str(path)})
     return 0
 

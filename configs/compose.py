@@ -88,7 +88,8 @@ def train_overrides(arguments: list[str]) -> list[str]:
                     + (
                         nearest(str(value), options(name))
                         if name != "env"
-                        else "for any Gymnasium id give env.id=ID"
+                        else f"{nearest(str(value), options(name), '')}for any Gymnasium id give "
+                        "env.id=ID"
                     )
                 )
             chosen[name] = value
@@ -150,7 +151,7 @@ def accept(name: str, known: list[str]) -> bool:
                 f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out "
                 f"or choose agent={elsewhere[0]}"
             )
-        raise ConfigError(unknown_key(name, known))
+        raise ConfigError(unknown_key(name, [*GROUPS, *known] if "." not in name else known))
     if name == "agent.name":
         raise ConfigError("agent.name: is set by the group; choose with agent=NAME")
     return True

@@ -134,6 +134,7 @@ class EvaluateConfig(Group):
             self.require(self.env.id is not None, "env", "is missing", "give env=NAME or env.id=ID")
             for name in ("video", "render"):
                 self.require(not getattr(self, name), name, "is of runs", "leave it out")
+            self.require(self.checkpoint == "latest", "checkpoint", "is of runs", "leave it out")
             self.require(self.deterministic, "deterministic", "a file cannot draw", "leave it out")
         else:
             self.require(not self.env.kwargs, "env.kwargs", "are the run's", "leave them out")

@@ -59,7 +59,10 @@ def read_sweep(arguments: list[str]) -> Sweep:
         folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
         folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
         jobs.append([*job, f'run_dir="{folder / str(number)}"'])
-        train_config(jobs[-1])
+        config = train_config(jobs[-1])
+        if config.resume is None and (folder / str(number)).exists():
+            raise ConfigError(f"run_dir: {folder} holds runs of another sweep; name a new one, or "
+                              "go on with it by resume=auto")  # fmt: skip
         names.append(" ".join(value for value, axis in zip(values, axes, strict=True)
                               if len(axis) > 1))  # fmt: skip
     assert folder is not None

@@ -159,12 +159,13 @@ def unknown_key(name: str, known: list[str]) -> str:
     return f"{show(name, quote=False)}: is not a key; {nearest(name, known)}"
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys") -> str:
+    """A question that names the nearest of those known, or something else to say."""
     close = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
     if not close:  # the same last part in another group
         last = name[:200].rsplit(".", 1)[-1]
         close = [k for k in known if k.rsplit(".", 1)[-1] == last][:1]
-    return f"did you mean {close[0]}?" if close else "--help lists the keys"
+    return f"did you mean {close[0]}?" if close else otherwise
 
 
 def show(value: Any, quote: bool = True) -> str:

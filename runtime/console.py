@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from tqdm import tqdm
 
 LINES = 20  # plain lines in a whole run
+SHOWN = {"return": "rollout/return", "eval": "eval/return_mean", "entropy": "policy/entropy"}
 
 
 class Progress:
-    """Steps done, time left, and the two numbers to watch: return and entropy."""
+    """Steps done, time left, and the numbers to watch, in one order."""
 
     def __init__(self, total_steps: int, first_step: int = 0) -> None:
         self.total, self.first = total_steps, first_step
@@ -25,13 +26,9 @@ class Progress:
 
     def note(self, values: Mapping[str, float]) -> None:
         """Takes over what is worth showing of the newest values."""
-        for name, tag in (
-            ("return", "rollout/return"),
-            ("eval", "eval/return_mean"),
-            ("entropy", "policy/entropy"),
-        ):
-            if tag in values:
-                self.shown[name] = f"{values[tag]:.4g}"
+        newest = {name: f"{values[tag]:.4g}" for name, tag in SHOWN.items() if tag in values}
+        known = {**self.shown, **newest}
+        self.shown = {name: known[name] for name in SHOWN if name in known}
 
     def update(self, step: int) -> None:
         """Shows where the run is."""

@@ -127,6 +127,10 @@ class FromFile:
         return action, action
 
 
+def certificate_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
 def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, int]:
     """The policy of a file, environments to play it in, and the step it was exported at.
 
@@ -142,7 +146,7 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
         raise
     evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
     try:
-        step = int(json.loads(path.with_suffix(".json").read_text())["checkpoint_step"])
+        step = int(json.loads(certificate_of(path).read_text())["checkpoint_step"])
     except (OSError, ValueError, KeyError, TypeError):
         step = 0
     return file, evaluator, step

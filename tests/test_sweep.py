@@ -63,6 +63,16 @@ def test_bad_input_is_one_line_before_anything_begins(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_sweep_takes_no_run_of_another_for_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("out/1").mkdir(parents=True)
+    assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: run_dir: out holds runs of another sweep; ")
+    assert [path.name for path in Path("out").iterdir()] == ["1"]
+    assert len(read_sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]).jobs) == 2
+
+
 def command(*arguments):
     return [sys.executable, str(TRAIN), "-m", *SHORT, *arguments]
 

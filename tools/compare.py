@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
-from tools.comparison.runs import Group, find, grouped  # noqa: E402
+from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,
     interval,
@@ -31,7 +31,7 @@ usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER
 
 RUNS are run directories, or directories that hold some; `runs` is all of yours. Runs that differ
 in their seed alone form a group. Each group is described by the interquartile mean of its runs
-at the last step that all runs of the task have, with a 95 % interval (stratified bootstrap);
+at the last step that all runs of the task reach, with a 95 % interval (stratified bootstrap);
 threshold=NUMBER adds the steps until the curve is there."""
 
 
@@ -72,7 +72,7 @@ def parse(arguments: list[str]) -> Options:
 
 
 def compare(options: Options) -> int:
-    groups = grouped(find(options.paths, options.tag))
+    groups = grouped(overlapping(find(options.paths, options.tag)))
     folder = Path(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     text = report(groups, options)
@@ -157,7 +157,8 @@ def draw(groups: list[Group], options: Options, path: Path) -> None:
         for group in (group for group in groups if group.task == task):
             last = min(float(run.steps[-1]) for run in group.runs)
             fewest = min((run.steps for run in group.runs), key=len)
-            steps = fewest[fewest <= last]
+            begun = max(float(run.steps[0]) for run in group.runs)
+            steps = fewest[(fewest >= begun) & (fewest <= last)]
             curves = np.stack([run.at(steps) for run in group.runs])  # (runs, steps)
             (line,) = axes.plot(steps, interquartile_mean(curves, axis=0), label=group.label)
             if len(curves) > 1:

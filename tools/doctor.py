@@ -75,10 +75,10 @@ def examine(arguments: list[str]) -> int:
     try:
         say("id", config.id)
         say("observation", str(envs.backend.observation_space))
-        say("action", str(envs.backend.action_space))
         played = play(envs, own["steps"], own["seed"])
-        advice = [*observations(envs, played), *rewards(played), *ends(envs, played),
-                  *speed(played)]  # fmt: skip
+        advice = observations(envs, played)
+        say("action", str(envs.backend.action_space))
+        advice += [*rewards(played), *ends(played), *speed(played)]
         repeats(make, own["steps"], own["seed"], played)
         conclude(envs, config.kwargs, advice)
     finally:
@@ -145,7 +145,7 @@ def rewards(played: Played) -> list[str]:
     return [f"agent.reward_scale={float(f'{5 / most:.1g}'):g} (a2c and ppo)"]
 
 
-def ends(envs: Envs, played: Played) -> list[str]:
+def ends(played: Played) -> list[str]:
     """How episodes end, which decides what is bootstrapped."""
     terminated, truncated = played.column("terminated"), played.column("truncated")
     lengths = [length for _, _, length in played.episodes]

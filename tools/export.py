@@ -23,7 +23,7 @@ from runtime.errors import ConfigError  # noqa: E402
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID]
-writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.json, beside it;
+writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
 env.id repeats the id of a run whose environment a module registers"""
 DEFAULTS = {"format": "onnx", "checkpoint": "latest", "episodes": 100, "seed": 12345}
 OBSERVATIONS = 10_000  # held against the run's own policy
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def export(arguments: list[str]) -> int:
     """Writes the file and its certificate; returns 1 where the file is not the policy."""
     from runtime import rundir
-    from runtime.deployed import SUFFIXES, Deployed, FromFile, write
+    from runtime.deployed import SUFFIXES, Deployed, FromFile, certificate_of, write
     from runtime.trained import open_trained
 
     given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
@@ -94,13 +94,13 @@ def export(arguments: list[str]) -> int:
         "return_mean_of_file": from_file.summary()["return_mean"],
         "versions": rundir.versions("onnx", "onnxruntime"),
     }
-    rundir.write_json(path.with_suffix(".json"), certificate)
+    rundir.write_json(certificate_of(path), certificate)
     returns = [certificate[f"return_mean_of_{what}"] for what in ("file", "run")]
     print(f"{path}: {path.stat().st_size:,} bytes\n"
           f"largest difference over {compared:,} observations: {furthest:.3g}\n"
           f"return over {given['episodes']} episodes: {returns[0]:.2f} from the file, "
           f"{returns[1]:.2f} from the run\n"
-          f"certificate: {path.with_suffix('.json')}")  # fmt: skip
+          f"certificate: {certificate_of(path)}")  # fmt: skip
     if differing > compared * TOLERANCE:
         print("error: the file does not act as the run does; report it", file=sys.stderr)
         return 1

@@ -26,6 +26,7 @@ USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
 run_dir is where the repetition goes; env.id repeats the id where it names a module to import.
 exit code 0: equal; 1: different, and where; otherwise as train.py"""
+LOOKS = ("eval/", "audit/")
 SHOWN = 5  # tags that differ, of which there may be dozens
 
 
@@ -54,6 +55,10 @@ def repeat(arguments: list[str]) -> int:
     path = require_run("run", str(given["run"]))
     config = read_run(path)
     require_repeated(config.env.id, given.get("env.id"))
+    from runtime.logger import read_curves
+
+    if not any(map(counts, read_curves(path))):
+        raise ConfigError(f"run: {path} has logged nothing that could be compared; train longer")
     for line in surroundings(path):
         print(f"note: {line}")
     from runtime import rundir
@@ -118,10 +123,8 @@ def verdict(path: Path, again: Path) -> int:
     """Says what differs; returns 1 where something does."""
     from runtime.logger import read_curves
 
-    was, now = read_curves(path), read_curves(again)
-    if not read_result(path):  # what it did not come to cannot be missed
-        last = max((step for curve in was.values() for step, _ in curve), default=0)
-        now = {tag: [row for row in curve if row[0] <= last] for tag, curve in now.items()}
+    ended = bool(read_result(path))
+    was, now = comparable(read_curves(path), read_curves(again), ended)
     difference = first_difference(was, now)
     digests = [read_result(run).get("state_digest") for run in (path, again)]
     if difference is not None:
@@ -142,6 +145,26 @@ def verdict(path: Path, again: Path) -> int:
 
 
 Curves = dict[str, list[tuple[int, float]]]
+
+
+def comparable(was: Curves, now: Curves, ended: bool) -> tuple[Curves, Curves]:
+    """What both runs came to.
+
+    Evaluations and audits that only the first one made are left out: a run that was made longer has
+    looked at its first end. Of a run that did not end, nothing after its last row can be missed.
+    """
+    if not ended:
+        last = max((step for curve in was.values() for step, _ in curve), default=0)
+        now = {
+            tag: [row for row in curve if row[0] < last + (not tag.startswith(LOOKS))]
+            for tag, curve in now.items()
+        }
+    known = {(tag, step) for tag, curve in now.items() for step, _ in curve}
+    was = {
+        tag: [row for row in curve if not tag.startswith(LOOKS) or (tag, row[0]) in known]
+        for tag, curve in was.items()
+    }
+    return was, now
 
 
 def counts(tag: str) -> bool:

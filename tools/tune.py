@@ -31,6 +31,8 @@ named to search, a few keys of the agent are. seeds=N judges settings by the mea
 workers=N works with N processes. The same command goes on with a study that was stopped or killed.
 The best settings are written as FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless
 report=false."""
+FAILED = "failed, "
+MOST_FAILED = 5  # in one call
 LONGEST_TURN = 60.0  # seconds
 OWN = {"trials": 50, "seeds": 1, "workers": 1, "report": True}
 
@@ -53,6 +55,7 @@ def tune(arguments: list[str]) -> int:
         ) from None
     study = open_study(folder)
     with turn(folder):
+        require_same(study, fixed, space, folder)
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
     helper = [sys.executable, __file__, *same, "report=false"]
@@ -128,6 +131,17 @@ def open_study(folder: Path) -> Any:
     )
 
 
+def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
+    """Raises ConfigError where the study searches other keys, or under other settings."""
+    asked = {"fixed": sorted(fixed), "searched": {key: repr(space[key]) for key in sorted(space)}}
+    if not study.user_attrs:
+        study.set_user_attr("asked", asked)
+    elif study.user_attrs["asked"] != asked:
+        raise ConfigError(f"study: {folder} was made with other settings, "
+                          f"{' '.join(study.user_attrs['asked']['fixed'])}; repeat those, or name "
+                          "another by study=FOLDER")  # fmt: skip
+
+
 @contextmanager
 def turn(folder: Path) -> Iterator[None]:
     """Waits for the study: one worker at a time begins a trial, or looks for abandoned ones."""
@@ -171,6 +185,7 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
 
     states = optuna.trial.TrialState
     counted = [states.COMPLETE, states.PRUNED, states.RUNNING]
+    failed = 0
     while True:
         with ExitStack() as held:
             with turn(folder):
@@ -182,8 +197,9 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
             chosen = draw(space, trial)
             said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
         print(f"trial {trial.number}: {said}; {' '.join(chosen)}", flush=True)
-        if len(study.get_trials(deepcopy=False, states=[states.FAIL])) > own["trials"]:
-            raise ConfigError("trials: more failed than were asked for; mend what they say")
+        failed += said.startswith(FAILED)
+        if failed > MOST_FAILED:
+            raise ConfigError(f"trials: {failed} failed; mend what they say, or search elsewhere")
 
 
 def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int) -> str:
@@ -199,7 +215,7 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
         return "stopped, it lags behind"
     except RuntimeError as error:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return f"failed, {error}"
+        return f"{FAILED}{error}"
     study.tell(trial, found)
     return f"{found:.2f}"
 
@@ -208,9 +224,11 @@ def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
     """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
     import optuna
 
-    if not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE]):
+    states = optuna.trial.TrialState
+    ended = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
+    if not any(trial.state == states.COMPLETE for trial in ended):
         raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
-    best, count = study.best_trial, len(study.trials)
+    best, count = study.best_trial, len(ended)
     named = dict(argument.partition("=")[::2] for argument in fixed)
     kept = {key: value for key, value in named.items()
             if key.startswith(("agent.", "env.")) and key != "env.id"}  # fmt: skip

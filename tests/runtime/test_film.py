@@ -11,6 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
+from configs.compose import read_run
+from runtime.build import make_evaluator
 from runtime.door import enter
 from train import run as train
 
@@ -47,8 +49,11 @@ def test_a_film_holds_the_episode_frame_by_frame(cartpole, capsys):
 
 def test_a_window_shows_whole_episodes(cartpole, monkeypatch, capsys):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    assert film([f"run={cartpole}", "render=human", "episodes=1"]) == 0
-    assert "1 episodes, deterministic" in capsys.readouterr().out
+    assert film([f"run={cartpole}", "render=human", "episodes=2"]) == 0
+    assert "2 episodes, deterministic" in capsys.readouterr().out
+    evaluator = make_evaluator(read_run(cartpole), 5, 0, render="human")
+    assert evaluator.envs.num_envs == 1
+    evaluator.close()
 
 
 def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsys):

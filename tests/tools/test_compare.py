@@ -120,6 +120,18 @@ def test_a_report_by_hand(tmp_path, capsys):
     assert "written to" in capsys.readouterr().out
 
 
+def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
+    planted(tmp_path, "long", {500: 1.0, 1000: 2.0})
+    planted(tmp_path, "short", {100: 50.0}, "agent.lr=1e-2")
+    planted(tmp_path, "other", {100: 7.0}, "env=pendulum")
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    said = capsys.readouterr()
+    assert "short ends at step 100, before others on CartPole-v1 have a value" in said.err
+    table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
+    assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
+    assert table[0][3:5] == ["1,000", "2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [(["nowhere"], "nowhere"), (["x=1"], "x"), (["threshold=a", "."], "threshold"),

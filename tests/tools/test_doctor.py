@@ -25,7 +25,7 @@ class Ill(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.count = 0
+        self.count, self.resets = 0, getattr(self, "resets", 0) + 1
         return self.seen(), {}
 
     def seen(self):
@@ -41,6 +41,7 @@ class Ill(gymnasium.Env):
     def step(self, action):
         self.count += 1
         reward = 0.0 if self.has == "nothing" else self.scale
+        reward += self.resets * (self.has == "memory")
         end = self.count == 10 and self.has != "endless"
         return self.seen(), reward, end, end and self.has == "both", {}
 
@@ -92,6 +93,12 @@ def test_what_is_kept_over_a_reset_is_found(capsys):
     assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
     assert doctor.main([where, "steps=50", "env.kwargs.show_episode=false"]) == 0
     assert dict(lines(capsys))["resume"].startswith("exact")
+
+
+def test_what_is_kept_and_not_seen_is_found(capsys):
+    """Its observations come back; its rewards, which count the resets, do not."""
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.has=memory", "steps=90"]) == 0
+    assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
 
 
 def test_large_rewards_get_a_scale(capsys):

@@ -74,14 +74,14 @@ def pendulum(tmp_path_factory):
 @pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2")])
 def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert export.main([f"run={pendulum}", f"format={form}", "episodes=3", "seed=5"]) == 0
-    certificate = json.loads((pendulum / "policy.json").read_text())
+    certificate = json.loads((pendulum / f"policy{suffix}.json").read_text())
     assert certificate["observations"] == 10_000
     assert certificate["max_difference"] < 1e-5
     assert certificate["actions_that_differ"] == 0
     assert "certificate: " in capsys.readouterr().out
     file = pendulum / f"policy{suffix}"
     assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
-    played = json.loads(file.with_suffix(".evaluation.json").read_text())
+    played = json.loads((pendulum / f"policy{suffix}.evaluation.json").read_text())
     assert played["return_mean"] == certificate["return_mean_of_file"]
     assert play([f"run={pendulum}", "episodes=3", "seed=5"]) == 0
     of_run = json.loads((pendulum / "evaluation.json").read_text())["return_mean"]

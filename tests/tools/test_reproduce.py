@@ -9,6 +9,8 @@ import pytest
 from configs.compose import train_config
 from runtime import rundir
 from runtime.door import enter
+from runtime.errors import Stopped
+from runtime.signals import Stop
 from tools import reproduce
 from tools.reproduce import Difference, first_difference
 from train import run as train
@@ -48,12 +50,45 @@ def test_a_change_is_named_by_its_first_step(run, capsys):
     assert line == "different from step 640 on, equal up to 384:"
 
 
-def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(run, capsys):
-    (run / "result.json").unlink()
-    assert reproduce.main([f"run={run}", "run_dir=again"]) == 0
+class StopAfter(Stop):
+    """A signal comes at the given look for one."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.left = looks
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped("stopped: by a test; go on", 75)
+
+
+def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    stopped = partial(train, stop=StopAfter(14))  # of 15 steps of 128 environments
+    assert enter("train", stopped, [*SHORT, "log.every=128", "run_dir=run"]) == 75
+    assert reproduce.main(["run=run", "run_dir=again"]) == 0
     said = capsys.readouterr().out
     assert "note: the run did not come to its end" in said
     assert said.splitlines()[-1].endswith("logged numbers")
+    assert 5 < int(said.splitlines()[-1].split()[1]) < 200  # of several hundred
+
+
+def test_a_run_without_a_log_is_not_called_equal(run, capsys):
+    for events in run.glob("events.out.tfevents.*"):
+        events.unlink()
+    (run / "result.json").unlink()
+    assert reproduce.main([f"run={run}", "run_dir=again"]) == 2
+    assert capsys.readouterr().err.startswith("error: run: ")
+
+
+def test_a_run_that_was_made_longer_is_repeated(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    constant = "agent.lr_schedule=constant"  # a schedule would have kept its first horizon
+    assert start([*SHORT, constant, "run_dir=run"]) == 0
+    assert start(["resume=run", "total_steps=2560"]) == 0
+    assert reproduce.main(["run=run", "run_dir=again"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("equal: ")
 
 
 def test_where_two_logs_part():

@@ -103,6 +103,25 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
         assert value == pytest.approx(run["agent"][key])
 
 
+def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "search", lambda *arguments: None)
+    command = [*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "report=false"]
+    assert tune.main(command) == 0
+    assert tune.main([*command[::-1], "trials=7"]) == 0
+    for other in (["env.num_envs=4"], ["agent.hidden=[8],[16]"]):
+        assert tune.main([*command, *other]) == 2
+        line = capsys.readouterr().err
+        assert line.startswith("error: study: out was made with other settings, ")
+
+
+def test_a_search_that_only_fails_ends(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "attempt", lambda *arguments: "failed, by a test")
+    assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=50"]) == 2
+    assert capsys.readouterr().err.startswith("error: trials: 6 failed; ")
+
+
 def in_memory(**options):
     return optuna.create_study(direction="maximize", **options)
 
@@ -147,7 +166,7 @@ def test_a_study_that_was_killed_goes_on_and_its_trial_too(tmp_path):
     assert second.returncode == 0, second.stderr
     assert (run / "result.json").exists()
     assert "from step" in (tmp_path / "out/trial-0000/s0.log").read_text()
-    assert "best of 3" in second.stdout  # the killed one counts as failed, and was made again
+    assert "best of 2" in second.stdout  # the killed one was made again
     assert len(list(tmp_path.glob("out/trial-*/s0/result.json"))) == 2
 
 

@@ -18,7 +18,7 @@ SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "log", "eval"
         "audit", "env.id", "env.kwargs", "env.timeout")  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
     """One run: what it was, and one of its curves."""
 
@@ -30,7 +30,7 @@ class Run:
     values: np.ndarray
 
     def at(self, steps: np.ndarray) -> np.ndarray:
-        """The curve at these steps, between two points on the line between them."""
+        """The curve at these steps, on the line between two points; not before it begins."""
         return np.interp(steps, self.steps, self.values)
 
 
@@ -63,6 +63,18 @@ def find(paths: list[str], tag: str) -> list[Run]:
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
     return list(runs.values())
+
+
+def overlapping(runs: list[Run]) -> list[Run]:
+    """Without the runs of a task that end before another one begins to be logged."""
+    begins = {task: max(run.steps[0] for run in runs if run.task == task)
+              for task in {run.task for run in runs}}  # fmt: skip
+    kept = [run for run in runs if run.steps[-1] >= begins[run.task]]
+    for run in runs:
+        if run not in kept:
+            print(f"warning: {run.path} ends at step {run.steps[-1]:,.0f}, before others on "
+                  f"{run.task} have a value; left out", file=sys.stderr)  # fmt: skip
+    return kept
 
 
 def read(path: Path, curve: list[tuple[int, float]]) -> Run:

@@ -32,7 +32,7 @@ ON_POLICY: Space = {
     "agent.lr": Range(1e-4, 1e-2, log=True),
     "agent.gamma": Choice(("0.9", "0.95", "0.98", "0.99", "0.995")),
     "agent.gae_lambda": Range(0.8, 1.0),
-    "agent.n_steps": Choice(("8", "16", "32", "64", "128", "256")),
+    "agent.n_steps": Choice(("5", "8", "16", "32")),
     "agent.ent_coef": Range(1e-5, 0.1, log=True),
     "agent.normalise_obs": Choice(("false", "true")),
 }
