@@ -1,11 +1,13 @@
 """Learning beside Stable-Baselines3: `python tools/bench_learning.py only=cartpole-ppo`.
 
 Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
-environments and seeds that neither has seen. Writes learning.json, a table and pictures.
+environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With out=FOLDER
+it goes on where it was stopped there.
 """
 
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -32,7 +34,8 @@ def main(arguments: list[str]) -> int:
     if "--help" in arguments:
         print(USAGE)
         return 0
-    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": "runs/learning"}
+    fresh = f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"
+    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": fresh}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         allowed = {"only": rf"({'|'.join(TASKS)})(,({'|'.join(TASKS)}))*", "seeds": r"\d+(-\d+)?",
@@ -42,26 +45,38 @@ def main(arguments: list[str]) -> int:
                   file=sys.stderr)  # fmt: skip
             return 2
         options[name] = value
-    names = options["only"].split(",")
-    folder = Path(options["out"]) / time.strftime("%Y%m%d-%H%M%S")
-    folder.mkdir(parents=True)
-    results: dict[str, dict[str, list[Row]]] = {}
+    folder = Path(options["out"])
+    folder.mkdir(parents=True, exist_ok=True)
     print(HEADER, flush=True)
-    for name in names:
+    for name in options["only"].split(","):
         task = TASKS[name]
         first, _, last = (options["seeds"] or f"0-{task.seeds - 1}").partition("-")
-        sides: dict[str, list[Row]] = {"ours": []}
-        if options["peer"] == "true" and task.peer is not None:
-            sides["SB3"] = []
-        for seed in range(int(first), max(int(first), int(last or first)) + 1):
-            sides["ours"].append(ours(task, seed, folder / name / f"s{seed}"))
-            if "SB3" in sides:
-                sides["SB3"].append(peer(task, seed, sides["ours"][-1]["threads"]))
-        results[name] = sides
-        (folder / "learning.json").write_text(json.dumps(results, indent=1) + "\n")
+        seeds = range(int(first), max(int(first), int(last or first)) + 1)
+        with_peer = options["peer"] == "true" and task.peer is not None
+        sides = learn(task, seeds, with_peer, folder / name)
         draw(name, task, sides, folder / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
+
+
+def learn(task: Task, seeds: range, with_peer: bool, folder: Path) -> dict[str, list[Row]]:
+    """Both sides' rows of the seeds; those in FOLDER.json are not learned again."""
+    kept = folder.with_suffix(".json")
+    sides: dict[str, list[Row]] = json.loads(kept.read_text()) if kept.exists() else {}
+    for seed in seeds:
+        for side in ("ours", "SB3") if with_peer else ("ours",):
+            rows = sides.setdefault(side, [])
+            if any(row["seed"] == seed for row in rows):
+                continue
+            if side == "ours":
+                run_dir = folder / f"s{seed}"
+                shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
+                rows.append(ours(task, seed, run_dir))
+            else:
+                threads = next(row["threads"] for row in sides["ours"] if row["seed"] == seed)
+                rows.append(peer(task, seed, threads))
+            kept.write_text(json.dumps(sides, indent=1) + "\n")
+    return {side: [row for row in rows if row["seed"] in seeds] for side, rows in sides.items()}
 
 
 def ours(task: Task, seed: int, run_dir: Path) -> Row:

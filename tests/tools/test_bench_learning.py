@@ -40,3 +40,30 @@ def test_a_line_of_the_table_by_hand():
     assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2", "944.0 |"]
     above = bench_learning.line("hopper-sac", TASKS["hopper-sac"], sides).split(" | ")
     assert (above[2], above[4]) == ("above SB3 on 3 of 3", "2 of 3")
+
+
+def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
+    learned: list[tuple[str, int]] = []
+
+    def one(side, stop_at):
+        def learn(task, seed, _):
+            if (side, seed) == stop_at:
+                raise KeyboardInterrupt
+            learned.append((side, seed))
+            return {"seed": seed, "threads": 1, "return_mean": 500.0}
+
+        return learn
+
+    task, folder = TASKS["cartpole-ppo"], tmp_path / "cartpole-ppo"
+    monkeypatch.setattr(bench_learning, "ours", one("ours", None))
+    monkeypatch.setattr(bench_learning, "peer", one("SB3", ("SB3", 1)))
+    with pytest.raises(KeyboardInterrupt):
+        bench_learning.learn(task, range(3), True, folder)
+    assert learned == [("ours", 0), ("SB3", 0), ("ours", 1)]
+    monkeypatch.setattr(bench_learning, "peer", one("SB3", None))
+    sides = bench_learning.learn(task, range(1, 3), True, folder)
+    assert learned[3:] == [("SB3", 1), ("ours", 2), ("SB3", 2)]
+    assert {side: [row["seed"] for row in rows] for side, rows in sides.items()} == {
+        "ours": [1, 2],
+        "SB3": [1, 2],
+    }
