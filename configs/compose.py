@@ -60,20 +60,22 @@ def require_run(key: str, run: str) -> Path:
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """Composes and checks what `evaluate.py` is to run; raises ConfigError like `train_config`."""
-    known, overrides = key_names(EvaluateConfig), []
+    known, overrides, played = key_names(EvaluateConfig), [], None
     for name, text, _ in map(parse, arguments):
         if name == "env":
             if not any(argument.startswith("policy=") for argument in arguments):
                 raise ConfigError("env: a run has its own; leave it out, or give policy=FILE")
             played = train_config([f"env={text}"]).env
-            overrides += [f"env.id={played.id}"]
-            overrides += [f"++env.kwargs.{key}={item}" for key, item in played.kwargs.items()]
+            overrides.append(f"env.id={quoted(played.id)}")
         elif name.startswith("env.kwargs."):
             check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
             overrides.append(f"++{name}={text}")
         elif accept(name, known):
             overrides.append(f"{name}={text}")
-    return build(EvaluateConfig, compose("evaluate", overrides))
+    composed = compose("evaluate", overrides)
+    if played is not None:
+        composed["env"]["kwargs"] = {**played.kwargs, **composed["env"]["kwargs"]}
+    return build(EvaluateConfig, composed)
 
 
 def train_overrides(arguments: list[str]) -> list[str]:
@@ -137,6 +139,12 @@ def parse(argument: str) -> tuple[str, str, Any]:
     if override.is_sweep_override():
         raise ConfigError(f"{name}: {show(text)} is several values; give one")
     return name, text, value
+
+
+def quoted(text: object) -> str:
+    """Any text as a value that `parse` reads as this text."""
+    ends = re.sub(r'(\\*)("|$)', r"\1\1\2", str(text))  # backslashes count only before a quote
+    return '"' + ends.replace('"', '\\"') + '"'
 
 
 def accept(name: str, known: list[str]) -> bool:

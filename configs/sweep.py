@@ -2,12 +2,12 @@
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.compose import DIRECTORY, parse, train_config
+from configs.compose import DIRECTORY, parse, quoted, train_config
 from configs.validate import show
 from runtime.errors import ConfigError
 
@@ -58,7 +58,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
         wanted = [value for value in values if value.startswith("run_dir=")]
         folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
         folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
-        jobs.append([*job, f'run_dir="{folder / str(number)}"'])
+        jobs.append([*job, f"run_dir={quoted(folder / str(number))}"])
         config = train_config(jobs[-1])
         if config.resume is None and (folder / str(number)).exists():
             raise ConfigError(f"run_dir: {folder} holds runs of another sweep; name a new one, or "
@@ -98,13 +98,13 @@ def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
     """(the folder of the sweep, what Hydra is told of the launcher)."""
     folder, overrides, chosen = None, [], "basic"
     for argument in arguments:
-        name, _, value = argument.partition("=")
+        name, text, value = parse(argument)
         if name == "hydra.sweep.dir" and value:
-            folder = Path(value)
-        elif name == "hydra/launcher" and value.isidentifier():
-            chosen = value
-        elif name.startswith("hydra.launcher.") and not name.split(".")[2].startswith("_"):
-            overrides.append(argument)
+            folder = Path(str(value))
+        elif name == "hydra/launcher" and str(value).isidentifier():
+            chosen = str(value)
+        elif name.startswith("hydra.launcher.") and not names_code(name.split(".")[2:], value):
+            overrides.append(f"{name}={text}")
         else:
             raise ConfigError(f"{show(name, quote=False)}: is not to be set; of Hydra's keys these "
                               "are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir")  # fmt: skip
@@ -115,11 +115,21 @@ def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
     return folder, [f"hydra/launcher={chosen}", *overrides]
 
 
+def names_code(keys: Iterable[Any], value: Any) -> bool:
+    """Whether a key, or one inside the value, is like `_target_`, which Hydra would call."""
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, (dict, list)):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+    return any(str(key).strip("'\"").startswith("_") for key in keys) or any(
+        names_code([key], item) for key, item in inside
+    )
+
+
 def composed(launcher: list[str], folder: Path) -> Any:
     """Hydra's own configuration of a launcher; ConfigError where there is no such one."""
     import hydra
 
-    where = f"hydra.sweep.dir='{folder}'"
+    where = f"hydra.sweep.dir={quoted(folder)}"
     try:
         return hydra.compose("train", [*QUIET, *launcher, where], return_hydra_config=True)
     except Exception as error:

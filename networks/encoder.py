@@ -23,14 +23,17 @@ class Encoder(nn.Module):
     arXiv 1910.01741, appendix B).
 
     Args:
-        shape: of one image, as the environment orders it; the channels are the smaller end.
+        shape: of one image, as the environment orders it. The sides are the two that are equal, if
+            two are; else the channels are the smaller end.
         generator: draws the first weights.
     """
 
     def __init__(self, shape: Sequence[int], generator: torch.Generator) -> None:
         super().__init__()
         self.shape = tuple(shape)
-        self.channels_last = shape[-1] < shape[0]
+        first, middle, last = shape
+        square = (first == middle) != (middle == last)
+        self.channels_last = first == middle if square else last < first
         channels, *sides = (shape[-1], *shape[:-1]) if self.channels_last else shape
         layers: list[nn.Module] = []
         for width, kernel, stride, padding in COARSE if min(sides) >= LARGE else FINE:

@@ -20,8 +20,9 @@ class CopyFault(RuntimeError):
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Raises CopyFault where a copy raises, or returns what its spaces do not allow.
 
-    Numbers may be of a smaller or larger kind (float64 for a float32 space, integers for floats),
-    a reward or a flag an array of one element; nothing else is converted. `info` is dropped.
+    Numbers may be of a smaller or larger kind (float64 for a float32 space, integers for floats,
+    uint16 for a uint8 space that can hold them), a reward or a flag an array of one element;
+    nothing else is converted. `info` is dropped.
 
     Args:
         env: with a Box of observations.
@@ -68,6 +69,11 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.fault(f"observation has dtype {array.dtype}, its space {self.dtype}")
         if array.shape != self.shape:
             raise self.fault(f"observation has shape {array.shape}, its space {self.shape}")
+        if self.dtype.kind in "iu" and array.size:
+            limits = np.iinfo(self.dtype)
+            for value in (array.min(), array.max()):
+                if not limits.min <= value <= limits.max:
+                    raise self.fault(f"observation has {value}, which {self.dtype} cannot hold")
         return array
 
     def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:

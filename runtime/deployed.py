@@ -96,7 +96,7 @@ class FromFile:
     """Acts as a file says, in the environment's own units: for an `Evaluator`.
 
     Args:
-        path: what `write` made.
+        path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
         spec, obs_shape: of the environment that it is to play.
 
     Raises:
@@ -107,9 +107,6 @@ class FromFile:
     device = torch.device("cpu")
 
     def __init__(self, path: Path, spec: Spec, obs_shape: tuple[int, ...]) -> None:
-        if path.suffix not in SUFFIXES:
-            raise ConfigError(f"policy: {path} is neither .onnx nor .pt2; give what "
-                              "tools/export.py wrote")  # fmt: skip
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
         self.spec, self.obs_shape = spec, obs_shape
@@ -136,7 +133,17 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
 
     That step, 0 where there is no certificate, makes the episodes those of the run's evaluation.
     Close the evaluator.
+
+    Raises:
+        ConfigError: it is no ONNX, which holds no code; or as `FromFile`.
     """
+    if path.suffix != ".onnx":
+        why = "is no .onnx"
+        if path.suffix == ".pt2":
+            why = "may hold code, which torch runs as it opens it"
+        raise ConfigError(
+            f"policy: {path} {why}; give what tools/export.py writes with format=onnx"
+        )
     env = config.env
     evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed)
     try:

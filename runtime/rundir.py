@@ -3,6 +3,7 @@
 import json
 import platform
 import subprocess
+import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from runtime.sealed import write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCH = "uncommitted.patch"
-LARGEST_PATCH = 1 << 20  # characters
+LARGEST_PATCH = 1 << 20  # bytes
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 
 
@@ -77,9 +78,14 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a small file, whole or not at all; raises StorageFault."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a small file, whole or not at all; raises StorageFault."""
     temporary = path.with_suffix(".tmp")
     try:
-        write_synced(temporary, text.encode())
+        write_synced(temporary, content)
         temporary.replace(path)
     except OSError as error:
         raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error
@@ -98,33 +104,35 @@ def versions(*others: str) -> dict[str, str]:
 
 def revision() -> str:
     """The commit of this checkout; `none` outside git."""
-    return git("rev-parse", "HEAD").strip() or "none"
+    return git("rev-parse", "HEAD").decode().strip() or "none"
 
 
-def uncommitted() -> str:
+def uncommitted() -> bytes:
     """What the files that git knows differ in from that commit, as a patch; empty outside git.
 
     Tests and documents change no run.
     """
-    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--binary",
-               "--", ".", ":!tests", ":!docs", ":!*.md")  # fmt: skip
+    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--no-textconv", "--binary",
+               "--src-prefix=a/", "--dst-prefix=b/", "--",
+               ".", ":!tests", ":!docs", ":!*.md")  # fmt: skip
 
 
 def keep_patch(path: Path) -> None:
     """Leaves in a fresh run directory what is not committed, so that the run can be repeated."""
     patch = uncommitted()
-    if patch and len(patch) <= LARGEST_PATCH:
-        write_text(path / PATCH, patch)
+    if len(patch) > LARGEST_PATCH:
+        print(f"warning: {len(patch):,} bytes of changes are not committed, which is too much to "
+              "keep beside the run; commit them to repeat it", file=sys.stderr)  # fmt: skip
+    elif patch:
+        write_bytes(path / PATCH, patch)
 
 
-def git(*arguments: str) -> str:
+def git(*arguments: str) -> bytes:
     """What git says of this checkout; empty outside git."""
     if not (ROOT / ".git").exists():
-        return ""
+        return b""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return b""
+    return done.stdout if done.returncode == 0 else b""

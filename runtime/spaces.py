@@ -33,9 +33,12 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
 
 def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
     """Where an observation is an image: its shape, and whether it is of bytes."""
-    if not isinstance(observation, spaces.Box) or len(observation.shape) != IMAGE_DIMENSIONS:
+    if not isinstance(observation, spaces.Box):
         return {}
-    return {"image": observation.shape, "pixels": observation.dtype == np.uint8}
+    shape, pixels = observation.shape, observation.dtype == np.uint8
+    if pixels and len(shape) == IMAGE_DIMENSIONS - 1:
+        shape = (*shape, 1)  # grey
+    return {"image": shape, "pixels": pixels} if len(shape) == IMAGE_DIMENSIONS else {}
 
 
 def choices_of(action: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:

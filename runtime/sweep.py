@@ -13,7 +13,8 @@ from runtime.door import guarded
 from runtime.errors import StorageFault
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
-STOPPED = (75, 130)  # exit codes after which the sweep does not go on
+SAVED = 75  # exit code of a run that a signal ended
+STOPPED = (SAVED, 130)  # after which the sweep does not go on
 WARNING = "SIGUSR2"  # sent by submitit before the time of a job is over
 
 
@@ -67,19 +68,18 @@ def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
 def call(job: list[str], log: Path | None = None) -> int:
     """`train.py` in a process of its own, to which signals are passed on; its exit code.
 
+    75, too, where a signal ended it before it could take signals.
+
     Args:
         job: its command line.
         log: what gets its output; None: this process's own.
     """
-    with ExitStack() as files:
-        where: dict[str, Any] = {}
-        if log is not None:
-            file = files.enter_context(open(log, "ab"))
-            where = {"stdout": file, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)
+    process: subprocess.Popen[bytes] | None = None
+    came: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
-        with suppress(ProcessLookupError):
+        came.append(number)
+        if process is not None:
             process.send_signal(number)
 
     known: dict[int, Any] = {}
@@ -89,11 +89,20 @@ def call(job: list[str], log: Path | None = None) -> int:
                 number = getattr(signal, name)
                 known[number] = signal.signal(number, pass_on) or signal.SIG_DFL
     try:
+        with ExitStack() as files:
+            where: dict[str, Any] = {}
+            if log is not None:
+                file = files.enter_context(open(log, "ab"))
+                where = {"stdout": file, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)
+        for number in came:  # while it was made
+            process.send_signal(number)
         while True:
             try:
-                return process.wait()
+                code = process.wait()
             except KeyboardInterrupt:  # it was sent to the child, too, which saves
                 continue
+            return SAVED if came and code < 0 else code
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
@@ -126,7 +135,7 @@ class Jobs:
             queue_again = signal.signal(getattr(signal, WARNING), warn)
         code = call(self.jobs[number], self.folder / f"{number}.log")
         code_file(self.folder, number).write_text(str(code))
-        if warned and code == 75 and callable(queue_again):
+        if warned and code == SAVED and callable(queue_again):
             queue_again(warned[0], None)  # ends this process
         return code
 

@@ -21,6 +21,9 @@ CLOSING = 2.0  # seconds that a worker has to end by itself
 def work(*arguments: Any) -> None:
     """Gymnasium's worker, which says nothing when its parent has gone."""
     serve_quietly()
+    # environments that draw from NumPy's global generator would draw the same in every worker: all
+    # are forked from one process
+    np.random.seed()  # noqa: NPY002
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):
         _async_worker(*arguments)
 

@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from configs.compose import quoted
 from configs.sweep import read_sweep
-from runtime.sweep import sweep
+from runtime.sweep import call, sweep
 from tools.compare import main as compare
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -46,6 +48,15 @@ def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
         (["hydra/launcher=nope"], "hydra/launcher"),
         (["hydra/launcher=joblib", "hydra.launcher.nope=1"], "hydra/launcher"),
         (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs={_target_:x}"], "hydra.launcher.n_jobs"),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=[{x:{_call_:1}}]"],
+            "hydra.launcher.n_jobs",
+        ),
+        (
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=${oc.env:HOME}"],
+            "hydra.launcher.n_jobs",
+        ),
         (["hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1"),
         (["hydra.run.dir=x"], "hydra.run.dir"),
         (["resume=auto,null", "zzz=1"], "zzz"),
@@ -98,18 +109,19 @@ def test_a_failed_job_takes_no_other_down(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_launchers_run_the_jobs_and_keep_what_they_say(launcher, tmp_path):
+@pytest.mark.parametrize("name", ["out", 'José\'s \\ "runs"'])
+def test_launchers_run_the_jobs_and_keep_what_they_say(name, launcher, tmp_path):
     special = (
         ["hydra.launcher.n_jobs=2"] if launcher == "joblib" else ["hydra.launcher.timeout_min=5"]
     )
-    arguments = command("env.num_envs=8,1280", "agent.n_steps=5", "run_dir=out",
-                        f"hydra/launcher={launcher}", *special)  # fmt: skip
+    where = [f"hydra.sweep.dir={quoted(name)}", f"hydra/launcher={launcher}", *special]
+    arguments = command("env.num_envs=8,1280", "agent.n_steps=5", *where)
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert [row[2] for row in rows(done.stdout)] == ["0", "2"]
     assert "job 1: error: total_steps: 1280 ends before the first update" in done.stdout
-    assert "final evaluation" in (tmp_path / "out/0.log").read_text()
-    assert (tmp_path / "out/0/result.json").exists()
+    assert "final evaluation" in (tmp_path / name / "0.log").read_text()
+    assert (tmp_path / name / "0/result.json").exists()
 
 
 LONG = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "total_steps=3000",
@@ -121,6 +133,25 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize("early", ["before it is made", "before it can take it"])
+def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
+    make = subprocess.Popen
+
+    def made(command, **options):
+        if early == "before it is made":
+            os.kill(os.getpid(), signal.SIGTERM)
+        process = make([sys.executable, "-c", "import time; time.sleep(60)"], **options)
+        if early == "before it can take it":
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", made)
+    began = time.monotonic()
+    assert call([]) == 75
+    assert time.monotonic() - began < 30
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Learning beside Stable-Baselines3: `python tools/bench_learning.py only=cartpole-ppo`.
 
 Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
-environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With out=FOLDER
-it goes on where it was stopped there.
+environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With
+out=FOLDER it goes on where it was stopped.
 """
 
 import json

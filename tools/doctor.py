@@ -111,14 +111,15 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
 
 def observations(envs: Envs, played: Played) -> list[str]:
     """Their range; advice where networks would not take them as they are."""
-    obs = played.column("next_obs").astype(np.float64)
-    deviation, space = obs.std(0), envs.backend.observation_space
+    obs, space = played.column("next_obs"), envs.backend.observation_space
+    lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
+    deviation = obs.std(0, dtype=np.float32 if envs.spec.pixels else np.float64)
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
     still = int((deviation == 0).sum())
     least, most = deviation.min(), deviation.max()
-    say("", f"values from {obs.min():.4g} to {obs.max():.4g}, deviations from {least:.3g} to "
-            f"{most:.3g}, {still} components constant")  # fmt: skip
-    outside = int(((obs < low - 1e-6) | (obs > high + 1e-6)).any(0).sum())
+    say("", f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from {least:.3g} "
+            f"to {most:.3g}, {still} components constant")  # fmt: skip
+    outside = int(((lowest < low - 1e-6) | (highest > high + 1e-6)).sum())
     if outside:
         say("warning", f"{outside} components leave the bounds of the space; correct the space")
     moving = deviation[deviation > 0]

@@ -5,6 +5,8 @@ is stopped early where it lags behind the others. The study lies in a file of it
 command goes on with it, and several may work on it at once.
 """
 
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ workers=N works with N processes. The same command goes on with a study that was
 The best settings are written as FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless
 report=false."""
 FAILED = "failed, "
+STOPPED = 75  # exit code of a signal, as of train.py
 MOST_FAILED = 5  # in one call
 LONGEST_TURN = 60.0  # seconds
 OWN = {"trials": 50, "seeds": 1, "workers": 1, "report": True}
@@ -59,11 +62,18 @@ def tune(arguments: list[str]) -> int:
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
     helper = [sys.executable, __file__, *same, "report=false"]
-    helpers = [subprocess.Popen(helper) for _ in range(own["workers"] - 1)]
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # by way of `play`
+    helpers: list[subprocess.Popen[bytes]] = []
     try:
+        helpers += [subprocess.Popen(helper) for _ in range(own["workers"] - 1)]
         search(study, own, fixed, space, folder)
+    except BaseException:
+        for worker in helpers:
+            worker.terminate()
+        raise
     finally:
         codes = [worker.wait() for worker in helpers]
+        signal.signal(signal.SIGTERM, before)
     if own["report"]:
         report(study, own["where"], fixed, folder)
     return max(codes, default=0)
@@ -100,7 +110,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     for changed in ends(space):
         train_config([*fixed, *changed])
     named = dict(argument.partition("=")[::2] for argument in fixed)
-    where = f"{named.get('env', config.env.id.rpartition(':')[2])}-{config.agent.name}"
+    env = named.get("env", re.split("[:/]", config.env.id)[-1])
+    where = f"{env}-{config.agent.name}"
     own.setdefault("study", f"runs/tuning/{where}")
     own["where"] = where
     return own, fixed, space

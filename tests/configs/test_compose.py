@@ -9,11 +9,12 @@ from typing import Any, get_type_hints
 
 import pytest
 import yaml
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from configs import compose
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
-from configs.compose import evaluate_config, options, to_yaml, train_config
+from configs.compose import evaluate_config, options, parse, quoted, to_yaml, train_config
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import Group, alternatives, build, key_names
 from runtime.errors import ConfigError
@@ -244,6 +245,24 @@ def test_the_train_file_has_the_keys_of_the_schema() -> None:
         if isinstance(hint, type) and issubclass(hint, Group):
             assert sorted(value) == sorted(d.name for d in dataclasses.fields(hint))
     assert list(plain) == ["defaults"]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C"])))
+@example('\\"')
+@example("a\\")
+@example("it's, {so}: 'x'=[1]")
+def test_what_is_quoted_is_read_as_it_was(text: str) -> None:
+    assume("${" not in text and text != "???")
+    assert parse(f"run_dir={quoted(text)}")[2] == text
+
+
+def test_a_policy_plays_in_the_environment_of_its_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = train_config(["env=pendulum"])
+    kwargs = {"a": "x, y", "b": None, "c": True, "d": {"e": [1]}, "f": "it's", "g": "2"}
+    other = dataclasses.replace(played, env=dataclasses.replace(played.env, kwargs=kwargs))
+    monkeypatch.setattr(compose, "train_config", lambda _: other)
+    config = evaluate_config(["policy=x.onnx", "env=pendulum", "env.kwargs.c=false"])
+    assert (config.env.id, config.env.kwargs) == ("Pendulum-v1", {**kwargs, "c": False})
 
 
 def test_the_evaluate_file_has_the_keys_of_the_schema() -> None:

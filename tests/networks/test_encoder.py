@@ -24,6 +24,14 @@ def test_channels_first_and_last_are_the_same_image(side):
 
 
 @pytest.mark.parametrize(
+    ("shape", "last"),
+    [((8, 8, 17), True), ((17, 8, 8), False), ((9, 4, 3), True), ((3, 4, 9), False)],
+)
+def test_the_sides_are_the_two_that_are_equal(shape, last):
+    assert made(shape).channels_last is last
+
+
+@pytest.mark.parametrize(
     ("shape", "inputs"),
     [
         ((84, 84, 4), 7 * 7 * 64),

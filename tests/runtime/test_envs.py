@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from runtime.envs import Envs
-from runtime.errors import ConfigError, EnvironmentFault
+from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from tests.helpers import lit, saved_and_read
 
 COUNTING = "tests.helpers:Counting-v0"
@@ -313,6 +313,41 @@ def test_bytes_of_an_image_stay_bytes(mode):
         assert envs.obs.any()
     finally:
         envs.close()
+
+
+def test_bytes_in_two_dimensions_are_a_grey_image():
+    envs = Envs(space_env(Box(0, 255, (5, 4), np.uint8), Discrete(2)), 2, "sync", {}, seed=0)
+    assert (envs.spec.image, envs.spec.pixels) == ((5, 4, 1), True)
+    assert (envs.obs.dtype, envs.obs.shape) == (torch.uint8, (2, 20))
+    table = Envs(space_env(Box(0, 1, (5, 4), np.float32), Discrete(2)), 2, "sync", {}, seed=0)
+    assert table.spec.image == ()
+
+
+class Wider(gymnasium.Env):
+    """Bytes that come as larger numbers."""
+
+    observation_space = Box(0, 255, (2, 3, 1), np.uint8)
+    action_space = Discrete(2)
+
+    def __init__(self, value):
+        self.value = value
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full((2, 3, 1), self.value, np.uint16), {}
+
+    def step(self, action):
+        return self.reset()[0], 0.0, True, False, {}
+
+
+gymnasium.register("Wider-v0", entry_point=Wider)
+
+
+def test_whole_numbers_that_do_not_fit_are_told_and_not_wrapped_around():
+    where = "tests.runtime.test_envs:Wider-v0"
+    assert (Envs(where, 1, "sync", {"value": 200}, seed=0).obs == 200).all()
+    with pytest.raises(LogpiError, match="observation has 300, which uint8 cannot hold"):
+        Envs(where, 1, "sync", {"value": 300}, seed=0)
 
 
 def test_numbers_of_an_image_are_float32():

@@ -2,6 +2,7 @@
 
 import multiprocessing.forkserver
 import os
+import random
 import signal
 import sys
 import time
@@ -121,6 +122,30 @@ def test_a_reset_is_waited_for_no_longer_than_a_step(fault):
         envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
     envs.close()
     assert time.monotonic() - began < DEADLINE + 2.5
+
+
+class Legacy(gymnasium.Env):
+    """Draws from the global generators, as old environments do."""
+
+    observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float64)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.array([np.random.random(), random.random()]), {}  # noqa: NPY002
+
+    def step(self, action):
+        return self.reset()[0], 0.0, False, False, {}
+
+
+gymnasium.register("Legacy-v0", entry_point=Legacy)
+
+
+def test_global_generators_differ_from_worker_to_worker():
+    envs = Envs("tests.runtime.test_workers:Legacy-v0", 4, "async", {}, 0, 20.0)
+    try:
+        assert all(len(np.unique(column)) == 4 for column in envs.obs.T)
+    finally:
+        envs.close()
 
 
 def test_workers_that_behave_close_by_themselves():

@@ -1,8 +1,12 @@
 """A file acts as the policy that it was made of, in the environment's own units."""
 
 import builtins
+import contextlib
+import io
 import json
+import zipfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,14 +83,67 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert certificate["max_difference"] < 1e-5
     assert certificate["actions_that_differ"] == 0
     assert "certificate: " in capsys.readouterr().out
+    assert play([f"run={pendulum}", "episodes=3", "seed=5"]) == 0
+    of_run = json.loads((pendulum / "evaluation.json").read_text())["return_mean"]
+    assert of_run == certificate["return_mean_of_run"]
+    assert of_run == pytest.approx(certificate["return_mean_of_file"], abs=0.5)
+    if form == "torch":
+        return
     file = pendulum / f"policy{suffix}"
     assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
     played = json.loads((pendulum / f"policy{suffix}.evaluation.json").read_text())
     assert played["return_mean"] == certificate["return_mean_of_file"]
-    assert play([f"run={pendulum}", "episodes=3", "seed=5"]) == 0
-    of_run = json.loads((pendulum / "evaluation.json").read_text())["return_mean"]
-    assert of_run == certificate["return_mean_of_run"]
-    assert of_run == pytest.approx(played["return_mean"], abs=0.5)
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_file_that_could_run_code_is_not_opened(tmp_path, capsys):
+    """Planted where torch unpickles whatever it finds; its own loader falls for it."""
+    made, owned = agent("sac", Spec(3, 1, discrete=False)), tmp_path / "owned"
+    good, evil = tmp_path / "good.pt2", tmp_path / "evil.pt2"
+    write(Deployed(made, ActionMap(spaces.Box(-1, 1, (1,))), (3,)), good)
+    planted = io.BytesIO()
+    torch.save(Hostile(owned), planted)
+    with zipfile.ZipFile(good) as source, zipfile.ZipFile(evil, "w") as target:
+        for name in source.namelist():
+            pickled = name.endswith("sample_inputs/model.pt")
+            target.writestr(name, planted.getvalue() if pickled else source.read(name))
+    assert play([f"policy={evil}", "env=pendulum"]) == 2
+    assert "may hold code" in capsys.readouterr().err
+    assert not owned.exists()
+    with contextlib.suppress(Exception):
+        torch.export.load(evil)
+    assert owned.exists()
+
+
+def test_a_component_is_held_to_its_own_width():
+    """Of 0.001 as far as 0.01 is much; of 1000, nothing."""
+    space = spaces.Box(np.array([0.0, 0.0]), np.array([0.001, 1000.0]), dtype=np.float64)
+
+    class Still:
+        device = torch.device("cpu")
+
+        def act(self, obs, deterministic=True, generator=None):
+            return torch.zeros(len(obs), 2), None
+
+    class Off(Still):
+        def __init__(self, *by):
+            self.by = by
+
+        def act(self, obs, deterministic=True, generator=None):
+            middle = torch.tensor([0.0005, 500.0], dtype=torch.float64)
+            return (middle + torch.tensor(self.by)).expand(len(obs), 2), None
+
+    recorder, to_env = export.Recorder(Still()), ActionMap(space)
+    recorder.act(torch.rand(4, 3))
+    for by, differ in (((0.0, 0.01), 0), ((1e-5, 0.0), 10_000), ((0.0, 1.0), 10_000)):
+        assert export.differences(recorder, Off(*by), to_env)[2] == differ
 
 
 @pytest.mark.parametrize("forgotten", ["normaliser", "scale"])
@@ -116,9 +173,9 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         (export.main, ["run={run}", "x=1"], "x: is not understood"),
         (export.main, ["run={run}", "out=a.onnx", "format=torch"], "out"),
         (play, ["policy=nowhere.onnx", "env=pendulum"], "policy: nowhere.onnx is not there"),
-        (play, ["policy=README.md", "env=pendulum"], "neither .onnx nor .pt2"),
+        (play, ["policy=README.md", "env=pendulum"], "is no .onnx"),
         (play, ["policy={bad}.onnx", "env=pendulum"], "cannot be read as ONNX"),
-        (play, ["policy={bad}.pt2", "env=pendulum"], "cannot be read by torch"),
+        (play, ["policy={bad}.pt2", "env=pendulum"], "may hold code"),
         (play, ["policy={run}/policy.onnx", "env=cartpole"], "does not fit the environment"),
         (play, ["policy={run}/policy.onnx"], "env: is missing"),
         (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),

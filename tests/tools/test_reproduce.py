@@ -101,7 +101,15 @@ def test_where_two_logs_part():
     assert first_difference({"a": [(1, 0.0)]}, {"a": [(1, 1.0)]}).before is None
 
 
-def test_code_that_is_not_committed_is_kept_with_the_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("setting", "after"),
+    [
+        (("diff.noprefix", "true"), b"one = 2\n"),
+        (("diff.mnemonicPrefix", "true"), b"one = 2\r\ntwo = 2\r\n"),
+        (("color.ui", "always"), b"name = '\xe9'\n"),
+    ],
+)
+def test_code_that_is_not_committed_is_kept_with_the_run(setting, after, tmp_path, monkeypatch):
     root, path = tmp_path / "checkout", tmp_path / "run"
     root.mkdir()
     path.mkdir()
@@ -117,13 +125,22 @@ def test_code_that_is_not_committed_is_kept_with_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(rundir, "ROOT", root)
     rundir.keep_patch(path)
     assert not list(path.iterdir())
-    (root / "code.py").write_text("one = 2\n")
+    git("config", *setting)
+    (root / "code.py").write_bytes(after)
     rundir.keep_patch(path)
     git("checkout", "code.py")
     git("apply", str(path / rundir.PATCH))
-    assert (root / "code.py").read_text() == "one = 2\n"
+    assert (root / "code.py").read_bytes() == after
     monkeypatch.setattr(rundir, "ROOT", tmp_path)  # outside git
-    assert (rundir.revision(), rundir.uncommitted()) == ("none", "")
+    assert (rundir.revision(), rundir.uncommitted()) == ("none", b"")
+
+
+def test_code_that_is_too_much_to_keep_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rundir, "uncommitted", lambda: b"x" * (rundir.LARGEST_PATCH + 1))
+    rundir.keep_patch(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: 1,048,577 bytes of changes are not committed")
 
 
 @pytest.mark.parametrize(

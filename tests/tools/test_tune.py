@@ -171,6 +171,40 @@ def test_a_study_that_was_killed_goes_on_and_its_trial_too(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_signal_ends_the_workers_and_saves_their_runs(tmp_path):
+    long = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
+            "total_steps=20000", "eval.episodes=1", "eval.every=20000"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(TUNE),
+        *long,
+        "agent.lr=1e-4..1e-2:log",
+        "workers=2",
+        "study=out",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True)
+    runs = [tmp_path / f"out/trial-000{number}/s0" for number in range(2)]
+    until = time.monotonic() + 90
+    while time.monotonic() < until and not all(
+        (run / "checkpoints/step-000000000000").exists() for run in runs
+    ):
+        time.sleep(0.1)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    with pytest.raises(ProcessLookupError):  # nobody is left of its group
+        os.killpg(process.pid, 0)
+    for run in runs:
+        assert "error: stopped: by SIGTERM, the run is saved" in run.with_suffix(".log").read_text()
+
+
+def test_an_id_with_a_slash_names_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own, _, _ = tune.read(["env.id=module:Name/Cart-v0", "agent=a2c"])
+    assert own["study"] == "runs/tuning/Cart-v0-a2c"
+
+
+@pytest.mark.slow
 def test_two_workers_share_a_study(tmp_path):
     command = [sys.executable, str(TUNE), *SHORT, "agent.lr=1e-4..1e-2:log", "trials=4",
                "workers=2", "study=out"]  # fmt: skip

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from configs.compose import quoted
 from runtime.logger import read_scalars
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
@@ -31,7 +32,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
     told: set[int] = set()  # steps
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
-        own = [*command, f"seed={FIRST_SEED + index}", f'run_dir="{run}"', "resume=auto"]
+        own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
         with open(log, "ab") as file:
             process = subprocess.Popen(
                 [sys.executable, str(TRAIN), *own], stdout=file, stderr=subprocess.STDOUT
