@@ -36,7 +36,7 @@ def wholes(nursery, tmp_path_factory):
 def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
     kills, nursery, wholes, tmp_path
 ):
-    """Each kill in a run of its own; then the same command finishes it."""
+    """Each kill in a run of its own; then the same command finishes it. Half aim at a save."""
     chance, inside_save, landed, index = random.Random(kills), 0, 0, 0
     while landed < kills:
         index += 1
@@ -45,7 +45,10 @@ def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
         cwd = tmp_path / str(index)
         cwd.mkdir()
         child = nursery.start(command(name), cwd)
-        time.sleep(chance.uniform(0.0, seconds))
+        if index % 2:
+            time.sleep(chance.uniform(0.0, seconds))
+        else:
+            wait_for_a_save(child, cwd / "run", chance)
         child.send(signal.SIGKILL)
         landed += child.wait() == -signal.SIGKILL
         inside_save += any((cwd / "run").glob("tmp-*"))
@@ -55,8 +58,18 @@ def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
         assert "warning" not in (cwd / "out.txt").read_text()
         assert_no_orphans(cwd / "run")
         shutil.rmtree(cwd)
+    assert kills < 100 or inside_save > 0.3 * kills
     print(f"{landed} kills, {inside_save} of them inside a save, {index - landed} came too late: "
           "all digests and curves equal")  # fmt: skip
+
+
+def wait_for_a_save(child, run, chance):
+    """Returns in the middle of a save, of any but the last of the run."""
+    after = chance.choice(["", *(f"step-{step:012}" for step in range(0, 250, 50))])
+    while child.code() is None:
+        if max(checkpoint.names(run), default="") >= after and any(run.glob("tmp-*")):
+            time.sleep(chance.uniform(0.0, 0.002))
+            return
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=LONG)])
