@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
-from runtime.border import serve_quietly
+from runtime.border import QUIET, serve_quietly
 from runtime.errors import EnvironmentFault
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,17 @@ def work(*arguments: Any) -> None:
 
 
 @contextlib.contextmanager
+def deaf() -> Iterator[None]:
+    """Processes begun while this lasts do not hear what only the parent acts upon, from birth."""
+    quiet = [getattr(signal, name) for name in QUIET]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, quiet)  # which they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def preloaded(module: str) -> Iterator[None]:
     """Whatever workers are forked from while this lasts loads the module once, for all of them.
 
@@ -39,6 +51,12 @@ def preloaded(module: str) -> Iterator[None]:
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
     try:
+        if "forkserver" in multiprocessing.get_all_start_methods():
+            from multiprocessing import forkserver, resource_tracker
+
+            resource_tracker.ensure_running()  # which would let signals in again
+            with deaf():
+                forkserver.ensure_running()
         yield
     finally:
         if before is None:

@@ -148,6 +148,22 @@ def test_global_generators_differ_from_worker_to_worker():
         envs.close()
 
 
+def test_whoever_serves_never_hears_a_signal_to_the_group():
+    """Not even while its modules are loaded, nor between its birth and its first line."""
+    envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", {}, 0, 20.0)
+    try:
+        server = multiprocessing.forkserver._forkserver._forkserver_pid
+        workers = [process.pid for process in envs.backend.envs.envs.processes]
+        for pid in (server, *workers):
+            with open(f"/proc/{pid}/status") as file:
+                status = dict(line.split(":\t", 1) for line in file)
+            deaf = int(status["SigBlk"], 16) | int(status["SigIgn"], 16)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                assert deaf >> (number - 1) & 1
+    finally:
+        envs.close()
+
+
 def test_workers_that_behave_close_by_themselves():
     envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", {}, 0, DEADLINE)
     for _ in range(12):
