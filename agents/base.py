@@ -184,8 +184,15 @@ class BaseAgent:
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Restores what acting needs, on whatever device it was saved from."""
+        """Restores what acting needs, on whatever device it was saved from.
+
+        Raises:
+            ValueError: a weight is not finite, which none is that was saved here.
+        """
         for name, module in self.modules.items():
+            for key, tensor in state["modules"][name].items():
+                if not torch.isfinite(tensor).all():
+                    raise ValueError(f"{name}.{key} is not finite")
             module.load_state_dict(state["modules"][name])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -134,9 +134,22 @@ def check_range(value: Any, name: str, limits: typing.Mapping[str, Any]) -> None
 
 
 def check_plain(values: dict[Any, Any], name: str) -> None:
+    """Raises ConfigError where a key names no argument, or a number is not finite."""
     for inner in values:
         if not isinstance(inner, str) or not inner.isidentifier() or inner.startswith("_"):
             raise ConfigError(f"{name}.{show(inner)}: is not an argument's name; leave it out")
+        if not all(map(math.isfinite, numbers(values[inner]))):
+            raise ConfigError(f"{name}.{inner}: must be finite, got {show(values[inner])}; "
+                              "correct it")  # fmt: skip
+
+
+def numbers(value: Any) -> list[float]:
+    """All numbers with a point in a value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for inner in value for number in numbers(inner)]
+    return [value] if isinstance(value, float) else []
 
 
 def describe(hint: Any) -> str:

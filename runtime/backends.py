@@ -8,8 +8,8 @@ import gymnasium
 import numpy as np
 import torch
 
-from runtime.border import Checked
-from runtime.errors import ConfigError, EnvironmentFault, LogpiError
+from runtime.border import PASSED, Checked
+from runtime.errors import ConfigError, EnvironmentFault
 from runtime.seeding import derive
 from runtime.serial import Serial
 from runtime.spaces import flat_observation
@@ -204,9 +204,9 @@ def make_backend(
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"
         ) from error
-    except LogpiError:
+    except PASSED:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         if isinstance(error, TypeError) and kwargs:
             raise ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments") from error
         raise EnvironmentFault(

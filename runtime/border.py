@@ -9,8 +9,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from runtime.errors import Halt, LogpiError
+
 LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
 QUIET = ("SIGINT", "SIGTERM", "SIGUSR1")  # sent to a whole process group; only the parent acts
+
+
+PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
 
 
 class CopyFault(RuntimeError):
@@ -40,14 +45,18 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         try:
             obs, _ = self.env.reset(seed=seed, options=options)
-        except (Exception, SystemExit) as error:
+        except PASSED:
+            raise
+        except BaseException as error:  # some bindings raise what is no Exception
             raise self.fault(f"reset raised {type(error).__name__}: {error}") from error
         return self.observation(obs), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         try:
             obs, reward, terminated, truncated, _ = self.env.step(action)
-        except (Exception, SystemExit) as error:
+        except PASSED:
+            raise
+        except BaseException as error:
             raise self.fault(f"step raised {type(error).__name__}: {error}") from error
         number = float(self.single("reward", reward, float, "biuf"))
         if not -LARGEST <= number <= LARGEST:

@@ -173,7 +173,8 @@ def make_evaluator(
 ) -> Evaluator:
     """Evaluation never needs workers: native where training is, else sync.
 
-    With `render`, a render_mode of Gymnasium's, one environment plays all episodes.
+    Where training has workers, a deadline stands for theirs. With `render`, a render_mode of
+    Gymnasium's, one environment plays all episodes.
     """
     env = config.env
     if render is not None:
@@ -183,7 +184,8 @@ def make_evaluator(
         except ConfigError:
             raise not_shown(env.id, render) from None
     mode = "native" if env.vectorization == "native" else "sync"
-    return Evaluator(env.id, mode, env.kwargs, episodes, seed)
+    deadline = env.timeout if env.vectorization == "async" else None
+    return Evaluator(env.id, mode, env.kwargs, episodes, seed, deadline=deadline)
 
 
 def not_shown(env_id: str, render: str) -> ConfigError:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from runtime.sealed import (
     Damage,
     Record,
     open_manifest,
+    own_folder,
     read_file,
     read_sealed,
     seal,
@@ -33,6 +36,7 @@ from runtime.tree import join, split
 
 SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 NAME = "step-" + "[0-9]" * 12
+UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
 
 
 def save(
@@ -67,7 +71,7 @@ def save(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        target.parent.mkdir(exist_ok=True)
+        own_folder(target.parent)
         for name, content in {**files, MANIFEST: json.dumps(manifest).encode()}.items():
             write_synced(temporary / name, content)
         sync_directory(temporary)
@@ -82,7 +86,10 @@ def save(
             f"checkpoint {target}: cannot be written, {error}; free the disk or "
             "choose another run_dir"
         ) from error
-    prune(run_dir, step, keep)
+    try:
+        prune(run_dir, step, keep)
+    except OSError as error:  # the save itself is good
+        print(f"warning: old checkpoints stay, {error}", file=sys.stderr)
     return target
 
 
@@ -109,7 +116,7 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
     folder = run_dir / SEGMENTS
     temporary = run_dir / f"tmp-{os.getpid()}-{name}"
     try:
-        folder.mkdir(exist_ok=True)
+        own_folder(folder)
         write_synced(temporary, content)
         temporary.rename(folder / name)
         sync_directory(folder)
@@ -134,7 +141,10 @@ def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
             verify(folder, record)
     except Damage as damage:
         raise StorageFault(f"checkpoint {path} is damaged {damage}; restore it") from damage
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+        SafetensorError,
+    ) as error:
         raise StorageFault(
             f"checkpoint {path} is damaged ({type(error).__name__} {error}): {MANIFEST}; restore it"
         ) from error
@@ -143,7 +153,11 @@ def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
 
 def names(run_dir: Path) -> list[str]:
     """The checkpoints of a run, oldest first."""
-    return sorted(path.name for path in (run_dir / "checkpoints").glob(NAME))
+    folder = run_dir / "checkpoints"
+    if folder.is_symlink():
+        raise StorageFault(f"{folder}: is a link, which a run directory does not have; restore it")
+    return sorted(path.name for path in folder.glob(NAME)
+                  if path.is_dir() and not path.is_symlink())  # fmt: skip
 
 
 def load_newest(
@@ -181,7 +195,7 @@ def best_key(path: Path) -> float:
     try:
         score = json.loads(read_file(path, VALUES))["return_mean"]
         return float("-inf") if score is None else float(score)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("-inf")
 
 
@@ -196,6 +210,13 @@ def prune(run_dir: Path, step: int, keep: int) -> None:
     for path in paths[:-keep]:
         if path != best:
             bury(path)
+    drop_unused(run_dir)
+
+
+def drop_unused(run_dir: Path) -> None:
+    """Removes the segments that no checkpoint names."""
+    if (run_dir / SEGMENTS).is_symlink():
+        return
     left = [run_dir / "checkpoints" / name for name in names(run_dir)]
     try:
         used = {record["name"] for path in left for record in open_manifest(path)["segments"]}
@@ -209,6 +230,8 @@ def prune(run_dir: Path, step: int, keep: int) -> None:
 def sweep(run_dir: Path) -> None:
     """Removes what a killed process left half written; whoever calls it holds the directory."""
     for path in run_dir.glob("tmp-[0-9]*"):
+        if UNFINISHED.fullmatch(path.name) is None:
+            continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -216,4 +239,4 @@ def bury(path: Path) -> None:
     """Removes a checkpoint: first out of sight, so that no half of it is ever there."""
     dying = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
     path.rename(dying)
-    shutil.rmtree(dying)
+    shutil.rmtree(dying) if dying.is_dir() and not dying.is_symlink() else dying.unlink()

@@ -21,6 +21,7 @@ from runtime.logger import Logger
 from runtime.signals import Stop
 
 STATES = 4  # observations at which a policy is audited
+MOST_WARNINGS = 5  # of the same kind
 RUNAWAY = 100.0  # times its first value: what a temperature that finds its level does not reach
 
 
@@ -51,6 +52,7 @@ class Chores:
     improved: bool = False  # the last evaluation was the best, and is not saved yet
     last_save: int = 0
     last_audit: int = 0
+    unsaved: int = 0  # checkpoints for which there was no room
     first_alpha: float | None = None  # of the first log
     warned: bool = False  # that the temperature runs away
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
@@ -220,7 +222,9 @@ class Chores:
             except StorageFault as fault:
                 if final:
                     raise
-                print(f"warning: {fault}; training goes on", file=sys.stderr)
+                self.unsaved += 1
+                if self.unsaved <= MOST_WARNINGS:
+                    print(f"warning: {fault}; training goes on", file=sys.stderr)
                 return
         self.last_save = step
 

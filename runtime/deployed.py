@@ -72,6 +72,7 @@ class Deployed(nn.Module):
 def write(module: Deployed, path: Path) -> None:
     """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
     module.eval()
+    path.unlink(missing_ok=True)  # if it is a link, what it leads to is not written
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what concerns no user of ours
     batch = torch.export.Dim("batch")
     example = (module.example(2),)

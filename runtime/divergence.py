@@ -5,12 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from data import Spec, Transition
 from runtime.errors import LogpiError
-from runtime.rundir import write_json, write_text
+from runtime.rundir import write_bytes, write_json, write_text
+from runtime.sealed import own_folder
 from runtime.seeding import stream
 from runtime.tree import join, split
 
@@ -44,8 +45,8 @@ def leave_evidence(run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[s
     values, tensors = split(state)
     named = {**tensors, **{f"/metrics/{name}": value for name, value in metrics.items()}}
     try:
-        folder.mkdir(exist_ok=True)
-        save_file(tensors, folder / "state.safetensors")
+        own_folder(folder)
+        write_bytes(folder / "state.safetensors", save(tensors))
         write_json(folder / "state.json", values)
         write_json(
             folder / "ranges.json",

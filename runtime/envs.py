@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data import Transition
 from runtime.backends import make_backend
-from runtime.border import CopyFault
+from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, LogpiError
 from runtime.spaces import ActionMap, check_spaces
 
@@ -161,14 +161,19 @@ class Envs:
         return torch.from_numpy(rounded)
 
     def _guard(self, call: Callable[[], Any]) -> Any:
+        # An environment computes as it does anywhere, in a worker too: `set_up_torch` lets numbers
+        # below 1e-38 count as 0 in this process.
+        torch.set_flush_denormal(False)
         try:
             return call()
-        except LogpiError:
+        except PASSED:
             raise
         except CopyFault as error:
             raise self._fault(str(error)) from error
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
+        finally:
+            torch.set_flush_denormal(True)
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(

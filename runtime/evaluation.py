@@ -1,8 +1,12 @@
 """How good a policy is, measured on environments and seeds that training never sees."""
 
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -10,6 +14,7 @@ import torch
 
 from agents.protocol import Acting
 from runtime.envs import Envs
+from runtime.errors import EnvironmentFault
 from runtime.seeding import derive
 
 MOST_ENVS = 64
@@ -47,6 +52,11 @@ class Evaluator:
         seed: every evaluation derives from (seed, step).
         check: called between two steps; may raise.
         most_envs: stepped together.
+        deadline: seconds that these environments, which are in this process, have to answer, where
+            the system has a timer for it; None: for ever.
+
+    Raises:
+        EnvironmentFault: they have not answered.
     """
 
     def __init__(
@@ -58,8 +68,10 @@ class Evaluator:
         seed: int,
         check: Callable[[], None] = lambda: None,
         most_envs: int = MOST_ENVS,
+        deadline: float | None = None,
     ) -> None:
         self.episodes, self.seed, self.check = episodes, seed, check
+        self.deadline = deadline
         count = min(episodes, most_envs)
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
@@ -70,7 +82,8 @@ class Evaluator:
         """Evaluates at environment step `step` of training."""
         generator = torch.Generator(agent.device)
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))
-        self.envs.reset(derive(self.seed, "evaluation-episodes", step))
+        with within(self.deadline, self.envs.env_id):
+            self.envs.reset(derive(self.seed, "evaluation-episodes", step))
         left = self.quota.copy()
         returns: list[float] = []
         lengths: list[int] = []
@@ -80,7 +93,8 @@ class Evaluator:
                 self.cut(left, returns, lengths)
                 break
             action, latent = agent.act(self.envs.obs, deterministic, generator)
-            self.envs.step(action, latent)
+            with within(self.deadline, self.envs.env_id):
+                self.envs.step(action, latent)
             for index, episode_return, length in self.envs.drain():
                 if left[index]:
                     left[index] -= 1
@@ -103,3 +117,26 @@ class Evaluator:
 
     def close(self) -> None:
         self.envs.close()
+
+
+@contextmanager
+def within(seconds: float | None, env_id: str) -> Iterator[None]:
+    """Raises EnvironmentFault out of whatever takes longer inside."""
+    main = threading.current_thread() is threading.main_thread()
+    if seconds is None or not main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def late(number: int, frame: FrameType | None) -> None:
+        raise EnvironmentFault(
+            f"env {env_id}: has not answered for {seconds:g} s in an evaluation; raise "
+            "env.timeout, or mend the environment"
+        )
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, should the first be caught
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

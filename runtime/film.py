@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.build import make_evaluator, not_shown
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, StorageFault
 from runtime.logger import Logger
+from runtime.sealed import own_folder
 from runtime.trained import Trained
 
 
@@ -25,7 +26,12 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
         ConfigError: the environment gives no pictures, or what writes the file is not installed.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
-    folder = trained.path / "video"
+    try:
+        folder = own_folder(trained.path / "video")
+    except OSError as error:
+        raise StorageFault(
+            f"video: {trained.path / 'video'} {error.strerror}; remove it"
+        ) from error
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
         serial: Any = evaluator.envs.backend

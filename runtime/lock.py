@@ -10,6 +10,7 @@ from pathlib import Path
 from runtime.errors import StorageFault
 
 NAME = "lock"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     path = run_dir / NAME
     while True:
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         except OSError as error:
             raise StorageFault(
                 f"{path}: cannot be opened, {error.strerror}; choose another run_dir"

@@ -186,11 +186,18 @@ class Logger:
 def wait_for_a_later_name(run_dir: Path) -> None:
     """Event files are read in the order of their names, which begin with the second of their birth.
 
-    One that takes back what another says has to come after it.
+    One that takes back what another says has to come after it. Those that were born in the future,
+    by the clock of another machine, are given names of the past in the same order.
     """
-    names = [path.name.split(".")[3] for path in run_dir.glob("events.out.tfevents.*.*")]
-    last = max((int(name) for name in names if name.isdigit()), default=0)
-    time.sleep(max(0.0, min(1.1, last + 1.001 - time.time())))
+    prefix, now = "events.out.tfevents.", int(time.time())
+    last = 0
+    for path in sorted(run_dir.glob(f"{prefix}*.*")):
+        born, _, rest = path.name.removeprefix(prefix).partition(".")
+        if born.isdigit() and int(born) > now + 1:
+            path.rename(path.with_name(f"{prefix}{now - 1:010d}.~{born}.{rest}"))
+        elif born.isdigit():
+            last = max(last, int(born))
+    time.sleep(max(0.0, last + 1.001 - time.time()))
 
 
 def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:

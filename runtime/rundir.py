@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ConfigError, StorageFault
-from runtime.sealed import write_synced
+from runtime.sealed import read_file, write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCH = "uncommitted.patch"
@@ -43,10 +43,18 @@ def existing(run_dir: str | None) -> Path | None:
 def finished(path: Path, total_steps: int) -> bool:
     """Whether the run there has reached so many steps and left its result."""
     try:
-        result = json.loads((path / "result.json").read_text())
-        return bool(result["steps"] >= total_steps)
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(read_result(path)["steps"] >= total_steps)
+    except (KeyError, TypeError):
         return False
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """`result.json` of a run; empty where there is none, or not one of ours."""
+    try:
+        result = json.loads(read_file(path, "result.json"))
+    except (ValueError, RecursionError):
+        return {}
+    return result if isinstance(result, dict) else {}
 
 
 def make_new(wanted: Path, key: str) -> Path:

@@ -1,5 +1,6 @@
 """Files that are known by their size and SHA-256: whatever differs is damage, and is named."""
 
+import errno
 import hashlib
 import json
 import os
@@ -95,10 +96,20 @@ def verify(folder: Path, record: Record, size_only: bool = False) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    """Writes a new file, through to the disk; a link that has its name is replaced."""
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def own_folder(path: Path) -> Path:
+    """The folder, made where it is missing; OSError where it is a link to who knows where."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "is a link, which a run directory does not have", str(path))
+    path.mkdir(exist_ok=True)
+    return path
 
 
 def sync_directory(path: Path) -> None:

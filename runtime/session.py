@@ -4,9 +4,11 @@ import dataclasses
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from runtime import checkpoint, rundir
@@ -15,7 +17,7 @@ from runtime.build import Parts
 from runtime.chores import Chores
 from runtime.console import Progress
 from runtime.divergence import leave_evidence
-from runtime.errors import ConfigError, LogpiError, StorageFault
+from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger
 from runtime.loop import train
@@ -26,6 +28,19 @@ if TYPE_CHECKING:
 
 SEGMENT_ROWS = 1 << 16  # of a replay, in one file
 Pieces = Iterator[dict[str, Tensor]]
+UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """What a checkpoint holds is taken up inside: StorageFault where it is not of this run."""
+    try:
+        yield
+    except UNFIT as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StorageFault(
+            f"checkpoint: does not fit config.yaml, {reason}; restore the run"
+        ) from error
 
 
 class Session:
@@ -60,36 +75,43 @@ class Session:
         """
         from configs.resume import differences
 
-        for key, was, now in differences(state["config"], dataclasses.asdict(self.config)):
-            raise ConfigError(
-                f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
-            )
-        try:
+        with fitting():
+            for key, was, now in differences(state["config"], dataclasses.asdict(self.config)):
+                raise ConfigError(
+                    f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
+                )
             self.parts.agent.load_state_dict(state["agent"])
             self.parts.load_buffer(state["buffer"], pieces)
             back = self.parts.envs.load_state_dict(state["envs"])
             self.earlier = state["chores"]
-        except LogpiError:
-            raise
-        except (RuntimeError, KeyError, TypeError, ValueError, IndexError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise StorageFault(
-                f"checkpoint: does not fit config.yaml, {reason}; restore the run"
-            ) from error
-        self.step, self.segments, self.taken_up = step, state["segments"], True
-        self.started -= state["wall_seconds"]
-        changed = self.changes(state["setting"])
+            self.segments = [{**record, "stop": int(record["stop"])}
+                             for record in state["segments"]]  # fmt: skip
+            self.started -= float(state["wall_seconds"])
+            changed = self.changes(state["setting"])
+            self.warn_of_horizon(int(state["config"]["total_steps"]))
+            self.exact = bool(state["exact"]) and back and not changed
+        self.step, self.taken_up = step, True
         if not back:
             changed.append(f"{self.config.env.id} did not come back to its last observation and "
                            "starts a new episode")  # fmt: skip
-        self.exact = state["exact"] and not changed
         if changed:
             print(f"warning: this run is from here on not bit for bit what it would have been: "
                   f"{'; '.join(changed)}", file=sys.stderr)  # fmt: skip
 
+    def warn_of_horizon(self, planned: int) -> None:
+        """A schedule keeps its first horizon: steps after it are made at a learning rate of 0."""
+        total = self.config.total_steps
+        if self.config.agent.lr_schedule == "linear" and total > planned:
+            print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after "
+                  "which nothing is learned; train longer from the start instead",
+                  file=sys.stderr)  # fmt: skip
+
     def setting(self) -> dict[str, Any]:
         """What rounding depends on, beside the configuration."""
+        device = self.parts.agent.device
+        kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         return {"threads": int(self.config.threads), "device": self.config.device,
+                "instructions": torch.backends.cpu.get_cpu_capability(), "kind": kind,
                 **rundir.versions()}  # fmt: skip
 
     def changes(self, before: dict[str, Any]) -> list[str]:
@@ -101,6 +123,14 @@ class Session:
         """Commits a checkpoint; nothing in the run changes by it."""
         if self.chores is not None:
             self.chores.logger.sync()
+        try:
+            self.commit(step, return_mean)
+        except StorageFault:
+            with suppress(OSError):
+                checkpoint.drop_unused(self.path)  # they would fill the disk further
+            raise
+
+    def commit(self, step: int, return_mean: float | None) -> None:
         segments = self.write_segments()
         state = {
             "step": step,
@@ -167,7 +197,8 @@ class Session:
             evidence=lambda step, metrics: leave_evidence(self.path, step, parts.agent, metrics),
         )
         if self.earlier is not None:
-            chores.load_state_dict(self.earlier)
+            with fitting():
+                chores.load_state_dict(self.earlier)
             chores.last_save = self.step
         parts.evaluator.check = self.stop.check
         try:

@@ -1,6 +1,5 @@
 """Many runs from one command: `python train.py -m seed=range(5) agent=a2c,sac_discrete`."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any
 
 from runtime.door import guarded
 from runtime.errors import StorageFault
+from runtime.rundir import read_result
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
@@ -156,9 +156,7 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
     """One row for each job."""
     lines = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
-        found: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            found = json.loads((folder / str(number) / "result.json").read_text())
+        found = read_result(folder / str(number))
         cells = [str(number), name, "not run" if code is None else str(code)]
         cells += [f"{found[key]:{form}}" if key in found else ""
                   for key, form in (("return_mean", ".1f"), ("steps", ","),

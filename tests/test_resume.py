@@ -244,6 +244,16 @@ def test_more_steps_are_the_longer_run(stopped, whole, tmp_path):
     assert "total_steps: 600" in Path("short/config.yaml").read_text()
 
 
+def test_steps_after_the_end_of_a_schedule_are_warned_of(tmp_path, capsys):
+    command = ["env=cartpole", "agent.lr_schedule=linear", "agent.hidden=[8]", "eval.episodes=1",
+               f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert enter("train", train.run, [*command, "total_steps=1280"]) == 0
+    capsys.readouterr()
+    assert enter("train", train.run, [f"resume={tmp_path / 'run'}", "total_steps=2560"]) == 0
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("warning")]
+    assert "has fallen to 0 at step 1,280" in line
+
+
 def test_auto_begins_where_there_is_no_checkpoint_and_never_over_damaged_ones(
     tmp_path, monkeypatch
 ):

@@ -21,6 +21,7 @@ from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
+from runtime.rundir import read_result  # noqa: E402
 
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
@@ -107,15 +108,6 @@ def surroundings(path: Path) -> list[str]:
         found.append("the code has changes that are not committed")
     if not result.get("exact", True):
         found.append("the run itself was resumed in a way that was not exact")
-    return found
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """`result.json`; empty where the run has not left one."""
-    try:
-        found: dict[str, Any] = json.loads((path / "result.json").read_text())
-    except (OSError, ValueError):
-        return {}
     return found
 
 

@@ -272,14 +272,22 @@ def test_no_payload_is_executed(run, tmp_path, monkeypatch, capsys):
 
 
 def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
-    """Right hashes, wrong content: NaN weights are loaded as they are, other shapes are not."""
+    """Right hashes, wrong content: other shapes, weights that are not finite, absurd numbers."""
     import torch
 
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     newest = copy / "checkpoints" / checkpoint.names(copy)[-1]
     state, _ = checkpoint.load(newest)
-    for change in ({"agent": 3}, {"agent": {}}, {"agent": {"modules": {"actor": torch.ones(2)}}}):
+    modules = state["agent"]["modules"]
+    name = next(iter(modules["actor"]))
+    holes = {**modules["actor"], name: torch.full_like(modules["actor"][name], torch.nan)}
+    for change in (
+        {"agent": 3},
+        {"agent": {}},
+        {"agent": {"modules": {"actor": torch.ones(2)}}},
+        {"agent": {**state["agent"], "modules": {**modules, "actor": holes}}},
+    ):
         shutil.rmtree(newest)
         checkpoint.save(copy, int(newest.name[5:]), {**state, **change}, keep=9)
         capsys.readouterr()
@@ -287,6 +295,39 @@ def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
         assert len(capsys.readouterr().err.splitlines()) == 1
         assert enter("train", train.run, [f"resume={copy}", "total_steps=128"]) == 4
     assert json.loads((newest / "manifest.json").read_text())["format"] == 2
+    for change in (
+        {"wall_seconds": "x"},
+        {"return_mean": 10**400},
+        {"config": {}},
+        {"setting": 3},
+        {"chores": {"updates": 1}},
+        {"segments": {"a": 1}},
+        {"envs": {"obs": 1}},
+    ):
+        shutil.rmtree(copy)
+        shutil.copytree(run, copy)
+        shutil.rmtree(newest)
+        checkpoint.save(copy, int(newest.name[5:]), {**state, **change}, keep=9)
+        (copy / "result.json").unlink()
+        capsys.readouterr()
+        code = enter("train", train.run, [f"resume={copy}", "total_steps=128"])
+        said = capsys.readouterr().err
+        harmless = "return_mean" in change
+        assert code == (0 if harmless else 2 if "config" in change else 4), (change, said)
+        assert said.count("error: ") == (not harmless)
+        assert "Traceback" not in said
+        assert enter("evaluate", evaluate.run, [f"run={copy}", "checkpoint=best"]) in (0, 2, 4)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
+def test_a_pipe_is_not_waited_for(run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    for name in ("result.json", "config.yaml"):
+        (copy / name).unlink()
+        os.mkfifo(copy / name)
+        code = enter("train", train.run, [f"resume={copy}", "total_steps=128"])
+        assert code == (0 if name == "result.json" else 2)
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):

@@ -7,8 +7,9 @@ import shutil
 import pytest
 import torch
 
-from runtime import checkpoint, tree
+from runtime import checkpoint, rundir, tree
 from runtime.errors import StorageFault
+from runtime.lock import locked
 from tests.helpers import agent, batch
 
 
@@ -202,7 +203,54 @@ def test_damaged_later_ones_do_not_push_a_new_one_out(tmp_path):
 def test_what_a_killed_save_left_is_swept_and_nothing_else(tmp_path):
     (tmp_path / "tmp-17").mkdir()
     (tmp_path / "tmp-17" / "state.json").write_text("{}")
-    (tmp_path / "tmp-18-0-2.safetensors").write_text("x")
-    (tmp_path / "tmp-notes").write_text("mine")
+    (tmp_path / f"tmp-18-{0:012}-{2:012}-{'a' * 16}.safetensors").write_text("x")
+    (tmp_path / f"tmp-19-step-{7:012}").mkdir()
+    for mine in ("tmp-notes", "tmp-2024.txt"):
+        (tmp_path / mine).write_text("mine")
     checkpoint.sweep(tmp_path)
-    assert os.listdir(tmp_path) == ["tmp-notes"]
+    assert sorted(os.listdir(tmp_path)) == ["tmp-2024.txt", "tmp-notes"]
+
+
+def test_nothing_is_written_or_removed_where_a_link_leads(tmp_path, capsys):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    for folder in (run, outside):
+        folder.mkdir()
+    for step in range(3):
+        checkpoint.save(outside, step, {"a": torch.ones(2)}, keep=9)
+    before = sorted(path.name for path in outside.rglob("*"))
+    (run / "checkpoints").symlink_to(outside / "checkpoints")
+    for call in (
+        lambda: checkpoint.save(run, 3, {"a": torch.ones(2)}, keep=1),
+        lambda: checkpoint.load_newest(run),
+    ):
+        with pytest.raises(StorageFault, match="is a link"):
+            call()
+    (run / "checkpoints").unlink()
+    (run / "replay").symlink_to(outside)
+    with pytest.raises(StorageFault, match="is a link"):
+        checkpoint.write_segment(run, 0, 1, {"a": torch.ones(1)})
+    checkpoint.save(run, 3, {"a": torch.ones(2)}, keep=1)
+    (run / "checkpoints" / "step-000000000001").symlink_to(outside / "checkpoints")
+    checkpoint.save(run, 4, {"a": torch.ones(2)}, keep=1)
+    assert checkpoint.names(run) == ["step-000000000004"]
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    for name in ("config.tmp", "lock"):
+        (run / name).symlink_to(target)
+    rundir.write_text(run / "config.yaml", "mine")
+    with pytest.raises(StorageFault, match="lock: cannot be opened"), locked(run):
+        pass
+    assert target.read_text() == "precious"
+    assert sorted(path.name for path in outside.rglob("*")) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_old_checkpoints_that_cannot_be_removed_cost_a_warning(tmp_path, monkeypatch, capsys):
+    def busy(path):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(checkpoint, "bury", busy)
+    for step in range(2):
+        checkpoint.save(tmp_path, step, {"a": torch.ones(2)}, keep=1)
+    assert len(checkpoint.names(tmp_path)) == 2
+    assert "warning: old checkpoints stay" in capsys.readouterr().err

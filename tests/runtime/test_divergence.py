@@ -80,7 +80,7 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_divergence(
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("runtime.divergence.save_file", full)
+    monkeypatch.setattr("runtime.divergence.write_bytes", full)
     run = tmp_path / "run"
     assert enter("train", train.run, [*COUNTING, *RUNS["a2c"], f"run_dir={run}"]) == 5
     (line,) = capsys.readouterr().err.splitlines()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.build import set_up_torch
 from runtime.envs import Envs
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from tests.helpers import lit, saved_and_read
@@ -321,6 +322,68 @@ def test_bytes_in_two_dimensions_are_a_grey_image():
     assert (envs.obs.dtype, envs.obs.shape) == (torch.uint8, (2, 20))
     table = Envs(space_env(Box(0, 1, (5, 4), np.float32), Discrete(2)), 2, "sync", {}, seed=0)
     assert table.spec.image == ()
+
+
+class Tiny(gymnasium.Env):
+    """Its observation is 1 while it can still halve a number below 1e-38."""
+
+    observation_space = Box(0, 1, (1,), np.float32)
+    action_space = Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.number = np.float32(1e-39)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        self.number *= np.float32(0.5)
+        return np.array([self.number > 0], np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("Tiny-v0", entry_point=Tiny)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_tiny_numbers_are_what_they_are_in_an_environment(mode):
+    set_up_torch(torch.get_num_threads())
+    envs = Envs("tests.runtime.test_envs:Tiny-v0", 1, mode, {}, seed=0)
+    try:
+        assert envs.step(torch.zeros(1, dtype=torch.int64), torch.zeros(1)).next_obs == 1.0
+        assert torch.tensor([1e-39]) * 0.5 == 0.0  # but not in an update
+    finally:
+        envs.close()
+
+
+class Panic(BaseException):
+    """As raised by bindings to other languages."""
+
+
+class Panics(gymnasium.Env):
+    observation_space = Box(0, 1, (1,), np.float32)
+    action_space = Discrete(2)
+
+    def __init__(self, where):
+        self.where = where
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.ones(1, np.float32), {}
+
+    def step(self, action):
+        raise Panic("lost")
+
+
+gymnasium.register("Panics-v0", entry_point=Panics)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_is_raised_and_no_exception_is_a_fault_too(mode):
+    envs = Envs("tests.runtime.test_envs:Panics-v0", 1, mode, {"where": "step"}, seed=0)
+    try:
+        with pytest.raises(EnvironmentFault, match="step raised Panic: lost in environment 0"):
+            envs.step(torch.zeros(1, dtype=torch.int64), torch.zeros(1))
+    finally:
+        envs.close()
 
 
 class Wider(gymnasium.Env):

@@ -1,10 +1,16 @@
 """Episodes are counted without bias towards short ones, and evaluating changes nothing."""
 
+import signal
+import time
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from configs.compose import train_config
+from runtime.build import make_evaluator
+from runtime.errors import EnvironmentFault
 from runtime.evaluation import Evaluation, Evaluator
 from tests.helpers import agent
 
@@ -55,6 +61,31 @@ def test_same_step_same_episodes_and_the_agent_is_left_as_it_was():
     again = judge(learner, step=100, deterministic=False)
     assert np.array_equal(first.returns, again.returns)
     assert torch.equal(before, learner.generators["act"].get_state())
+
+
+class Asleep(Coin):
+    """Hangs in its third step."""
+
+    def step(self, action):
+        if self.count == 2:
+            time.sleep(60)
+        return super().step(action)
+
+
+gymnasium.register("Asleep-v0", entry_point=Asleep)
+
+
+def test_an_evaluation_that_hangs_is_noticed_where_workers_would_be():
+    settings = ["env.id=tests.runtime.test_evaluation:Asleep-v0", "agent=sac", "env.timeout=0.5"]
+    config = train_config([*settings, "env.vectorization=async"])
+    judge = make_evaluator(config, episodes=8, seed=0)
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault, match="has not answered for"):
+        judge(agent("sac"), step=0)
+    assert time.monotonic() - began < 10
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    sync = make_evaluator(train_config([*settings, "env.vectorization=sync"]), 1, 0)
+    assert sync.deadline is None
 
 
 def test_summary_by_hand():

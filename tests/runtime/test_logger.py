@@ -1,6 +1,7 @@
 """What is written to TensorBoard: means, extremes, no NaN, and only once synchronised."""
 
 import io
+import time
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.metrics import Packed, packing
-from runtime.logger import Logger
+from runtime.logger import Logger, read_scalars
 from tests.helpers import saved_and_read
 
 
@@ -74,6 +75,22 @@ def test_a_full_disk_stops_the_logging_with_one_warning_and_not_the_run(tmp_path
         logger.add({"a": torch.tensor(1.0)})
         logger.flush(step)
     assert capsys.readouterr().err.count("No space left") == 1
+
+
+def test_what_was_logged_in_the_future_is_taken_back_all_the_same(tmp_path):
+    """Two files of a machine whose clock was an hour fast; the run went back to step 10."""
+    ahead = int(time.time()) + 3600
+    for number in range(2):
+        logger = Logger(tmp_path / "made")
+        logger.write(10 + 10 * number, {"a": float(number)})
+        logger.close()
+        (made,) = (tmp_path / "made").iterdir()
+        made.rename(tmp_path / f"events.out.tfevents.{ahead + number}.host.{9 - number}")
+    (tmp_path / "made").rmdir()
+    logger = Logger(tmp_path, purge_step=11)
+    logger.write(20, {"a": 7.0})
+    logger.close()
+    assert read_scalars(tmp_path, "a") == [(10, 0.0), (20, 7.0)]
 
 
 def test_the_unwritten_interval_goes_through_a_checkpoint(tmp_path):
