@@ -17,6 +17,7 @@ from runtime.errors import ConfigError
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
+LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
 
 def options(group: str) -> list[str]:
@@ -230,10 +231,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_run(path: Path) -> TrainConfig:
     """The configuration of an existing run; ConfigError where its config.yaml is not one."""
+    import yaml
     from omegaconf import OmegaConf
 
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"), resolve=False)
+        with (path / "config.yaml").open() as file:
+            text = file.read(LARGEST_FILE)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("a few aliases can stand for billions of values")
+        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except Exception as error:
         raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
     return build(TrainConfig, plain)

@@ -319,6 +319,16 @@ def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
         assert enter("evaluate", evaluate.run, [f"run={copy}", "checkpoint=best"]) in (0, 2, 4)
 
 
+def test_a_few_lines_that_stand_for_billions_are_not_read(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    (copy / "config.yaml").write_text("\n".join(lines) + "\n")
+    assert enter("evaluate", evaluate.run, [f"run={copy}"]) == 2
+    assert "config.yaml cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes with names")
 def test_a_pipe_is_not_waited_for(run, tmp_path):
     copy = tmp_path / "run"
