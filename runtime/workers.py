@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
+from runtime import forked
 from runtime.border import QUIET, serve_quietly
 from runtime.errors import EnvironmentFault
 
@@ -22,6 +23,7 @@ CLOSING = 2.0  # seconds that a worker has to end by itself
 def work(*arguments: Any) -> None:
     """Gymnasium's worker, which says nothing when its parent has gone."""
     serve_quietly()
+    forked.rest()
     # environments that draw from NumPy's global generator would draw the same in every worker: all
     # are forked from one process
     np.random.seed()  # noqa: NPY002
@@ -41,28 +43,29 @@ def deaf() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def preloaded(module: str) -> Iterator[None]:
-    """Whatever workers are forked from while this lasts loads the module once, for all of them.
+def preloaded() -> Iterator[None]:
+    """Whatever workers are forked from while this lasts has loaded `runtime.forked`.
 
-    That is seconds for each worker, in which it could not yet tell that its parent has gone. The
-    server finds the module by PYTHONPATH; not every Python hands it the path of this process.
+    It finds the module by PYTHONPATH; not every Python hands it the path of this process.
     """
-    multiprocessing.set_forkserver_preload([module])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *([before] if before else [])])
-    try:
-        if "forkserver" in multiprocessing.get_all_start_methods():
-            from multiprocessing import forkserver, resource_tracker
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        yield
+        return
+    from multiprocessing import forkserver, resource_tracker
 
-            resource_tracker.ensure_running()  # which would let signals in again
-            with deaf():
-                forkserver.ensure_running()
+    multiprocessing.set_forkserver_preload([forked.__name__])
+    before = os.environ.copy()
+    path = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
+    os.environ |= {"PYTHONPATH": path, forked.PARENT: str(os.getpid())}
+    try:
+        resource_tracker.ensure_running()  # which would let signals in again
+        with deaf():
+            forkserver.ensure_running()
         yield
     finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
+        for name in ("PYTHONPATH", forked.PARENT):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 class Workers:
@@ -80,7 +83,7 @@ class Workers:
     def __init__(self, makes: Sequence[Callable[[], Any]], env_id: str, timeout: float) -> None:
         known = multiprocessing.get_all_start_methods()
         self.env_id, self.timeout = env_id, timeout
-        with preloaded("runtime.backends"):
+        with preloaded():
             self.envs: Any = AsyncVectorEnv(
                 makes,
                 context="forkserver" if "forkserver" in known else "spawn",

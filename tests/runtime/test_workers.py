@@ -4,8 +4,10 @@ import multiprocessing.forkserver
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 
 from runtime.envs import Envs
 from runtime.errors import EnvironmentFault
+from runtime.workers import ROOT
 
 DEADLINE = 1.0
 CULPRIT = 1  # of three copies
@@ -162,6 +165,34 @@ def test_whoever_serves_never_hears_a_signal_to_the_group():
                 assert deaf >> (number - 1) & 1
     finally:
         envs.close()
+
+
+LOADING = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from runtime import workers
+sys.path.insert(0, sys.argv[2])
+os.environ["PYTHONPATH"] = sys.argv[2]
+with workers.preloaded():
+    print(workers.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
+    time.sleep(float(sys.argv[3]))
+    os._exit(9)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+@pytest.mark.parametrize("seconds", ["0", "0.5"])
+def test_who_serves_the_workers_ends_with_their_parent_even_while_it_loads(seconds, tmp_path):
+    (tmp_path / "gymnasium.py").write_text("import time\ntime.sleep(60)\n")
+    command = [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path), seconds]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    server = Path("/proc") / parent.stdout.readline().strip()
+    parent.wait()
+    until = time.monotonic() + 5.0
+    while server.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not server.exists()
+    parent.stdout.close()
 
 
 def test_workers_that_behave_close_by_themselves():
