@@ -74,16 +74,17 @@ def report(
     from runtime import rundir
 
     summary = evaluation.summary()
-    given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}
-    rundir.write_json(path, {**summary, **given, **more})
     actions = "deterministic" if config.deterministic else "sampled"
     print(
-        f"{what}, {config.episodes} episodes, {actions} actions\n"
+        f"{what}, {config.episodes} episode{'s' * (config.episodes > 1)}, {actions} actions\n"
         f"return {summary['return_mean']:.2f}, standard error {summary['return_sem']:.2f}, "
         f"deviation {summary['return_std']:.2f}, "
         f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}\n"
-        f"length {summary['length_mean']:.1f} steps; written to {path}"
+        f"length {summary['length_mean']:.1f} steps"
     )
+    given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}
+    rundir.write_json(path, {**summary, **given, **more})
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
 
     path = rundir.existing(config.run_dir) if config.resume else None
     if path is not None and rundir.finished(path, config.total_steps):
+        if checkpoint.names(path):
+            warn(checkpoint.load_newest(path)[3])
         print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
         return 0
     parts = make_parts(config)
@@ -34,13 +36,15 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
         if path is None:
             path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                                  again=config.resume == "auto")  # fmt: skip
+            if config.run_dir and path != Path(config.run_dir):
+                warn([f"run_dir: {config.run_dir} is taken, this run goes to {path}; with "
+                      "resume=auto the one that is there goes on"])  # fmt: skip
             rundir.keep_patch(path)
         with locked(path):
             session = Session(path, config, parts, stop, STARTED)
             if config.resume not in (None, "auto") or checkpoint.names(path):
                 step, state, pieces, warnings = checkpoint.load_newest(path)
-                for warning in warnings:
-                    print(f"warning: {warning}", file=sys.stderr)
+                warn(warnings)
                 session.take_up(step, state, pieces)
             announce(path, config, session.step)
             try:
@@ -58,6 +62,11 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
         f"see it learn: tensorboard --logdir {path}"
     )
     return 0
+
+
+def warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def announce(path: Path, config: "TrainConfig", step: int) -> None:

@@ -45,10 +45,24 @@ def train_config(arguments: list[str]) -> TrainConfig:
             return config
         return continued(read_run(Path(config.run_dir)), asked, given)
     recorded = read_run(require_run("resume", str(run)))
+    require_groups(recorded, given)
     for name in given:
-        if name not in GROUPS and not name.startswith("env.kwargs."):
+        if not name.startswith("env.kwargs."):
             accept(name, key_names(TrainConfig, recorded.agent.name))
     return resumed(recorded, given, str(run))
+
+
+def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> None:
+    """Takes out of what is given the groups that the run was made with; ConfigError for others."""
+    known = {"env": recorded.env.id, "agent": recorded.agent.name, "experiment": None}
+    for group in GROUPS:
+        value = given.pop(group, None)
+        asked = env_id(value) if group == "env" and value in options("env") else value
+        if asked != known[group] and value is not None:
+            has = f", which has {show(known[group])}" if known[group] else ""
+            raise ConfigError(
+                f"{group}: {show(value)} cannot be given to a resumed run{has}; leave it out"
+            )
 
 
 def require_run(key: str, run: str) -> Path:
@@ -91,7 +105,7 @@ def train_overrides(arguments: list[str]) -> list[str]:
                     + (
                         nearest(str(value), options(name))
                         if name != "env"
-                        else f"{nearest(str(value), options(name), '')}for any Gymnasium id give "
+                        else f"{nearest(str(value), options(name), '')} for any Gymnasium id give "
                         "env.id=ID"
                     )
                 )

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from configs.automatic import resolve
@@ -23,10 +24,11 @@ def resumed(recorded: TrainConfig, given: Given, run: str) -> TrainConfig:
     plain = dataclasses.asdict(recorded)
     require_repeated(recorded.env.id, given.get("env.id"))
     for key, value in given.items():
-        if key == "resume" or (key == "env.id" and value == recorded.env.id):
+        old = dict(flat(plain)).get(key)
+        if key == "resume" or value == old or (key == "run_dir" and Path(str(value)) == Path(run)):
             continue
-        if not free(key):
-            old = dict(flat(plain)).get(key)
+        if not free(key) or key == "run_dir":
+            old = run if key == "run_dir" else old
             raise ConfigError(
                 f"{key}: {show(value)} cannot be given to a resumed run, which has {show(old)}; "
                 "leave it out"
@@ -59,6 +61,8 @@ def continued(recorded: TrainConfig, asked: dict[str, Any], given: Given) -> Tra
 def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> TrainConfig:
     plain["run_dir"], plain["resume"] = run, how
     config = resolve(build(TrainConfig, plain))
+    if config.total_steps < recorded.total_steps and how == "auto":  # it was made longer since
+        return dataclasses.replace(config, total_steps=recorded.total_steps)
     if config.total_steps < recorded.total_steps:
         raise ConfigError(
             f"total_steps: {config.total_steps} is less than the {recorded.total_steps} that the "

@@ -88,7 +88,7 @@ class TrainConfig(Group):
                 f"{self.env.num_envs} is more than agent.buffer_size={self.agent.buffer_size}",
                 "enlarge the buffer",
             )
-        for name in ("run_dir", "resume"):
+        for name in ("resume", "run_dir"):
             value = getattr(self, name)
             self.require(
                 value is None or not (set(value) & set("=,\n") or not value.strip()),

@@ -12,7 +12,7 @@ import numpy as np
 from runtime.errors import Halt, LogpiError
 
 LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
-QUIET = ("SIGINT", "SIGTERM", "SIGUSR1")  # sent to a whole process group; only the parent acts
+QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the parent acts
 
 
 PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself

@@ -83,13 +83,13 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageFault(
-            f"checkpoint {target}: cannot be written, {error}; free the disk or "
+            f"checkpoint {target}: cannot be written, {error.strerror}; free the disk or "
             "choose another run_dir"
         ) from error
     try:
         prune(run_dir, step, keep)
     except OSError as error:  # the save itself is good
-        print(f"warning: old checkpoints stay, {error}", file=sys.stderr)
+        print(f"warning: old checkpoints stay, {error.strerror}", file=sys.stderr)
     return target
 
 
@@ -122,7 +122,9 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
         sync_directory(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageFault(f"replay {folder}: cannot be written, {error}; free the disk") from error
+        raise StorageFault(
+            f"replay {folder}: cannot be written, {error.strerror}; free the disk"
+        ) from error
     return {"name": name, "start": start, "stop": stop, **sealed}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data import Spec, Transition
 from runtime.errors import LogpiError
-from runtime.rundir import write_bytes, write_json, write_text
+from runtime.rundir import ROOT, write_bytes, write_json, write_text
 from runtime.sealed import own_folder
 from runtime.seeding import stream
 from runtime.tree import join, split
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from agents.base import BaseAgent
 
 FOLDER = "divergence"
-SCRIPT = '''"""Repeats the update that was not finite. Run it in the folder of train.py."""
+SCRIPT = '''"""Repeats the update that was not finite; moved, run it in the folder of train.py."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path.cwd()))
+sys.path[:0] = [{root!r}, str(Path.cwd())]
 from runtime.divergence import repeat
 
 for name, value in repeat(Path(__file__).parent).items():
-    print(f"{name} {value}")
+    print(f"{{name}} {{value}}")
 '''
 
 
@@ -52,7 +52,7 @@ def leave_evidence(run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[s
             folder / "ranges.json",
             {"step": step, "tensors": {name: extent(tensor) for name, tensor in named.items()}},
         )
-        write_text(folder / "repeat.py", SCRIPT)
+        write_text(folder / "repeat.py", SCRIPT.format(root=str(ROOT)))
     except (OSError, LogpiError) as error:
         return f"; {folder} could not be written, {error}"
     return f"; python {folder / 'repeat.py'} repeats it"

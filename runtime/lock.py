@@ -29,11 +29,9 @@ def locked(run_dir: Path) -> Iterator[None]:
                 f"{path}: cannot be opened, {error.strerror}; choose another run_dir"
             ) from error
         if not try_lock(descriptor):
-            holder = os.read(descriptor, 200).decode(errors="replace").strip()
+            holder = named(os.read(descriptor, 200))
             os.close(descriptor)
-            raise StorageFault(
-                f"{run_dir}: is in use by {holder or 'another process'}; wait for it, or end it"
-            )
+            raise StorageFault(f"{run_dir}: is in use by {holder}; wait for it, or end it")
         if same_file(descriptor, path):
             break
         os.close(descriptor)  # its holder removed it just now
@@ -47,6 +45,15 @@ def locked(run_dir: Path) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
+
+
+def named(content: bytes) -> str:
+    """Who holds a lock, by what it wrote there."""
+    try:
+        holder = json.loads(content)
+        return f"process {int(holder['pid'])} on {holder['host']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
 
 
 def try_lock(descriptor: int) -> bool:

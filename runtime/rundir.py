@@ -1,10 +1,12 @@
 """The run directory: where a run lies, and the files beside its checkpoints."""
 
+import errno
 import json
 import platform
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -96,7 +98,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         write_synced(temporary, content)
         temporary.replace(path)
     except OSError as error:
-        raise StorageFault(f"{path}: cannot be written, {error.strerror}; free the disk") from error
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageFault(
+            f"{path}: cannot be written, {error.strerror}; {remedy(error)}"
+        ) from error
+
+
+def remedy(error: OSError) -> str:
+    """What helps where nothing can be written."""
+    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS)
+    return "make the folder writable" if error.errno in forbidden else "free the disk"
 
 
 def versions(*others: str) -> dict[str, str]:

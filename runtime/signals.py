@@ -7,11 +7,11 @@ from types import FrameType
 
 from runtime.errors import Halt, Stopped
 
-CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGINT": 130}
+CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
 
 
 class Stop:
-    """Once installed, it notes SIGTERM, SIGUSR1 and SIGINT; `check` raises what was noted.
+    """Once installed, it notes SIGTERM, SIGUSR1, SIGHUP and SIGINT; `check` raises what was noted.
 
     Between `open` and `hold` nothing can be lost, and a signal ends the program at once; so does a
     second one at any time.
@@ -22,11 +22,14 @@ class Stop:
         self.at_once = False
 
     def install(self) -> "Stop":
-        """Takes the signals over, for as long as the process lives."""
+        """Takes the signals over for the life of the process; SIGHUP not under `nohup`."""
         if threading.current_thread() is threading.main_thread():
             for name in CODES:
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), self.note)
+                if not hasattr(signal, name):
+                    continue
+                number = getattr(signal, name)
+                if name != "SIGHUP" or signal.getsignal(number) != signal.SIG_IGN:
+                    signal.signal(number, self.note)
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:

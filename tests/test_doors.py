@@ -440,7 +440,9 @@ def test_a_run_directory_that_is_taken_gets_a_suffix(door: Any) -> None:
     first = ["train", *TINY, "total_steps=8", "run_dir=same"]
     assert door(*first) == (0, [])
     before = Path("same/result.json").read_bytes()
-    assert door(*first) == (0, [])
+    code, (line,) = door(*first)
+    assert code == 0
+    assert line.startswith("warning: run_dir: same is taken, this run goes to same-2; with resume")
     assert sorted(os.listdir()) == ["same", "same-2"]
     assert Path("same/result.json").read_bytes() == before
 

@@ -184,7 +184,12 @@ def test_the_harness_itself_changes_nothing(whole, stopped, monkeypatch):
         ("agent.lr=1e-4", "agent.lr: 0.0001 cannot be given"),
         ("env.id=CartPole-v1", "env.id: 'CartPole-v1' cannot be given to a resumed run, which has"),
         ("agent.buffer_size=5000", "agent.buffer_size: 5000 cannot be given"),
-        ("env=cartpole", "env: 'cartpole' cannot be given to a resumed run"),
+        (
+            "env=cartpole",
+            "env: 'cartpole' cannot be given to a resumed run, which has 'Pendulum-v1'",
+        ),
+        ("agent=a2c", "agent: 'a2c' cannot be given to a resumed run, which has 'sac'"),
+        ("run_dir=elsewhere", "run_dir: 'elsewhere' cannot be given to a resumed run"),
         ("seed=3", "seed: 3 cannot be given to a resumed run, which has 0"),
         ("total_steps=200", "total_steps: 200 is less than the 300"),
         ("agent.hiden=[32]", "agent.hiden: is not a key; did you mean agent.hidden?"),
@@ -208,6 +213,35 @@ def test_the_same_command_with_auto_must_ask_for_the_same_run(stopped, capsys):
     assert "agent.gamma: 0.5 is not what the run in run_dir was made with, 0.99" in (
         capsys.readouterr().err
     )
+
+
+def test_what_the_run_has_may_be_repeated(stopped):
+    run = stopped("sac-pendulum", 80)
+    same = ["env=pendulum", "agent=sac", "seed=0", "agent.hidden=[16]", f"run_dir={run}"]
+    assert train_config([f"resume={run}", *same]) == train_config([f"resume={run}"])
+
+
+def test_the_command_that_began_a_run_goes_on_with_a_longer_one(stopped, capsys):
+    run = stopped("sac-pendulum", 80)
+    first = [*RUNS["sac-pendulum"], *COMMON, f"run_dir={run}", "resume=auto"]
+    assert start(f"resume={run}", "total_steps=320") == 0
+    capsys.readouterr()
+    assert start(*first) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_a_finished_run_whose_checkpoints_are_damaged_is_not_called_good(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert start(*RUNS["sac-pendulum"], *COMMON, f"run_dir={run}") == 0
+    capsys.readouterr()
+    kept = checkpoint.names(run)
+    for number, name in enumerate(reversed(kept)):
+        assert start(f"resume={run}") == 0
+        said = capsys.readouterr()
+        assert "is finished" in said.out
+        assert said.err.count("warning: ") == number
+        (run / "checkpoints" / name / "state.json").write_text("{}")
+    assert start(f"resume={run}") == 4
 
 
 def test_a_configuration_that_was_edited_is_refused(stopped, capsys):

@@ -21,7 +21,8 @@ LIMIT = 5.0  # seconds from the signal to the end
 
 @pytest.mark.parametrize("count", [3, pytest.param(100, marks=LONG)])
 @pytest.mark.parametrize(
-    ("name", "codes"), [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130})]
+    ("name", "codes"),
+    [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130}), ("SIGHUP", {75})],
 )
 def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count, nursery, tmp_path):
     chance, slowest, stopped, index = random.Random(name), 0.0, 0, 0

@@ -39,7 +39,7 @@ def test_the_evidence_repeats_the_same_number(name, tmp_path, capsys):
     folder = run / "divergence"
     shown = json.loads((folder / "ranges.json").read_text())
     done = subprocess.run(
-        [sys.executable, str(folder / "repeat.py")], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, str(folder / "repeat.py")], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     told = dict(row.split() for row in done.stdout.splitlines())
