@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from runtime.signals import Stop
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
+    from runtime.ranks import Ranks
 
 STARTED = time.perf_counter()
 
@@ -19,6 +21,15 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
+    from runtime.ranks import meet
+
+    ranks = meet(config.device)
+    with ranks.part():
+        return learn(config, stop, ranks)
+
+
+def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
+    """The part of one rank, which without torchrun is the only one."""
     from runtime import checkpoint, rundir
     from runtime.build import make_parts
     from runtime.errors import Stopped
@@ -26,27 +37,24 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     from runtime.session import Session
 
     path = rundir.existing(config.run_dir) if config.resume else None
-    if path is not None and rundir.finished(path, config.total_steps):
+    if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
             warn(checkpoint.load_newest(path)[3])
         print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
         return 0
-    parts = make_parts(config)
+    parts = make_parts(config, ranks)
     try:
-        if path is None:
-            path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
-                                 again=config.resume == "auto")  # fmt: skip
-            if config.run_dir and path != Path(config.run_dir):
-                warn([f"run_dir: {config.run_dir} is taken, this run goes to {path}; with "
-                      "resume=auto the one that is there goes on"])  # fmt: skip
-            rundir.keep_patch(path)
-        with locked(path):
-            session = Session(path, config, parts, stop, STARTED)
-            if config.resume not in (None, "auto") or checkpoint.names(path):
-                step, state, pieces, warnings = checkpoint.load_newest(path)
+        path = Path(ranks.decided(lambda: str(path or begin(config))))
+        with locked(path) if ranks.first else nullcontext():
+            session = Session(path, config, parts, stop, STARTED, ranks)
+            known = ranks.decided(lambda: bool(checkpoint.names(path)))
+            if config.resume not in (None, "auto") or known:
+                loaded = ranks.together(lambda: checkpoint.load_newest(path))
+                step, state, pieces, warnings = loaded
                 warn(warnings)
                 session.take_up(step, state, pieces)
-            announce(path, config, session.step)
+            if ranks.first:
+                announce(path, config, session.step, ranks.size)
             try:
                 evaluation = session.run()
             except Stopped as stopped:
@@ -64,12 +72,25 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     return 0
 
 
+def begin(config: "TrainConfig") -> Path:
+    """The directory of a new run."""
+    from runtime import rundir
+
+    path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
+                         again=config.resume == "auto")  # fmt: skip
+    if config.run_dir and path != Path(config.run_dir):
+        warn([f"run_dir: {config.run_dir} is taken, this run goes to {path}; with resume=auto the "
+              "one that is there goes on"])  # fmt: skip
+    rundir.keep_patch(path)
+    return path
+
+
 def warn(warnings: list[str]) -> None:
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
 
-def announce(path: Path, config: "TrainConfig", step: int) -> None:
+def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
     """Says what runs where, and writes it down."""
     from configs.automatic import acceleration
     from configs.compose import to_yaml
@@ -82,6 +103,7 @@ def announce(path: Path, config: "TrainConfig", step: int) -> None:
     print(
         f"{config.agent.name} on {config.env.id}, {config.total_steps:,} steps{begun}; run {path}\n"
         f"accelerate={config.accelerate}{reason}; threads={config.threads}"
+        + (f"; {ranks} processes" if ranks > 1 else "")
     )
 
 

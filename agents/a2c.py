@@ -49,7 +49,7 @@ class A2C(BaseAgent):
             batch, value.detach(), self.normalizer(batch.next_obs)
         )
         if settings.normalise_advantage:
-            advantage = standardise(advantage)
+            advantage = standardise(advantage, self.optimizer.ranks)
         log_prob = policy.log_prob(batch.action, batch.latent)
         entropy = policy.entropy()
         actor_loss = -(advantage * log_prob).mean()

@@ -164,9 +164,10 @@ class BaseAgent:
             self.learn_statistics(transition.obs.to(self.device))
 
     def learn_statistics(self, obs: Tensor) -> None:
-        """Takes fresh observations (*, O) into the normaliser, where there is one."""
+        """Takes fresh observations (*, O) of all ranks into the normaliser, where there is one."""
         if isinstance(self.normalizer, RunningNorm):
-            self.normalizer.update(obs.flatten(0, -2), skip=self.diverged)
+            rows = self.optimizer.ranks.gather(obs.flatten(0, -2))
+            self.normalizer.update(rows, skip=self.diverged)
 
     @property
     def device(self) -> torch.device:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from agents.base import make_actor
 from agents.optimizer import Optimizer
+from agents.ranks import Ranks
 from data import Spec, Transition, gae
 from networks import Value, torso
 
@@ -105,10 +106,13 @@ class ActorValue:
         )
 
 
-def standardise(advantage: Tensor) -> Tensor:
-    """Zero mean and unit standard deviation; a single sample, or equal ones, become exactly 0.
+def standardise(advantage: Tensor, ranks: Ranks) -> Tensor:
+    """Zero mean and unit standard deviation over the batches of all ranks.
 
-    In float64, where the mean of equal float32 numbers is exact.
+    A single sample, or equal ones, become exactly 0: in float64 the mean of equal float32 numbers
+    is exact.
     """
-    centred = advantage.double() - advantage.double().mean()
-    return (centred / (centred.square().mean().sqrt() + 1e-8)).to(advantage)
+    (mean,) = ranks.average([advantage.double().mean()])
+    centred = advantage.double() - mean
+    (variance,) = ranks.average([centred.square().mean()])
+    return (centred / (variance.sqrt() + 1e-8)).to(advantage)

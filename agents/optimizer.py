@@ -1,11 +1,14 @@
 """The one place that takes a gradient step."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+
+from agents.ranks import Alone, Ranks
 
 Losses = dict[str, Tensor]
 Metrics = dict[str, Tensor]
@@ -19,7 +22,8 @@ class Optimizer:
 
     Each group descends its own loss and no other, so that a critic evaluated in the actor's loss
     gets no gradient from it. If any loss or gradient norm is not finite, no group is changed, the
-    flag `diverged` goes up, and from then on nothing is committed any more.
+    flag `diverged` goes up, and from then on nothing is committed any more. Where several ranks
+    learn together, their gradients are averaged here, the temperature's among them.
 
     Args:
         groups: name -> parameters.
@@ -42,6 +46,7 @@ class Optimizer:
         self.max_grad_norm = max_grad_norm
         self.horizon = horizon
         self.eps = eps
+        self.ranks: Ranks = Alone()
         self.updates = 0
         device = next(iter(self.groups.values()))[0].device
         self.lr = torch.tensor(lr, device=device)
@@ -85,6 +90,7 @@ class Optimizer:
             name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=i < last))
             for i, (name, loss) in enumerate(losses.items())
         }
+        losses, grads = self.averaged(losses, grads)
         norms = {name: total_norm(grad) for name, grad in grads.items()}
         finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         self.diverged |= ~finite
@@ -93,6 +99,16 @@ class Optimizer:
         metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
+
+    def averaged(
+        self, losses: Losses, grads: dict[str, list[Tensor]]
+    ) -> tuple[Losses, dict[str, list[Tensor]]]:
+        """Losses and gradients as of one batch that holds those of all ranks."""
+        if self.ranks.size == 1:
+            return losses, grads
+        rest = iter(self.ranks.average([*losses.values(), *chain.from_iterable(grads.values())]))
+        means = {name: next(rest) for name in losses}
+        return means, {name: [next(rest) for _ in grad] for name, grad in grads.items()}
 
     @torch.no_grad()
     def _apply(

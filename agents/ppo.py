@@ -95,7 +95,7 @@ class PPO(BaseAgent):
         settings = self.settings
         policy, value = self.evaluate(self.normalizer(obs))
         if settings.normalise_advantage:
-            advantage = standardise(advantage)
+            advantage = standardise(advantage, self.optimizer.ranks)
         log_prob, entropy = policy.log_prob(action, latent), policy.entropy()
         log_ratio = log_prob - old_log_prob
         ratio, clip = log_ratio.exp(), self.clip()
@@ -109,6 +109,7 @@ class PPO(BaseAgent):
             # KL(old || new), from old samples: never negative, unlike the mean of -log_ratio.
             kl = (torch.expm1(log_ratio) - log_ratio).mean()
             if settings.target_kl is not None:
+                (kl,) = self.optimizer.ranks.average([kl])
                 self.stopped |= kl > STOP * settings.target_kl
             metrics = {
                 "loss/actor": actor_loss,

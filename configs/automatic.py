@@ -29,6 +29,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     """
     config = resolve_env(config)
     mode = acceleration(config)[0] if config.accelerate == "auto" else config.accelerate
+    if mode != "none" and processes() > 1:
+        raise ConfigError(f"accelerate: {mode} makes one graph of an update, in which several "
+                          "processes cannot average their gradients; use none")  # fmt: skip
     if mode == "compile" and compiler() is None:
         raise ConfigError("accelerate: compile needs a C++ compiler and Python's headers, which "
                           "are not found; install g++ and python3-dev, or use none")  # fmt: skip
@@ -114,11 +117,19 @@ def threads(config: TrainConfig) -> int:
     """One for small networks: what a second would save is less than what it costs to wake."""
     work = getattr(config.agent, "batch_size", 256) * max(config.agent.hidden) ** 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if work < 4_000_000 else min(4, cores or 1)
+    own = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun's processes
+    return 1 if work < 4_000_000 else max(1, min(4, own))
+
+
+def processes() -> int:
+    """How many torchrun has started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
     """How `accelerate=auto` runs updates, and why."""
+    if processes() > 1:
+        return "none", "several processes average between gradient and step"
     if config.device.startswith("cuda"):
         return "cudagraph", "a GPU is named"
     graphs = 1 if getattr(config.agent, "policy_delay", 1) == 1 else 2

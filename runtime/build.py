@@ -18,6 +18,7 @@ from runtime.envs import Envs
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
 from runtime.memory import require_memory
+from runtime.ranks import ALONE, Ranks
 from runtime.seeding import derive, stream
 from runtime.tree import digest
 
@@ -74,8 +75,8 @@ class Parts:
         )
 
 
-def make_parts(config: "TrainConfig") -> Parts:
-    """Environments, agent, buffer and evaluator; creates no file.
+def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
+    """Environments, agent, buffer and evaluator of one rank; creates no file.
 
     Raises:
         ConfigError: parts that do not fit together, or a device that is not there.
@@ -83,6 +84,7 @@ def make_parts(config: "TrainConfig") -> Parts:
     """
     from configs.automatic import updates
 
+    seed, config = config.seed, ranks.own(config)
     device = make_device(config.device)
     set_up_torch(int(config.threads))
     env = config.env
@@ -97,12 +99,16 @@ def make_parts(config: "TrainConfig") -> Parts:
                 "agent.learning_starts, or agent.n_steps times env.num_envs"
             )
         buffer = make_buffer(config, envs.spec, device)
-        seeds = partial(stream, config.seed, device=device)
+
+        def seeds(name: str) -> torch.Generator:
+            return stream(seed if name == "init" else config.seed, name, device)
+
         agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
-        if agent.caution is not None:
+        agent.optimizer.ranks = ranks
+        if agent.caution is not None and ranks.first:
             print(f"warning: {agent.caution}", file=sys.stderr)
         accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
-        evaluator = make_evaluator(config, config.eval.episodes, derive(config.seed, "evaluation"))
+        evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
 

@@ -18,6 +18,7 @@ from runtime.envs import Envs
 from runtime.errors import Divergence, Stopped, StorageFault
 from runtime.evaluation import Evaluation, Evaluator
 from runtime.logger import Logger
+from runtime.ranks import ALONE, Ranks
 from runtime.signals import Stop
 
 STATES = 4  # observations at which a policy is audited
@@ -41,6 +42,7 @@ class Chores:
     audit: Callable[[int, Tensor], object]  # (step, observations (N, O))
     audit_every: int
     total_steps: int
+    ranks: Ranks = ALONE
     stop: Stop = field(default_factory=Stop)
     evidence: Callable[[int, dict[str, Any]], str] = lambda step, metrics: ""  # what to say of it
     clock: Clock = field(default_factory=Clock)
@@ -60,6 +62,7 @@ class Chores:
 
     def __post_init__(self) -> None:
         self.at_once = self.agent.device.type == "cpu"  # reading a flag waits for nothing
+        self.stride = self.envs.num_envs * self.ranks.size  # steps from one look to the next
 
     def updated(self, step: int, metrics: dict[str, Any]) -> None:
         """After every update; raises Divergence where that costs no wait for a GPU."""
@@ -188,7 +191,8 @@ class Chores:
         """Evaluates, and notes where it is the best so far."""
         self.stop_if_diverged(step)
         with self.clock.pause():
-            evaluation = self.evaluator(self.agent, step)
+            returns, lengths = self.ranks.decided(lambda: self.play(step))
+            evaluation = Evaluation(np.array(returns), np.array(lengths))
             summary = evaluation.summary()
             tags = ("return_mean", "return_std", "length_mean")
             self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
@@ -197,6 +201,11 @@ class Chores:
             self.best = summary["return_mean"]
             self.improved = True
         return evaluation
+
+    def play(self, step: int) -> tuple[list[float], list[int]]:
+        """Returns and lengths of whole episodes, on the rank that evaluates."""
+        evaluation = self.evaluator(self.agent, step)
+        return evaluation.returns.tolist(), evaluation.lengths.tolist()
 
     def look(self, step: int) -> None:
         """Audits the policy at observations that it met."""

@@ -32,13 +32,17 @@ for name, value in repeat(Path(__file__).parent).items():
 '''
 
 
-def leave_evidence(run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[str, Any]) -> str:
+def leave_evidence(
+    run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[str, Any], rank: int = 0
+) -> str:
     """Writes `divergence/` into the run directory; returns what to add to the message.
+
+    Another rank than 0 writes `divergence-<rank>/`: any of them may have met the number.
 
     In it: the batch, the noise, the agent with its weights before the update (nothing of it was
     committed) and its generators after it, the range of every tensor, the metrics, and a script.
     """
-    folder = run_dir / FOLDER
+    folder = run_dir / (f"{FOLDER}-{rank}" if rank else FOLDER)
     given = [argument._asdict() if isinstance(argument, Transition) else argument
              for argument in agent.given]  # fmt: skip
     state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}

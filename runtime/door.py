@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import Halt, LogpiError
+from runtime.errors import Elsewhere, Halt, LogpiError
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -43,7 +43,8 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     except LogpiError as error:
         if "debug=true" in arguments:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        if not isinstance(error, Elsewhere):
+            print(f"error: {error}", file=sys.stderr)
         return error.code
     except Halt as halt:
         print(f"error: {halt.stopped}", file=sys.stderr)

@@ -44,6 +44,14 @@ class Divergence(LogpiError):
     code = 5
 
 
+class Elsewhere(LogpiError):
+    """Another process of the run has told the user why it ends; this one says nothing."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__("told by another process")
+        self.code = code
+
+
 class Stopped(LogpiError):
     """A signal asked the run to end; what it did is saved, or it had done nothing yet.
 

@@ -1,11 +1,9 @@
 """Metrics -> TensorBoard, synchronised with the device once per interval."""
 
 import io
-import logging
 import math
 import sys
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data.metrics import Metrics
+from runtime.curves import wait_for_a_later_name
 from runtime.errors import StorageFault
 from runtime.ledger import ledger
 
@@ -183,21 +182,27 @@ class Logger:
             self.hook(failure)
 
 
-def wait_for_a_later_name(run_dir: Path) -> None:
-    """Event files are read in the order of their names, which begin with the second of their birth.
+class Silent(Logger):
+    """Reduces metrics like a logger, and writes them nowhere."""
 
-    One that takes back what another says has to come after it. Those that were born in the future,
-    by the clock of another machine, are given names of the past in the same order.
-    """
-    prefix, now = "events.out.tfevents.", int(time.time())
-    last = 0
-    for path in sorted(run_dir.glob(f"{prefix}*.*")):
-        born, _, rest = path.name.removeprefix(prefix).partition(".")
-        if born.isdigit() and int(born) > now + 1:
-            path.rename(path.with_name(f"{prefix}{now - 1:010d}.~{born}.{rest}"))
-        elif born.isdigit():
-            last = max(last, int(born))
-    time.sleep(max(0.0, last + 1.001 - time.time()))
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.flushes, self.device, self.broken = 0, device, True
+        self.rows, self.arrays = {}, {}
+
+    def flush(self, step: int, extra: Mapping[str, float] | None = None) -> dict[str, float]:
+        self.rows.clear()
+        self.arrays.clear()
+        self.flushes += 1
+        return {}
+
+    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
+        return {}
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -221,21 +226,3 @@ def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
             if len(part):
                 values[name] = float(part.min() if name.endswith("_min") else part.max())
     return values
-
-
-def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every scalar, as TensorBoard would show it."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-    events.Reload()
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:
-    """(step, value) of one tag; empty where it was never logged."""
-    return read_curves(run_dir).get(tag, [])

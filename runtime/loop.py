@@ -25,21 +25,24 @@ class Buffer(Protocol):
 def train(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int = 0) -> Evaluation:
     """Runs from `step` to the last step of the chores; returns the evaluation at the end."""
     if step:
-        chores.due(step, step - envs.num_envs)  # what a stopped run had left to do
+        chores.due(step, step - chores.stride)  # what a stopped run had left to do
     while step < chores.total_steps:
         step = advance(agent, envs, buffer, chores, step)
     return chores.finish(step)
 
 
 def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int) -> int:
-    """One step of all environments, the updates it allows, and what is due; the new step."""
+    """One step of all environments, the updates it allows, and what is due; the new step.
+
+    All ranks make it at once, each with its own environments.
+    """
     act = agent.explore if buffer.warming_up else agent.act
     action, latent = act(envs.obs)
     transition = envs.step(action, latent)
     agent.observe(transition)
     buffer.add(transition)
     for batch in buffer.batches():
-        chores.updated(step + envs.num_envs, agent.update(batch))
-    step += envs.num_envs
-    chores.due(step, step - envs.num_envs)
+        chores.updated(step + chores.stride, agent.update(batch))
+    step += chores.stride
+    chores.due(step, step - chores.stride)
     return step

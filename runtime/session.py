@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from runtime import checkpoint, rundir
@@ -19,14 +19,17 @@ from runtime.console import Progress
 from runtime.divergence import leave_evidence
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluation
-from runtime.logger import Logger
+from runtime.logger import Logger, Silent
 from runtime.loop import train
+from runtime.ranks import ALONE, AgreedStop, Ranks
+from runtime.segments import write_segments
+from runtime.setting import changes, setting
 from runtime.signals import Stop
+from runtime.tree import digest
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
 
-SEGMENT_ROWS = 1 << 16  # of a replay, in one file
 Pieces = Iterator[dict[str, Tensor]]
 UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
@@ -52,12 +55,20 @@ class Session:
         parts: fresh ones.
         stop: what signals are noted in.
         started: `time.perf_counter()` when the process began.
+        ranks: the processes of this run, each of which has a session of its own.
     """
 
     def __init__(
-        self, path: Path, config: "TrainConfig", parts: Parts, stop: Stop, started: float
+        self,
+        path: Path,
+        config: "TrainConfig",
+        parts: Parts,
+        stop: Stop,
+        started: float,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.path, self.config, self.parts, self.stop = path, config, parts, stop
+        self.ranks = ranks
         self.started = started
         self.step = 0
         self.exact = True
@@ -80,15 +91,22 @@ class Session:
                 raise ConfigError(
                     f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
                 )
-            self.parts.agent.load_state_dict(state["agent"])
-            self.parts.load_buffer(state["buffer"], pieces)
-            back = self.parts.envs.load_state_dict(state["envs"])
+            self.require_ranks(int(state.get("ranks", 1)))
+            own, agent = state, state["agent"]
+            if not self.ranks.first:
+                own = state["others"][self.ranks.rank - 1]
+                agent = {**agent, "generators": own["generators"]}
+            self.parts.agent.load_state_dict(agent)
+            records = [{**record, "stop": int(record["stop"])} for record in state["segments"]]
+            mine = [record.get("rank", 0) == self.ranks.rank for record in records]
+            self.segments = list(compress(records, mine))
+            self.parts.load_buffer(own["buffer"], compress(pieces, mine))
+            back = self.parts.envs.load_state_dict(own["envs"])
             self.earlier = state["chores"]
-            self.segments = [{**record, "stop": int(record["stop"])}
-                             for record in state["segments"]]  # fmt: skip
             self.started -= float(state["wall_seconds"])
-            changed = self.changes(state["setting"])
+            changed = changes(state["setting"], self.setting())
             self.warn_of_horizon(int(state["config"]["total_steps"]))
+            back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
         self.step, self.taken_up = step, True
         if not back:
@@ -97,6 +115,12 @@ class Session:
         if changed:
             print(f"warning: this run is from here on not bit for bit what it would have been: "
                   f"{'; '.join(changed)}", file=sys.stderr)  # fmt: skip
+
+    def require_ranks(self, were: int) -> None:
+        """Raises ConfigError where other processes go on with a run than made it."""
+        if were != self.ranks.size:
+            raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; let "
+                              f"torchrun start {were}")  # fmt: skip
 
     def warn_of_horizon(self, planned: int) -> None:
         """A schedule keeps its first horizon: steps after it are made at a learning rate of 0."""
@@ -107,17 +131,7 @@ class Session:
                   file=sys.stderr)  # fmt: skip
 
     def setting(self) -> dict[str, Any]:
-        """What rounding depends on, beside the configuration."""
-        device = self.parts.agent.device
-        kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        return {"threads": int(self.config.threads), "device": self.config.device,
-                "instructions": torch.backends.cpu.get_cpu_capability(), "kind": kind,
-                **rundir.versions()}  # fmt: skip
-
-    def changes(self, before: dict[str, Any]) -> list[str]:
-        now = self.setting()
-        return [f"{name} was {before.get(name)}, is {now[name]}" for name in now
-                if before.get(name) != now[name]]  # fmt: skip
+        return setting(int(self.config.threads), self.config.device, self.parts.agent.device)
 
     def save(self, step: int, return_mean: float | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it."""
@@ -127,11 +141,30 @@ class Session:
             self.commit(step, return_mean)
         except StorageFault:
             with suppress(OSError):
-                checkpoint.drop_unused(self.path)  # they would fill the disk further
+                if self.ranks.first:
+                    checkpoint.drop_unused(self.path)  # they would fill the disk further
             raise
 
     def commit(self, step: int, return_mean: float | None) -> None:
-        segments = self.write_segments()
+        segments = self.ranks.together(
+            lambda: write_segments(self.path, self.parts.replay, self.segments, self.ranks.rank)
+        )
+        agent, buffer, envs = (
+            part.state_dict() for part in (self.parts.agent, self.parts.buffer, self.parts.envs)
+        )
+        own = {"segments": segments, "buffer": buffer, "envs": envs,
+               "generators": agent["generators"]}  # fmt: skip
+        all_of_them = self.ranks.pieces(own)
+        self.ranks.decided(lambda: self.write(step, return_mean, agent, all_of_them))
+        self.segments = segments
+
+    def write(
+        self, step: int, return_mean: float | None, agent: dict[str, Any], pieces: list[Any]
+    ) -> None:
+        """One checkpoint of all ranks; their weights are the same."""
+        first, *others = pieces
+        first.pop("generators")  # they are in its agent
+        segments = [record for piece in pieces for record in piece.pop("segments")]
         state = {
             "step": step,
             "return_mean": return_mean,
@@ -139,41 +172,28 @@ class Session:
             "setting": self.setting(),
             "exact": self.exact,
             "wall_seconds": time.perf_counter() - self.started,
-            "agent": self.parts.agent.state_dict(),
-            "buffer": self.parts.buffer.state_dict(),
-            "envs": self.parts.envs.state_dict(),
+            "agent": agent,
+            **first,
+            "ranks": self.ranks.size,
+            "others": others,
             "chores": None if self.chores is None else self.chores.state_dict(),
             "segments": segments,
         }
         checkpoint.save(self.path, step, state, self.config.checkpoint.keep, segments)
-        self.segments = segments
-
-    def write_segments(self) -> list[checkpoint.Record]:
-        """Writes those rows of a replay that no file has yet; the files that hold it all."""
-        replay = self.parts.replay
-        if replay is None or not replay.count:
-            return []
-        segments = [s for s in self.segments if s["stop"] > replay.first_row()]
-        start = max([replay.first_row(), *(s["stop"] for s in segments)])
-        rows = max(1, SEGMENT_ROWS // replay.count) * replay.count
-        for first in range(start, replay.added, rows):
-            stop = min(first + rows, replay.added)
-            piece = replay.rows(first, stop)
-            segments.append(checkpoint.write_segment(self.path, first, stop, piece))
-        return segments
 
     def run(self) -> Evaluation:
         """Trains to the end; writes `result.json`."""
         from configs.compose import to_yaml
 
         self.stop.hold()
-        checkpoint.sweep(self.path)
+        self.ranks.decided(lambda: checkpoint.sweep(self.path))
         if not self.taken_up:
             self.save(self.step, None)
         config, parts = self.config, self.parts
         purge_step = self.step + 1 if self.taken_up else None
-        logger = Logger(self.path, purge_step, parts.agent.device)
-        if self.earlier is None:
+        device = parts.agent.device
+        logger = Logger(self.path, purge_step, device) if self.ranks.first else Silent(device)
+        if self.earlier is None and self.ranks.first:
             settings = "".join(
                 f"| {key} | {value} |\n" for key, value in vars(config.agent).items()
             )
@@ -190,11 +210,16 @@ class Session:
             log_every=int(config.log.every),
             eval_every=int(config.eval.every),
             checkpoint_every=int(config.checkpoint.every),
-            audit=lambda step, obs: audit(parts.agent, obs, config.seed, step, logger),
+            audit=lambda step, obs: (
+                self.ranks.first and audit(parts.agent, obs, config.seed, step, logger)
+            ),
             audit_every=int(config.audit.every),
             total_steps=config.total_steps,
-            stop=self.stop,
-            evidence=lambda step, metrics: leave_evidence(self.path, step, parts.agent, metrics),
+            ranks=self.ranks,
+            stop=AgreedStop(self.stop, self.ranks),
+            evidence=lambda step, metrics: leave_evidence(
+                self.path, step, parts.agent, metrics, self.ranks.rank
+            ),
         )
         if self.earlier is not None:
             with fitting():
@@ -210,6 +235,9 @@ class Session:
         return evaluation
 
     def write_result(self, chores: Chores, evaluation: Evaluation) -> None:
+        digests = [piece["digest"] for piece in self.ranks.pieces({"digest": self.parts.digest()})]
+        if not self.ranks.first:
+            return
         summary = evaluation.summary()
         rundir.write_json(
             self.path / "result.json",
@@ -224,6 +252,7 @@ class Session:
                 "versions": rundir.versions(),
                 "revision": rundir.revision(),
                 "exact": self.exact,
-                "state_digest": self.parts.digest(),
+                "ranks": self.ranks.size,
+                "state_digest": digests[0] if len(digests) == 1 else digest({"ranks": digests}),
             },
         )

@@ -20,6 +20,7 @@ class Stop:
     def __init__(self) -> None:
         self.noted: Stopped | None = None
         self.at_once = False
+        self.patient = False  # a second signal changes nothing
 
     def install(self) -> "Stop":
         """Takes the signals over for the life of the process; SIGHUP not under `nohup`."""
@@ -35,6 +36,8 @@ class Stop:
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler; does nothing that could wait for anything."""
         if self.noted is not None:
+            if self.patient:
+                return
             os._exit(128 + number)
         name = signal.Signals(number).name
         what = "interrupted" if name == "SIGINT" else "stopped"

@@ -5,7 +5,11 @@ import json
 from typing import Any
 
 import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
+
+LENGTH = 8  # bytes that say how many follow
 
 
 def split(state: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
@@ -39,6 +43,20 @@ def join(values: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(values, list):
         return [join(child, tensors) for child in values]
     return values
+
+
+def pack(state: dict[str, Any]) -> bytes:
+    """A state as one message."""
+    values, tensors = split(state)
+    plain = json.dumps(values).encode()
+    return len(plain).to_bytes(LENGTH, "little") + plain + save_tensors(tensors)
+
+
+def unpack(content: bytes) -> dict[str, Any]:
+    """The inverse of `pack`."""
+    start = LENGTH + int.from_bytes(content[:LENGTH], "little")
+    state: dict[str, Any] = join(json.loads(content[LENGTH:start]), load_tensors(content[start:]))
+    return state
 
 
 def digest(state: dict[str, Any]) -> str:

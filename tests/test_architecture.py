@@ -40,7 +40,7 @@ ONLY_IN = {
         *("runtime/backends.py", "runtime/border.py", "runtime/film.py", "runtime/spaces.py"),
         "runtime/workers.py",
     },
-    "tensorboard": {"runtime/logger.py"},
+    "tensorboard": {"runtime/curves.py", "runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
     "PIL": {"runtime/logger.py", "runtime/picture.py"},
     "matplotlib": set(),

@@ -157,6 +157,25 @@ def test_the_tutorial_runs_and_its_loss_is_the_agents():
     assert done.returncode == 0, done.stderr
 
 
+def test_the_environment_of_the_page_is_well_and_trains(tmp_path, monkeypatch, capsys):
+    from runtime.door import enter
+    from tools import doctor
+    from train import run
+
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT["environments.md"], re.S)
+    (tmp_path / "hover.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert doctor.main(["env.id=hover:Hover-v0"]) == 0
+    said = capsys.readouterr().out
+    assert "warning" not in said
+    (saved,) = re.findall(r"```yaml\n(.*?)```", TEXT["environments.md"], re.S)
+    assert said.endswith(saved)
+    assert "agent=a2c or agent=ppo or agent=sac\n" in said
+    short = ["agent=ppo", "total_steps=16", "agent.n_steps=2", "agent.batch_size=16"]
+    where = ["env.id=hover:Hover-v0", f"run_dir={tmp_path / 'run'}", "eval.episodes=1"]
+    assert enter("train", run, [*where, *short]) == 0
+
+
 def test_the_table_of_keys_is_that_of_the_schema():
     assert help.markdown() + "\n" == TEXT["configuration.md"]
     assert sorted(set(re.findall(r"^\| `([a-z_.]+)`", TEXT["configuration.md"], re.M))) == sorted(

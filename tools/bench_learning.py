@@ -82,7 +82,7 @@ def learn(task: Task, seeds: range, with_peer: bool, folder: Path) -> dict[str, 
 def ours(task: Task, seed: int, run_dir: Path) -> Row:
     """Trains and evaluates one seed with the project's own commands."""
     from configs.compose import read_run
-    from runtime.logger import read_scalars
+    from runtime.curves import read_scalars
 
     run = run_dir.absolute()
     every, started = task.steps // EVALUATIONS, time.perf_counter()

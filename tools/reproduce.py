@@ -56,7 +56,7 @@ def repeat(arguments: list[str]) -> int:
     path = require_run("run", str(given["run"]))
     config = read_run(path)
     require_repeated(config.env.id, given.get("env.id"))
-    from runtime.logger import read_curves
+    from runtime.curves import read_curves
 
     if not any(map(counts, read_curves(path))):
         raise ConfigError(f"run: {path} has logged nothing that could be compared; train longer")
@@ -113,7 +113,7 @@ def surroundings(path: Path) -> list[str]:
 
 def verdict(path: Path, again: Path) -> int:
     """Says what differs; returns 1 where something does."""
-    from runtime.logger import read_curves
+    from runtime.curves import read_curves
 
     ended = bool(read_result(path))
     was, now = comparable(read_curves(path), read_curves(again), ended)

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     """Trains and evaluates one seed."""
-    from runtime.logger import read_scalars
+    from runtime.curves import read_scalars
 
     run = run_dir.absolute()
     chosen = str(figure.deterministic).lower()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from agents.on_policy import standardise
+from agents.ranks import Alone
 from data import Spec, gae
 from policies import Categorical, Gaussian, TanhGaussian
 from tests.helpers import agent, batch
@@ -41,7 +42,7 @@ def test_losses_equal_their_formulas(spec):
     ratio = (policy.log_prob(action, latent) - old).exp().tolist()
     surrogate = [
         min(r * a, max(0.9, min(1.1, r)) * a)
-        for r, a in zip(ratio, standardise(advantage).tolist(), strict=True)
+        for r, a in zip(ratio, standardise(advantage, Alone()).tolist(), strict=True)
     ]
     actor = -sum(surrogate) / 20
     critic = 0.5 * (target - learner.critic(obs)).square().mean().item()

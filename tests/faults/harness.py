@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.logger import read_curves
+from runtime.curves import read_curves
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds that a tiny run may take on a busy machine

@@ -9,7 +9,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from data.metrics import Packed, packing
-from runtime.logger import Logger, read_scalars
+from runtime.curves import read_scalars
+from runtime.logger import Logger
 from tests.helpers import saved_and_read
 
 

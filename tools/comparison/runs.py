@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from configs.compose import read_run
+from runtime.curves import read_scalars
 from runtime.errors import ConfigError
-from runtime.logger import read_scalars
 
 # What does not make a run another one in kind.
 SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "log", "eval", "checkpoint",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.compose import quoted
-from runtime.logger import read_scalars
+from runtime.curves import read_scalars
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 POLL = 1.0  # seconds between two looks at a run

@@ -1,0 +1,245 @@
+"""One run in several processes, as torchrun starts them: what they tell each other.
+
+Without torchrun there is one process, rank 0 of 1, and nothing is sent to anyone.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from runtime.errors import (
+    ConfigError,
+    Divergence,
+    Elsewhere,
+    Halt,
+    LogpiError,
+    Stopped,
+    StorageFault,
+)
+from runtime.seeding import derive
+from runtime.signals import Stop
+from runtime.tree import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from configs.schema import TrainConfig
+
+T = TypeVar("T")
+LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
+
+
+class Ranks:
+    """All processes of this run; the calls are made by all of them, in the same order.
+
+    Args:
+        rank: this process's number; 0 decides, logs, evaluates and commits checkpoints.
+        size: how many there are.
+        local: its number on this machine, which is that of its GPU.
+
+    Raises:
+        LogpiError: another process is gone; the last checkpoint is good.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local: int = 0) -> None:
+        self.rank, self.size, self.local = rank, size, local
+        self.control: Any = None  # of the CPU, for what is no gradient
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def join(self, device: str) -> None:
+        """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""
+        with self.reaching():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo",
+                                    timeout=LONGEST_WAIT)  # fmt: skip
+            self.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+
+    def leave(self) -> None:
+        """Lets go of the others, if they have been met."""
+        if self.control is not None:
+            dist.destroy_process_group()
+
+    @contextmanager
+    def reaching(self) -> "Iterator[None]":
+        try:
+            yield
+        except RuntimeError as error:  # gloo's and NCCL's are of this kind
+            raise LogpiError("another process of this run has ended or does not answer; the "
+                             "last checkpoint is good, the same command with resume=auto goes "
+                             "on") from error  # fmt: skip
+
+    def seed(self, seed: int) -> int:
+        """What everything random on this rank derives from, but for the first weights."""
+        return seed if self.first else derive(seed, "rank", self.rank)
+
+    def own(self, config: "TrainConfig") -> "TrainConfig":
+        """This rank's part of the run: its steps, its warm-up, its GPU."""
+        if self.size == 1:
+            return config
+        agent: Any = config.agent
+        if not agent.on_policy:
+            warm_up = math.ceil(agent.learning_starts / self.size)
+            agent = dataclasses.replace(agent, learning_starts=warm_up)
+        device = f"cuda:{self.local}" if config.device == "cuda" else config.device
+        steps = config.total_steps // self.size
+        return dataclasses.replace(
+            config, agent=agent, device=device, total_steps=steps, seed=self.seed(config.seed)
+        )
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor's mean over the ranks: one message for all of them."""
+        if self.size == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        with self.reaching():
+            dist.all_reduce(flat)
+        pieces = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        return [piece.view_as(t) for piece, t in zip(pieces, tensors, strict=True)]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all ranks, (size B, ...), by rank."""
+        if self.size == 1:
+            return rows
+        found = [torch.empty_like(rows) for _ in range(self.size)]
+        with self.reaching():
+            dist.all_gather(found, rows.contiguous())
+        return torch.cat(found)
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """What each rank has to say, on all of them."""
+        if self.size == 1:
+            return [content]
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with self.reaching():
+            own = torch.tensor([len(content)])
+            dist.all_gather(lengths, own, group=self.control)
+            most = int(max(lengths))
+            padded = torch.frombuffer(bytearray(content.ljust(most, b"\0")), dtype=torch.uint8)
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(found, padded, group=self.control)
+        return [row.numpy()[: int(n)].tobytes() for row, n in zip(found, lengths, strict=True)]
+
+    def most(self, number: int) -> int:
+        """The largest of all ranks' numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number)
+        with self.reaching():
+            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        return int(found)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """`work` on each rank; where one fails, all do. The one that failed says why."""
+        if self.size == 1:
+            return work()
+        failure: LogpiError | None = None
+        try:
+            result = work()
+        except LogpiError as error:
+            failure = error
+        code = self.most(failure.code if failure else 0)
+        if failure is not None:
+            raise failure
+        if code:
+            raise spoken(code)
+        return result
+
+    def decided(self, work: Callable[[], Any]) -> Any:
+        """What `work`, of rank 0 alone, returns, plain data, on all of them; its failure, too."""
+        if self.size == 1:
+            return work()
+        said: dict[str, Any] = {}
+        failure: LogpiError | None = None
+        if self.first:
+            try:
+                said["result"] = work()
+            except LogpiError as error:
+                failure, said = error, {"code": error.code, "stopped": isinstance(error, Stopped)}
+        said = json.loads(self.collect(json.dumps(said).encode())[0])
+        if failure is not None:
+            raise failure
+        if "code" in said:
+            raise spoken(said["code"], said["stopped"])
+        return said["result"]
+
+    def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """The states of all ranks, on all of them."""
+        return [unpack(content) for content in self.collect(pack(state))]
+
+    @contextmanager
+    def part(self) -> "Iterator[None]":
+        """Rank 0 speaks for all; another is heard only where it alone knows why the run ends."""
+        try:
+            if self.first:
+                yield
+                return
+            with (
+                open(os.devnull, "w") as nowhere,
+                redirect_stdout(nowhere),
+                redirect_stderr(nowhere),
+            ):
+                yield
+        except Halt as halt:
+            raise halt if self.first else Elsewhere(halt.stopped.code) from None
+        except (ConfigError, Divergence, Stopped, Told) as error:
+            raise error if self.first else Elsewhere(error.code) from None
+        except LogpiError as error:
+            if self.size > 1:
+                error.args = (f"rank {self.rank}: {error}",)
+            raise
+        finally:
+            self.leave()
+
+
+class Told(StorageFault):
+    """Another rank could not write or read, and says why."""
+
+
+ALONE = Ranks()
+
+
+def spoken(code: int, stopped: bool = False) -> LogpiError:
+    """The failure of another rank, as this one raises it."""
+    if stopped:
+        return Stopped("stopped: by a signal to another rank", code)
+    return Told("told by another rank") if code == Told.code else Elsewhere(code)
+
+
+def meet(device: str) -> Ranks:
+    """The processes that torchrun has started, all met; one where it has not."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        return Ranks()
+    ranks = Ranks(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    ranks.join(device)
+    return ranks
+
+
+class AgreedStop(Stop):
+    """A signal to any rank stops them all after the same step.
+
+    A second one changes nothing: torchrun passes on every signal to all, as the terminal does.
+    """
+
+    def __init__(self, own: Stop, ranks: Ranks) -> None:
+        super().__init__()
+        self.own, self.ranks = own, ranks
+        own.patient = ranks.size > 1
+
+    def check(self) -> None:
+        """Raises Stopped on all ranks where a signal has come to one of them."""
+        noted = self.own.noted
+        code = self.ranks.most(noted.code if noted else 0)
+        if code:
+            raise noted or spoken(code, stopped=True)

@@ -1,0 +1,239 @@
+"""Two processes that learn together are one with both their batches, to rounding."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from agents.ranks import Alone
+from data import Spec, Transition
+from runtime.ranks import Ranks, meet
+from runtime.tree import pack, unpack
+from tests.helpers import agent, batch
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+UPDATES = 3
+SPECS = {
+    "a2c": Spec(3, 2, discrete=False),
+    "ppo": Spec(3, 2, discrete=False),
+    "sac": Spec(3, 2, discrete=False),
+    "sac_discrete": Spec(3, 4, discrete=True),
+}
+SETTINGS = {
+    "a2c": {"normalise_advantage": True, "max_grad_norm": 0.1},
+    "ppo": {"epochs": 1, "batch_size": 40, "target_kl": 10.0},
+    "sac": {"max_grad_norm": 0.5},
+    "sac_discrete": {},
+}
+
+
+def learned(name, ranks, part):
+    """The agent after a few updates on this part of every batch: `part` takes rows of (B, ·)."""
+    learner = agent(name, SPECS[name], normalise_obs=True, **SETTINGS[name])
+    learner.optimizer.ranks = ranks
+    for number in range(UPDATES):
+        if learner.on_policy:
+            whole = batch(5, 16, spec=SPECS[name], seed=number)
+            rows = Transition(*(part(field.transpose(0, 1)).transpose(0, 1) for field in whole))
+        else:
+            rows = Transition(*(part(f) for f in batch(32, spec=SPECS[name], seed=number)[:6]))
+        learner.learn_statistics(rows.obs)
+        learner.optimizer.begin_update()
+        if name == "ppo":
+            advantage, target, log_prob = learner.judge(rows)
+            fields = (rows.obs, rows.action, rows.latent, advantage, target, log_prob)
+            given = [field.flatten(0, 1) for field in fields]
+        elif name == "sac":
+            noise = torch.randn(32, 2, 2, generator=torch.Generator().manual_seed(number))
+            given = [rows, part(noise).transpose(0, 1).contiguous(), True]
+        elif name == "sac_discrete":
+            learner.update(rows)
+            continue
+        else:
+            given = [rows]
+        learner.step(*given)
+    state = learner.state_dict()
+    return {"modules": state["modules"], "diverged": state["optimizer"]["diverged"]}
+
+
+class Deaf(Ranks):
+    """Two processes that do not hear each other."""
+
+    def average(self, tensors):
+        return list(tensors)
+
+
+def one_of_two(rank, port, names, kind, folder):
+    """A process: its half of every batch, and what came of it in a file."""
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank),
+                   "WORLD_SIZE": "2"}  # fmt: skip
+    ranks = meet("cpu")
+    heard = {"ranks": ranks, "deaf": Deaf(rank, 2)}[kind]
+    for name in names:
+        found = learned(name, heard, lambda rows: rows.chunk(2)[rank])
+        (Path(folder) / f"{name}-{rank}").write_bytes(pack(found))
+    said = ranks.collect(b"x" * (rank + 1))
+    assert said == [b"x", b"xx"]
+    assert ranks.most(5 - rank) == 5
+    assert ranks.decided(lambda: {"rank": rank}) == {"rank": 0}
+    assert ranks.gather(torch.full((2, 1), rank)).flatten().tolist() == [0, 0, 1, 1]
+    (mean,) = ranks.average([torch.tensor([1.0, 3.0 * rank])])
+    assert mean.tolist() == [1.0, 1.5]
+    ranks.leave()
+
+
+def two(names, kind, folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    both = [context.Process(target=one_of_two, args=(rank, port, names, kind, str(folder)))
+            for rank in range(2)]  # fmt: skip
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(120)
+    assert [process.exitcode for process in both] == [0, 0]
+    return {name: [unpack((folder / f"{name}-{rank}").read_bytes()) for rank in range(2)]
+            for name in names}  # fmt: skip
+
+
+def gap(one, other):
+    """The largest difference of a weight."""
+    return max(
+        float((tensor - other["modules"][module][key]).abs().max())
+        for module, state in one["modules"].items()
+        for key, tensor in state.items()
+    )
+
+
+def test_two_halves_are_the_whole_and_not_without_averaging(tmp_path):
+    names = list(SPECS)
+    for kind in ("ranks", "deaf"):
+        (tmp_path / kind).mkdir()
+    together, apart = two(names, "ranks", tmp_path / "ranks"), two(names, "deaf", tmp_path / "deaf")
+    for name in names:
+        whole = learned(name, Alone(), lambda rows: rows)
+        first, second = together[name]
+        assert gap(first, second) == 0.0  # bit for bit
+        assert gap(whole, first) < 2e-6, name
+        assert gap(whole, apart[name][0]) > 1e-4, name
+
+
+def test_one_process_sends_nothing_to_anyone():
+    ranks = Ranks()
+    assert ranks.decided(lambda: (1, 2)) == (1, 2)
+    assert ranks.collect(b"a") == [b"a"]
+    assert ranks.most(7) == 7
+    assert ranks.seed(3) == 3
+    assert Ranks(1, 2).seed(3) != 3
+
+
+class Second(gymnasium.Env):
+    """Breaks where it runs on rank 1."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        if os.environ["RANK"] == "1":
+            raise ValueError("out of order")
+        return np.zeros(2, np.float32), 0.0, False, True, {}
+
+
+gymnasium.register("Second-v0", entry_point=Second)
+
+
+def torchrun(*arguments):
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+            str(TRAIN), *arguments, "resume=auto", "run_dir=run"]  # fmt: skip
+
+
+SHORT = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
+         "agent.learning_starts=50", "agent.normalise_obs=true", "total_steps=1000",
+         "checkpoint.every=100", "eval.episodes=1", "eval.every=500"]  # fmt: skip
+
+
+def outcome(folder):
+    result = json.loads((folder / "run/result.json").read_text())
+    return result["state_digest"], result["exact"], result["ranks"], result["steps"]
+
+
+def processes_of(folder):
+    """(pid, rank) of the processes that train there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(path / "cwd") != str(folder):
+                continue
+            variables = (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found += [(int(path.name), int(v[5:])) for v in variables if v.startswith(b"RANK=")]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    subprocess.run(torchrun(*SHORT), cwd=whole, check=True, capture_output=True)
+    job = subprocess.Popen(torchrun(*SHORT), cwd=broken, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 120
+    while not (broken / "run/checkpoints/step-000000000300").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    (second,) = [pid for pid, rank in processes_of(broken) if rank == 1]
+    os.kill(second, signal.SIGKILL if end == "killed" else signal.SIGTERM)
+    _, said = job.communicate(timeout=120)
+    assert job.returncode != 0
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert ("has ended" if end == "killed" else "the run is saved") in line
+    assert processes_of(broken) == []
+    subprocess.run(torchrun(*SHORT), cwd=broken, check=True, capture_output=True)
+    assert outcome(broken) == outcome(whole)
+    assert outcome(whole)[1:] == (True, 2, 1000)
+
+
+@pytest.mark.slow
+def test_other_processes_than_made_a_run_do_not_go_on_with_it(tmp_path):
+    settings = ["env=cartpole", "total_steps=1280", "eval.episodes=1", "agent.hidden=[8]"]
+    subprocess.run(torchrun(*settings), cwd=tmp_path, check=True, capture_output=True)
+    alone = [sys.executable, str(TRAIN), "resume=run", "total_steps=2560"]
+    done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: ranks: 1 cannot go on with the run of 2" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["env=cartpole", "agent.gamma=7"], "error: agent.gamma"),
+        (["env=cartpole", "accelerate=compile"], "error: accelerate: compile makes one graph"),
+        (["env.id=tests.runtime.test_ranks:Second-v0", "agent.hidden=[8]"], "error: rank 1: env"),
+    ],
+)
+def test_what_fails_is_told_once(arguments, words, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(TRAIN.parent)}
+    done = subprocess.run(torchrun(*arguments, "total_steps=1280"), cwd=tmp_path,
+                          capture_output=True, text=True, env=environment)  # fmt: skip
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert sum(line.startswith(words) for line in lines) == 1, lines
