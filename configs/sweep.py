@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from configs.automatic import processes
 from configs.compose import DIRECTORY, parse, quoted, train_config
 from configs.validate import show
 from runtime.errors import ConfigError
@@ -42,6 +43,9 @@ def read_sweep(arguments: list[str]) -> Sweep:
     """
     import hydra
 
+    if processes() > 1:
+        raise ConfigError("sweep: torchrun starts one run in several processes, not several runs; "
+                          "use hydra/launcher=joblib")  # fmt: skip
     given = [argument for argument in arguments if argument not in FLAGS]
     launcher = [argument for argument in given if argument.startswith("hydra")]
     own = [argument for argument in given if not argument.startswith("hydra")]

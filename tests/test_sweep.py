@@ -74,6 +74,12 @@ def test_bad_input_is_one_line_before_anything_begins(
     assert not list(tmp_path.iterdir())
 
 
+def test_torchrun_starts_no_sweep(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert sweep(["-m", "seed=1,2"]) == 2
+    assert capsys.readouterr().err.startswith("error: sweep: torchrun starts one run in several")
+
+
 def test_a_sweep_takes_no_run_of_another_for_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("out/1").mkdir(parents=True)
