@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from runtime.errors import Elsewhere, Halt, LogpiError
+from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -43,7 +43,9 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     except LogpiError as error:
         if "debug=true" in arguments:
             raise
-        if not isinstance(error, Elsewhere):
+        # what is wrong with the command line, rank 0 of torchrun's tells for all
+        same = isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0"
+        if not (same or isinstance(error, Elsewhere)):
             print(f"error: {error}", file=sys.stderr)
         return error.code
     except Halt as halt:
