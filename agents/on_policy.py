@@ -112,7 +112,9 @@ def standardise(advantage: Tensor, ranks: Ranks) -> Tensor:
     A single sample, or equal ones, become exactly 0: in float64 the mean of equal float32 numbers
     is exact.
     """
-    (mean,) = ranks.average([advantage.double().mean()])
-    centred = advantage.double() - mean
-    (variance,) = ranks.average([centred.square().mean()])
-    return (centred / (variance.sqrt() + 1e-8)).to(advantage)
+    mean = advantage.double().mean()
+    variance = (advantage.double() - mean).square().mean()
+    if ranks.size > 1:
+        mean, square = ranks.average([mean, variance + mean.square()])
+        variance = (square - mean.square()).clamp_min(0.0)
+    return ((advantage.double() - mean) / (variance.sqrt() + 1e-8)).to(advantage)

@@ -55,6 +55,7 @@ class Chores:
     last_save: int = 0
     last_audit: int = 0
     unsaved: int = 0  # checkpoints for which there was no room
+    heard: int = 0  # updates when a signal was last looked for
     first_alpha: float | None = None  # of the first log
     warned: bool = False  # that the temperature runs away
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
@@ -97,7 +98,9 @@ class Chores:
             crossed = step // self.checkpoint_every > before // self.checkpoint_every
             if step < self.total_steps and (crossed or self.improved):
                 self.checkpoint(step)  # the last one waits for the last evaluation
-            self.stop.check()
+            if self.ranks.size == 1 or self.updates > self.heard or self.last_log[0] == step:
+                self.heard = self.updates  # asking other ranks costs as much as a step
+                self.stop.check()
         except Stopped:
             self.checkpoint(step, final=True)
             raise

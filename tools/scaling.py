@@ -20,11 +20,21 @@ sys.path.insert(0, str(ROOT))
 USAGE = "usage: python tools/scaling.py [messages=true] [repeats=3]"
 SIZES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers in a message
 CASES = {  # of `train.py`; the steps are those of each process
-    "PPO, Pendulum": (["env=pendulum", "agent=ppo"], 40_960),
+    "PPO, Pendulum, minibatches of 64": (["env=pendulum", "agent=ppo"], 12_288),
+    "PPO, Pendulum, minibatches of 2,048": (
+        [
+            "env=pendulum",
+            "agent=ppo",
+            "env.num_envs=16",
+            "agent.n_steps=512",
+            "agent.batch_size=2048",
+        ],
+        65_536,
+    ),
     "A2C, CartPole": (["env=cartpole"], 128_000),
     "SAC, Pendulum, 2x256": (
         ["env=pendulum", "agent=sac", "agent.hidden=[256,256]"],
-        1_500,
+        1_000,
     ),
 }
 COMMON = ["threads=1", "accelerate=none", "eval.episodes=1"]
