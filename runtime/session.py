@@ -216,7 +216,7 @@ class Session:
             audit_every=int(config.audit.every),
             total_steps=config.total_steps,
             ranks=self.ranks,
-            stop=AgreedStop(self.stop, self.ranks),
+            stop=self.stop if self.ranks.size == 1 else AgreedStop(self.stop, self.ranks),
             evidence=lambda step, metrics: leave_evidence(
                 self.path, step, parts.agent, metrics, self.ranks.rank
             ),
@@ -252,7 +252,7 @@ class Session:
                 "versions": rundir.versions(),
                 "revision": rundir.revision(),
                 "exact": self.exact,
-                "ranks": self.ranks.size,
+                **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),
                 "state_digest": digests[0] if len(digests) == 1 else digest({"ranks": digests}),
             },
         )

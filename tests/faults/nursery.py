@@ -74,6 +74,7 @@ PREPARATIONS = {"die_at": die_at, "limit_files": limit_files}
 
 
 def main() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` would have it ignore
     assert runtime.session
     ended: dict[int, int] = {}
     for line in sys.stdin:
