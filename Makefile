@@ -20,7 +20,7 @@ test: $(READY) ## the fast tests, seven minutes on two cores
 test-all: $(READY) ## every test but the long campaigns
 	@$(BIN)/python -m pytest -n 2 -m "not faults" $(ARGS)
 
-faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, 40 minutes
+faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, two hours
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
 
 bench-learning: $(PEERS) ## learning beside Stable-Baselines3, hours; ARGS="only=cartpole-ppo" for a part

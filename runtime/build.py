@@ -98,13 +98,15 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
                 f"total_steps: {config.total_steps} ends before the first update; raise it above "
                 "agent.learning_starts, or agent.n_steps times env.num_envs"
             )
-        buffer = make_buffer(config, envs.spec, device)
+        sharing = 1 if device.type == "cuda" else ranks.neighbours  # each has its own GPU
+        buffer = make_buffer(config, envs.spec, device, sharing)
 
         def seeds(name: str) -> torch.Generator:
             return stream(seed if name == "init" else config.seed, name, device)
 
         agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
-        agent.optimizer.ranks = ranks
+        if ranks.size > 1:
+            agent.optimizer.ranks = ranks
         if agent.caution is not None and ranks.first:
             print(f"warning: {agent.caution}", file=sys.stderr)
         accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
@@ -113,12 +115,12 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
     return Parts(agent, envs, buffer, evaluator)
 
 
-def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device) -> Any:
+def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays: int = 1) -> Any:
     """The buffer of the agent's kind; ConfigError where it would not fit into memory."""
     settings: Any = config.agent
     if settings.on_policy:
         return Rollout(settings.n_steps, device)
-    require_memory(settings.buffer_size, int(config.env.num_envs), spec, device)
+    require_memory(settings.buffer_size, int(config.env.num_envs), spec, device, replays)
     return Replay(
         settings.buffer_size,
         settings.batch_size,

@@ -20,10 +20,10 @@ from runtime.evaluation import Evaluation, Evaluator
 from runtime.logger import Logger
 from runtime.ranks import ALONE, Ranks
 from runtime.signals import Stop
+from runtime.watchdog import Watchdog
 
 STATES = 4  # observations at which a policy is audited
 MOST_WARNINGS = 5  # of the same kind
-RUNAWAY = 100.0  # times its first value: what a temperature that finds its level does not reach
 
 
 @dataclass
@@ -56,8 +56,7 @@ class Chores:
     last_audit: int = 0
     unsaved: int = 0  # checkpoints for which there was no room
     heard: int = 0  # updates when a signal was last looked for
-    first_alpha: float | None = None  # of the first log
-    warned: bool = False  # that the temperature runs away
+    temperature: Watchdog = field(default_factory=Watchdog)
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
     steps_per_second: float = 0.0  # since learning began, without evaluations and saving
 
@@ -122,25 +121,9 @@ class Chores:
         shown = self.logger.flush(step, extra)
         self.last_log = (step, seconds, self.updates)
         self.stop_if_diverged(step)
-        self.watch_temperature(shown)
+        self.temperature.look(shown)
         self.progress.note(shown)
         self.progress.update(step)
-
-    def watch_temperature(self, shown: dict[str, float]) -> None:
-        """Warns once where alpha has grown a hundredfold and the entropy is still too low."""
-        if not {"policy/alpha", "policy/target_entropy", "policy/entropy"} <= set(shown):
-            return
-        alpha, target = shown["policy/alpha"], shown["policy/target_entropy"]
-        self.first_alpha = self.first_alpha or alpha
-        runs_away = alpha > RUNAWAY * self.first_alpha and shown["policy/entropy"] < target
-        if runs_away and not self.warned:
-            self.warned = True
-            print(
-                f"warning: the temperature runs away: alpha is {alpha:.3g} and the entropy, "
-                f"{shown['policy/entropy']:.3g}, still below its target {target:.3g}; lower "
-                "agent.target_entropy",
-                file=sys.stderr,
-            )
 
     def state_dict(self) -> dict[str, Any]:
         """What the next log, evaluation and checkpoint depend on."""
@@ -152,8 +135,7 @@ class Chores:
             "last_audit": self.last_audit,
             "last_evaluation": self.recorded_evaluation(),
             "met": list(self.met),
-            "first_alpha": self.first_alpha,
-            "warned": self.warned,
+            "temperature": vars(self.temperature),
             "seconds": self.clock.elapsed(),
             "logger": self.logger.state_dict(),
         }
@@ -170,7 +152,7 @@ class Chores:
         if step >= 0:
             self.last_evaluation = (step, Evaluation(np.array(returns), np.array(lengths)))
         self.met = list(state["met"])
-        self.first_alpha, self.warned = state["first_alpha"], state["warned"]
+        self.temperature = Watchdog(**state["temperature"])
         self.clock = Clock(time.perf_counter() - state["seconds"])
         self.logger.load_state_dict(state["logger"])
 

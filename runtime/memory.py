@@ -12,12 +12,21 @@ USABLE = 0.9  # of what is free now; the rest is for all else that a run needs
 GIB = 1 << 30
 
 
-def require_memory(capacity: int, count: int, spec: Spec, device: torch.device) -> None:
+def require_memory(
+    capacity: int, count: int, spec: Spec, device: torch.device, replays: int = 1
+) -> None:
     """Raises ConfigError where a replay of so many transitions of N environments does not fit.
 
     The line names what it needs, what is free, and the largest that would fit.
+
+    Args:
+        capacity: transitions.
+        count: N.
+        spec: of the environment.
+        device: where it is to lie.
+        replays: how many processes are about to make one there.
     """
-    needed = Replay.bytes_for(capacity, count, spec)
+    needed = Replay.bytes_for(capacity, count, spec) * replays
     for what, free in limits(device):
         if needed > USABLE * free:
             largest = int(capacity * USABLE * free / needed)

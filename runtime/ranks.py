@@ -45,13 +45,14 @@ class Ranks:
         rank: this process's number; 0 decides, logs, evaluates and commits checkpoints.
         size: how many there are.
         local: its number on this machine, which is that of its GPU.
+        neighbours: how many there are on this machine, itself among them.
 
     Raises:
         LogpiError: another process is gone; the last checkpoint is good.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local: int = 0) -> None:
-        self.rank, self.size, self.local = rank, size, local
+    def __init__(self, rank: int = 0, size: int = 1, local: int = 0, neighbours: int = 1) -> None:
+        self.rank, self.size, self.local, self.neighbours = rank, size, local, neighbours
         self.control: Any = None  # of the CPU, for what is no gradient
 
     @property
@@ -99,8 +100,6 @@ class Ranks:
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor's mean over the ranks: one message for all of them."""
-        if self.size == 1:
-            return list(tensors)
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
         with self.reaching():
             dist.all_reduce(flat)
@@ -109,8 +108,6 @@ class Ranks:
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows (B, ...) of all ranks, (size B, ...), by rank."""
-        if self.size == 1:
-            return rows
         found = [torch.empty_like(rows) for _ in range(self.size)]
         with self.reaching():
             dist.all_gather(found, rows.contiguous())
@@ -221,7 +218,11 @@ def meet(device: str) -> Ranks:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
         return Ranks()
-    ranks = Ranks(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    local, neighbours = (
+        int(os.environ.get(name, default))
+        for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", str(size)))
+    )
+    ranks = Ranks(int(os.environ["RANK"]), size, local, neighbours)
     ranks.join(device)
     return ranks
 

@@ -11,7 +11,7 @@ import train
 from configs.compose import train_config
 from runtime import checkpoint, session
 from runtime.door import enter
-from runtime.errors import ConfigError, Stopped
+from runtime.errors import ConfigError, Stopped, StorageFault
 from runtime.signals import Stop
 from runtime.tree import digest
 from tests.faults.harness import COMMON, RUNS, outcome
@@ -252,6 +252,28 @@ def test_a_configuration_that_was_edited_is_refused(stopped, capsys):
     assert start(f"resume={run}") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "agent.hidden: [32] is not what the run was made with, [16]" in line
+
+
+def test_another_processor_ends_exactness_with_one_warning(stopped, monkeypatch, capsys):
+    run = stopped("a2c-pendulum", 80)
+    capsys.readouterr()
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "NEON")
+    assert start(f"resume={run}") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: this run is from here on not bit for bit")
+    assert "instructions was " in line
+    assert "is NEON" in line
+
+
+def test_rows_of_a_save_that_failed_do_not_fill_the_disk_further(stopped, monkeypatch):
+    def full(*arguments):
+        raise StorageFault("checkpoint: no room; free the disk")
+
+    run = stopped("sac-pendulum", 80)
+    before = sorted(path.name for path in (run / "replay").iterdir())
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert start(f"resume={run}") == 4
+    assert sorted(path.name for path in (run / "replay").iterdir()) == before
 
 
 def test_other_threads_end_exactness_with_one_warning(stopped, capsys):

@@ -9,9 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse, train_config  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError, StorageFault  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
+from tools.tuning.lasting import open_study, require_same, take_over, trial_folder, turn  # noqa: E402
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
 
 USAGE = """\
@@ -36,7 +35,6 @@ report=false."""
 FAILED = "failed, "
 STOPPED = 75  # exit code of a signal, as of train.py
 MOST_FAILED = 5  # in one call
-LONGEST_TURN = 60.0  # seconds
 OWN = {"trials": 50, "seeds": 1, "workers": 1, "report": True}
 
 
@@ -124,70 +122,6 @@ def imported() -> None:
     except ImportError:
         raise ConfigError("tune: needs optuna; pip install '.[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
-
-def open_study(folder: Path) -> Any:
-    """The study in this folder, made where there is none: a journal that survives a kill."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return optuna.create_study(
-        study_name="logpi",
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
-        direction="maximize",
-        load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=None, multivariate=True, constant_liar=True),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
-    )
-
-
-def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
-    """Raises ConfigError where the study searches other keys, or under other settings."""
-    asked = {"fixed": sorted(fixed), "searched": {key: repr(space[key]) for key in sorted(space)}}
-    if not study.user_attrs:
-        study.set_user_attr("asked", asked)
-    elif study.user_attrs["asked"] != asked:
-        raise ConfigError(f"study: {folder} was made with other settings, "
-                          f"{' '.join(study.user_attrs['asked']['fixed'])}; repeat those, or name "
-                          "another by study=FOLDER")  # fmt: skip
-
-
-@contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Waits for the study: one worker at a time begins a trial, or looks for abandoned ones."""
-    until = time.monotonic() + LONGEST_TURN
-    with ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(locked(folder))
-                break
-            except StorageFault:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.05)
-        yield
-
-
-def take_over(study: Any, folder: Path) -> None:
-    """Trials of workers that are no more: noted as failed, and put first in the queue again."""
-    import optuna
-
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        where = trial_folder(trial, folder)
-        try:
-            with locked(where):
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        except StorageFault:  # its worker lives
-            continue
-        study.enqueue_trial(trial.params, user_attrs={"folder": str(where)})
-
-
-def trial_folder(trial: Any, folder: Path) -> Path:
-    """Where a trial lies; one that was taken over lies where it began."""
-    where = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
-    where.mkdir(exist_ok=True)
-    return where
 
 
 def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, folder: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 from data import Replay, Rollout
 from runtime.chores import Chores
 from runtime.envs import Envs
-from runtime.errors import Divergence
+from runtime.errors import Divergence, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.loop import train
 from tests.helpers import agent, batch, saved_and_read
@@ -103,6 +103,19 @@ def test_a_divergence_stops_the_run_before_anything_is_saved():
     assert saved == []
 
 
+def test_a_disk_that_stays_full_is_not_told_without_end(capsys):
+    def full(step, score):
+        raise StorageFault("checkpoint: no room; free the disk")
+
+    envs = counting(1)
+    made, _, _ = chores(agent("a2c", envs.spec), envs, save=full)
+    for step in range(1, 9):
+        made.checkpoint(step)
+    assert capsys.readouterr().err.count("no room") == 5
+    with pytest.raises(StorageFault, match="no room"):
+        made.checkpoint(9, final=True)
+
+
 def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     """A clock that only moves where told: 0.01 s per step, 100 s per evaluation and per save."""
     now = [0.0]
@@ -183,20 +196,3 @@ def test_the_chores_go_on_where_they_were(best):
         assert getattr(again, name) == getattr(made, name)
     assert again.updates == 2
     assert again.clock.elapsed() >= made.last_log[1] > 0
-
-
-def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
-    envs = counting(1)
-    made, _, _ = chores(agent("sac", envs.spec), envs)
-
-    def log(alpha, entropy):
-        made.watch_temperature(
-            {"policy/alpha": alpha, "policy/entropy": entropy, "policy/target_entropy": -1.0}
-        )
-        return capsys.readouterr().err
-
-    assert log(0.2, -3.0) == ""
-    assert log(19.0, -3.0) == ""
-    assert log(21.0, -0.5) == ""  # large, and it has had its effect
-    assert log(21.0, -3.0).startswith("warning: the temperature runs away: alpha is 21 and the")
-    assert log(30.0, -3.0) == ""

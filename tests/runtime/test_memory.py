@@ -40,6 +40,9 @@ def test_what_does_not_fit_is_refused_with_the_largest_that_would(monkeypatch):
     require_memory(largest - 1000, 1, spec, CPU)
     with pytest.raises(ConfigError):
         require_memory(largest + 20_000, 1, spec, CPU)
+    require_memory(largest // 2 - 1000, 1, spec, CPU, replays=2)  # another process makes one, too
+    with pytest.raises(ConfigError, match="at most 4"):
+        require_memory(largest // 2 + 20_000, 1, spec, CPU, replays=2)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from agents.ranks import Alone
+from configs.compose import train_config
 from data import Spec, Transition
+from runtime.build import make_parts
 from runtime.ranks import Ranks, meet
 from runtime.tree import pack, unpack
 from tests.helpers import agent, batch
@@ -90,6 +92,17 @@ def one_of_two(rank, port, names, kind, folder):
     assert ranks.gather(torch.full((2, 1), rank)).flatten().tolist() == [0, 0, 1, 1]
     (mean,) = ranks.average([torch.tensor([1.0, 3.0 * rank])])
     assert mean.tolist() == [1.0, 1.5]
+    learner = agent("a2c", SPECS["a2c"])
+    learner.optimizer.ranks = ranks
+    weights = [p.clone() for p in learner.actor.parameters()]
+    lost = torch.tensor(torch.inf if rank else 0.0)  # of rank 1, with a gradient that is fine
+    loss = sum(p.sum() for p in learner.actor.parameters()) + lost
+    value = sum(p.sum() for p in learner.critic.parameters())
+    learner.optimizer.begin_update()
+    learner.optimizer.minimise(lambda: ({"actor": loss, "critic": value}, {}))
+    if kind == "ranks":
+        assert learner.diverged
+        assert all(map(torch.equal, weights, learner.actor.parameters()))
     ranks.leave()
 
 
@@ -129,6 +142,28 @@ def test_two_halves_are_the_whole_and_not_without_averaging(tmp_path):
         assert gap(first, second) == 0.0  # bit for bit
         assert gap(whole, first) < 2e-6, name
         assert gap(whole, apart[name][0]) > 1e-4, name
+
+
+def test_ranks_begin_with_the_same_weights_and_draw_their_own_numbers():
+    settings = ["env=pendulum", "agent=sac", "agent.learning_starts=101", "total_steps=4001"]
+    config = train_config([*settings, "env.num_envs=2", "agent.hidden=[8]", "accelerate=none"])
+    alone, *both = (make_parts(config, ranks) for ranks in (Ranks(), Ranks(0, 2), Ranks(1, 2)))
+    try:
+        states = [parts.agent.state_dict() for parts in (alone, *both)]
+        assert gap(states[0], states[1]) == gap(states[0], states[2]) == 0.0
+        for one, other, equal in ((0, 1, True), (1, 2, False)):
+            for name in ("act", "update"):
+                drawn = [states[i]["generators"][name] for i in (one, other)]
+                assert torch.equal(*drawn) is equal
+            first, second = (alone, *both)[one], (alone, *both)[other]
+            assert torch.equal(first.envs.obs, second.envs.obs) is equal
+            seeds = [parts.buffer.generator.initial_seed() for parts in (first, second)]
+            assert (seeds[0] == seeds[1]) is equal
+        assert [parts.buffer.learning_starts for parts in both] == [51, 51]
+        assert Ranks(1, 2).own(config).total_steps == 2000
+    finally:
+        for parts in (alone, *both):
+            parts.close()
 
 
 def test_one_process_sends_nothing_to_anyone():

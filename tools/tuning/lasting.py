@@ -1,0 +1,77 @@
+"""A study that outlives its workers: a journal in a folder, one turn at a time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ConfigError, StorageFault
+from runtime.lock import locked
+from tools.tuning.spaces import Space
+
+LONGEST_TURN = 60.0  # seconds
+
+
+def open_study(folder: Path) -> Any:
+    """The study in this folder, made where there is none: a journal that survives a kill."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return optuna.create_study(
+        study_name="logpi",
+        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.TPESampler(seed=None, multivariate=True, constant_liar=True),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
+    )
+
+
+def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
+    """Raises ConfigError where the study searches other keys, or under other settings."""
+    asked = {"fixed": sorted(fixed), "searched": {key: repr(space[key]) for key in sorted(space)}}
+    if not study.user_attrs:
+        study.set_user_attr("asked", asked)
+    elif study.user_attrs["asked"] != asked:
+        raise ConfigError(f"study: {folder} was made with other settings, "
+                          f"{' '.join(study.user_attrs['asked']['fixed'])}; repeat those, or name "
+                          "another by study=FOLDER")  # fmt: skip
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Waits for the study: one worker at a time begins a trial, or looks for abandoned ones."""
+    until = time.monotonic() + LONGEST_TURN
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(folder))
+                break
+            except StorageFault:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.05)
+        yield
+
+
+def take_over(study: Any, folder: Path) -> None:
+    """Trials of workers that are no more: noted as failed, and put first in the queue again."""
+    import optuna
+
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        where = trial_folder(trial, folder)
+        try:
+            with locked(where):
+                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        except StorageFault:  # its worker lives
+            continue
+        study.enqueue_trial(trial.params, user_attrs={"folder": str(where)})
+
+
+def trial_folder(trial: Any, folder: Path) -> Path:
+    """Where a trial lies; one that was taken over lies where it began."""
+    where = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
+    where.mkdir(exist_ok=True)
+    return where
