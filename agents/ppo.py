@@ -38,7 +38,6 @@ class PPO(BaseAgent):
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
         self.optimizer.begin_update()
-        self.stopped.zero_()
         collected: list[Tensor] = []
         names: list[str] = []
         for parts in self.minibatches(batch):
@@ -51,6 +50,7 @@ class PPO(BaseAgent):
                     return metrics
                 if self.stopped:
                     break
+        self.stopped.zero_()  # of this update alone
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         arrays = {name: value for name, value in metrics.items() if value.ndim}
         return merged(names, torch.stack(collected)) | arrays

@@ -1,5 +1,6 @@
 """Building blocks; every initial weight comes from the generator that is handed in."""
 
+import functools
 import math
 
 import torch
@@ -14,6 +15,24 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+NARROW = 4  # inputs of a layer, up to which a library's product costs more than the sum
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
+
+    With few inputs or one output it is a sum, which becomes a part of the loops around it: calling
+    a library for so little takes several times as long as the arithmetic.
+    """
+    inputs, outputs = right.shape[-2:]
+    if outputs == 1:
+        return (left * right.mT).sum(-1, keepdim=True)
+    if inputs <= NARROW:
+        columns, rows = left.split(1, dim=-1), right.split(1, dim=-2)
+        return functools.reduce(torch.add, map(torch.mul, columns, rows))
+    return left @ right
+
+
 class Linear(nn.Linear):
     """(*, inputs) -> (*, outputs)."""
 
@@ -21,7 +40,7 @@ class Linear(nn.Linear):
         if torch.compiler.is_compiling():
             # The sum is fused with the activation; a plain one would be found, and copied into the
             # product's memory before it.
-            return inputs @ self.weight.t() - (-self.bias)
+            return product(inputs, self.weight.t()) - (-self.bias)
         return super().forward(inputs)
 
 
@@ -59,7 +78,7 @@ class EnsembleLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # as in Linear
-            return torch.bmm(inputs, self.weight) + self.bias
+            return product(inputs, self.weight) + self.bias
         return torch.baddbmm(self.bias, inputs, self.weight)
 
 

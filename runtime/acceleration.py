@@ -9,13 +9,14 @@ from torch import Tensor
 
 from data import Transition
 from data.metrics import Packed, packing
+from runtime.agreement import outcome, require_same
 from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent
 
 Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor} or tensors
-OPTIONS = {"cpp_wrapper": True, "memory_planning": True}  # C++ throughout, in one block of memory
+OPTIONS = {"cpp_wrapper": True}  # not "memory_planning": it gives away memory that is still read
 EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 
 
@@ -23,20 +24,25 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) ->
     """Puts `agent.step` and, compiled, `agent.draw` into one graph each, and makes them now.
 
     A few updates on `batch` are made and undone, so that whatever cannot be compiled is known
-    before the run begins, and no time of the run goes into compiling.
+    before the run begins, and no time of the run goes into compiling. Each graph has to do with it
+    what the plain code does.
 
     Args:
         agent: fresh or restored; left as it was.
-        mode: "none", "compile" or "cudagraph".
-        batch: any batch with the shapes of the run's.
+        mode: "compile" or "cudagraph".
+        batch: any batch with the shapes of the run's; of numbers that differ, or little is shown.
         obs: any observations (N, O) of the run's number of environments.
 
     Raises:
-        ConfigError: it cannot be compiled here; use accelerate=none.
+        ConfigError: it cannot be compiled here, or does something else; use accelerate=none.
     """
-    if mode == "none":
-        return
     before = copy.deepcopy(agent.state_dict())
+    steps = []
+    for _ in range(agent.cycle):
+        agent.update(batch)
+        steps.append(agent.given)
+    agent.load_state_dict(before)
+    expected = [outcome(agent, arguments, obs) for arguments in steps]
     if mode == "compile":
         graphs = "two graphs" if agent.cycle > 1 else "one graph"
         print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
@@ -46,9 +52,11 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) ->
     else:
         agent.step = Packed(CudaGraph(packing(agent.step)))  # type: ignore
     try:
-        for _ in range(agent.cycle * (1 if mode == "compile" else EAGER_CALLS + 1)):
-            agent.update(batch)
-        agent.act(obs)
+        for arguments, one in zip(steps, expected, strict=True):
+            for _ in range(0 if mode == "compile" else EAGER_CALLS):
+                agent.step(*arguments)
+            agent.load_state_dict(before)
+            require_same(mode, outcome(agent, arguments, obs), one)
     except ConfigError:
         raise
     except Exception as error:

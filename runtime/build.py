@@ -109,7 +109,8 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
             agent.optimizer.ranks = ranks
         if agent.caution is not None and ranks.first:
             print(f"warning: {agent.caution}", file=sys.stderr)
-        accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
+        if config.accelerate != "none":
+            accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
         evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
@@ -131,18 +132,25 @@ def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays
 
 
 def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transition:
-    """A batch of zeros with the shapes of this run's: (T, N, ·) on-policy, else (B, ·)."""
+    """A batch with the shapes of this run's: (T, N, ·) on-policy, else (B, ·).
+
+    Observations and rewards are noise, so that every layer and loss has something to do.
+    """
     settings: Any = config.agent
     leading: tuple[int, ...] = (getattr(settings, "batch_size", 1),)
     if settings.on_policy:
         leading = (settings.n_steps, int(config.env.num_envs))
-    bytes_or_numbers = torch.uint8 if spec.pixels else torch.float32
-    obs = torch.zeros(*leading, spec.obs_dim, dtype=bytes_or_numbers)
-    reward = torch.zeros(leading)
+    noise = stream(0, "example")
+    shape = (*leading, spec.obs_dim)
+    if spec.pixels:
+        obs, next_obs = torch.randint(256, (2, *shape), generator=noise, dtype=torch.uint8)
+    else:
+        obs, next_obs = torch.randn((2, *shape), generator=noise)
+    reward = torch.randn(leading, generator=noise)
     kind = torch.int64 if spec.discrete else torch.float32
     action = torch.zeros(*leading, *spec.action_shape, dtype=kind)
     never = torch.zeros(leading, dtype=torch.bool)
-    rows = Transition(obs, action, reward, obs.clone(), never, never.clone())
+    rows = Transition(obs, action, reward, next_obs, never, never.clone())
     if settings.on_policy:
         rows = rows._replace(latent=action.clone())
     return Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]

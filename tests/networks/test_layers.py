@@ -1,0 +1,42 @@
+"""What is compiled in place of a matrix product is that product, and so are its gradients."""
+
+import pytest
+import torch
+
+from networks.layers import NARROW, Linear, product
+
+SHAPES = [
+    ((5, NARROW), (NARROW, 6)),
+    ((2, 5, NARROW), (2, NARROW, 6)),
+    ((5, 7), (7, 1)),
+    ((2, 5, 7), (2, 7, 1)),
+    ((2, 5, 1), (2, 1, 1)),
+    ((3, 5, 2), (2, 6)),
+    ((2, 5, NARROW + 1), (2, NARROW + 1, 6)),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+def test_a_product_of_any_shape_is_that_of_matrices(left, right):
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(left, generator=generator, dtype=torch.float64, requires_grad=True)
+    second = torch.randn(right, generator=generator, dtype=torch.float64, requires_grad=True)
+    ours, exact = product(first, second), torch.einsum("...bi,...io->...bo", first, second)
+    slope = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
+    assert ours.shape == exact.shape
+    assert torch.allclose(ours, exact, rtol=1e-12, atol=1e-12)
+    for told, expected in zip(
+        torch.autograd.grad(ours, (first, second), slope),
+        torch.autograd.grad(exact, (first, second), slope),
+        strict=True,
+    ):
+        assert torch.allclose(told, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 6), (7, 1), (7, 6)])
+def test_a_layer_is_the_same_compiled_or_not(inputs, outputs, monkeypatch):
+    layer = Linear(inputs, outputs)
+    obs = torch.linspace(-2.0, 2.0, 4 * inputs).reshape(4, inputs)
+    expected = layer(obs)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert torch.allclose(layer(obs), expected, rtol=1e-5, atol=1e-6)
