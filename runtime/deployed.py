@@ -73,7 +73,8 @@ def write(module: Deployed, path: Path) -> None:
     """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
     module.eval()
     path.unlink(missing_ok=True)  # if it is a link, what it leads to is not written
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # what concerns no user of ours
+    for library in ("torch.onnx", "onnxscript"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # the rest concerns no user of ours
     batch = torch.export.Dim("batch")
     example = (module.example(2),)
     with torch.no_grad():
