@@ -36,13 +36,6 @@ class Spec:
         return "discrete" if self.discrete else "continuous"
 
     @property
-    def action_shape(self) -> tuple[int, ...]:
-        """Of one action: (A,), () or (D,)."""
-        if self.choices:
-            return (len(self.choices),)
-        return () if self.discrete else (self.action_dim,)
-
-    @property
     def noise_shape(self) -> tuple[int, ...]:
         """Of what one draw needs: (A,), (K,) or (D, K)."""
         return (len(self.choices), self.action_dim) if self.choices else (self.action_dim,)

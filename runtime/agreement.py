@@ -4,7 +4,7 @@ A compiler is a large program, and a wrong update can learn half as well without
 """
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,7 +53,7 @@ def groups(agent: "BaseAgent") -> Iterable[tuple[str, list[Tensor]]]:
         yield f"{name}'s slopes", means
 
 
-def require_same(mode: str, told: Mapping[str, Any], expected: Outcome) -> None:
+def require_same(mode: str, told: Outcome, expected: Outcome) -> None:
     """Raises ConfigError, which names the first number that differs from that of the plain code."""
     for name, (plain, relative, absolute) in expected.items():
         value = told[name][0]

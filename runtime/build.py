@@ -110,7 +110,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         if agent.caution is not None and ranks.first:
             print(f"warning: {agent.caution}", file=sys.stderr)
         if config.accelerate != "none":
-            accelerate(agent, config.accelerate, example(config, envs.spec, device), envs.obs)
+            accelerate(agent, config.accelerate, example(config, agent), envs.obs)
         evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
@@ -131,12 +131,14 @@ def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays
     )
 
 
-def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transition:
+def example(config: "TrainConfig", agent: BaseAgent) -> Transition:
     """A batch with the shapes of this run's: (T, N, ·) on-policy, else (B, ·).
 
-    Observations and rewards are noise, so that every layer and loss has something to do.
+    Observations and rewards are noise, and the actions the agent's own, so that every layer has
+    something to do and no gradient is a small difference of large ones.
     """
     settings: Any = config.agent
+    spec, device = agent.spec, agent.device
     leading: tuple[int, ...] = (getattr(settings, "batch_size", 1),)
     if settings.on_policy:
         leading = (settings.n_steps, int(config.env.num_envs))
@@ -147,12 +149,14 @@ def example(config: "TrainConfig", spec: Spec, device: torch.device) -> Transiti
     else:
         obs, next_obs = torch.randn((2, *shape), generator=noise)
     reward = torch.randn(leading, generator=noise)
-    kind = torch.int64 if spec.discrete else torch.float32
-    action = torch.zeros(*leading, *spec.action_shape, dtype=kind)
+    action, latent = (
+        drawn.reshape(*leading, *drawn.shape[1:])
+        for drawn in agent.act(obs.flatten(0, -2), generator=stream(0, "example", device))
+    )
     never = torch.zeros(leading, dtype=torch.bool)
     rows = Transition(obs, action, reward, next_obs, never, never.clone())
     if settings.on_policy:
-        rows = rows._replace(latent=action.clone())
+        rows = rows._replace(latent=latent)
     return Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]
 
 

@@ -76,6 +76,15 @@ def test_an_update_that_is_another_one_is_refused(says, monkeypatch):
         accelerated(PLANTED[says], monkeypatch)
 
 
+def test_the_graph_without_the_actor_is_held_against_the_plain_code_too(monkeypatch):
+    def plant(made, metrics):
+        if "loss/actor" not in next(iter(metrics)):
+            metric("loss/critic")(made, metrics)
+
+    with pytest.raises(ConfigError, match=r"loss/critic is .* in place of"):
+        accelerated(plant, monkeypatch)  # which trains the actor every second time
+
+
 def test_an_action_that_is_another_one_is_refused(monkeypatch):
     with pytest.raises(ConfigError, match=r"the action is .* in place of"):
         accelerated(nothing, monkeypatch, act=lambda drawn: (0.9 * drawn[0], drawn[1]))

@@ -295,8 +295,8 @@ def test_spaces_that_can_be_served(observation, action, width):
     assert envs.spec.obs_dim == width
     assert envs.obs.shape == (2, width)
     assert envs.obs.dtype == torch.float32
-    kind = torch.int64 if envs.spec.discrete else torch.float32
-    move = torch.zeros(2, *envs.spec.action_shape, dtype=kind)
+    noise = torch.zeros(2, *envs.spec.noise_shape)
+    move = noise.argmax(-1) if envs.spec.discrete else noise
     assert all(action.contains(given) for given in envs.to_env(move.numpy()))
     assert envs.step(move, move).next_obs.shape == (2, width)
 
@@ -423,7 +423,7 @@ def test_several_choices_go_to_their_places():
     space = MultiDiscrete([[3, 2], [1, 4]], start=[[0, 5], [0, 0]])
     envs = Envs(space_env(VECTOR, space), 2, "sync", {}, seed=0)
     assert envs.spec.choices == (3, 2, 1, 4)
-    assert (envs.spec.action_shape, envs.spec.noise_shape) == ((4,), (4, 4))
+    assert envs.spec.noise_shape == (4, 4)
     assert envs.to_env(np.array([[2, 1, 0, 3]])).tolist() == [[[2, 6], [0, 3]]]
 
 
