@@ -11,6 +11,7 @@ from runtime.errors import StorageFault
 
 NAME = "lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+BEYOND = 1 << 20  # the byte that Windows locks; nobody else may read it, so it is none of the name
 
 
 @contextmanager
@@ -63,10 +64,13 @@ def try_lock(descriptor: int) -> bool:
     except ModuleNotFoundError:  # Windows
         import msvcrt
 
+        os.lseek(descriptor, BEYOND, os.SEEK_SET)
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
         except OSError:
             return False
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

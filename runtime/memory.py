@@ -1,5 +1,6 @@
 """Whether a replay will fit, asked before anything is allocated: memory is taken as it fills."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def limits(device: torch.device) -> Iterator[tuple[str, int]]:
     fields = numbers(Path("/proc/meminfo"))
     if "MemAvailable" in fields:
         yield "this machine", fields["MemAvailable"] * 1024
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS tells only what it has
+        yield "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     yield from control_group()
     yield from process_limits()
 

@@ -70,3 +70,9 @@ def test_the_limit_of_a_control_group_above_is_found(line, files, monkeypatch):
 def test_this_machine_tells_its_limits():
     found = dict(limits(CPU))
     assert found["this machine"] > 1 << 20
+
+
+def test_without_a_proc_the_machine_tells_what_it_has(monkeypatch):
+    told = dict(limits(CPU))["this machine"]
+    monkeypatch.setattr(memory, "read", lambda path: "")
+    assert told < dict(limits(CPU))["this machine"] < 1 << 50

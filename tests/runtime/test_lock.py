@@ -1,0 +1,39 @@
+"""One process at a time in a run directory, on every system."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from runtime.errors import StorageFault
+from runtime.lock import locked
+
+
+def windows(monkeypatch):
+    """Locks as there: of one byte, from where the file stands, which nobody else may read."""
+    held, read = {}, os.read
+
+    def locking(descriptor, mode, count):
+        place = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
+        if held.setdefault(place, descriptor) != descriptor:
+            raise PermissionError(13, "Permission denied")
+
+    def guarded(descriptor, count):
+        start, inode = os.lseek(descriptor, 0, os.SEEK_CUR), os.fstat(descriptor).st_ino
+        if any(place == inode and start <= byte < start + count for place, byte in held):
+            raise PermissionError(13, "Permission denied")
+        return read(descriptor, count)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(LK_NBLCK=2, locking=locking))
+    monkeypatch.setattr(os, "read", guarded)
+
+
+@pytest.mark.parametrize("system", [lambda monkeypatch: None, windows])
+def test_the_second_is_told_who_was_first(system, tmp_path, monkeypatch):
+    system(monkeypatch)
+    taken = f"is in use by process {os.getpid()} on "
+    with locked(tmp_path), pytest.raises(StorageFault, match=taken), locked(tmp_path):
+        pass
+    assert not (tmp_path / "lock").exists()
