@@ -42,7 +42,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
             warn(checkpoint.load_newest(path)[3])
         print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
         return 0
-    parts = make_parts(config, ranks)
+    parts = ranks.together(lambda: make_parts(config, ranks))
     try:
         path = Path(ranks.decided(lambda: str(path or begin(config))))
         with locked(path) if ranks.first else nullcontext():

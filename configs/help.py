@@ -22,12 +22,19 @@ USAGE = {
   python train.py env=pendulum agent=sac        SAC on Pendulum-v1
   python train.py env.id=Acrobot-v1 agent=a2c   any Gymnasium id
   python train.py +experiment=textbook_a2c      a named experiment
-  python train.py -m seed=range(5) agent=a2c,ppo   all combinations, one after another;
-                                                hydra/launcher=joblib: on all cores
+  python train.py resume=RUN_DIR                goes on with a run that was stopped or killed
+  python train.py -m "seed=range(5)" agent=a2c,ppo
+                                                all combinations, one after another; with
+                                                hydra/launcher=joblib threads=1 on all cores
+  torchrun --standalone --nproc-per-node=2 train.py env=pendulum agent=ppo
+                                                two processes, or machines, learn together
 """,
     "evaluate": """usage: python evaluate.py run=RUN_DIR [KEY=VALUE ...]
 
   python evaluate.py run=runs/... episodes=100
+  python evaluate.py run=runs/... video=true            films an episode, into TensorBoard too
+  python evaluate.py run=runs/... render=human          plays in a window
+  python evaluate.py policy=policy.onnx env=pendulum    an exported file
 """,
 }
 

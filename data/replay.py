@@ -57,6 +57,7 @@ class Replay:
         self.generator = generator
         self.added = 0  # transitions ever added; number n lies in row n % ring
         self.sampled = 0  # batches ever handed out
+        self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
         self.ring = 0  # rows: capacity and one more step, in whole steps
 
@@ -65,7 +66,7 @@ class Replay:
         return self.added < self.learning_starts
 
     def __len__(self) -> int:
-        return min(self.added, self.capacity)
+        return min(self.added - self.lost, self.capacity)
 
     def allocate(self, obs: Tensor, kept: list[Tensor]) -> None:
         """Makes the arrays for N rows like these; their memory is taken as they fill."""
@@ -146,8 +147,9 @@ class Replay:
         row = torch.randint(
             len(self), (self.batch_size,), generator=self.generator, device=self.generator.device
         )
-        if self.added > self.capacity:  # the oldest is not in row 0
-            row = (row + (self.added - self.capacity)) % self.ring
+        oldest = self.added - len(self)
+        if oldest:  # it is not in row 0
+            row = (row + oldest) % self.ring
         return self.read(row)
 
     def read(self, row: Tensor) -> Transition:
@@ -179,7 +181,7 @@ class Replay:
 
     def first_row(self) -> int:
         """The number of the oldest transition that a later batch may need."""
-        return max(0, self.added - self.ring + self.count)
+        return max(self.lost, self.added - self.ring + self.count)
 
     def state_dict(self) -> dict[str, Any]:
         """All but the rows, which are `rows(first_row(), added)`."""
@@ -196,15 +198,19 @@ class Replay:
         return state
 
     def load_state_dict(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
-        """Restores the state and the pieces of `rows` that hold all since `first_row`."""
+        """Restores the state and the pieces of `rows` that hold all since `first_row`.
+
+        Where the first of them are missing, so are their transitions.
+        """
         self.added = state["added"]
         self.sampled = state["sampled"]
         self.generator.set_state(state["generator"].cpu())
-        self.count = 0
+        self.count = self.lost = 0
         for piece in pieces:
             fields = [piece[f"field{i}"] for i in range(len(piece) - 4)]
             if not self.count:
                 self.allocate(piece["obs"][: state["count"]], fields)
+                self.lost = int(piece["numbers"][0])
             device = self.generator.device
             fresh = (piece["numbers"] >= self.first_row()).nonzero().flatten()
             row = (piece["numbers"][fresh] % self.ring).to(device)

@@ -37,14 +37,18 @@ class Backend(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """Where every environment is."""
 
-    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
-        """Goes back there as far as these environments can: observations of all, (N, ...)."""
+    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Goes back there as far as these environments can.
+
+        Returns:
+            Observations of all, (N, ...); and where an environment did otherwise on the way, (N,).
+        """
 
     def close(self) -> None: ...
 
 
 class Journal:
-    """The actions (N, ...) of the last steps, in one array that grows."""
+    """One row (N, ...) of each of the last steps, in one array that grows."""
 
     def __init__(self) -> None:
         self.array: np.ndarray = np.zeros((0, 0))
@@ -74,7 +78,8 @@ class Vector:
 
     Each episode is reset with a seed derived from (seed, environment index, episode number), so
     that sync and async give the same episodes and any single one can be repeated: the state of an
-    environment is its episode's number and the actions since it began.
+    environment is its episode's number and the actions since it began. The rewards that these led
+    to are kept too, and tell whether they do so again.
     """
 
     def __init__(self, envs: Any, count: int) -> None:
@@ -88,7 +93,7 @@ class Vector:
         self.seed = seed
         self.episodes = [0] * self.count
         self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
-        self.journal = Journal()  # of all, since the oldest episode began
+        self.journal, self.rewards = Journal(), Journal()  # since the oldest episode began
 
     def reset(self, seed: int) -> np.ndarray:
         self.reset_counters(seed)
@@ -104,13 +109,16 @@ class Vector:
     def step(self, action: np.ndarray) -> Step:
         self.journal.add(action)
         self.ages += 1
-        return self.envs.step(action)[:4]
+        obs, reward, terminated, truncated, _ = self.envs.step(action)
+        self.rewards.add(reward)
+        return obs, reward, terminated, truncated
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
         for index in map(int, np.flatnonzero(done)):
             self.episodes[index] += 1
         self.ages[done] = 0
-        self.journal.keep(int(self.ages.max()))
+        for journal in (self.journal, self.rewards):
+            journal.keep(int(self.ages.max()))
         return self.begin(done)
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,22 +127,26 @@ class Vector:
             "episodes": list(self.episodes),
             "ages": self.ages.tolist(),
             "actions": torch.from_numpy(self.journal.rows().copy()),
+            "rewards": torch.from_numpy(self.rewards.rows().copy()),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         self.seed, self.episodes = state["seed"], list(state["episodes"])
         self.ages = np.array(state["ages"])
-        self.journal = Journal()
+        self.journal, self.rewards = Journal(), Journal()
         obs = self.begin(np.ones(self.count, dtype=np.bool_))
-        actions = state["actions"].numpy()
-        for left, action in zip(range(len(actions), 0, -1), actions, strict=True):
+        strayed = np.zeros(self.count, dtype=np.bool_)
+        actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
+        for left, action, was in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
             early = self.ages <= left  # not yet begun: whatever the last action led to is undone
             if early.any():
                 self.begin(early)
-            obs = self.envs.step(action)[0]
+            obs, reward, terminated, truncated, _ = self.envs.step(action)
+            strayed |= (self.ages >= left) & ((reward != was) | terminated | truncated)
             self.journal.add(action)
+            self.rewards.add(was)
         fresh = self.ages == 0
-        return self.begin(fresh) if fresh.any() else obs
+        return self.begin(fresh) if fresh.any() else obs, strayed
 
     def close(self) -> None:
         self.envs.close()
@@ -174,12 +186,12 @@ class NativeCartPole:
             "generator": self.envs.np_random.bit_generator.state,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         envs = self.envs
         envs.reset(seed=0)
         envs.state[:], envs.steps[:] = state["state"].numpy(), state["steps"].numpy()
         envs.np_random.bit_generator.state = state["generator"]
-        return envs.state.T.astype(np.float32)
+        return envs.state.T.astype(np.float32), np.zeros(len(envs.steps), dtype=np.bool_)
 
     def close(self) -> None:
         self.envs.close()
@@ -222,11 +234,26 @@ def gymnasium_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     return gymnasium.spec(name)
 
 
+class FreshWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Begins each episode in a new world of Box2D; in the old one it would depend on its past.
+
+    Only LunarLander does so itself.
+    """
+
+    def reset(self, **options: Any) -> Any:
+        inner: Any = self.env.unwrapped
+        inner._destroy()
+        inner.world = type(inner.world)()
+        return self.env.reset(**options)
+
+
 def make_single(
     spec: gymnasium.envs.registration.EnvSpec, kwargs: dict[str, Any], index: int
 ) -> gymnasium.Env[Any, Any]:
     """Copy number `index`; observations that are not a Box are flattened into one."""
     env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
+    if type(getattr(env.unwrapped, "world", None)).__module__.startswith("Box2D"):
+        env = FreshWorld(env)
     if not isinstance(env.observation_space, gymnasium.spaces.Box):
         flat_observation(spec.id, env.observation_space)
         env = gymnasium.wrappers.FlattenObservation(env)

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ from runtime.sealed import (
     verify,
     write_synced,
 )
+from runtime.segments import SEGMENTS, undamaged
 from runtime.tree import join, split
 
-SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 NAME = "step-" + "[0-9]" * 12
 UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
 
@@ -104,32 +105,12 @@ def read_back(target: Path, manifest: dict[str, Any]) -> None:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
 
 
-def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tensor]) -> Record:
-    """Writes rows start..stop of a replay once, for all checkpoints to come; returns its record.
-
-    Raises:
-        StorageFault: it could not be written; free the disk.
-    """
-    content = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
-    sealed = seal(content)
-    name = f"{start:012d}-{stop:012d}-{sealed['sha256'][:16]}.safetensors"
-    folder = run_dir / SEGMENTS
-    temporary = run_dir / f"tmp-{os.getpid()}-{name}"
-    try:
-        own_folder(folder)
-        write_synced(temporary, content)
-        temporary.rename(folder / name)
-        sync_directory(folder)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StorageFault(
-            f"replay {folder}: cannot be written, {error.strerror}; free the disk"
-        ) from error
-    return {"name": name, "start": start, "stop": stop, **sealed}
-
-
-def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
+def load(path: Path, rows: str = "all") -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
     """(state, segments one by one) of a checkpoint, every file verified against the manifest.
+
+    Args:
+        path: of the checkpoint.
+        rows: of the replay, "all"; "none"; or "some", those after a damaged segment.
 
     Raises:
         StorageFault: a file is missing, is a link, or differs from what was written.
@@ -139,7 +120,11 @@ def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
         contents = {n: read_sealed(path, n, manifest["files"][n]) for n in (TENSORS, VALUES)}
         state = join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
         folder = path.parent.parent / SEGMENTS
-        for record in manifest["segments"]:
+        records = manifest["segments"] if rows != "none" else []
+        if rows == "some":
+            records = undamaged(folder, records)
+            state |= {"segments": records, "exact": False}
+        for record in records:
             verify(folder, record)
     except Damage as damage:
         raise StorageFault(f"checkpoint {path} is damaged {damage}; restore it") from damage
@@ -150,7 +135,7 @@ def load(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
         raise StorageFault(
             f"checkpoint {path} is damaged ({type(error).__name__} {error}): {MANIFEST}; restore it"
         ) from error
-    return state, (load_tensors((folder / r["name"]).read_bytes()) for r in manifest["segments"])
+    return state, (load_tensors(read_sealed(folder, r["name"], r)) for r in records)
 
 
 def names(run_dir: Path) -> list[str]:
@@ -163,9 +148,11 @@ def names(run_dir: Path) -> list[str]:
 
 
 def load_newest(
-    run_dir: Path, which: str = "latest"
+    run_dir: Path, which: str = "latest", rows: str = "all"
 ) -> tuple[int, dict[str, Any], Iterator[dict[str, Tensor]], list[str]]:
     """The newest checkpoint that is valid (or `best`, or a name), with a warning per damaged one.
+
+    Where a segment that all of them need is damaged, the newest without the rows up to there.
 
     Returns:
         (step, state, segments, warnings).
@@ -183,11 +170,17 @@ def load_newest(
     damaged: list[str] = []
     for name in reversed(candidates):
         try:
-            state, segments = load(run_dir / "checkpoints" / name)
+            state, segments = load(run_dir / "checkpoints" / name, rows)
         except StorageFault as fault:
             damaged.append(str(fault).rsplit("; ", 1)[0])
             continue
         return int(name[5:]), state, segments, [f"{text}; using {name}" for text in damaged]
+    if rows == "all" and damaged:
+        with suppress(StorageFault):
+            step, state, segments, _ = load_newest(run_dir, which, "some")
+            first = state["segments"][0]["start"]
+            used = f"using step-{step:012d} without the transitions before {first}"
+            return step, state, segments, [f"{damaged[0]}; {used}"]
     found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
     raise StorageFault(f"{found}; no valid checkpoint is left, restore one from a backup")
 

@@ -76,8 +76,8 @@ class Chores:
                  if value.ndim == 0 and not value.isfinite()), "a gradient is not finite",
             )  # fmt: skip
             raise Divergence(
-                f"training diverged: {first} at step {step}; lower agent.lr, the last checkpoint "
-                f"is good{self.evidence(step, metrics)}"
+                f"training diverged: {first} at step {step}; start again with a lower agent.lr, "
+                f"the last checkpoint is good{self.evidence(step, metrics)}"
             )
 
     def due(self, step: int, before: int) -> None:
@@ -168,8 +168,8 @@ class Chores:
         if bool(self.agent.diverged):
             raise Divergence(
                 f"training diverged: a loss or gradient between steps {self.last_log[0]} and "
-                f"{step} is not finite; lower agent.lr, the last checkpoint is good"
-                f"{self.evidence(step, {})}"
+                f"{step} is not finite; start again with a lower agent.lr, the last checkpoint is "
+                f"good{self.evidence(step, {})}"
             )
 
     def evaluate(self, step: int) -> Evaluation:

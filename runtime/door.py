@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError
@@ -38,6 +39,12 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
 
     Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback.
     """
+    with speaking():
+        return ended(work, arguments)
+
+
+def ended(work: Callable[[], int], arguments: list[str]) -> int:
+    """The exit code of `work`, or that of its failure, which is told."""
     try:
         return work()
     except LogpiError as error:
@@ -63,3 +70,41 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
         line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
         print(f"error: {line}", file=sys.stderr)
         return line.code
+
+
+class Patient:
+    """A stream whose disk may be full: what cannot be written is lost, and nothing else is."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.attempt(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.attempt(self.stream.flush)
+
+    def attempt(self, act: Callable[[], Any]) -> bool:
+        """Whether it could be done; the end of a pipe is passed on."""
+        try:
+            act()
+        except BrokenPipeError:
+            raise
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """What is printed inside never ends a run, nor changes its exit code, for want of room."""
+    streams = [Patient(sys.stdout), Patient(sys.stderr)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):  # type: ignore[type-var]
+        yield
+    for stream in streams:
+        if not stream.attempt(stream.stream.flush):  # nor does what is left of it, at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.stream.fileno())

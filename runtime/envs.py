@@ -127,16 +127,16 @@ class Envs:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Goes back there; False where an environment did not come back to its observation.
+        """Goes back there; False where an environment did not come back, or gave other rewards.
 
         Such an environment starts a new episode; if one raised on the way, all do.
         """
         self.steps, self.finished = state["steps"], [tuple(f) for f in state["finished"]]
         self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
         try:
-            raw = self._guard(lambda: self.backend.load_state_dict(state["backend"]))
+            raw, strayed = self._guard(lambda: self.backend.load_state_dict(state["backend"]))
             self.obs = self._observation(raw)
-            strayed = (self.obs != state["obs"]).any(-1).numpy()
+            strayed |= (self.obs != state["obs"]).any(-1).numpy()
         except EnvironmentFault:
             strayed = np.ones(self.num_envs, dtype=np.bool_)
         if strayed.any():

@@ -1,5 +1,7 @@
 """Failures that a user can mend, each one line and one exit code."""
 
+from typing import Any
+
 LONGEST = 380  # characters of a message
 
 
@@ -8,9 +10,11 @@ class LogpiError(Exception):
 
     Attributes:
         code: the exit code of the process.
+        shared: whether every process of the run raises it, and so one is enough to tell.
     """
 
     code = 1
+    shared = False
 
     def __init__(self, message: str) -> None:
         line = " ".join(message.split())
@@ -78,3 +82,20 @@ class Halt(BaseException):
     def __init__(self, stopped: Stopped) -> None:
         super().__init__(str(stopped))
         self.stopped = stopped
+
+
+KINDS = {kind.code: kind for kind in
+         (LogpiError, ConfigError, EnvironmentFault, StorageFault, Divergence)}  # fmt: skip
+
+
+def told(error: LogpiError) -> dict[str, Any]:
+    """A failure as one rank tells it to the others."""
+    return {"code": error.code, "message": str(error), "stopped": isinstance(error, Stopped)}
+
+
+def failure(said: dict[str, Any]) -> LogpiError:
+    """What was `told`, as each rank raises it."""
+    code, message = said["code"], said["message"]
+    error = Stopped(message, code) if said["stopped"] else KINDS[code](message)
+    error.shared = True
+    return error

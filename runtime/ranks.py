@@ -23,7 +23,8 @@ from runtime.errors import (
     Halt,
     LogpiError,
     Stopped,
-    StorageFault,
+    failure,
+    told,
 )
 from runtime.seeding import derive
 from runtime.signals import Stop
@@ -54,6 +55,7 @@ class Ranks:
     def __init__(self, rank: int = 0, size: int = 1, local: int = 0, neighbours: int = 1) -> None:
         self.rank, self.size, self.local, self.neighbours = rank, size, local, neighbours
         self.control: Any = None  # of the CPU, for what is no gradient
+        self.board: Any = None  # torchrun's, which outlives every rank
 
     @property
     def first(self) -> bool:
@@ -65,11 +67,19 @@ class Ranks:
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo",
                                     timeout=LONGEST_WAIT)  # fmt: skip
             self.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+            self.board = dist.distributed_c10d._get_default_store()
 
     def leave(self) -> None:
         """Lets go of the others, if they have been met."""
         if self.control is not None:
             dist.destroy_process_group()
+
+    def speaks(self) -> bool:
+        """Whether this rank is the first that has to say why the run ends."""
+        try:
+            return self.board is None or self.board.add("has spoken", 1) == 1
+        except RuntimeError:  # nobody is left to ask
+            return True
 
     @contextmanager
     def reaching(self) -> "Iterator[None]":
@@ -137,19 +147,18 @@ class Ranks:
         return int(found)
 
     def together(self, work: Callable[[], T]) -> T:
-        """`work` on each rank; where one fails, all do. The one that failed says why."""
+        """`work` on each rank; where one fails, all do, for the reason of the first that did."""
         if self.size == 1:
             return work()
-        failure: LogpiError | None = None
+        said: dict[str, Any] = {}
         try:
             result = work()
         except LogpiError as error:
-            failure = error
-        code = self.most(failure.code if failure else 0)
-        if failure is not None:
-            raise failure
-        if code:
-            raise spoken(code)
+            said = told(error)
+        answers = [json.loads(answer) for answer in self.collect(json.dumps(said).encode())]
+        for rank, answer in enumerate(answers):
+            if answer:
+                raise failure({**answer, "message": by(rank, answer["message"])})
         return result
 
     def decided(self, work: Callable[[], Any]) -> Any:
@@ -157,17 +166,14 @@ class Ranks:
         if self.size == 1:
             return work()
         said: dict[str, Any] = {}
-        failure: LogpiError | None = None
         if self.first:
             try:
-                said["result"] = work()
+                said = {"result": work()}
             except LogpiError as error:
-                failure, said = error, {"code": error.code, "stopped": isinstance(error, Stopped)}
+                said = told(error)
         said = json.loads(self.collect(json.dumps(said).encode())[0])
-        if failure is not None:
-            raise failure
         if "code" in said:
-            raise spoken(said["code"], said["stopped"])
+            raise failure(said)
         return said["result"]
 
     def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
@@ -176,7 +182,7 @@ class Ranks:
 
     @contextmanager
     def part(self) -> "Iterator[None]":
-        """Rank 0 speaks for all; another is heard only where it alone knows why the run ends."""
+        """One rank speaks for all: 0, or the first that knows why the run ends."""
         try:
             if self.first:
                 yield
@@ -189,28 +195,23 @@ class Ranks:
                 yield
         except Halt as halt:
             raise halt if self.first else Elsewhere(halt.stopped.code) from None
-        except (ConfigError, Divergence, Stopped, Told) as error:
+        except (ConfigError, Divergence, Stopped) as error:  # all ranks come to these
             raise error if self.first else Elsewhere(error.code) from None
         except LogpiError as error:
-            if self.size > 1:
-                error.args = (f"rank {self.rank}: {error}",)
+            if not (self.first if error.shared else self.speaks()):
+                raise Elsewhere(error.code) from None
+            if not error.shared and self.size > 1:
+                error.args = (by(self.rank, str(error)),)
             raise
         finally:
             self.leave()
 
 
-class Told(StorageFault):
-    """Another rank could not write or read, and says why."""
-
-
 ALONE = Ranks()
 
 
-def spoken(code: int, stopped: bool = False) -> LogpiError:
-    """The failure of another rank, as this one raises it."""
-    if stopped:
-        return Stopped("stopped: by a signal to another rank", code)
-    return Told("told by another rank") if code == Told.code else Elsewhere(code)
+def by(rank: int, message: str) -> str:
+    return f"rank {rank}: {message}" if rank else message
 
 
 def meet(device: str) -> Ranks:
@@ -243,4 +244,4 @@ class AgreedStop(Stop):
         noted = self.own.noted
         code = self.ranks.most(noted.code if noted else 0)
         if code:
-            raise noted or spoken(code, stopped=True)
+            raise noted or Stopped("stopped: by a signal to another rank", code)

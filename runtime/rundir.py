@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ConfigError, StorageFault
-from runtime.sealed import read_file, write_synced
+from runtime.sealed import read_file, sync_directory, write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
 PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
+CODE = ("agents", "configs", "data", "networks", "policies", "runtime", "tools")
+DIFF = ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--binary", "--src-prefix=a/",
+        "--dst-prefix=b/")  # fmt: skip
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 
 
@@ -97,6 +100,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         write_synced(temporary, content)
         temporary.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -128,13 +132,16 @@ def revision() -> str:
 
 
 def uncommitted() -> bytes:
-    """What the files that git knows differ in from that commit, as a patch; empty outside git.
+    """What the code differs in from that commit, as a patch; empty outside git.
 
-    Tests and documents change no run.
+    Files that are not yet added to git are in it where code lies; tests and documents, which change
+    no run, are not.
     """
-    return git("diff", "HEAD", "--no-ext-diff", "--no-color", "--no-textconv", "--binary",
-               "--src-prefix=a/", "--dst-prefix=b/", "--",
-               ".", ":!tests", ":!docs", ":!*.md")  # fmt: skip
+    patch = git(*DIFF, "HEAD", "--", ".", ":!tests", ":!docs", ":!*.md")
+    fresh = git("ls-files", "-z", "--others", "--exclude-standard", "--", ":(glob)*.py", *CODE)
+    for name in fresh.decode(errors="surrogateescape").split("\0")[:-1]:
+        patch += git(*DIFF, "--no-index", "--", "/dev/null", name, code=1)  # 1: they differ
+    return patch
 
 
 def keep_patch(path: Path) -> None:
@@ -147,12 +154,12 @@ def keep_patch(path: Path) -> None:
         write_bytes(path / PATCH, patch)
 
 
-def git(*arguments: str) -> bytes:
-    """What git says of this checkout; empty outside git."""
+def git(*arguments: str, code: int = 0) -> bytes:
+    """What git says of this checkout; empty outside git, and where it does not end with `code`."""
     if not (ROOT / ".git").exists():
         return b""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return b""
-    return done.stdout if done.returncode == 0 else b""
+    return done.stdout if done.returncode == code else b""

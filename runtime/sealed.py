@@ -7,7 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from runtime.memory import limits
+
 FORMAT = 2
+CPU = torch.device("cpu")
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
 
@@ -67,8 +72,10 @@ def read_file(folder: Path, name: str) -> bytes:
 
 
 def read_sealed(folder: Path, name: str, sealed: dict[str, Any]) -> bytes:
-    """A file's content, which has the size and the hash recorded; raises Damage."""
-    verify(folder, {"name": name, **sealed}, size_only=True)
+    """A file's content, which has the size and the hash recorded and fits; raises Damage."""
+    verify(folder, {**sealed, "name": name}, size_only=True)
+    if sealed["size"] > min((free for _, free in limits(CPU)), default=sealed["size"]):
+        raise Damage(name, "it is larger than the memory that is free")
     content = read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != sealed["sha256"]:
         raise Damage(name, "sha256 does not match")
@@ -108,7 +115,9 @@ def own_folder(path: Path) -> Path:
     """The folder, made where it is missing; OSError where it is a link to who knows where."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "is a link, which a run directory does not have", str(path))
-    path.mkdir(exist_ok=True)
+    if not path.is_dir():
+        path.mkdir(exist_ok=True)  # other ranks make it, too
+        sync_directory(path.parent)
     return path
 
 

@@ -1,10 +1,24 @@
 """The rows of a replay on the disk: each is written once, for all checkpoints that need it."""
 
+import os
 from pathlib import Path
 
-from data import Replay
-from runtime.checkpoint import Record, write_segment
+from safetensors.torch import save as save_tensors
+from torch import Tensor
 
+from data import Replay
+from runtime.errors import StorageFault
+from runtime.sealed import (
+    Damage,
+    Record,
+    own_folder,
+    seal,
+    sync_directory,
+    verify,
+    write_synced,
+)
+
+SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 ROWS = 1 << 16  # in one file
 
 
@@ -32,3 +46,47 @@ def write_segments(
         record = write_segment(run_dir, first, stop, replay.rows(first, stop))
         segments.append({**record, "rank": rank})
     return segments
+
+
+def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tensor]) -> Record:
+    """Writes rows start..stop of a replay once, for all checkpoints to come; returns its record.
+
+    Raises:
+        StorageFault: it could not be written; free the disk.
+    """
+    content = save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()})
+    sealed = seal(content)
+    name = f"{start:012d}-{stop:012d}-{sealed['sha256'][:16]}.safetensors"
+    folder = run_dir / SEGMENTS
+    temporary = run_dir / f"tmp-{os.getpid()}-{name}"
+    try:
+        own_folder(folder)
+        write_synced(temporary, content)
+        temporary.rename(folder / name)
+        sync_directory(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StorageFault(
+            f"replay {folder}: cannot be written, {error.strerror}; free the disk"
+        ) from error
+    return {"name": name, "start": start, "stop": stop, **sealed}
+
+
+def undamaged(folder: Path, records: list[Record]) -> list[Record]:
+    """Of each rank those after its last damaged one: a ring cannot have a gap.
+
+    Raises:
+        Damage: of a rank none is left.
+    """
+    kept: dict[int, list[Record]] = {}
+    for record in records:
+        rank = record.get("rank", 0)
+        try:
+            verify(folder, record)
+        except Damage as damage:
+            kept[rank], last = [], damage
+        else:
+            kept.setdefault(rank, []).append(record)
+    if not all(kept.values()):
+        raise last
+    return [record for one in kept.values() for record in one]

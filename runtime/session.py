@@ -69,6 +69,7 @@ class Session:
     ) -> None:
         self.path, self.config, self.parts, self.stop = path, config, parts, stop
         self.ranks = ranks
+        self.setting = setting(int(config.threads), config.device, parts.agent.device)
         self.started = started
         self.step = 0
         self.exact = True
@@ -104,7 +105,7 @@ class Session:
             back = self.parts.envs.load_state_dict(own["envs"])
             self.earlier = state["chores"]
             self.started -= float(state["wall_seconds"])
-            changed = changes(state["setting"], self.setting())
+            changed = changes(state["setting"], self.setting)
             self.warn_of_horizon(int(state["config"]["total_steps"]))
             back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
@@ -113,8 +114,8 @@ class Session:
             changed.append(f"{self.config.env.id} did not come back to its last observation and "
                            "starts a new episode")  # fmt: skip
         if changed:
-            print(f"warning: this run is from here on not bit for bit what it would have been: "
-                  f"{'; '.join(changed)}", file=sys.stderr)  # fmt: skip
+            print("warning: this run is from here on not promised to be bit for bit what it would "
+                  f"have been: {'; '.join(changed)}", file=sys.stderr)  # fmt: skip
 
     def require_ranks(self, were: int) -> None:
         """Raises ConfigError where other processes go on with a run than made it."""
@@ -129,9 +130,6 @@ class Session:
             print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after "
                   "which nothing is learned; train longer from the start instead",
                   file=sys.stderr)  # fmt: skip
-
-    def setting(self) -> dict[str, Any]:
-        return setting(int(self.config.threads), self.config.device, self.parts.agent.device)
 
     def save(self, step: int, return_mean: float | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it."""
@@ -169,7 +167,7 @@ class Session:
             "step": step,
             "return_mean": return_mean,
             "config": dataclasses.asdict(self.config),
-            "setting": self.setting(),
+            "setting": self.setting,
             "exact": self.exact,
             "wall_seconds": time.perf_counter() - self.started,
             "agent": agent,
@@ -249,8 +247,8 @@ class Session:
                 "return_std": summary["return_std"],
                 "episodes": len(evaluation.returns),
                 "seed": self.config.seed,
-                "versions": rundir.versions(),
-                "revision": rundir.revision(),
+                "versions": {name: self.setting[name] for name in rundir.versions()},
+                "revision": self.setting["revision"],  # not that of now
                 "exact": self.exact,
                 **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),
                 "state_digest": digests[0] if len(digests) == 1 else digest({"ranks": digests}),

@@ -1,5 +1,6 @@
-"""What rounding depends on, beside the configuration: the same bits need the same of it."""
+"""What the bits of a run depend on, beside its configuration: the same need the same of it."""
 
+import hashlib
 from typing import Any
 
 import torch
@@ -8,7 +9,8 @@ from runtime import rundir
 
 
 def setting(threads: int, name: str, device: torch.device) -> dict[str, Any]:
-    """By name: threads, device, the instructions of the processor, versions."""
+    """By name: threads, device, the instructions of the processor, versions, the code."""
+    patch = rundir.uncommitted()
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "threads": threads,
@@ -16,6 +18,8 @@ def setting(threads: int, name: str, device: torch.device) -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "kind": kind,
         **rundir.versions(),
+        "revision": rundir.revision(),
+        "uncommitted": hashlib.sha256(patch).hexdigest()[:12] if patch else "none",
     }
 
 

@@ -1,4 +1,4 @@
-"""Many runs from one command: `python train.py -m seed=range(5) agent=a2c,sac_discrete`."""
+"""Many runs from one command: `python train.py -m "seed=range(5)" agent=a2c,ppo`."""
 
 import os
 import signal
@@ -47,6 +47,9 @@ def run(arguments: list[str]) -> int:
             launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
         except RuntimeError as error:  # of a launcher: the table says which job it was
             print(f"warning: {str(error).splitlines()[0]}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted: jobs that were running have saved, or go on where the cluster runs "
+                  "them", file=sys.stderr)  # fmt: skip
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
         codes = one_by_one(chosen.jobs, chosen.names)

@@ -57,7 +57,7 @@ def open_trained(
     path = require_run("run", run)
     config = read_run(path)
     require_repeated(config.env.id, env_id)
-    step, state, _, warnings = load_newest(path, checkpoint)
+    step, state, _, warnings = load_newest(path, checkpoint, rows="none")
     evaluator = make_evaluator(config, episodes, seed, render)
     try:
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from runtime.errors import EnvironmentFault
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOSING = 2.0  # seconds that a worker has to end by itself
+MAKING = 60.0  # seconds that it has at least to load its modules and make its environment
 
 
 def work(*arguments: Any) -> None:
@@ -68,6 +70,18 @@ def preloaded() -> Iterator[None]:
         os.environ.update(before)
 
 
+class Copies(AsyncVectorEnv):
+    """Gymnasium's, which waits for the first word of its workers without end; `greet` does not."""
+
+    def __init__(self, greet: Callable[["Copies"], None], *arguments: Any, **options: Any) -> None:
+        self.greet = greet
+        super().__init__(*arguments, **options)
+
+    def _check_spaces(self) -> None:
+        self.greet(self)
+        super()._check_spaces()  # type: ignore[no-untyped-call]
+
+
 class Workers:
     """Gymnasium's `AsyncVectorEnv`, with a deadline on every answer.
 
@@ -82,9 +96,10 @@ class Workers:
 
     def __init__(self, makes: Sequence[Callable[[], Any]], env_id: str, timeout: float) -> None:
         known = multiprocessing.get_all_start_methods()
-        self.env_id, self.timeout = env_id, timeout
+        self.env_id, self.timeout, self.steps = env_id, timeout, 0
         with preloaded():
-            self.envs: Any = AsyncVectorEnv(
+            self.envs: Any = Copies(
+                self.greet,
                 makes,
                 context="forkserver" if "forkserver" in known else "spawn",
                 autoreset_mode=AutoresetMode.DISABLED,
@@ -93,7 +108,23 @@ class Workers:
             )
         self.single_observation_space = self.envs.single_observation_space
         self.single_action_space = self.envs.single_action_space
-        self.steps = 0
+
+    def greet(self, envs: Copies) -> None:
+        """Waits until every copy is made."""
+        self.envs = envs
+        self.answer(self.call, self.called, max(self.timeout, MAKING))
+
+    def call(self) -> None:
+        for pipe in self.envs.parent_pipes:
+            pipe.send(("_call", ("index", (), {})))  # which every copy has
+
+    def called(self, timeout: float) -> None:
+        until = time.monotonic() + timeout
+        for pipe in self.envs.parent_pipes:
+            if not pipe.poll(max(0.0, until - time.monotonic())):
+                raise multiprocessing.TimeoutError
+        for pipe in self.envs.parent_pipes:
+            pipe.recv()
 
     def reset(self, seed: list[int | None], options: dict[str, Any]) -> Any:
         return self.answer(lambda: self.envs.reset_async(seed, options), self.envs.reset_wait)
@@ -102,14 +133,17 @@ class Workers:
         self.steps += 1
         return self.answer(lambda: self.envs.step_async(action), self.envs.step_wait)
 
-    def answer(self, ask: Callable[[], None], wait: Callable[..., Any]) -> Any:
+    def answer(
+        self, ask: Callable[[], None], wait: Callable[..., Any], timeout: float | None = None
+    ) -> Any:
+        timeout = timeout or self.timeout
         try:
             ask()
-            return wait(timeout=self.timeout)
+            return wait(timeout=timeout)
         except multiprocessing.TimeoutError as error:
             index = self.first(lambda index: not self.envs.parent_pipes[index].poll(0))
             raise self.fault(
-                index, f"has not answered for {self.timeout:g} s", "raise env.timeout"
+                index, f"has not answered for {timeout:g} s", "raise env.timeout"
             ) from error
         except (BrokenPipeError, ConnectionError, EOFError) as error:
             for process in self.envs.processes:

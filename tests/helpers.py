@@ -53,13 +53,22 @@ def batch(*leading, spec=None, seed=0, discrete=False):
 class Counting(gymnasium.Env):
     """Observation: (episode number, step within it). Ends by `length`, in one way or the other."""
 
-    def __init__(self, length=3, ends="terminated", reward=None, show_episode=True, choices=None):
+    def __init__(
+        self,
+        length=3,
+        ends="terminated",
+        reward=None,
+        show_episode=True,
+        choices=None,
+        pay_episode=False,
+    ):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
         if choices:
             self.action_space = gymnasium.spaces.MultiDiscrete(choices)
         self.length, self.ends, self.fixed = length, ends, reward
         self.show_episode, self.episode, self.count = show_episode, -1, 0
+        self.pay_episode = pay_episode
         self.obs = np.zeros(2, np.float32)
 
     def reset(self, *, seed=None, options=None):
@@ -71,6 +80,7 @@ class Counting(gymnasium.Env):
         self.count += 1
         done = self.count >= self.length
         reward = float(action[0]) if self.fixed is None else self.fixed
+        reward += self.episode * self.pay_episode
         return self.observe(), reward, done and self.ends == "terminated", (
             done and self.ends == "truncated"
         ), {}  # fmt: skip

@@ -1,5 +1,6 @@
 """What README and docs say can be typed, opened and found."""
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -20,18 +21,33 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXT = {page.name: page.read_text() for page in PAGES}
 
 
-def commands(pattern):
-    found = [m for text in TEXT.values() for m in re.findall(pattern, text)]
+def commands(pattern, *more):
+    found = [m for text in [*TEXT.values(), *more] for m in re.findall(pattern, text)]
     return sorted({m.split("  #")[0].strip() for m in found})
 
 
-@pytest.mark.parametrize("command", commands(r"train\.py((?:\\\n|[^`\n|])*)[`\n|]"))
+SHOWN = re.sub(r" {3,}.*", "", help.USAGE["train"].partition("\n")[2])  # without the remarks
+
+
+@pytest.mark.parametrize("command", commands(r"train\.py((?:\\\n|[^`\n|])*)[`\n|]", SHOWN))
 def test_every_train_command_composes(command):
     arguments = [
         a for a in shlex.split(command.replace("\\\n", " ")) if a != "--help" and "ANY-v0" not in a
     ]
     if not any(re.match("resume=(?!auto)", a) for a in arguments):  # of a run that is not here
         (read_sweep if "-m" in arguments else train_config)(arguments)
+
+
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_every_tool_says_how_it_is_used(tool, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    assert importlib.import_module(f"tools.{tool}").main(["--help"]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("usage: python t")
+    assert said.err == ""
 
 
 @pytest.mark.parametrize("target", commands(r"`?make ([a-z-]+)"))

@@ -42,7 +42,8 @@ def test_divergence_is_exit_code_5_and_one_line(tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_interruption_is_exit_code_130_and_one_line(tmp_path):
-    process = start(tmp_path, "total_steps=100000000", "eval.episodes=1")
+    process = start(tmp_path, "total_steps=100000000", "eval.episodes=1",
+                    "accelerate=none")  # fmt: skip
     for _ in range(600):
         if (tmp_path / "run" / "checkpoints" / "step-000000000000").is_dir():
             break

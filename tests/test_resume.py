@@ -131,13 +131,68 @@ PIECES = {
         *("buffer/fields", "envs/backend/state", "envs/backend/steps", "envs/backend/generator"),
         *("envs/returns", "envs/finished"),
     ],
+    "ppo-cartpole": [
+        *("agent/modules/actor", "agent/modules/critic", "agent/modules/normalizer"),
+        *("agent/optimizer/moments/actor", "agent/optimizer/moments/critic"),
+        *("agent/optimizer/counts/actor", "agent/optimizer/counts/critic"),
+        *("agent/optimizer/updates", "agent/generators/act", "agent/generators/update"),
+        *("buffer/fields", "envs/backend/state", "envs/backend/steps", "envs/backend/generator"),
+        *("envs/returns", "envs/lengths"),
+    ],
+    "sac_discrete-cartpole": [
+        *("agent/modules/actor", "agent/modules/critic", "agent/modules/critic_target"),
+        *("agent/modules/temperature", "agent/optimizer/moments/critic"),
+        *("agent/optimizer/moments/actor", "agent/optimizer/moments/alpha"),
+        *("agent/optimizer/counts/critic", "agent/optimizer/counts/actor"),
+        *("agent/optimizer/counts/alpha", "agent/optimizer/updates", "agent/generators/act"),
+        *("buffer/generator", "buffer/added", "buffer/sampled", "envs/backend/state"),
+        *("envs/backend/steps", "envs/backend/generator", "envs/returns", "envs/lengths", "rows"),
+    ],
 }
-LOOKS = {"sac-pendulum": 460, "a2c-cartpole": 156}  # mid-episode, and mid-rollout
+OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhere or not at all
+    "what the run is, not where it is": ("step", "return_mean", "config", "setting", "exact",
+                                         "wall_seconds", "ranks", "others", "segments"),
+    "constants of the run": ("buffer/capacity", "buffer/count", "envs/backend/seed"),
+    "held against what comes back": ("envs/obs", "envs/backend/rewards"),
+    "the replay's last row, and the rollout's cursor": ("buffer/following", "buffer/filled"),
+    "nothing is drawn in updates": ("agent/generators/update",),
+    "empty at that step, or shown by another run": (
+        "agent/modules/normalizer", "envs/finished", "envs/lengths", "envs/returns"),
+    "of the log alone, or of when it is written": ("chores", "envs/steps"),
+}  # fmt: skip
+LOOKS = {  # mid-episode, and mid-rollout
+    "sac-pendulum": 460, "a2c-cartpole": 156, "ppo-cartpole": 91, "sac_discrete-cartpole": 150,
+}  # fmt: skip
 FRESH_CHORES = {"logger": {"rows": [], "arrays": {}, "flushes": 0}}  # at step 0 there is none
 
 
+def paths(state, depth=4, before=""):
+    """`a/b/c/d` of everything in a state, not deeper than the pieces go."""
+    if not isinstance(state, dict) or not state or depth == 0:
+        return [before]
+    found = []
+    for name, value in state.items():
+        found += paths(value, depth - 1, f"{before}/{name}" if before else name)
+    return found
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_the_pieces_are_all_there_are(name, stopped):
+    run = stopped(name, LOOKS[name])
+    state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
+    known = [*PIECES[name], *(path for group in OTHERS.values() for path in group)]
+    unknown = [path for path in paths(state)
+               if not any(f"{path}/".startswith(f"{one}/") for one in known)]  # fmt: skip
+    assert unknown == []
+
+
 @pytest.mark.parametrize(
-    ("name", "piece"), [(name, piece) for name, pieces in PIECES.items() for piece in pieces]
+    ("name", "piece"),
+    [
+        pytest.param(name, piece, marks=[pytest.mark.slow] * (name not in RUNS))
+        for name, pieces in PIECES.items()
+        for piece in pieces
+    ],
 )
 def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeypatch):
     """With one piece as it was at the start, the end is another, or the run cannot go on."""
@@ -260,9 +315,45 @@ def test_another_processor_ends_exactness_with_one_warning(stopped, monkeypatch,
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "NEON")
     assert start(f"resume={run}") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: this run is from here on not bit for bit")
+    assert line.startswith("warning: this run is from here on not promised")
     assert "instructions was " in line
     assert "is NEON" in line
+
+
+def test_an_environment_that_does_not_come_back_ends_exactness_with_one_warning(stopped, capsys):
+    MORE["a2c-strayed"] = [
+        *("env.id=tests.helpers:Counting-v0", "env.kwargs.length=7", "agent=a2c"),
+        *("env.num_envs=1", "agent.n_steps=8", "agent.hidden=[8]", "total_steps=200"),
+    ]
+    ALL.update(MORE)
+    run = stopped("a2c-strayed", 60)
+    capsys.readouterr()
+    assert start(f"resume={run}", *repeated("a2c-strayed")) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Counting-v0 did not come back to its last observation and starts a new" in line
+    assert json.loads((run / "result.json").read_text())["exact"] is False
+
+
+def test_what_a_failure_advises_can_be_done(stopped, capsys):
+    """A deadline that was too short, and how often one looks, change nothing that was computed."""
+    run = stopped("sac-pendulum", 80)
+    capsys.readouterr()
+    assert start(f"resume={run}", "env.timeout=300", "audit.every=70", "log.every=10") == 0
+    assert capsys.readouterr().err == ""
+    assert json.loads((run / "result.json").read_text())["exact"] is True
+
+
+def test_other_code_ends_exactness_with_one_warning(stopped, monkeypatch, capsys):
+    run = stopped("a2c-pendulum", 80)
+    capsys.readouterr()
+    commits = iter(["f" * 40])  # asked once: that of the beginning counts, not that of the end
+    monkeypatch.setattr("runtime.rundir.revision", lambda: next(commits))
+    monkeypatch.setattr("runtime.rundir.uncommitted", lambda: b"a patch")
+    assert start(f"resume={run}") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"is {'f' * 40}; uncommitted was " in line
+    result = json.loads((run / "result.json").read_text())
+    assert (result["revision"], result["exact"]) == ("f" * 40, False)
 
 
 def test_rows_of_a_save_that_failed_do_not_fill_the_disk_further(stopped, monkeypatch):
@@ -281,7 +372,7 @@ def test_other_threads_end_exactness_with_one_warning(stopped, capsys):
     capsys.readouterr()
     assert start(f"resume={run}", "threads=2") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: this run is from here on not bit for bit")
+    assert line.startswith("warning: this run is from here on not promised")
     assert "threads was 1, is 2" in line
     assert json.loads((run / "result.json").read_text())["exact"] is False
 

@@ -5,6 +5,7 @@ that fit. Takes env.id, env.kwargs.NAME=VALUE, steps=N and seed=N.
 """
 
 import json
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -111,7 +112,8 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
 
 def observations(envs: Envs, played: Played) -> list[str]:
     """Their range; advice where networks would not take them as they are."""
-    obs, space = played.column("next_obs"), envs.backend.observation_space
+    obs = np.concatenate([played.column("obs"), played.column("next_obs")])
+    space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     deviation = obs.std(0, dtype=np.float32 if envs.spec.pixels else np.float64)
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
@@ -156,6 +158,9 @@ def ends(played: Played) -> list[str]:
     if not lengths:
         say("warning", "no episode ended; evaluations cut them at 30,000 steps: register it with "
                        "max_episode_steps=N")  # fmt: skip
+    if len(set(lengths)) == 1 < len(lengths) and not truncated.any():
+        say("warning", "all episodes end as terminated after the same number of steps; where that "
+                       "is a limit of time, end them as truncated")  # fmt: skip
     if (terminated & truncated).any():
         say("warning", "steps are terminated and truncated at once; they count as terminated")
     return []
@@ -204,6 +209,11 @@ def differs(one: Played, other: Played) -> int | None:
     return int(wrong[0]) if len(wrong) else None
 
 
+def group_name(env_id: str) -> str:
+    """What `env=NAME` could call an environment that has only an id."""
+    return re.split("[:/]", env_id)[-1].lower().replace("-", "_")
+
+
 def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     """The agents that fit, what to set, and the file to save."""
     from agents import AGENTS
@@ -212,8 +222,7 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     say("agents", f"agent={' or agent='.join(fitting)}")
     if advice:
         say("advice", "; ".join(advice))
-    _, _, bare = envs.env_id.rpartition(":")
-    name = bare.rpartition("/")[2].lower().replace("-", "_")
+    name = group_name(envs.env_id)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
           f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"
           f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")  # fmt: skip

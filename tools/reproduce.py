@@ -60,14 +60,18 @@ def repeat(arguments: list[str]) -> int:
 
     if not any(map(counts, read_curves(path))):
         raise ConfigError(f"run: {path} has logged nothing that could be compared; train longer")
-    for line in surroundings(path):
+    made = made_with(path)
+    for line in surroundings(path, made):
         print(f"note: {line}")
     from runtime import rundir
 
     again = rundir.create(given.get("run_dir"), config.env.id, config.agent.name, config.seed)
     again.rmdir()  # train.py makes it; its name was all that was asked for
     command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume=None))
-    done = subprocess.run([sys.executable, str(ROOT / "train.py"), *command])
+    ranks = int(made.get("ranks", 1))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    launcher = torchrun if ranks > 1 else []
+    done = subprocess.run([sys.executable, *launcher, str(ROOT / "train.py"), *command])
     return done.returncode or verdict(path, again)
 
 
@@ -90,23 +94,39 @@ def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]
             yield f"{before}{name}", value
 
 
-def surroundings(path: Path) -> list[str]:
+def made_with(path: Path) -> dict[str, Any]:
+    """What is known of how the run was made: its result, or else its newest checkpoint."""
+    from runtime.checkpoint import load_newest
+    from runtime.errors import StorageFault
+
+    result = read_result(path)
+    if result:
+        return result
+    try:
+        state = load_newest(path, rows="none")[1]
+        setting = state["setting"]
+        return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
+                "revision": setting["revision"]}  # fmt: skip
+    except (StorageFault, LookupError, TypeError):
+        return {}
+
+
+def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     """What is not as it was when the run was made."""
     from runtime import rundir
 
-    result = read_result(path)
-    if not result:
-        return ["the run did not come to its end: it is compared as far as it went"]
     now = {"revision": rundir.revision(), **rundir.versions()}
-    was = {"revision": result.get("revision"), **result.get("versions", {})}
+    was = {**made.get("versions", {}), "revision": made.get("revision")}
     found = [f"{name} was {was.get(name)}, is {now[name]}" for name in now
-             if was.get(name) != now[name]]  # fmt: skip
+             if made and was.get(name) != now[name]]  # fmt: skip
+    if not read_result(path):
+        found.append("the run did not come to its end: it is compared as far as it went")
     patch = path / rundir.PATCH
     if patch.exists():
         found.append(f"the code had changes that were not committed: git apply {patch}")
     if rundir.uncommitted():
         found.append("the code has changes that are not committed")
-    if not result.get("exact", True):
+    if not made.get("exact", True):
         found.append("the run itself was resumed in a way that was not exact")
     return found
 

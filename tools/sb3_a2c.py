@@ -1,6 +1,7 @@
-"""Stable-Baselines3's A2C on CartPole with its tuned settings, for comparison; needs `.[bench]`.
+"""usage: python tools/sb3_a2c.py [seed=0] [steps=100000] [every=10000]
 
-`python tools/sb3_a2c.py seed=0 steps=500000` prints one line of JSON: its deterministic evaluations
+Stable-Baselines3's A2C on CartPole with its tuned settings, for comparison; needs `.[bench]`.
+Prints one line of JSON: its deterministic evaluations
 and the seconds of training (evaluations left out) until it first reached 475, and until it stayed.
 """
 
@@ -11,6 +12,9 @@ import time
 
 def main(arguments: list[str]) -> int:
     """Trains one seed; returns the exit code."""
+    if "--help" in arguments:
+        print(__doc__)
+        return 0
     options = {"seed": "0", "steps": "100000", "every": "10000"}
     options |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     seed, steps, every = (int(options[name]) for name in ("seed", "steps", "every"))

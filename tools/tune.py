@@ -5,7 +5,8 @@ is stopped early where it lags behind the others. The study lies in a file of it
 command goes on with it, and several may work on it at once.
 """
 
-import re
+import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import parse, train_config  # noqa: E402
+from configs.compose import options, parse, quoted, train_config  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
+from tools.doctor import group_name  # noqa: E402
 from tools.tuning.lasting import open_study, require_same, take_over, trial_folder, turn  # noqa: E402
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
 
@@ -108,8 +110,7 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     for changed in ends(space):
         train_config([*fixed, *changed])
     named = dict(argument.partition("=")[::2] for argument in fixed)
-    env = named.get("env", re.split("[:/]", config.env.id)[-1])
-    where = f"{env}-{config.agent.name}"
+    where = f"{named.get('env') or group_name(config.env.id)}-{config.agent.name}"
     own.setdefault("study", f"runs/tuning/{where}")
     own["where"] = where
     return own, fixed, space
@@ -140,6 +141,7 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # by which `take_over` knows a living worker
             chosen = draw(space, trial)
+            trial.set_user_attr("chosen", chosen)
             said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
         print(f"trial {trial.number}: {said}; {' '.join(chosen)}", flush=True)
         failed += said.startswith(FAILED)
@@ -174,23 +176,33 @@ def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
     if not any(trial.state == states.COMPLETE for trial in ended):
         raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
     best, count = study.best_trial, len(ended)
-    named = dict(argument.partition("=")[::2] for argument in fixed)
-    kept = {key: value for key, value in named.items()
-            if key.startswith(("agent.", "env.")) and key != "env.id"}  # fmt: skip
-    groups: dict[str, list[str]] = {}
-    for key, value in {**kept, **best.params}.items():
-        group, _, inner = key.partition(".")
-        shown = f"{value:.4g}" if isinstance(value, float) else value
-        groups.setdefault(group, []).append(f"  {inner}: {shown}")
     lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
-             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f}."]  # fmt: skip
-    for group, inside in groups.items():
-        lines += [f"{group}:", *inside]
+             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f}.",
+             *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
     path.write_text("\n".join(lines) + "\n")
     print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}")
     print("\n".join(lines[1:]))
-    print(f"written to {path}; as configs/tuned/{path.name} it comes by itself")
+    env = name.rpartition("-")[0]
+    first = ""
+    if env not in options("env"):
+        first = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
+    print(f"written to {path}; {first}copy it to configs/tuned/{path.name}: it comes by itself "
+          f"with env={env}")  # fmt: skip
+
+
+def changed(command: list[str]) -> list[str]:
+    """YAML of what a command line sets of agent and environment, by itself or by a tuned pair."""
+    tuned = train_config(command)
+    plain = train_config([f"agent={tuned.agent.name}", f"env.id={quoted(tuned.env.id)}"])
+    lines = []
+    for group in ("env", "agent"):
+        was, now = (dataclasses.asdict(getattr(config, group)) for config in (plain, tuned))
+        lines += [f"{group}:"]
+        lines += [f"  {key}: {json.dumps(now[key])}" for key in now if now[key] != was[key]]
+        if lines[-1] == f"{group}:":
+            lines.pop()
+    return lines
 
 
 if __name__ == "__main__":

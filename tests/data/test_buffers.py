@@ -143,6 +143,29 @@ def test_sampling_is_uniform():
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("envs", "capacity"), [(1, 50), (3, 100)])
+@pytest.mark.parametrize("ends", [0.0, 0.3])
+def test_rows_that_are_damaged_on_the_disk_are_never_drawn(envs, capacity, ends):
+    buffer, known, pieces = replay(capacity=capacity, batch=64), {}, []
+    for step, row_ in enumerate(life(envs, 120, ends, seed=envs)):
+        buffer.add(row_)
+        for index, reward in enumerate(row_.reward.tolist()):
+            known[reward] = (row_.obs[index], row_.action[index], row_.next_obs[index],
+                             row_.terminated[index])  # fmt: skip
+        if step < 40 and step % 10 == 9:
+            pieces.append(saved_and_read(buffer.rows(buffer.added - 10 * envs, buffer.added)))
+        if step == 39:
+            state = saved_and_read(buffer.state_dict())
+            buffer = replay(capacity=capacity, batch=64)
+            buffer.load_state_dict(state, pieces[2:])
+            assert (len(buffer), buffer.first_row()) == (20 * envs, 20 * envs)
+        if step >= 39:
+            assert len(buffer) == min(capacity, (step + 1 - 20) * envs)
+            assert_true_to(known, buffer, batches=4)
+            assert min(buffer.sample().reward.tolist()) >= 20_000  # of step 20
+    assert len(buffer) == capacity
+
+
 def test_state_restores_contents_cursor_generator_and_what_is_owed():
     first, second = replay(), replay()
     for step in range(13):

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from functools import partial
 
 import tensorboard.summary.writer.event_file_writer  # noqa: F401, ready in every child
@@ -41,7 +42,10 @@ def child(order: dict) -> None:
 
 
 def die_at(stage: int) -> None:
-    """Kills this process by signal 9 just before storage operation number `stage`."""
+    """Kills this process by signal 9 just before storage operation number `stage`.
+
+    Where that is to write a file, half of it is there.
+    """
     left = [stage]
 
     def counted(operation):
@@ -53,9 +57,21 @@ def die_at(stage: int) -> None:
 
         return call
 
+    def half_written(operation):
+        def call(path, content):
+            if left[0] == 0:
+                path.write_bytes(content[: len(content) // 2])
+            return counted(operation)(path, content)
+
+        return call
+
     import shutil
     from pathlib import Path
 
+    from runtime import checkpoint, rundir, segments
+
+    for module in (checkpoint, rundir, segments):
+        module.write_synced = half_written(module.write_synced)
     os.fsync = counted(os.fsync)
     shutil.rmtree = counted(shutil.rmtree)
     for name in ("mkdir", "rename", "unlink", "write_text", "replace"):
@@ -70,7 +86,18 @@ def limit_files(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-PREPARATIONS = {"die_at": die_at, "limit_files": limit_files}
+def hang_in_a_save() -> None:
+    """A checkpoint is synced for ever: a disk, or a network between, that does not answer."""
+    sync = os.fsync
+
+    def hang(descriptor):
+        saving = "/tmp-" in os.readlink(f"/proc/self/fd/{descriptor}")
+        return time.sleep(1000) if saving else sync(descriptor)
+
+    os.fsync = hang
+
+
+PREPARATIONS = {made.__name__: made for made in (die_at, limit_files, hang_in_a_save)}
 
 
 def main() -> None:

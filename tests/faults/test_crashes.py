@@ -13,23 +13,9 @@ from tests.faults.harness import (
     assert_no_orphans,
     command,
     outcome,
-    reference,
 )
 
 LONG = pytest.mark.faults
-
-
-@pytest.fixture(scope="module")
-def wholes(nursery, tmp_path_factory):
-    """Of each run the uninterrupted one, made when first asked for."""
-    folder, known = tmp_path_factory.mktemp("wholes"), {}
-
-    def whole(name):
-        if name not in known:
-            known[name] = reference(nursery, name, folder)
-        return known[name]
-
-    return whole
 
 
 @pytest.mark.parametrize("kills", [4, pytest.param(200, marks=LONG)])
@@ -100,7 +86,7 @@ def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
     """Each operation, or some of the first saves; the checkpoint before it is always valid."""
     digest, scalars, _ = wholes(name)
     stages = 0
-    for stage in range(0, 600 if every == 1 else 100, every):
+    for stage in range(0, 1000 if every == 1 else 100, every):
         cwd = tmp_path / str(stage)
         cwd.mkdir()
         prepare = {"name": "die_at", "with": {"stage": stage}}

@@ -1,6 +1,7 @@
 """The same seed gives the same bits and the same curves, in any process and any surroundings."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,18 +23,32 @@ ENVIRONMENTS = {
         *("env.id=tests.helpers:Counting-v0", "agent=sac", "agent.hidden=[16]"),
         *("agent.batch_size=16", "agent.learning_starts=50"),
     ],
+    "ppo-cartpole": [
+        *("env=cartpole", "agent=ppo", "agent.hidden=[16]", "total_steps=20000"),
+        *("agent.target_kl=0.05", "checkpoint.every=2000"),
+    ],
+    "sac_discrete-cartpole": [
+        *("env=cartpole", "agent=sac_discrete", "agent.hidden=[16]", "agent.batch_size=16"),
+        *("agent.learning_starts=50", "total_steps=1000", "checkpoint.every=100"),
+    ],
 }
+FURTHER = ("ppo-cartpole", "sac_discrete-cartpole")
+
+
+def begin(name: str, cwd: Path, surroundings: dict[str, str], command: list[str] | None = None):
+    command = command or [*ENVIRONMENTS[name], *COMMON, "run_dir=run"]
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *command],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **surroundings},
+    )  # fmt: skip
 
 
 def run(name: str, cwd: Path, surroundings: dict[str, str], *more: str):
     cwd.mkdir()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *ENVIRONMENTS[name], *COMMON, *more,
-         "run_dir=run"],
-        cwd=cwd, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **surroundings},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    process = begin(name, cwd, surroundings, [*ENVIRONMENTS[name], *COMMON, *more, "run_dir=run"])
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
     return outcome(cwd / "run")
 
 
@@ -48,6 +63,28 @@ def test_two_processes_in_other_surroundings_agree_in_all_bits(name, steps, tmp_
     )
     assert first == second
     assert len(first[1]) > 10
+
+
+@pytest.mark.parametrize(
+    "name", ["a2c-pendulum", *(pytest.param(n, marks=LONG) for n in ("sac-pendulum", *FURTHER))]
+)
+def test_another_process_elsewhere_goes_on_with_a_run_to_the_same_bits(name, tmp_path):
+    """Stopped by a signal, moved, and taken up in other surroundings by a process of its own."""
+    whole = run(name, tmp_path / "whole", SURROUNDINGS[0])
+    (tmp_path / "first").mkdir()
+    process = begin(name, tmp_path / "first", SURROUNDINGS[0])
+    while len(list(tmp_path.glob("first/run/checkpoints/step-*"))) < 2:
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    process.communicate()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "first/run").rename(tmp_path / "elsewhere/moved")
+    module = [a for a in ENVIRONMENTS[name] if a.startswith("env.id=")]
+    last = begin(name, tmp_path / "elsewhere", SURROUNDINGS[1], ["resume=moved", *module])
+    assert last.communicate()[1] == ""
+    assert last.returncode == 0
+    assert outcome(tmp_path / "elsewhere/moved") == whole
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,13 @@ import pytest
 import evaluate
 import train
 from configs.agents import AGENT_GROUPS
+from configs.compose import quoted
 from configs.schema import TrainConfig
 from configs.validate import Group, key_names
 from runtime import checkpoint
 from runtime.door import enter
+from runtime.errors import StorageFault
+from runtime.sealed import seal_of
 
 LONG = pytest.mark.faults
 TINY = ["total_steps=64", "eval.episodes=1", "env.num_envs=2", "agent.n_steps=4"]
@@ -338,6 +341,44 @@ def test_a_pipe_is_not_waited_for(run, tmp_path):
         os.mkfifo(copy / name)
         code = enter("train", train.run, [f"resume={copy}", "total_steps=128"])
         assert code == (0 if name == "result.json" else 2)
+
+
+def test_a_file_larger_than_memory_is_not_read(run, tmp_path):
+    """A sparse one costs nothing to make, and its manifest says that it is right."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    *others, newest = (copy / "checkpoints" / name for name in checkpoint.names(copy))
+    for path in others:
+        shutil.rmtree(path)
+    os.truncate(newest / "state.safetensors", 1 << 40)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest["files"]["state.safetensors"]["size"] = 1 << 40
+    manifest["sha256"] = seal_of(manifest)
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(StorageFault, match="larger than the memory that is free"):
+        checkpoint.load_newest(copy)
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "code"),
+    [
+        ("x" * 300, 2),
+        ("/proc/nowhere/run", 2),
+        ("file/run", 2),
+        ("ein Ort, \u00fcber \u6f22\u5b57/run", 0),
+    ],
+)
+def test_a_run_goes_where_it_is_told_or_says_why_not(run_dir, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    small = ["total_steps=640", "eval.episodes=1", "agent.hidden=[8]"]
+    assert enter("train", train.run, [*small, f"run_dir={quoted(run_dir)}"]) == code
+    errors = capsys.readouterr().err
+    if code:
+        assert errors.startswith("error: run_dir: ")
+        assert errors.count("\n") == 1
+    else:
+        assert (Path(run_dir) / "result.json").is_file()
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):

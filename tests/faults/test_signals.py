@@ -8,7 +8,7 @@ import time
 import pytest
 
 from runtime import checkpoint
-from tests.faults.harness import assert_no_orphans, command, outcome, reference
+from tests.faults.harness import assert_no_orphans, command, outcome
 
 LONG = pytest.mark.faults
 WORKERS = [
@@ -24,9 +24,11 @@ LIMIT = 5.0  # seconds from the signal to the end
     ("name", "codes"),
     [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130}), ("SIGHUP", {75})],
 )
-def test_a_signal_at_a_random_instant_saves_and_ends_the_run(name, codes, count, nursery, tmp_path):
+def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
+    name, codes, count, nursery, wholes, tmp_path
+):
     chance, slowest, stopped, index = random.Random(name), 0.0, 0, 0
-    digest, scalars, seconds = reference(nursery, "sac-pendulum", tmp_path)
+    digest, scalars, seconds = wholes("sac-pendulum")
     while stopped < count:
         index += 1
         assert index < 20 * count, "they do not stop"
@@ -85,6 +87,24 @@ def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
         assert time.monotonic() - sent < LIMIT
         shutil.rmtree(cwd)
     print(f"{count} signals to a run with four workers: none left")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_second_signal_does_not_wait_for_a_save_that_hangs(name, nursery, tmp_path):
+    """The first one does; what was saved before stays good."""
+    assert nursery.run([*command("sac-pendulum"), "total_steps=100"], tmp_path) == 0
+    child = nursery.start(command("sac-pendulum"), tmp_path, {"name": "hang_in_a_save"})
+    while not list((tmp_path / "run").glob("tmp-*")):
+        assert child.code() is None, child.out.read_text()
+    child.send(getattr(signal, name))
+    time.sleep(1.0)
+    assert child.code() is None
+    child.send(getattr(signal, name))
+    sent = time.monotonic()
+    assert child.wait() == 128 + getattr(signal, name)
+    assert time.monotonic() - sent < 1.0
+    assert checkpoint.load_newest(tmp_path / "run")[0] == 100
+    assert nursery.run(command("sac-pendulum"), tmp_path) == 0, child.out.read_text()
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=LONG)])

@@ -1,12 +1,16 @@
 """Damaged files, full disks, two processes: never silent, never without a checkpoint."""
 
+import json
 import random
 import shutil
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from runtime import checkpoint
 from runtime.errors import StorageFault
+from runtime.trained import open_trained
 from runtime.tree import digest
 from tests.faults.harness import command, outcome
 
@@ -37,17 +41,19 @@ def test_no_flip_truncation_swap_or_growth_is_silent(count, run, tmp_path):
     shared = {s["name"] for s in checkpoint.open_manifest(before)["segments"]}
     segments = [copy / "replay" / s["name"] for s in checkpoint.open_manifest(newest)["segments"]]
     files = [*newest.iterdir(), *(path for path in segments if path.name not in shared)]
-    right, used, harmless = contents(newest), contents(before), 0
-    for index in range(count):
-        path = files[index % len(files)]
+    right, used, harmless, done = contents(newest), contents(before), 0, Counter()
+    while done["flip"] + done["truncate"] < count:
+        kind = chance.choice(["flip", "truncate", "zero", "grow", "swap", "remove"])
+        path = files[done.total() % len(files)]
+        done[kind] += 1
         whole = path.read_bytes()
         spot = chance.randrange(len(whole))
-        match chance.choice(["flip", "truncate", "zero", "grow", "swap", "remove"]):
+        match kind:
             case "flip":
                 bit = 1 << chance.randrange(8)
                 spoiled = whole[:spot] + bytes([whole[spot] ^ bit]) + whole[spot + 1 :]
             case "truncate":
-                spoiled = whole[: spot // 4096 * 4096]
+                spoiled = whole[: spot // 4096 * 4096 or spot]
             case "zero":
                 spoiled = whole[:spot] + bytes(len(whole) - spot)
             case "grow":
@@ -74,7 +80,35 @@ def test_no_flip_truncation_swap_or_growth_is_silent(count, run, tmp_path):
         path.write_bytes(whole)
     assert contents(newest) == right
     assert harmless < count / 20
-    print(f"{count} times damaged, 0 silent, {harmless} harmless")
+    print(f"{dict(done)}: 0 silent, {harmless} harmless")
+
+
+def test_rows_that_all_checkpoints_need_and_that_are_damaged_are_all_that_is_lost(
+    nursery, run, tmp_path
+):
+    """It is evaluated as ever, and goes on without them; where no row is left it does not."""
+    shutil.copytree(run, tmp_path / "run")
+    path, (*_, first) = tmp_path / "run", sorted((tmp_path / "run/replay").iterdir(), reverse=True)
+    whole = first.read_bytes()
+    first.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
+    trained = open_trained(str(path))
+    trained.evaluator.close()
+    assert (trained.step, trained.warnings) == (300, [])
+    _, state, pieces, (warning,) = checkpoint.load_newest(path)
+    assert state["exact"] is False
+    begins = int(first.name.split("-")[1])
+    assert next(pieces)["numbers"][0] == begins
+    assert warning.endswith(f"using step-000000000300 without the transitions before {begins}")
+    assert first.name in warning
+    assert nursery.run([*command("sac-pendulum"), "total_steps=400"], tmp_path) == 0
+    said = (tmp_path / "out.txt").read_text()
+    assert said.count("warning: ") == said.count(warning.partition(str(path))[2]) == 1
+    assert json.loads((path / "result.json").read_text())["exact"] is False
+    assert checkpoint.load_newest(path)[::3] == (400, [])  # it is whole again
+    for segment in (path / "replay").iterdir():
+        segment.write_bytes(b"")
+    with pytest.raises(StorageFault, match="no valid checkpoint is left"):
+        checkpoint.load_newest(path)
 
 
 def test_a_link_or_a_path_elsewhere_is_not_followed(run, tmp_path):
@@ -102,11 +136,13 @@ def test_a_link_or_a_path_elsewhere_is_not_followed(run, tmp_path):
 def test_a_full_disk_leaves_the_old_checkpoint_good(levels, nursery, run, tmp_path):
     """No file may grow beyond a limit, from one that nothing fits to one that all but all fits."""
     largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
+    base = tmp_path / "base"
+    base.mkdir()
+    assert nursery.run([*command("sac-pendulum"), "total_steps=300"], base) == 0
+    good = checkpoint.names(base / "run")[-1]
     for level in range(levels):
         cwd = tmp_path / str(level)
-        cwd.mkdir()
-        assert nursery.run([*command("sac-pendulum"), "total_steps=300"], cwd) == 0
-        good = checkpoint.names(cwd / "run")[-1]
+        shutil.copytree(base, cwd)
         size = int(largest * (level + 0.5) / levels)
         prepare = {"name": "limit_files", "with": {"size": size}}
         longer = [*command("sac-pendulum"), "total_steps=500"]
@@ -136,7 +172,16 @@ def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, t
     assert outcome(tmp_path / "run")[0] == digest_
 
 
-def test_a_second_process_is_refused_and_a_lock_of_a_dead_one_is_taken(nursery, tmp_path):
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
+def test_what_is_printed_to_a_full_disk_ends_no_run(nursery, wholes, tmp_path):
+    (tmp_path / "out.txt").symlink_to("/dev/full")
+    assert nursery.run(command("a2c-cartpole"), tmp_path) == 0
+    assert outcome(tmp_path / "run") == wholes("a2c-cartpole")[:2]
+    assert nursery.run([*command("a2c-cartpole"), "agent.gamma=7"], tmp_path) == 2
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(20, marks=LONG)])
+def test_a_second_process_is_refused_and_a_lock_of_a_dead_one_is_taken(count, nursery, tmp_path):
     first = nursery.start([*command("sac-pendulum"), "total_steps=20000"], tmp_path)
     lock = tmp_path / "run" / "lock"
     while not list((tmp_path / "run").glob("checkpoints/step-*")):
@@ -144,7 +189,7 @@ def test_a_second_process_is_refused_and_a_lock_of_a_dead_one_is_taken(nursery, 
     assert nursery.run([*command("sac-pendulum"), "total_steps=20000"], tmp_path) == 4
     said = (tmp_path / "out.txt").read_text()
     assert f"is in use by process {first.pid} on " in said
-    for _ in range(3):
+    for _ in range(count):
         first.send(9)
         first.wait()
         assert lock.exists()  # a dead one's

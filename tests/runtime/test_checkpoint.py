@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from runtime import checkpoint, rundir, tree
+from runtime import checkpoint, rundir, segments, tree
 from runtime.errors import StorageFault
 from runtime.lock import locked
 from tests.helpers import agent, batch
@@ -141,10 +141,11 @@ def test_a_save_is_written_synced_renamed_synced_and_only_then_is_the_old_one_re
     path_type = type(tmp_path)
     monkeypatch.setattr(path_type, "rename", recorded("name", path_type.rename, lambda a, b: b))
     monkeypatch.setattr(shutil, "rmtree", recorded("remove", shutil.rmtree, lambda path, **_: path))
-    record = checkpoint.write_segment(tmp_path, 0, 2, {"numbers": torch.arange(2)})
+    record = segments.write_segment(tmp_path, 0, 2, {"numbers": torch.arange(2)})
     checkpoint.save(tmp_path, 2, {"a": torch.ones(2), "return_mean": 1.0}, 1, [record])
     temporary, old = f"tmp-{os.getpid()}", "step-000000000001"
     assert done == [
+        ("sync", tmp_path.name),  # which has a new folder in it
         ("sync", f"{temporary}-{record['name']}"),
         ("name", record["name"]),
         ("sync", "replay"),
@@ -160,10 +161,23 @@ def test_a_save_is_written_synced_renamed_synced_and_only_then_is_the_old_one_re
     ]
 
 
+def test_a_small_file_is_written_synced_renamed_and_its_folder_synced(tmp_path, monkeypatch):
+    done, sync, link = [], os.fsync, "/proc/self/fd/{}".format
+    replace = type(tmp_path).replace
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: done.append(os.path.basename(os.readlink(link(fd)))) or sync(fd)
+    )
+    monkeypatch.setattr(
+        type(tmp_path), "replace", lambda old, new: done.append("->") or replace(old, new)
+    )
+    rundir.write_text(tmp_path / "config.yaml", "a: 1\n")
+    assert done == ["config.tmp", "->", tmp_path.name]
+
+
 def test_segments_are_shared_verified_and_removed_with_the_last_that_needs_them(tmp_path):
     def piece(start):
         rows = {"numbers": torch.arange(start, start + 2)}
-        return checkpoint.write_segment(tmp_path, start, start + 2, rows)
+        return segments.write_segment(tmp_path, start, start + 2, rows)
 
     pieces = [piece(0)]
     (tmp_path / "replay" / "notes.txt").write_text("mine")
@@ -228,7 +242,7 @@ def test_nothing_is_written_or_removed_where_a_link_leads(tmp_path, capsys):
     (run / "checkpoints").unlink()
     (run / "replay").symlink_to(outside)
     with pytest.raises(StorageFault, match="is a link"):
-        checkpoint.write_segment(run, 0, 1, {"a": torch.ones(1)})
+        segments.write_segment(run, 0, 1, {"a": torch.ones(1)})
     checkpoint.save(run, 3, {"a": torch.ones(2)}, keep=1)
     (run / "checkpoints" / "step-000000000001").symlink_to(outside / "checkpoints")
     checkpoint.save(run, 4, {"a": torch.ones(2)}, keep=1)

@@ -90,14 +90,22 @@ def test_sync_equals_async_and_seeds_differ():
     assert not torch.equal(play("sync", 0), play("sync", 1))
 
 
+BOX2D = ["BipedalWalker-v3", "LunarLander-v3"]
+MUJOCO = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
+
+
 @pytest.mark.parametrize(
     ("env_id", "vectorization", "before"),
     [("CartPole-v1", "native", 137), ("CartPole-v1", "sync", 137), ("Pendulum-v1", "sync", 250),
-     ("Pendulum-v1", "sync", 200), ("Pendulum-v1", "async", 30), ("Acrobot-v1", "sync", 507)],
+     ("Pendulum-v1", "sync", 200), ("Pendulum-v1", "async", 30), ("Acrobot-v1", "sync", 507),
+     ("MountainCarContinuous-v0", "sync", 20), *((name, "sync", 330) for name in BOX2D + MUJOCO)],
 )  # fmt: skip
 def test_environments_go_on_mid_episode_from_their_state(env_id, vectorization, before):
     """Every later transition and episode is bit for bit that of the environments saved."""
-    first, second = (Envs(env_id, 3, vectorization, {}, seed=seed) for seed in (1, 2))
+    if env_id in BOX2D + MUJOCO:
+        pytest.importorskip("Box2D" if env_id in BOX2D else "mujoco")
+    kwargs = {"max_episode_steps": 150} if env_id in MUJOCO else {}
+    first, second = (Envs(env_id, 3, vectorization, kwargs, seed=seed) for seed in (1, 2))
     generator = torch.Generator().manual_seed(0)
 
     def play(envs, steps):
@@ -106,7 +114,7 @@ def test_environments_go_on_mid_episode_from_their_state(env_id, vectorization, 
             if envs.spec.discrete:
                 action = torch.randint(envs.spec.action_dim, (3,), generator=generator)
             else:
-                action = torch.rand(3, 1, generator=generator) * 2 - 1
+                action = torch.rand(3, envs.spec.action_dim, generator=generator) * 2 - 1
             rows.append(envs.step(action, action))
         return rows
 
@@ -124,6 +132,20 @@ def test_environments_go_on_mid_episode_from_their_state(env_id, vectorization, 
     finally:
         first.close()
         second.close()
+
+
+def test_an_environment_that_gives_other_rewards_on_the_way_has_not_come_back():
+    """What is seen is the same; what is paid depends on how many episodes there were."""
+    kwargs = {"length": 9, "show_episode": False, "pay_episode": True}
+    first, second = (Envs(COUNTING, 2, "sync", kwargs, seed=0) for _ in range(2))
+    rollout(first, 14)
+    assert not second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.lengths.tolist() == [0, 0]
+    kwargs["pay_episode"] = False
+    first, second = (Envs(COUNTING, 2, "sync", kwargs, seed=0) for _ in range(2))
+    rollout(first, 14)
+    assert second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.lengths.tolist() == [5, 5]
 
 
 def test_an_environment_that_cannot_be_brought_back_is_told_and_starts_anew():

@@ -187,10 +187,14 @@ def test_one_process_sends_nothing_to_anyone():
 
 
 class Second(gymnasium.Env):
-    """Breaks where it runs on rank 1."""
+    """Breaks where it runs on rank 1, or cannot be made there."""
 
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, made=True):
+        if os.environ["RANK"] == "1" and not made:
+            raise gymnasium.error.DependencyNotInstalled("it is not here")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -205,9 +209,9 @@ class Second(gymnasium.Env):
 gymnasium.register("Second-v0", entry_point=Second)
 
 
-def torchrun(*arguments):
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-            str(TRAIN), *arguments, "resume=auto", "run_dir=run"]  # fmt: skip
+def torchrun(*arguments, size=2):
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    return [sys.executable, "-m", *launcher, str(TRAIN), *arguments, "resume=auto", "run_dir=run"]
 
 
 SHORT = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
@@ -235,27 +239,61 @@ def processes_of(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("end", ["killed", "stopped"])
-def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, tmp_path):
+@pytest.mark.parametrize(
+    ("end", "rank", "size"),
+    [("killed", 1, 2), ("stopped", 1, 2), ("killed", 0, 2), ("killed", 2, 3), ("killed", 0, 3)],
+)
+def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, size, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    subprocess.run(torchrun(*SHORT), cwd=whole, check=True, capture_output=True)
-    job = subprocess.Popen(torchrun(*SHORT), cwd=broken, stderr=subprocess.PIPE, text=True)
+    command = torchrun(*SHORT, size=size)
+    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    job = subprocess.Popen(command, cwd=broken, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (broken / "run/checkpoints/step-000000000300").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
-    (second,) = [pid for pid, rank in processes_of(broken) if rank == 1]
-    os.kill(second, signal.SIGKILL if end == "killed" else signal.SIGTERM)
+    (chosen,) = [pid for pid, number in processes_of(broken) if number == rank]
+    os.kill(chosen, signal.SIGKILL if end == "killed" else signal.SIGTERM)
     _, said = job.communicate(timeout=120)
     assert job.returncode != 0
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    (line,) = [line for line in said.splitlines() if "error: " in line]
     assert ("has ended" if end == "killed" else "the run is saved") in line
     assert processes_of(broken) == []
-    subprocess.run(torchrun(*SHORT), cwd=broken, check=True, capture_output=True)
+    subprocess.run(command, cwd=broken, check=True, capture_output=True)
     assert outcome(broken) == outcome(whole)
-    assert outcome(whole)[1:] == (True, 2, 1000)
+    assert outcome(whole)[1:] == (True, size, -(-1000 // size) * size)
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_repeated_by_two(tmp_path):
+    subprocess.run(torchrun(*SHORT), cwd=tmp_path, check=True, capture_output=True)
+    again = [sys.executable, str(TRAIN.parent / "tools/reproduce.py"), "run=run", "run_dir=again"]
+    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "and the state at the end, to the last bit" in done.stdout
+
+
+@pytest.mark.slow
+def test_two_machines_are_one_run(tmp_path):
+    """Two launchers that meet at an address, as on two machines, and end in the same weights."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    subprocess.run(torchrun(*SHORT), cwd=tmp_path, check=True, capture_output=True)
+    expected = outcome(tmp_path)
+    (tmp_path / "run").rename(tmp_path / "one")
+    machines = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
+             f"--node-rank={number}", "--master-addr=localhost", f"--master-port={port}",
+             *torchrun(*SHORT)[5:]], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for number in range(2)
+    ]  # fmt: skip
+    said = [machine.communicate(timeout=120) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert outcome(tmp_path) == expected
 
 
 @pytest.mark.slow
@@ -275,11 +313,15 @@ def test_other_processes_than_made_a_run_do_not_go_on_with_it(tmp_path):
         (["env=cartpole", "agent.gamma=7"], "error: agent.gamma"),
         (["env=cartpole", "accelerate=compile"], "error: accelerate: compile makes one graph"),
         (["env.id=tests.runtime.test_ranks:Second-v0", "agent.hidden=[8]"], "error: rank 1: env"),
+        (
+            ["env.id=tests.runtime.test_ranks:Second-v0", "env.kwargs.made=false"],
+            "error: rank 1: env.id: tests.runtime.test_ranks:Second-v0: it is not here",
+        ),
     ],
 )
 def test_what_fails_is_told_once(arguments, words, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TRAIN.parent)}
     done = subprocess.run(torchrun(*arguments, "total_steps=1280"), cwd=tmp_path,
                           capture_output=True, text=True, env=environment)  # fmt: skip
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert sum(line.startswith(words) for line in lines) == 1, lines
+    (line,) = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert line.startswith(words)

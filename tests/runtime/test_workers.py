@@ -29,6 +29,8 @@ class Faulty(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
         self.fault, self.where, self.count, self.episode = fault, where, 0, -1
+        if where == "make" and multiprocessing.parent_process() is not None:
+            self.act()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -125,6 +127,20 @@ def test_a_reset_is_waited_for_no_longer_than_a_step(fault):
         envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
     envs.close()
     assert time.monotonic() - began < DEADLINE + 2.5
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("sleep", "has not answered for 1 s, at its step 0"), ("leave", "has ended with code 7")],
+)
+def test_a_worker_that_cannot_make_its_environment_keeps_nobody_waiting(fault, words, monkeypatch):
+    monkeypatch.setattr("runtime.workers.MAKING", 0.0)
+    kwargs = {"fault": fault, "where": "make"}
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault, match=f"the worker of environment 0 {words}"):
+        Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", kwargs, 0, DEADLINE)
+    assert time.monotonic() - began < DEADLINE + 10.0
+    assert children() == []
 
 
 class Legacy(gymnasium.Env):

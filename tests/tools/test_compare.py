@@ -100,6 +100,14 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
     }
 
 
+def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):
+    for seed in (1, 2):
+        planted(tmp_path, f"a{seed}", {100: 1.0}, f"seed={seed}")
+    (tmp_path / "a2/result.json").write_text('{"ranks": 2}')
+    groups = grouped(find([str(tmp_path)], "eval/return_mean"))
+    assert {group.label: len(group.runs) for group in groups} == {"ranks=1": 1, "ranks=2": 1}
+
+
 def test_a_report_by_hand(tmp_path, capsys):
     for seed, last in enumerate((1.0, 2.0, 30.0, 3.0, 100.0)):
         planted(tmp_path, f"a{seed}", {100: 0.0, 200: last, 300: 7.0}, f"seed={seed}")

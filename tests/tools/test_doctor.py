@@ -32,7 +32,7 @@ class Ill(gymnasium.Env):
         obs = self.np_random.uniform(-1, 1, 3).astype(np.float32)
         if self.has == "clock":
             obs[0] = next(OUTSIDE) % 1000 / 1000
-        if self.has == "bounds":
+        if self.has == "bounds" or (self.has == "start" and self.count == 0):
             obs[1] = 3.0
         if self.has == "hole" and self.count == 5:
             obs[2] = np.nan
@@ -43,7 +43,8 @@ class Ill(gymnasium.Env):
         reward = 0.0 if self.has == "nothing" else self.scale
         reward += self.resets * (self.has == "memory")
         end = self.count == 10 and self.has != "endless"
-        return self.seen(), reward, end, end and self.has == "both", {}
+        terminated = end and self.has in ("both", "limit")
+        return self.seen(), reward, terminated, end and self.has != "limit", {}
 
 
 gymnasium.register("Ill-v0", entry_point=Ill)
@@ -75,7 +76,9 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     [
         ("clock", "elsewhere from step 1 on"),
         ("bounds", "1 components leave the bounds"),
+        ("start", "1 components leave the bounds"),
         ("endless", "no episode ended"),
+        ("limit", "all episodes end as terminated after the same number of steps"),
         ("both", "terminated and truncated at once"),
         ("nothing", "never met a reward"),
     ],

@@ -67,9 +67,11 @@ def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     stopped = partial(train, stop=StopAfter(70))  # of 15 steps of 128 environments
     assert enter("train", stopped, [*SHORT, "log.every=128", "run_dir=run"]) == 75
+    monkeypatch.setattr(rundir, "revision", lambda: "0" * 40)  # committed since
     assert reproduce.main(["run=run", "run_dir=again"]) == 0
     said = capsys.readouterr().out
     assert "note: the run did not come to its end" in said
+    assert f"is {'0' * 40}" in said
     assert said.splitlines()[-1].endswith("logged numbers")
     assert int(said.splitlines()[-1].split()[1]) > 5
 
@@ -127,10 +129,17 @@ def test_code_that_is_not_committed_is_kept_with_the_run(setting, after, tmp_pat
     assert not list(path.iterdir())
     git("config", *setting)
     (root / "code.py").write_bytes(after)
+    (root / "agents").mkdir()
+    for fresh in ("mine.py", "agents/mine é.py", "notes.txt"):
+        (root / fresh).write_bytes(after)
     rundir.keep_patch(path)
     git("checkout", "code.py")
+    git("clean", "-fdq")
     git("apply", str(path / rundir.PATCH))
-    assert (root / "code.py").read_bytes() == after
+    assert {file.relative_to(root).as_posix() for file in root.rglob("*.*") if file.is_file()
+            and ".git" not in file.parts} == {"code.py", "mine.py", "agents/mine é.py"}  # fmt: skip
+    for file in ("code.py", "mine.py", "agents/mine é.py"):
+        assert (root / file).read_bytes() == after
     monkeypatch.setattr(rundir, "ROOT", tmp_path)  # outside git
     assert (rundir.revision(), rundir.uncommitted()) == ("none", b"")
 

@@ -1,7 +1,9 @@
 """Searches: what is searched, what is refused, and studies that are killed, pruned and shared."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import optuna
 import pytest
 import yaml
 
+from configs import compose
 from configs.compose import train_config
 from runtime.errors import ConfigError
 from tools import tune
@@ -98,9 +101,39 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     tuned = yaml.safe_load(text)
     run = yaml.safe_load((tmp_path / f"out/trial-000{best}/s0/config.yaml").read_text())
     assert tuned["total_steps"] == run["total_steps"]
-    assert set(tuned["agent"]) == {"lr", "hidden", "n_steps"}
     for key, value in tuned["agent"].items():
-        assert value == pytest.approx(run["agent"][key])
+        assert value == run["agent"][key]
+    copy = tmp_path / "configs"
+    shutil.copytree(compose.DIRECTORY, copy)
+    shutil.copy(tmp_path / "out/cartpole-a2c.yaml", copy / "tuned")
+    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    alone = dataclasses.asdict(compose.train_config(["env=cartpole", "agent=a2c"]))
+    assert alone["agent"] == run["agent"]
+    assert alone["env"] == run["env"]
+
+
+def test_what_a_search_began_with_is_in_its_pair():
+    """A pair that is to take another's place has what that one had, and was searched with."""
+    text = "\n".join(tune.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
+    found = yaml.safe_load(text)
+    assert found["env"] == {"num_envs": 4}
+    assert found["agent"] == {"n_steps": 1024, "gamma": 0.9, "bounded_mean": True}
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [("env=cartpole", "written to out/cartpole-a2c.yaml; copy it to configs/tuned/cartpole-a2c"),
+     ("env.id=CartPole-v1", "; save the environment as configs/env/cartpole_v1.yaml, as tools/")],
+)  # fmt: skip
+def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
+    def attempt(study, trial, *_):
+        study.tell(trial, 1.0)
+        return "1.00"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "attempt", attempt)
+    assert tune.main([env, *SHORT[1:], "agent.lr=1e-4..1e-2:log", "study=out", "trials=1"]) == 0
+    assert words in capsys.readouterr().out
 
 
 def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
@@ -201,7 +234,7 @@ def test_a_signal_ends_the_workers_and_saves_their_runs(tmp_path):
 def test_an_id_with_a_slash_names_no_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own, _, _ = tune.read(["env.id=module:Name/Cart-v0", "agent=a2c"])
-    assert own["study"] == "runs/tuning/Cart-v0-a2c"
+    assert own["study"] == "runs/tuning/cart_v0-a2c"
 
 
 @pytest.mark.slow

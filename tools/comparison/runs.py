@@ -12,6 +12,7 @@ import numpy as np
 from configs.compose import read_run
 from runtime.curves import read_scalars
 from runtime.errors import ConfigError
+from runtime.rundir import read_result
 
 # What does not make a run another one in kind.
 SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "log", "eval", "checkpoint",
@@ -81,11 +82,12 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
     config = read_run(path)
     kwargs = "".join(f" {name}={value}" for name, value in sorted(config.env.kwargs.items()))
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
+    ranks = read_result(path).get("ranks", 1)  # each of which has `env.num_envs` copies
     return Run(
         path,
         f"{config.env.id}{kwargs}",
         config.agent.name,
-        dict(flat(dataclasses.asdict(config))),
+        {**dict(flat(dataclasses.asdict(config))), "ranks": ranks},
         steps,
         values,
     )
