@@ -7,12 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from runtime.memory import limits
-
 FORMAT = 2
-CPU = torch.device("cpu")
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
 
@@ -73,8 +68,13 @@ def read_file(folder: Path, name: str) -> bytes:
 
 def read_sealed(folder: Path, name: str, sealed: dict[str, Any]) -> bytes:
     """A file's content, which has the size and the hash recorded and fits; raises Damage."""
+    import torch
+
+    from runtime.memory import limits
+
     verify(folder, {**sealed, "name": name}, size_only=True)
-    if sealed["size"] > min((free for _, free in limits(CPU)), default=sealed["size"]):
+    free = [bytes_ for _, bytes_ in limits(torch.device("cpu"))]
+    if free and sealed["size"] > min(free):
         raise Damage(name, "it is larger than the memory that is free")
     content = read_file(folder, name)
     if hashlib.sha256(content).hexdigest() != sealed["sha256"]:

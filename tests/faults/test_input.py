@@ -365,7 +365,7 @@ def test_a_file_larger_than_memory_is_not_read(run, tmp_path):
         ("x" * 300, 2),
         ("/proc/nowhere/run", 2),
         ("file/run", 2),
-        ("ein Ort, \u00fcber \u6f22\u5b57/run", 0),
+        ("ein Ort \u00fcber \u6f22\u5b57/run", 0),
     ],
 )
 def test_a_run_goes_where_it_is_told_or_says_why_not(run_dir, code, tmp_path, monkeypatch, capsys):
