@@ -33,6 +33,7 @@ def test_the_bootstrap_of_the_mice_is_that_of_the_book():
 
 
 def test_interquartile_means_by_hand():
+    # the worked example of Wikipedia's article, then small ones
     assert interquartile_mean(np.array([5.0, 8, 4, 38, 8, 6, 9, 7, 7, 3, 1, 6])) == 6.5
     assert interquartile_mean(np.array([1.0, 2, 3])) == 2.0
     assert interquartile_mean(np.array([1.0, 2, 30, 3, 100])) == pytest.approx(35 / 3)

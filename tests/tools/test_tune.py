@@ -176,6 +176,34 @@ def test_what_lags_behind_is_stopped(tmp_path, monkeypatch):
     assert not trials.lags(study.ask(), tmp_path, set())
 
 
+LEARNER = """
+import json, sys, time
+from pathlib import Path
+from torch.utils.tensorboard import SummaryWriter
+given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+run = Path(given["run_dir"].strip('"'))
+number = int(run.parent.name.partition("-")[2])
+writer = SummaryWriter(str(run))
+for step in (100, 200):
+    writer.add_scalar("eval/return_mean", -number * step, step)
+writer.flush()
+if number == 5:
+    time.sleep(1000)
+(run / "result.json").write_text(json.dumps({"return_mean": -number}))
+"""
+
+
+@pytest.mark.slow
+def test_a_search_stops_a_run_that_lags_behind(tmp_path, monkeypatch, capsys):
+    """Each trial is worse than those before; the sixth would never end."""
+    monkeypatch.chdir(tmp_path)
+    Path("learner.py").write_text(LEARNER)
+    monkeypatch.setattr(trials, "TRAIN", tmp_path / "learner.py")
+    monkeypatch.setattr(trials, "POLL", 0.1)
+    assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=6"]) == 0
+    assert "trial 5: stopped, it lags behind" in capsys.readouterr().out
+
+
 def test_a_run_that_fails_is_told_with_its_last_line(tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "POLL", 0.05)
     with pytest.raises(RuntimeError, match="ends before the first update"):
@@ -183,7 +211,9 @@ def test_a_run_that_fails_is_told_with_its_last_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_study_that_was_killed_goes_on_and_its_trial_too(tmp_path):
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_study_that_was_killed_goes_on_and_its_trial_too(alone, tmp_path):
+    """Also where the run of its trial lives on: it is waited for."""
     long = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
             "total_steps=2000", "eval.episodes=1", "eval.every=2000"]  # fmt: skip
     command = [sys.executable, str(TUNE), *long, "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
@@ -192,13 +222,15 @@ def test_a_study_that_was_killed_goes_on_and_its_trial_too(tmp_path):
     until = time.monotonic() + 60
     while not (run / "checkpoints/step-000000000200").exists() and time.monotonic() < until:
         time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGKILL)
+    (os.kill if alone else os.killpg)(first.pid, signal.SIGKILL)
     first.wait()
     assert not (run / "result.json").exists()
     second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert second.returncode == 0, second.stderr
     assert (run / "result.json").exists()
-    assert "from step" in (tmp_path / "out/trial-0000/s0.log").read_text()
+    if not alone:
+        assert "from step" in (tmp_path / "out/trial-0000/s0.log").read_text()
+    assert "failed" not in second.stdout
     assert "best of 2" in second.stdout  # the killed one was made again
     assert len(list(tmp_path.glob("out/trial-*/s0/result.json"))) == 2
 

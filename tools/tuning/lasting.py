@@ -1,5 +1,6 @@
 """A study that outlives its workers: a journal in a folder, one turn at a time."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,11 +18,13 @@ def open_study(folder: Path) -> Any:
     """The study in this folder, made where there is none: a journal that survives a kill."""
     import optuna
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+    path = str(folder / "study.journal")
+    lock = JournalFileOpenLock(path) if os.name == "nt" else None  # the usual one is a link
     return optuna.create_study(
         study_name="logpi",
-        storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+        storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(seed=None, multivariate=True, constant_liar=True),

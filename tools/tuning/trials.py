@@ -11,6 +11,8 @@ from typing import Any
 
 from configs.compose import quoted
 from runtime.curves import read_scalars
+from runtime.errors import StorageFault
+from runtime.lock import locked
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 POLL = 1.0  # seconds between two looks at a run
@@ -33,6 +35,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
         own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
+        wait_until_free(run)
         with open(log, "ab") as file:
             process = subprocess.Popen(
                 [sys.executable, str(TRAIN), *own], stdout=file, stderr=subprocess.STDOUT
@@ -52,6 +55,16 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
             lags(trial, run, told)
         returns.append(json.loads((run / "result.json").read_text())["return_mean"])
     return statistics.fmean(returns)
+
+
+def wait_until_free(run: Path) -> None:
+    """Where only the worker was killed, the run that it had begun is not: that ends first."""
+    while run.exists():
+        try:
+            with locked(run):
+                return
+        except StorageFault:
+            time.sleep(POLL)
 
 
 def lags(trial: Any, run: Path, told: set[int]) -> bool:
