@@ -71,9 +71,11 @@ class Chores:
         self.updates += 1
         self.logger.add(metrics)
         if self.at_once and self.agent.diverged:
+            names = sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/")))
             first = next(
-                (f"{name} is {value.item()}" for name, value in metrics.items()
-                 if value.ndim == 0 and not value.isfinite()), "a gradient is not finite",
+                (f"{name} is {metrics[name].item()}" for name in names
+                 if metrics[name].ndim == 0 and not metrics[name].isfinite()),
+                "a gradient is not finite",
             )  # fmt: skip
             raise Divergence(
                 f"training diverged: {first} at step {step}; start again with a lower agent.lr, "

@@ -65,7 +65,9 @@ class Counting(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
         if choices:
-            self.action_space = gymnasium.spaces.MultiDiscrete(choices)
+            several = not isinstance(choices, int)
+            kind = gymnasium.spaces.MultiDiscrete if several else gymnasium.spaces.Discrete
+            self.action_space = kind(choices)
         self.length, self.ends, self.fixed = length, ends, reward
         self.show_episode, self.episode, self.count = show_episode, -1, 0
         self.pay_episode = pay_episode

@@ -458,7 +458,12 @@ def outcome(door: Any, *arguments: str) -> tuple[str, float]:
     return result["state_digest"], result["return_mean"]
 
 
-@pytest.mark.parametrize("arguments", [TINY, TINY_SAC], ids=["a2c", "sac"])
+TINY_PPO = [*TINY, "agent=ppo", "agent.batch_size=8", "agent.epochs=2"]
+TINY_DISCRETE = [*TINY_SAC[2:], "env=cartpole", "agent=sac_discrete"]
+
+
+@pytest.mark.parametrize("arguments", [TINY, TINY_SAC, TINY_PPO, TINY_DISCRETE],
+                         ids=["a2c", "sac", "ppo", "sac_discrete"])  # fmt: skip
 def test_the_seed_and_nothing_else_decides_the_state(
     door: Any, finished: Any, arguments: list[str]
 ) -> None:

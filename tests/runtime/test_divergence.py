@@ -26,6 +26,10 @@ RUNS = {
         *("agent=sac", "env.kwargs.reward=3e38", "agent.learning_starts=30", "total_steps=300"),
         *("agent.hidden=[8]", "agent.batch_size=8"),
     ],
+    "sac_discrete": [
+        *("agent=sac_discrete", "env.kwargs.reward=3e38", "env.kwargs.choices=3"),
+        *("agent.learning_starts=30", "total_steps=300", "agent.hidden=[8]", "agent.batch_size=8"),
+    ],
 }
 
 
@@ -57,6 +61,17 @@ def test_the_evidence_repeats_the_same_number(name, tmp_path, capsys):
         if name_ in told and not of["not_finite"]:
             assert float(told[name_]) == pytest.approx(of["min"], rel=1e-6)
     assert len((folder / "repeat.py").read_text().splitlines()) <= 10
+
+
+def test_a_gradient_alone_ends_a_run_whose_losses_are_finite(tmp_path, capsys):
+    """The square of the error is still a number, the square of the gradient's norm none."""
+    command = [argument.replace("3e38", "1.25e19") for argument in RUNS["sac"]]
+    command.append("agent.batch_size=2")  # whose squares add up to less than 3.4e38
+    run = tmp_path / "run"
+    assert enter("train", train.run, [*COUNTING, *command, f"run_dir={run}"]) == 5
+    assert capsys.readouterr().err.startswith("error: training diverged: grad_norm/critic is inf")
+    ranges = json.loads((run / "divergence/ranges.json").read_text())["tensors"]
+    assert not any(of["not_finite"] for name, of in ranges.items() if "metrics/loss" in name)
 
 
 def test_the_checkpoint_before_it_is_good_and_the_weights_are_those_before_the_update(tmp_path):
