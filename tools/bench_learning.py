@@ -12,7 +12,9 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +27,9 @@ from tools.benchmark.tasks import TASKS, Task  # noqa: E402
 # without the last one, curve [[step, return], ...]
 Row = dict[str, Any]
 USAGE = f"""\
-usage: python tools/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [out=FOLDER]
+usage: python tools/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
+                                      [out=FOLDER]
+lanes=2 learns two seeds at once, on one thread each
 tasks: {", ".join(TASKS)}"""
 
 
@@ -35,11 +39,11 @@ def main(arguments: list[str]) -> int:
         print(USAGE)
         return 0
     fresh = f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"
-    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "out": fresh}
+    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "lanes": "1", "out": fresh}
     for argument in arguments:
         name, equals, value = argument.partition("=")
         allowed = {"only": rf"({'|'.join(TASKS)})(,({'|'.join(TASKS)}))*", "seeds": r"\d+(-\d+)?",
-                   "peer": "true|false", "out": ".+"}  # fmt: skip
+                   "peer": "true|false", "lanes": "[1-9]", "out": ".+"}  # fmt: skip
         if not equals or not re.fullmatch(allowed.get(name, ""), value):
             print(f"error: {name}: {argument!r} is not understood; --help shows what is",
                   file=sys.stderr)  # fmt: skip
@@ -53,41 +57,65 @@ def main(arguments: list[str]) -> int:
         first, _, last = (options["seeds"] or f"0-{task.seeds - 1}").partition("-")
         seeds = range(int(first), max(int(first), int(last or first)) + 1)
         with_peer = options["peer"] == "true" and task.peer is not None
-        sides = learn(task, seeds, with_peer, folder / name)
+        sides = learn(task, seeds, with_peer, folder / name, int(options["lanes"]))
         draw(name, task, sides, folder / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
 
 
-def learn(task: Task, seeds: range, with_peer: bool, folder: Path) -> dict[str, list[Row]]:
-    """Both sides' rows of the seeds; those in FOLDER.json are not learned again."""
-    kept = folder.with_suffix(".json")
-    sides: dict[str, list[Row]] = json.loads(kept.read_text()) if kept.exists() else {}
-    for seed in seeds:
-        for side in ("ours", "SB3") if with_peer else ("ours",):
-            rows = sides.setdefault(side, [])
-            if any(row["seed"] == seed for row in rows):
-                continue
-            if side == "ours":
-                run_dir = folder / f"s{seed}"
-                shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
-                rows.append(ours(task, seed, run_dir))
-            else:
-                threads = next(row["threads"] for row in sides["ours"] if row["seed"] == seed)
-                rows.append(peer(task, seed, threads))
+def learn(
+    task: Task, seeds: range, with_peer: bool, folder: Path, lanes: int = 1
+) -> dict[str, list[Row]]:
+    """Both sides' rows of the seeds; those in FOLDER.json are not learned again.
+
+    Several lanes learn as many at once, on one thread each.
+    """
+    from configs.compose import train_config
+
+    kept, writing, failed = folder.with_suffix(".json"), Lock(), Event()
+    sides: dict[str, list[Row]] = {side: [] for side in ("ours", "SB3")[: 1 + with_peer]}
+    sides |= json.loads(kept.read_text()) if kept.exists() else {}
+    threads = 1 if lanes > 1 else int(train_config(command(task)).threads)
+
+    def one(side: str, seed: int) -> None:
+        if failed.is_set():
+            return
+        try:
+            row = (ours(task, seed, folder / f"s{seed}", threads) if side == "ours"
+                   else peer(task, seed, threads))  # fmt: skip
+        except BaseException:
+            failed.set()
+            raise
+        with writing:
+            sides[side].append(row)
             kept.write_text(json.dumps(sides, indent=1) + "\n")
-    return {side: [row for row in rows if row["seed"] in seeds] for side, rows in sides.items()}
+
+    known = {(side, row["seed"]) for side, rows in sides.items() for row in rows}
+    with ThreadPoolExecutor(lanes) as pool:
+        due = [pool.submit(one, side, seed) for seed in seeds for side in sides
+               if (side, seed) not in known]  # fmt: skip
+        for row in due:
+            row.result()
+    return {
+        side: sorted((row for row in rows if row["seed"] in seeds), key=lambda row: row["seed"])
+        for side, rows in sides.items()
+    }
 
 
-def ours(task: Task, seed: int, run_dir: Path) -> Row:
+def command(task: Task) -> list[str]:
+    """What `train.py` is given for every seed."""
+    every = task.steps // EVALUATIONS
+    return [*task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
+            f"eval.episodes={EPISODES}"]  # fmt: skip
+
+
+def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
     """Trains and evaluates one seed with the project's own commands."""
-    from configs.compose import read_run
     from runtime.curves import read_scalars
 
-    run = run_dir.absolute()
-    every, started = task.steps // EVALUATIONS, time.perf_counter()
-    door("train.py", *task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
-         f"eval.episodes={EPISODES}", f"seed={seed}", f"run_dir={run}")  # fmt: skip
+    shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
+    run, started = run_dir.absolute(), time.perf_counter()
+    door("train.py", *command(task), f"seed={seed}", f"threads={threads}", f"run_dir={run}")
     seconds = time.perf_counter() - started
     door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
     evaluated = json.loads((run_dir / "evaluation.json").read_text())
@@ -96,7 +124,7 @@ def ours(task: Task, seed: int, run_dir: Path) -> Row:
         "return_mean": evaluated["return_mean"],
         "return_sem": evaluated["return_sem"],
         "seconds": seconds,
-        "threads": int(read_run(run_dir).threads),
+        "threads": threads,
         "curve": read_scalars(run_dir, "eval/return_mean"),
     }
 

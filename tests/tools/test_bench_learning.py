@@ -46,7 +46,7 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     learned: list[tuple[str, int]] = []
 
     def one(side, stop_at):
-        def learn(task, seed, _):
+        def learn(task, seed, *_):
             if (side, seed) == stop_at:
                 raise KeyboardInterrupt
             learned.append((side, seed))
@@ -59,10 +59,14 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(bench_learning, "peer", one("SB3", ("SB3", 1)))
     with pytest.raises(KeyboardInterrupt):
         bench_learning.learn(task, range(3), True, folder)
-    assert learned == [("ours", 0), ("SB3", 0), ("ours", 1)]
+    assert sorted(learned) == [("SB3", 0), ("ours", 0), ("ours", 1)]
     monkeypatch.setattr(bench_learning, "peer", one("SB3", None))
     sides = bench_learning.learn(task, range(1, 3), True, folder)
     assert learned[3:] == [("SB3", 1), ("ours", 2), ("SB3", 2)]
+    sides = bench_learning.learn(task, range(6), True, folder, lanes=3)
+    assert sorted(learned[6:]) == [(side, seed) for side in ("SB3", "ours") for seed in (3, 4, 5)]
+    assert [row["seed"] for row in sides["SB3"]] == list(range(6))
+    sides = bench_learning.learn(task, range(1, 3), True, folder)
     assert {side: [row["seed"] for row in rows] for side, rows in sides.items()} == {
         "ours": [1, 2],
         "SB3": [1, 2],
