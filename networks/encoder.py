@@ -50,12 +50,18 @@ class Encoder(nn.Module):
         return torch.tanh(features).reshape(*obs.shape[:-1], FEATURES)
 
 
+class Convolution(nn.Conv2d):
+    """(B, C, H, W) -> (B, width, ...); `conv` gives it its weights."""
+
+    def reset_parameters(self) -> None:
+        """Draws nothing, so that the global generator stays as it was."""
+
+
 def conv(
     channels: int, width: int, kernel: int, stride: int, padding: int, generator: torch.Generator
 ) -> nn.Conv2d:
     """A convolution with zero bias and weights uniform in +-1/sqrt(inputs of one output)."""
-    made = nn.Conv2d(channels, width, kernel, stride, padding, device="meta")
-    layer = made.to_empty(device="cpu")
+    layer = Convolution(channels, width, kernel, stride, padding)
     bound = 1.0 / math.sqrt(channels * kernel * kernel)
     with torch.no_grad():
         layer.weight.uniform_(-bound, bound, generator=generator)

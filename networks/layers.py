@@ -34,7 +34,10 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """(*, inputs) -> (*, outputs)."""
+    """(*, inputs) -> (*, outputs); `linear` gives it its weights."""
+
+    def reset_parameters(self) -> None:
+        """Draws nothing, so that the global generator stays as it was."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -52,7 +55,7 @@ def linear(
     With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990);
     without, uniform in +-1/sqrt(inputs).
     """
-    layer = Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = Linear(inputs, outputs)
     with torch.no_grad():
         if gain is None:
             bound = 1.0 / math.sqrt(inputs)

@@ -11,7 +11,9 @@ import sys
 import time
 from functools import partial
 
-import tensorboard.summary.writer.event_file_writer  # noqa: F401, ready in every child
+import gymnasium.envs.classic_control  # noqa: F401, ready in every child, as all that follow
+import PIL.ImageDraw  # noqa: F401
+import tensorboard.summary.writer.event_file_writer  # noqa: F401
 
 import runtime.session
 import train
@@ -103,6 +105,7 @@ PREPARATIONS = {made.__name__: made for made in (die_at, limit_files, hang_in_a_
 def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` would have it ignore
     assert runtime.session
+    compose.train_config([])  # Hydra, too
     ended: dict[int, int] = {}
     for line in sys.stdin:
         order = json.loads(line)

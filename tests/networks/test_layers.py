@@ -1,10 +1,15 @@
 """What is compiled in place of a matrix product is that product, and so are its gradients."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from networks.layers import NARROW, Linear, product
+from networks.layers import NARROW, linear, product
 
+ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [
     ((5, NARROW), (NARROW, 6)),
     ((2, 5, NARROW), (2, NARROW, 6)),
@@ -35,8 +40,26 @@ def test_a_product_of_any_shape_is_that_of_matrices(left, right):
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 6), (7, 1), (7, 6)])
 def test_a_layer_is_the_same_compiled_or_not(inputs, outputs, monkeypatch):
-    layer = Linear(inputs, outputs)
+    generator = torch.Generator().manual_seed(0)
+    layer = linear(inputs, outputs, generator)
+    torch.nn.init.normal_(layer.bias, generator=generator)
     obs = torch.linspace(-2.0, 2.0, 4 * inputs).reshape(4, inputs)
     expected = layer(obs)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     assert torch.allclose(layer(obs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_draw_from_their_own_generator_and_load_nothing_large():
+    """Half a second and 36 MiB of symbolic algebra, where weights were made without memory."""
+    code = """
+import sys, torch
+from networks.encoder import Encoder
+from networks.layers import linear
+before = torch.get_rng_state()
+for gain in (None, 1.0):
+    linear(3, 4, torch.Generator(), gain)
+Encoder((36, 36, 3), torch.Generator())
+print(torch.equal(torch.get_rng_state(), before), "sympy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "True False\n", done.stderr
