@@ -64,3 +64,14 @@ def test_minibatches_that_do_not_fit_into_a_rollout_are_refused_with_the_numbers
     )
     with pytest.raises(ConfigError, match=r"^agent\.batch_size: a single advantage, normalised"):
         train_config(["agent=ppo", "agent.batch_size=1"])
+
+
+@pytest.mark.parametrize("mode", ["none", "compile"])
+def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
+    made = []
+    monkeypatch.setattr("runtime.build.accelerate", lambda agent, *given: made.append(given))
+    parts = make_parts(train_config(["env=pendulum", "agent=sac", f"accelerate={mode}"]))
+    parts.close()
+    assert [(how, len(batch.obs), len(obs)) for how, batch, obs in made] == (
+        [] if mode == "none" else [("compile", 256, 1)]
+    )
