@@ -18,7 +18,11 @@ def run(config: "EvaluateConfig") -> int:
 
 def play_run(config: "EvaluateConfig") -> int:
     from runtime.build import make_device
+    from runtime.film import require_display
     from runtime.trained import open_trained
+
+    if config.render == "human":
+        require_display()
 
     trained = open_trained(
         str(config.run),

@@ -55,6 +55,8 @@ def train_config(arguments: list[str]) -> TrainConfig:
 def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> None:
     """Takes out of what is given the groups that the run was made with; ConfigError for others."""
     known = {"env": recorded.env.id, "agent": recorded.agent.name, "experiment": None}
+    if given.get("env") in options("env"):  # a file of this checkout's names the module
+        given.setdefault("env.id", env_id(given["env"]))
     for group in GROUPS:
         value = given.pop(group, None)
         asked = env_id(value) if group == "env" and value in options("env") else value
@@ -78,8 +80,6 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     known, overrides, played = key_names(EvaluateConfig), [], None
     for name, text, _ in map(parse, arguments):
         if name == "env":
-            if not any(argument.startswith("policy=") for argument in arguments):
-                raise ConfigError("env: a run has its own; leave it out, or give policy=FILE")
             played = train_config([f"env={text}"]).env
             overrides.append(f"env.id={quoted(played.id)}")
         elif name.startswith("env.kwargs."):
@@ -88,7 +88,7 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
         elif accept(name, known):
             overrides.append(f"{name}={text}")
     composed = compose("evaluate", overrides)
-    if played is not None:
+    if played is not None and composed["policy"] is not None:
         composed["env"]["kwargs"] = {**played.kwargs, **composed["env"]["kwargs"]}
     return build(EvaluateConfig, composed)
 

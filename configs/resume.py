@@ -45,7 +45,7 @@ def continued(recorded: TrainConfig, asked: dict[str, Any], given: Given) -> Tra
     """
     plain = dataclasses.asdict(recorded)
     old = dict(flat(plain))
-    require_repeated(recorded.env.id, given.get("env.id"))
+    require_repeated(recorded.env.id, asked["env"]["id"])
     for key, value in flat(asked):
         if free(key):
             if key in given:

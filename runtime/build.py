@@ -94,9 +94,11 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         undo.callback(envs.close)
         planned = updates(config)
         if planned < 1:
+            part = f", {ranks.size} processes make it of {config.total_steps} steps each"
             raise ConfigError(
-                f"total_steps: {config.total_steps} ends before the first update; raise it above "
-                "agent.learning_starts, or agent.n_steps times env.num_envs"
+                f"total_steps: {config.total_steps * ranks.size} ends before the first update"
+                f"{part if ranks.size > 1 else ''}; raise it above agent.learning_starts, or "
+                "agent.n_steps times env.num_envs"
             )
         sharing = 1 if device.type == "cuda" else ranks.neighbours  # each has its own GPU
         buffer = make_buffer(config, envs.spec, device, sharing)

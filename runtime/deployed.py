@@ -120,9 +120,9 @@ class FromFile:
         try:
             action = torch.from_numpy(self.run(obs.reshape(-1, *self.obs_shape).numpy()))
         except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"policy: does not fit the environment, {reason[:150]}; give the one "
-                              "it was trained in") from error  # fmt: skip
+            shape = " x ".join(map(str, self.obs_shape))
+            raise ConfigError(f"policy: it takes other observations than this environment's "
+                              f"({shape}); give the one it was trained in") from error  # fmt: skip
         return action, action
 
 

@@ -67,10 +67,11 @@ class Stopped(LogpiError):
         super().__init__(message)
         self.code = code
 
-    def at(self, run_dir: str) -> "Stopped":
+    def at(self, run_dir: str, env_id: str) -> "Stopped":
         """The same, once the run is saved."""
         what = str(self).partition(";")[0]
-        return Stopped(f"{what}, the run is saved; train.py resume={run_dir} goes on", self.code)
+        again = f"resume={run_dir}" + (f" env.id={env_id}" if ":" in env_id else "")
+        return Stopped(f"{what}, the run is saved; train.py {again} goes on", self.code)
 
 
 class Halt(BaseException):

@@ -1,6 +1,7 @@
 """A trained policy, filmed: an mp4 in the run directory, and a moving image in TensorBoard."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
     path = folder / f"step-{trained.step:012d}-s{seed}-episode-0.mp4"
     show(path, trained.step)
     return path, float(evaluation.returns[0])
+
+
+def require_display() -> None:
+    """Raises ConfigError where no window can be opened: libraries would play on without one."""
+    known = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+    if sys.platform == "linux" and not any(map(os.environ.get, known)):
+        raise ConfigError("render: there is no display here; video=true films instead")
 
 
 def recorder(env: Any, folder: Path, name: str) -> Any:

@@ -131,14 +131,17 @@ def revision() -> str:
     return git("rev-parse", "HEAD").decode().strip() or "none"
 
 
-def uncommitted() -> bytes:
-    """What the code differs in from that commit, as a patch; empty outside git.
+def uncommitted(code_alone: bool = False) -> bytes:
+    """What this checkout differs in from that commit, as a patch; empty outside git.
 
-    Files that are not yet added to git are in it where code lies; tests and documents, which change
-    no run, are not.
+    Files that are not yet added to git are in it where code or configurations lie; tests and
+    documents, which change no run, are not. Of the code alone: what a run that is resumed reads
+    again, which its configuration is not.
     """
-    patch = git(*DIFF, "HEAD", "--", ".", ":!tests", ":!docs", ":!*.md")
-    fresh = git("ls-files", "-z", "--others", "--exclude-standard", "--", ":(glob)*.py", *CODE)
+    tracked = ["*.py"] if code_alone else ["."]
+    patch = git(*DIFF, "HEAD", "--", *tracked, ":!tests", ":!docs", ":!*.md")
+    inside = [f"{folder}/*.py" for folder in CODE] if code_alone else [":(glob)*.py", *CODE]
+    fresh = git("ls-files", "-z", "--others", "--exclude-standard", "--", *inside)
     for name in fresh.decode(errors="surrogateescape").split("\0")[:-1]:
         patch += git(*DIFF, "--no-index", "--", "/dev/null", name, code=1)  # 1: they differ
     return patch

@@ -10,7 +10,7 @@ from runtime import rundir
 
 def setting(threads: int, name: str, device: torch.device) -> dict[str, Any]:
     """By name: threads, device, the instructions of the processor, versions, the code."""
-    patch = rundir.uncommitted()
+    patch = rundir.uncommitted(code_alone=True)
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "threads": threads,
@@ -19,7 +19,7 @@ def setting(threads: int, name: str, device: torch.device) -> dict[str, Any]:
         "kind": kind,
         **rundir.versions(),
         "revision": rundir.revision(),
-        "uncommitted": hashlib.sha256(patch).hexdigest()[:12] if patch else "none",
+        "code that is not committed": hashlib.sha256(patch).hexdigest()[:12] if patch else "none",
     }
 
 

@@ -39,6 +39,7 @@ def run(arguments: list[str]) -> int:
                            "hydra.sweep.dir") from error  # fmt: skip
     print(f"{len(chosen.jobs)} jobs; {chosen.folder}", flush=True)
     if chosen.launcher:
+        print(f"what job N says goes into {chosen.folder}/N.log", flush=True)
         for number in range(len(chosen.jobs)):
             code_file(chosen.folder, number).unlink(missing_ok=True)
         paths = [str(TRAIN.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -64,6 +65,7 @@ def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
         print(f"\njob {number} of {len(jobs)}: {name}", flush=True)
         codes.append(call(job))
         if codes[-1] in STOPPED:
+            print("\nthe same command with run_dir=... resume=auto goes on with the sweep")
             break
     return codes + [None] * (len(jobs) - len(codes))
 

@@ -9,6 +9,7 @@ import torch
 from agents.base import BaseAgent
 from runtime.build import make_evaluator, restore_agent
 from runtime.checkpoint import load_newest
+from runtime.errors import ConfigError
 from runtime.evaluation import Evaluator
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def open_trained(
         render: a render_mode of Gymnasium's, "human" opens a window.
 
     Raises:
-        ConfigError: `run` is no run, or its environment's module was not named.
+        ConfigError: `run` is no run, or its environment was named wrongly, or not at all where it
+            lies in a module.
         StorageFault: no checkpoint in it is valid.
     """
     from configs.compose import read_run, require_run
@@ -57,6 +59,8 @@ def open_trained(
     path = require_run("run", run)
     config = read_run(path)
     require_repeated(config.env.id, env_id)
+    if env_id not in (None, config.env.id):
+        raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
     step, state, _, warnings = load_newest(path, checkpoint, rows="none")
     evaluator = make_evaluator(config, episodes, seed, render)
     try:

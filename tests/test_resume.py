@@ -3,11 +3,14 @@
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import evaluate
 import train
+from configs import compose
 from configs.compose import train_config
 from runtime import checkpoint, session
 from runtime.door import enter
@@ -357,10 +360,10 @@ def test_other_code_ends_exactness_with_one_warning(stopped, monkeypatch, capsys
     capsys.readouterr()
     commits = iter(["f" * 40])  # asked once: that of the beginning counts, not that of the end
     monkeypatch.setattr("runtime.rundir.revision", lambda: next(commits))
-    monkeypatch.setattr("runtime.rundir.uncommitted", lambda: b"a patch")
+    monkeypatch.setattr("runtime.rundir.uncommitted", lambda code_alone: b"a patch")
     assert start(f"resume={run}") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"is {'f' * 40}; uncommitted was " in line
+    assert f"is {'f' * 40}; code that is not committed was " in line
     result = json.loads((run / "result.json").read_text())
     assert (result["revision"], result["exact"]) == ("f" * 40, False)
 
@@ -442,6 +445,35 @@ def test_a_module_is_imported_only_where_the_command_line_names_it(stopped, tmp_
         assert f"repeat env.id={id_}" in line
     assert not Path("imported").exists()
     assert start(f"resume={run}", *repeated(name)) == 0
+
+
+def test_a_module_may_be_named_by_a_file_of_the_checkout(stopped, tmp_path, monkeypatch, capsys):
+    name = "a2c-counting-async"
+    run = stopped(name, 70)
+    said = capsys.readouterr().err
+    assert "train.py resume=first env.id=tests.helpers:Counting-v0 goes on" in said
+    copy = tmp_path / "configs"
+    shutil.copytree(compose.DIRECTORY, copy)
+    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    (copy / "env/counting.yaml").write_text(
+        "id: tests.helpers:Counting-v0\nnum_envs: auto\nvectorization: auto\nkwargs: {}\n"
+        "timeout: 60\n"
+    )
+    assert start(f"resume={run}", "env=cartpole") == 2
+    assert "env: 'cartpole' cannot be given" in capsys.readouterr().err
+    assert start(f"resume={run}", "env=counting") == 0
+    play = partial(enter, "evaluate", evaluate.run)
+    assert play([f"run={run}", "env=counting", "episodes=1"]) == 0
+    assert play([f"run={run}", "episodes=1"]) == 2
+    assert play([f"run={run}", "env=cartpole", "episodes=1"]) == 2
+    assert "error: env.id: the run would import" in capsys.readouterr().err
+
+
+def test_another_environment_than_the_run_s_is_not_evaluated(stopped, capsys):
+    run = stopped("a2c-pendulum", 80)
+    capsys.readouterr()
+    assert enter("evaluate", evaluate.run, [f"run={run}", "env=cartpole"]) == 2
+    assert capsys.readouterr().err.startswith("error: env: CartPole-v1 is not the run's, Pendulum-")
 
 
 def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):

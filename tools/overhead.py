@@ -19,6 +19,9 @@ sys.path.insert(0, str(ROOT))
 
 def main(arguments: list[str]) -> int:
     """Trains once; returns the exit code of training."""
+    if "--help" in arguments:
+        print(f"usage: python tools/overhead.py [KEY=VALUE ...]\n\n{__doc__}")
+        return 0
     from runtime.chores import Chores
     from runtime.logger import Logger
 

@@ -121,11 +121,12 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
              if made and was.get(name) != now[name]]  # fmt: skip
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
-    patch = path / rundir.PATCH
-    if patch.exists():
-        found.append(f"the code had changes that were not committed: git apply {patch}")
-    if rundir.uncommitted():
-        found.append("the code has changes that are not committed")
+    patch, present = path / rundir.PATCH, rundir.uncommitted()
+    if (patch.read_bytes() if patch.exists() else b"") != present:
+        if patch.exists():
+            found.append(f"the code had changes that were not committed: git apply {patch}")
+        if present:
+            found.append("the code has changes that are not committed")
     if not made.get("exact", True):
         found.append("the run itself was resumed in a way that was not exact")
     return found

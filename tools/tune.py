@@ -57,6 +57,8 @@ def tune(arguments: list[str]) -> int:
             f"study: {folder} cannot be made, {error.strerror}; name another"
         ) from None
     study = open_study(folder)
+    print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
+          flush=True)  # fmt: skip
     with turn(folder):
         require_same(study, fixed, space, folder)
         take_over(study, folder)
@@ -187,8 +189,10 @@ def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
     first = ""
     if env not in options("env"):
         first = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
-    print(f"written to {path}; {first}copy it to configs/tuned/{path.name}: it comes by itself "
-          f"with env={env}")  # fmt: skip
+    there = ROOT / "configs" / "tuned" / path.name
+    place = ", in place of the one that is there" if there.exists() else ""
+    print(f"written to {path}; {first}copy it to configs/tuned/{path.name}{place}: it comes by "
+          f"itself with env={env}")  # fmt: skip
 
 
 def changed(command: list[str]) -> list[str]:

@@ -425,7 +425,6 @@ BAD_EVALUATION: dict[str, tuple[list[str], str]] = {
     "number as run": (["run=5"], "run"),
     "typo": (["run=x", "episode=1"], "episode"),
     "a key of training": (["run=x", "agent.lr=1"], "agent.lr"),
-    "a group of training": (["run=x", "env=cartpole"], "env"),
     "no episodes": (["run=x", "episodes=0"], "episodes"),
     "nan": (["run=x", "seed=nan"], "seed"),
     "bool": (["run=x", "episodes=true"], "episodes"),

@@ -3,6 +3,7 @@
 import builtins
 import io
 import json
+import sys
 from functools import partial
 
 import numpy as np
@@ -54,6 +55,14 @@ def test_a_window_shows_whole_episodes(cartpole, monkeypatch, capsys):
     evaluator = make_evaluator(read_run(cartpole), 5, 0, render="human")
     assert evaluator.envs.num_envs == 1
     evaluator.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is always one")
+def test_without_a_display_no_window_is_promised(cartpole, monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    assert film([f"run={cartpole}", "render=human", "episodes=2"]) == 2
+    assert capsys.readouterr().err.startswith("error: render: there is no display here")
 
 
 def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsys):

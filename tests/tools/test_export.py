@@ -176,7 +176,7 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         (play, ["policy=README.md", "env=pendulum"], "is no .onnx"),
         (play, ["policy={bad}.onnx", "env=pendulum"], "cannot be read as ONNX"),
         (play, ["policy={bad}.pt2", "env=pendulum"], "may hold code"),
-        (play, ["policy={run}/policy.onnx", "env=cartpole"], "does not fit the environment"),
+        (play, ["policy={run}/policy.onnx", "env=cartpole"], "it takes other observations"),
         (play, ["policy={run}/policy.onnx"], "env: is missing"),
         (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),
         (play, ["policy={run}/policy.onnx", "env=pendulum", "video=true"], "video: is of runs"),
