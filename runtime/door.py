@@ -82,29 +82,34 @@ class Patient:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        self.attempt(lambda: self.stream.write(text))
+        with kept_on():
+            self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        self.attempt(self.stream.flush)
+        with kept_on():
+            self.stream.flush()
 
-    def attempt(self, act: Callable[[], Any]) -> bool:
-        """Whether it could be done; the end of a pipe is passed on."""
-        try:
-            act()
-        except BrokenPipeError:
-            raise
-        except OSError:
-            return False
-        return True
+
+@contextmanager
+def kept_on() -> Iterator[None]:
+    """Swallows what a full disk raises; that nobody reads any more is passed on."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 @contextmanager
 def speaking() -> Iterator[None]:
     """What is printed inside never ends a run, nor changes its exit code, for want of room."""
-    streams = [Patient(sys.stdout), Patient(sys.stderr)]
-    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):  # type: ignore[type-var]
+    streams: Any = (sys.stdout, sys.stderr)
+    with redirect_stdout(Patient(streams[0])), redirect_stderr(Patient(streams[1])):  # type: ignore[type-var]
         yield
     for stream in streams:
-        if not stream.attempt(stream.stream.flush):  # nor does what is left of it, at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.stream.fileno())
+        try:
+            stream.flush()
+        except OSError:  # nor does what is left of it, at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -54,3 +54,16 @@ def test_interruption_is_exit_code_130_and_one_line(tmp_path):
     assert process.returncode == 130
     assert errors.startswith("error: interrupted")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+@pytest.mark.parametrize("door", ["train.py", "evaluate.py"])  # more, and less, than a buffer
+def test_a_reader_that_has_gone_is_no_traceback(door):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run([sys.executable, str(ROOT / door), "--help"], stdout=theirs,
+                          stderr=subprocess.PIPE, text=True, env=usual)  # fmt: skip
+    os.close(theirs)
+    assert done.returncode in (0, 1)
+    assert done.stderr == ""
