@@ -10,8 +10,8 @@ from configs.schema import TrainConfig
 from configs.validate import build, show
 from runtime.errors import ConfigError
 
-FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume", "env.timeout")
-FREE_GROUPS = ("log", "eval", "audit", "checkpoint")
+FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume")
+FREE_GROUPS = ("log", "eval", "checkpoint")
 Given = dict[str, Any]  # key in full -> value, as on the command line
 
 
@@ -50,7 +50,7 @@ def continued(recorded: TrainConfig, asked: dict[str, Any], given: Given) -> Tra
         if free(key):
             if key in given:
                 put(plain, key, value)
-        elif value not in ("auto", old.get(key)):
+        elif value not in ("auto", old.get(key)) and (key in given or key != "audit.every"):
             raise ConfigError(
                 f"{key}: {show(value)} is not what the run in run_dir was made with, "
                 f"{show(old.get(key))}; give that, or another run_dir"

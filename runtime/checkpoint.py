@@ -105,12 +105,12 @@ def read_back(target: Path, manifest: dict[str, Any]) -> None:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
 
 
-def load(path: Path, rows: str = "all") -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
+def load(path: Path, whole: bool = True) -> tuple[dict[str, Any], Iterator[dict[str, Tensor]]]:
     """(state, segments one by one) of a checkpoint, every file verified against the manifest.
 
     Args:
         path: of the checkpoint.
-        rows: of the replay, "all"; "none"; or "some", those after a damaged segment.
+        whole: else without the rows of the replay up to a damaged segment.
 
     Raises:
         StorageFault: a file is missing, is a link, or differs from what was written.
@@ -120,8 +120,8 @@ def load(path: Path, rows: str = "all") -> tuple[dict[str, Any], Iterator[dict[s
         contents = {n: read_sealed(path, n, manifest["files"][n]) for n in (TENSORS, VALUES)}
         state = join(json.loads(contents[VALUES]), load_tensors(contents[TENSORS]))
         folder = path.parent.parent / SEGMENTS
-        records = manifest["segments"] if rows != "none" else []
-        if rows == "some":
+        records = manifest["segments"]
+        if not whole:
             records = undamaged(folder, records)
             state |= {"segments": records, "exact": False}
         for record in records:
@@ -148,7 +148,7 @@ def names(run_dir: Path) -> list[str]:
 
 
 def load_newest(
-    run_dir: Path, which: str = "latest", rows: str = "all"
+    run_dir: Path, which: str = "latest", whole: bool = True
 ) -> tuple[int, dict[str, Any], Iterator[dict[str, Tensor]], list[str]]:
     """The newest checkpoint that is valid (or `best`, or a name), with a warning per damaged one.
 
@@ -170,14 +170,14 @@ def load_newest(
     damaged: list[str] = []
     for name in reversed(candidates):
         try:
-            state, segments = load(run_dir / "checkpoints" / name, rows)
+            state, segments = load(run_dir / "checkpoints" / name, whole)
         except StorageFault as fault:
             damaged.append(str(fault).rsplit("; ", 1)[0])
             continue
         return int(name[5:]), state, segments, [f"{text}; using {name}" for text in damaged]
-    if rows == "all" and damaged:
+    if whole and damaged:
         with suppress(StorageFault):
-            step, state, segments, _ = load_newest(run_dir, which, "some")
+            step, state, segments, _ = load_newest(run_dir, which, whole=False)
             first = state["segments"][0]["start"]
             used = f"using step-{step:012d} without the transitions before {first}"
             return step, state, segments, [f"{damaged[0]}; {used}"]

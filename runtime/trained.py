@@ -61,7 +61,7 @@ def open_trained(
     require_repeated(config.env.id, env_id)
     if env_id not in (None, config.env.id):
         raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
-    step, state, _, warnings = load_newest(path, checkpoint, rows="none")
+    step, state, _, warnings = load_newest(path, checkpoint)
     evaluator = make_evaluator(config, episodes, seed, render)
     try:
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))

@@ -143,7 +143,9 @@ class Workers:
         except multiprocessing.TimeoutError as error:
             index = self.first(lambda index: not self.envs.parent_pipes[index].poll(0))
             raise self.fault(
-                index, f"has not answered for {timeout:g} s", "raise env.timeout"
+                index,
+                f"has not answered for {timeout:g} s",
+                "begin again with a longer env.timeout",
             ) from error
         except (BrokenPipeError, ConnectionError, EOFError) as error:
             for process in self.envs.processes:

@@ -103,7 +103,7 @@ def made_with(path: Path) -> dict[str, Any]:
     if result:
         return result
     try:
-        state = load_newest(path, rows="none")[1]
+        state = load_newest(path)[1]
         setting = state["setting"]
         return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
                 "revision": setting["revision"]}  # fmt: skip
