@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
 from data import Spec, Transition
+from data.generators import go_on
 from networks import (
     CategoricalActor,
     FullGaussianActor,
@@ -200,7 +201,7 @@ class BaseAgent:
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
-            generator.set_state(state["generators"][name].cpu())
+            go_on(generator, state["generators"][name])
 
 
 def make_actor(

@@ -117,26 +117,29 @@ class Optimizer:
         for name, grad in grads.items():
             if self.max_grad_norm is not None:
                 torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
-            if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
+        if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
+            for name, grad in grads.items():
                 self._adam(name, grad, hold)
-                continue
-            adam(
-                self.groups[name],
-                grad,
-                self.moments[name][0],
-                self.moments[name][1],
-                [],
-                self.counts[name],
-                fused=True,
-                found_inf=hold.float(),
-                amsgrad=False,
-                beta1=BETA1,
-                beta2=BETA2,
-                lr=self.lr,
-                weight_decay=0.0,
-                eps=self.eps,
-                maximize=False,
-            )
+            return
+        moments = [self.moments[name] for name in grads]
+        adam(
+            [weight for name in grads for weight in self.groups[name]],
+            [slope for grad in grads.values() for slope in grad],
+            [mean for means, _ in moments for mean in means],
+            [square for _, squares in moments for square in squares],
+            [],
+            [count for name in grads for count in self.counts[name]],
+            fused=True,
+            found_inf=hold.float(),
+            amsgrad=False,
+            beta1=BETA1,
+            beta2=BETA2,
+            lr=self.lr,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+        )
+        for name in grads:
             self._correct(name)
 
     def _adam(self, name: str, grad: list[Tensor], hold: Tensor) -> None:

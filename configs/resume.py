@@ -60,6 +60,8 @@ def continued(recorded: TrainConfig, asked: dict[str, Any], given: Given) -> Tra
 
 def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> TrainConfig:
     plain["run_dir"], plain["resume"] = run, how
+    if kind(plain["device"]) != kind(recorded.device):
+        plain["accelerate"] = "auto"  # what was right for a GPU is not for a processor
     config = resolve(build(TrainConfig, plain))
     if config.total_steps < recorded.total_steps and how == "auto":  # it was made longer since
         return dataclasses.replace(config, total_steps=recorded.total_steps)
@@ -80,10 +82,17 @@ def require_repeated(recorded: str, given: object) -> None:
         )
 
 
+def kind(device: str) -> str:
+    return device.partition(":")[0]
+
+
 def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """(key, old value, new value) of each key that a resumed run has to keep and that differs."""
     old, new = dict(flat(was)), dict(flat(now))
+    moved = kind(str(old.get("device"))) != kind(str(new.get("device")))
     for key in {**old, **new}:
+        if moved and key == "accelerate":
+            continue
         if not free(key) and old.get(key) != new.get(key):
             yield key, show(old.get(key)), show(new.get(key))
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.generators import go_on
 from data.transition import Spec, Transition
 
 SPARE = 64  # rows of the ring for each place that is held for the end of an episode
@@ -204,7 +205,7 @@ class Replay:
         """
         self.added = state["added"]
         self.sampled = state["sampled"]
-        self.generator.set_state(state["generator"].cpu())
+        go_on(self.generator, state["generator"])
         self.count = self.lost = 0
         for piece in pieces:
             fields = [piece[f"field{i}"] for i in range(len(piece) - 4)]

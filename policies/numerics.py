@@ -2,18 +2,13 @@
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
 LOG_2 = math.log(2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
-# E[f(e)] = sum_k weight_k f(node_k) for e ~ N(0, 1): the trapezoid rule, which converges
-# exponentially on the whole line and, unlike Gauss-Hermite, spends no nodes on the far tails.
-_NODES = np.linspace(-6.0, 6.0, 65)
-_WEIGHTS = np.exp(-0.5 * _NODES**2)
-_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+QUADRATURE_NODES, QUADRATURE_END = 65, 6.0  # 3/16 apart: exact numbers
 
 
 def at_least_float32(parameter: Tensor) -> Tensor:
@@ -53,10 +48,14 @@ def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
         mean, std: (*, A).
 
     Returns:
-        (*, A) in nats. With node distance h = 3/16 the error falls like exp(-pi^2 / (h std)), set
-        by the poles of log cosh at +-i pi/2: below 1e-7 up to std 2.7, below 0.002 at std e^2.
+        (*, A) in nats: sum_k weight_k f(node_k), the trapezoid rule, which converges exponentially
+        on the whole line and, unlike Gauss-Hermite, spends no nodes on the far tails. With node
+        distance h = 3/16 the error falls like exp(-pi^2 / (h std)), set by the poles of log cosh
+        at +-i pi/2: below 1e-7 up to std 2.7, below 0.002 at std e^2.
     """
-    nodes = torch.as_tensor(_NODES, dtype=mean.dtype, device=mean.device)
-    weights = torch.as_tensor(_WEIGHTS, dtype=mean.dtype, device=mean.device)
+    nodes = torch.linspace(
+        -QUADRATURE_END, QUADRATURE_END, QUADRATURE_NODES, dtype=mean.dtype, device=mean.device
+    )
+    weights = torch.softmax(-0.5 * nodes.square(), 0)
     latent = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes  # (*, A, nodes)
     return (log_det_tanh(latent) * weights).sum(-1)

@@ -1,6 +1,7 @@
 """One graph from batch to new weights: compiled for the CPU, captured on a GPU."""
 
 import copy
+import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first 
 
 
 def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) -> None:
-    """Puts `agent.step` and, compiled, `agent.draw` into one graph each, and makes them now.
+    """Puts `agent.step` and `agent.draw` into one graph each, and makes them now.
 
     A few updates on `batch` are made and undone, so that whatever cannot be compiled is known
     before the run begins, and no time of the run goes into compiling. Each graph has to do with it
@@ -51,10 +52,12 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) ->
         agent.draw = For(obs.shape, Graph(agent.draw), agent.draw)  # type: ignore
     else:
         agent.step = Packed(CudaGraph(packing(agent.step)))  # type: ignore
+        agent.draw = For(obs.shape, CudaGraph(agent.draw), agent.draw)  # type: ignore
     try:
         for arguments, one in zip(steps, expected, strict=True):
             for _ in range(0 if mode == "compile" else EAGER_CALLS):
                 agent.step(*arguments)
+                agent.act(obs)
             agent.load_state_dict(before)
             require_same(mode, outcome(agent, arguments, obs), one)
     except ConfigError:
@@ -213,34 +216,37 @@ class CudaGraph:
     def __init__(self, function: Function) -> None:
         self.function = function
         self.calls: dict[tuple[Any, ...], int] = {}
-        self.graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], dict[str, Tensor]]] = {}
+        self.graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], Any]] = {}
         self.stream = torch.cuda.Stream()
 
-    def __call__(self, *arguments: Any) -> dict[str, Tensor]:
+    def __call__(self, *arguments: Any) -> Any:
         key = constants(arguments)
         self.calls[key] = self.calls.get(key, 0) + 1
         if self.calls[key] <= EAGER_CALLS:
             return self.aside(arguments)
         if key not in self.graphs:
             self.graphs[key] = self.capture(arguments)
-        graph, places, metrics = self.graphs[key]
+        graph, places, results = self.graphs[key]
         for place, value in zip(places, tensors(arguments), strict=True):
             place.copy_(value)
         graph.replay()
-        return {name: value.clone() for name, value in metrics.items()}
+        if isinstance(results, dict):
+            return {name: value.clone() for name, value in results.items()}
+        return tuple(value.clone() for value in results)
 
-    def capture(self, arguments: tuple[Any, ...]) -> tuple[Any, list[Tensor], dict[str, Tensor]]:
-        """Records the update without running it: (graph, where it reads, where it writes)."""
+    def capture(self, arguments: tuple[Any, ...]) -> tuple[Any, list[Tensor], Any]:
+        """Records the function without running it: (graph, where it reads, where it writes)."""
         own = copy.deepcopy(arguments)
         graph = torch.cuda.CUDAGraph()
+        gc.collect()  # an older graph that is freed meanwhile would spoil this one
         with torch.cuda.graph(graph):
-            metrics = self.function(*own)
-        return graph, tensors(own), metrics
+            results = self.function(*own)
+        return graph, tensors(own), results
 
-    def aside(self, arguments: tuple[Any, ...]) -> dict[str, Tensor]:
-        """The update itself, on a stream of its own, as the calls before a capture need it."""
+    def aside(self, arguments: tuple[Any, ...]) -> Any:
+        """The function itself, on a stream of its own, as the calls before a capture need it."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            metrics: dict[str, Tensor] = self.function(*arguments)
+            results = self.function(*arguments)
         torch.cuda.current_stream().wait_stream(self.stream)
-        return metrics
+        return results

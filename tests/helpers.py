@@ -20,9 +20,10 @@ def settings(name, **changes):
     return replace(config.agent, hidden=[16, 16], **changes)
 
 
-def agent(name, spec=None, seed=0, horizon=1000, **changes):
+def agent(name, spec=None, seed=0, horizon=1000, device="cpu", **changes):
     spec = spec or Spec(3, 2, discrete=False)
-    return make_agent(spec, settings(name, **changes), lambda key: stream(seed, key), horizon)
+    chosen = settings(name, **changes)
+    return make_agent(spec, chosen, lambda key: stream(seed, key, device), horizon)
 
 
 def batch(*leading, spec=None, seed=0, discrete=False):

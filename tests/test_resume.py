@@ -1,5 +1,6 @@
 """A run that is taken up again is, bit for bit, the run that was never stopped."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import evaluate
 import train
 from configs import compose
 from configs.compose import train_config
+from configs.resume import differences, resumed
 from runtime import checkpoint, session
 from runtime.door import enter
 from runtime.errors import ConfigError, Stopped, StorageFault
@@ -465,6 +467,19 @@ def test_another_environment_than_the_run_s_is_not_evaluated(stopped, capsys):
     capsys.readouterr()
     assert enter("evaluate", evaluate.run, [f"run={run}", "env=cartpole"]) == 2
     assert capsys.readouterr().err.startswith("error: env: CartPole-v1 is not the run's, Pendulum-")
+
+
+def test_upon_another_kind_of_device_updates_are_accelerated_as_suits_it():
+    on_gpu = train_config(["device=cuda:0"])
+    moved = resumed(on_gpu, {"device": "cpu"}, "run")
+    assert (on_gpu.accelerate, moved.accelerate) == ("cudagraph", "none")
+    assert resumed(on_gpu, {"device": "cuda:1"}, "run").accelerate == "cudagraph"
+    back = resumed(moved, {"device": "cuda"}, "run")
+    assert back.accelerate == "cudagraph"
+    before, after = dataclasses.asdict(on_gpu), dataclasses.asdict(moved)
+    assert not list(differences(before, after))
+    before["device"] = "cpu"
+    assert [key for key, *_ in differences(before, after)] == ["accelerate"]
 
 
 def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):

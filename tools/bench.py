@@ -8,6 +8,8 @@ import json
 import os
 import platform
 import shlex
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -122,7 +124,16 @@ def machine() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    return f"{names[0] if names else 'unknown processor'} ({platform.machine()}), {cores} cores"
+    kind = names[0] if names else "unknown processor"
+    return ", ".join([f"{kind} ({platform.machine()})", f"{cores} cores", *gpus()])
+
+
+def gpus() -> list[str]:
+    """The name of every GPU that NVIDIA's driver tells of."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
 
 
 def read(paths: list[str]) -> dict[str, measure.Result]:

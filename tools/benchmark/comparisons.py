@@ -1,5 +1,7 @@
 """Who is measured against whom, with which settings and which targets."""
 
+from dataclasses import replace
+
 from tools.benchmark.contestants import (
     ACCELERATE,
     FOREVER,
@@ -7,6 +9,7 @@ from tools.benchmark.contestants import (
     Comparison,
     Side,
     Target,
+    on_gpu,
     ours_sac,
     peer,
     peer_sac,
@@ -30,6 +33,31 @@ def sac(width: int, sb3: Target, sbx: Target) -> Comparison:
         "batch 256, no policy delay, a replay of 1,000,000, the same learning rates. Ours writes "
         f"TensorBoard events every {SAC_LOG_EVERY} steps, the peers write nothing.",
     )  # fmt: skip
+
+
+def sac_on_gpu(width: int, batch: int) -> Comparison:
+    sides = (
+        Side("ours", on_gpu(ours_sac(width, batch=batch))),
+        Side("ours, no graph", on_gpu(ours_sac(width, accelerate="none", batch=batch))),
+        *(Side(name, on_gpu(peer_sac(name, width, 1, batch))) for name in ("SB3", "SBX")),
+    )
+    return Comparison(
+        f"SAC on Pendulum on a GPU, 2×{width} units, a batch of {batch:,}", "rates", "steps/s",
+        sides, {"ours, no graph": Target(1, 2), "SB3": Target(2, 3), "SBX": Target(1, 2)},
+        note="As `sac256`, with networks, replay and updates on the GPU.",
+    )  # fmt: skip
+
+
+def ppo_on_gpu() -> Comparison:
+    same = ppo_same()
+    ours, peer, *_ = same.sides
+    sides = (Side("ours", on_gpu(ours.spec)), Side("SB3", on_gpu(peer.spec)))
+    return replace(
+        same,
+        title="PPO on CartPole on a GPU, the same 8 environments and settings",
+        sides=sides,
+        note="As `ppo-same`, with networks and updates on the GPU.",
+    )
 
 
 def floor(width: int) -> Comparison:
@@ -202,6 +230,10 @@ COMPARISONS: dict[str, Comparison] = {
     "startup": startup(),
     "solve-cartpole": solve_cartpole(),
     "solve-pendulum": solve_pendulum(),
+    "sac256-gpu": sac_on_gpu(256, 256),
+    "sac1024-gpu": sac_on_gpu(1024, 1024),
+    "ppo-gpu": ppo_on_gpu(),
 }
+ON_GPU = ("sac256-gpu", "sac1024-gpu", "ppo-gpu")  # measured only where they are named
 STUDIES = ("profile", "rule", "scaling")  # of ours alone
 NAMES = (*COMPARISONS, *STUDIES)

@@ -58,18 +58,21 @@ class Comparison:
         return self.measure == "costs"
 
 
-def sac_overrides(width: int) -> list[str]:
+def sac_overrides(width: int, batch: int = 256) -> list[str]:
     """Ours with the settings that the peers have, too."""
     return [
-        *("env=pendulum", "agent=sac", f"agent.hidden=[{width},{width}]", "agent.batch_size=256"),
+        *("env=pendulum", "agent=sac", f"agent.hidden=[{width},{width}]"),
+        f"agent.batch_size={batch}",
         *("agent.updates_per_step=1", "agent.policy_delay=1", "agent.lr=3e-4", "agent.tau=0.005"),
         *("agent.buffer_size=1000000", "agent.learning_starts=100"),
     ]
 
 
-def ours_sac(width: int, kind: str = "loop", accelerate: str = ACCELERATE) -> Spec:
+def ours_sac(
+    width: int, kind: str = "loop", accelerate: str = ACCELERATE, batch: int = 256
+) -> Spec:
     overrides = [
-        *sac_overrides(width),
+        *sac_overrides(width, batch),
         FOREVER,
         f"accelerate={accelerate}",
         f"log.every={SAC_LOG_EVERY}",
@@ -77,8 +80,15 @@ def ours_sac(width: int, kind: str = "loop", accelerate: str = ACCELERATE) -> Sp
     return {"kind": kind, "overrides": overrides, "warmup": SAC_WARMUP}
 
 
-def peer_sac(library: str, width: int, threads: int) -> Spec:
-    settings = {"policy_kwargs": {"net_arch": [width, width]}, "batch_size": 256, "train_freq": 1,
+def on_gpu(spec: Spec) -> Spec:
+    """The same, ours or a peer, where it learns on a GPU."""
+    if "overrides" in spec:
+        return {**spec, "overrides": [*spec["overrides"], "device=cuda"]}
+    return {**spec, "device": "cuda"}
+
+
+def peer_sac(library: str, width: int, threads: int, batch: int = 256) -> Spec:
+    settings = {"policy_kwargs": {"net_arch": [width, width]}, "batch_size": batch, "train_freq": 1,
                 "gradient_steps": 1, "learning_rate": 3e-4, "tau": 0.005, "gamma": 0.99,
                 "buffer_size": 1_000_000, "learning_starts": 100, "ent_coef": "auto"}  # fmt: skip
     if library == "SBX":
@@ -90,7 +100,7 @@ def peer(
     library: str, algorithm: str, env: str, num_envs: int, threads: int, settings: dict[str, Any]
 ) -> Spec:
     return {"kind": "peer", "library": library, "algorithm": algorithm, "env": env,
-            "num_envs": num_envs, "threads": threads, "settings": settings,
+            "num_envs": num_envs, "threads": threads, "device": "cpu", "settings": settings,
             "warmup": SAC_WARMUP if algorithm == "SAC" else 800}  # fmt: skip
 
 

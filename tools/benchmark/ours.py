@@ -35,7 +35,7 @@ class Loop:
         self.chores = Chores(
             agent=self.parts.agent,
             envs=self.parts.envs,
-            logger=Logger(folder),
+            logger=Logger(folder, device=self.parts.agent.device),
             evaluator=self.parts.evaluator,
             progress=Progress(config.total_steps),
             save=lambda step, return_mean: None,

@@ -21,9 +21,9 @@ def require(*modules: str) -> None:
 
 
 def make_model(spec: Spec, seed: int = 0) -> Any:
-    """The peer's algorithm on its environments, on the CPU, with the threads that it is given."""
+    """The peer's algorithm on its environments, on the device and with the threads it is given."""
     if spec["library"] == "SBX":  # read when JAX is imported
-        os.environ["JAX_PLATFORMS"] = "cpu"
+        os.environ["JAX_PLATFORMS"] = spec["device"]
         if spec["threads"] == 1:
             os.environ["XLA_FLAGS"] = ONE_XLA_THREAD
     import torch
@@ -35,7 +35,7 @@ def make_model(spec: Spec, seed: int = 0) -> Any:
     settings = {name: schedule(value) for name, value in spec["settings"].items()}
     algorithm = getattr(library, spec["algorithm"])
     envs = make_vec_env(spec["env"], spec["num_envs"], seed=seed)
-    return algorithm("MlpPolicy", envs, device="cpu", verbose=0, seed=seed, **settings)
+    return algorithm("MlpPolicy", envs, device=spec["device"], verbose=0, seed=seed, **settings)
 
 
 def schedule(value: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 
 from configs.validate import Group, build, nearest, show, unknown_key
 from runtime.errors import ConfigError
-from tools.benchmark.comparisons import COMPARISONS, NAMES
+from tools.benchmark.comparisons import COMPARISONS, NAMES, ON_GPU
 from tools.gallery.commandline import names, plain, value_of
 from tools.gallery.settings import key
 
@@ -16,7 +16,7 @@ TEXTS = ("only", "out", "from")
 class Options(Group):
     """Keys of the command; `source` is given as `from`."""
 
-    only: str = key("all", "comparisons, separated by commas; or all")
+    only: str = key("all", "comparisons, separated by commas; or all, but those on a GPU")
     blocks: int = key(7, "of each side of a comparison", ge=1, le=1000)
     seconds: float = key(3.0, "of a block, about", ge=0.01, le=600)
     seeds: int = key(5, "of each side of solve-cartpole and solve-pendulum", ge=1, le=1000)
@@ -29,7 +29,8 @@ class Options(Group):
     def chosen(self) -> list[str]:
         """The names in `only`, in the order in which they are measured."""
         given = self.only.split(",")
-        return [name for name in NAMES if self.only == "all" or name in given]
+        everything = self.only == "all"
+        return [n for n in NAMES if (everything and n not in ON_GPU) or n in given]
 
     @property
     def sources(self) -> list[str]:
