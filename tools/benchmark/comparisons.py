@@ -39,7 +39,8 @@ def sac_on_gpu(width: int, batch: int) -> Comparison:
     sides = (
         Side("ours", on_gpu(ours_sac(width, batch=batch))),
         Side("ours, no graph", on_gpu(ours_sac(width, accelerate="none", batch=batch))),
-        *(Side(name, on_gpu(peer_sac(name, width, 1, batch))) for name in ("SB3", "SBX")),
+        *with_threads("SB3", on_gpu(peer_sac("SB3", width, 1, batch))),
+        *with_threads("SBX", on_gpu(peer_sac("SBX", width, 1, batch))),
     )
     return Comparison(
         f"SAC on Pendulum on a GPU, 2×{width} units, a batch of {batch:,}", "rates", "steps/s",
@@ -51,7 +52,7 @@ def sac_on_gpu(width: int, batch: int) -> Comparison:
 def ppo_on_gpu() -> Comparison:
     same = ppo_same()
     ours, peer, *_ = same.sides
-    sides = (Side("ours", on_gpu(ours.spec)), Side("SB3", on_gpu(peer.spec)))
+    sides = (Side("ours", on_gpu(ours.spec)), *with_threads("SB3", on_gpu(peer.spec)))
     return replace(
         same,
         title="PPO on CartPole on a GPU, the same 8 environments and settings",
