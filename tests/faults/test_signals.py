@@ -61,7 +61,7 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
     assert slowest < LIMIT
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(30, marks=LONG)])
+@pytest.mark.parametrize("count", [4, pytest.param(400, marks=LONG)])
 def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
     chance = random.Random(count)
     for index in range(count):
