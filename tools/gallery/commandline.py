@@ -80,8 +80,8 @@ def help_text() -> str:
         "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
     ]
     groups: dict[str, type[Group]] = {"": Options, **SECTIONS}
-    for name, group in groups.items():
-        lines.append(f"section={name}: {group.__doc__}" if name else "keys:")
+    for section, group in groups.items():
+        lines.append(f"section={section}: {group.__doc__}" if section else "keys:")
         for declared in fields(group):
             default = json.dumps(getattr(group(), declared.name)).replace(" ", "").strip('"')
             limits = [
@@ -89,7 +89,8 @@ def help_text() -> str:
                 for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="))
                 if limit in declared.metadata
             ]
-            shown = f"{declared.name}={default}"
+            name = "env.id" if declared.name == "env_id" else declared.name
+            shown = f"{name}={default}"
             meaning = declared.metadata["doc"] + (f" ({', '.join(limits)})" if limits else "")
             lines.append(f"  {shown:<44}  {meaning}")
     lines.append("without section=NAME, samples=N holds for all sections that draw")
