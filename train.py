@@ -1,5 +1,6 @@
 """Train an agent: `python train.py`, or `python train.py env=pendulum agent=sac seed=1`."""
 
+import dataclasses
 import sys
 import time
 from contextlib import nullcontext
@@ -12,6 +13,7 @@ from runtime.signals import Stop
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
+    from runtime.build import Parts
     from runtime.ranks import Ranks
 
 STARTED = time.perf_counter()
@@ -31,7 +33,6 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
 def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
     from runtime import checkpoint, rundir
-    from runtime.build import make_parts
     from runtime.errors import Stopped
     from runtime.lock import locked
     from runtime.session import Session
@@ -42,7 +43,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
             warn(checkpoint.load_newest(path)[3])
         print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
         return 0
-    parts = ranks.together(lambda: make_parts(config, ranks))
+    config, parts = ranks.together(lambda: make(config, ranks, begun=path is not None))
     try:
         path = Path(ranks.decided(lambda: str(path or begin(config))))
         with locked(path) if ranks.first else nullcontext():
@@ -70,6 +71,21 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
         f"see it learn: tensorboard --logdir {path}"
     )
     return 0
+
+
+def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConfig", "Parts"]:
+    """(configuration, parts); a run that has begun goes on where its graph cannot be had again."""
+    from runtime.build import make_parts
+    from runtime.errors import ConfigError
+
+    try:
+        return config, make_parts(config, ranks)
+    except ConfigError as error:
+        if not begun or not str(error).startswith("accelerate:"):
+            raise
+        warn([str(error).rpartition("; ")[0]])
+        config = dataclasses.replace(config, accelerate="none")
+        return config, make_parts(config, ranks)
 
 
 def begin(config: "TrainConfig") -> Path:

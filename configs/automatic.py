@@ -143,6 +143,11 @@ def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
     return "compile", f"{planned:,} updates, compiling pays from {least:,} on"
 
 
+def compiles() -> bool:
+    """Whether updates can be compiled here."""
+    return compiler() is not None and torch_version() >= TRACEABLE
+
+
 def torch_version() -> tuple[int, int]:
     """Major and minor, without importing torch."""
     major, minor = version("torch").split(".")[:2]

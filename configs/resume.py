@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.automatic import resolve
+from configs.automatic import compiles, resolve
 from configs.schema import TrainConfig
 from configs.validate import build, show
 from runtime.errors import ConfigError
@@ -62,6 +62,8 @@ def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> 
     plain["run_dir"], plain["resume"] = run, how
     if kind(plain["device"]) != kind(recorded.device):
         plain["accelerate"] = "auto"  # what was right for a GPU is not for a processor
+    elif plain["accelerate"] == "compile" and not compiles():
+        plain["accelerate"] = "none"  # slower, and said to be not exact, but it goes on
     config = resolve(build(TrainConfig, plain))
     if config.total_steps < recorded.total_steps and how == "auto":  # it was made longer since
         return dataclasses.replace(config, total_steps=recorded.total_steps)
@@ -87,13 +89,13 @@ def kind(device: str) -> str:
 
 
 def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, old value, new value) of each key that a resumed run has to keep and that differs."""
+    """(key, old value, new value) of each key that a resumed run has to keep and that differs.
+
+    What an update is accelerated by changes its bits alone, as another device does.
+    """
     old, new = dict(flat(was)), dict(flat(now))
-    moved = kind(str(old.get("device"))) != kind(str(new.get("device")))
     for key in {**old, **new}:
-        if moved and key == "accelerate":
-            continue
-        if not free(key) and old.get(key) != new.get(key):
+        if not free(key) and key != "accelerate" and old.get(key) != new.get(key):
             yield key, show(old.get(key)), show(new.get(key))
 
 

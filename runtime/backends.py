@@ -10,13 +10,12 @@ import torch
 
 from runtime.border import PASSED, Checked
 from runtime.errors import ConfigError, EnvironmentFault
-from runtime.seeding import derive
 from runtime.serial import Serial
 from runtime.spaces import flat_observation
+from runtime.vector import Step, Vector
 from runtime.workers import Workers
 
 SILENT = 50  # what matters is raised, in one line
-Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Backend(Protocol):
@@ -34,6 +33,9 @@ class Backend(Protocol):
     def reset_done(self, done: np.ndarray) -> np.ndarray:
         """Starts new episodes where `done` (N,) says so: observations of all, (N, ...)."""
 
+    def abandon(self, mask: np.ndarray) -> np.ndarray:
+        """The same for episodes in `mask` (N,) that have not ended, and cannot go on."""
+
     def state_dict(self) -> dict[str, Any]:
         """Where every environment is."""
 
@@ -44,112 +46,10 @@ class Backend(Protocol):
             Observations of all, (N, ...); and where an environment did otherwise on the way, (N,).
         """
 
+    def renew(self) -> None:
+        """Makes copies anew in place of those that have raised; they are still to be reset."""
+
     def close(self) -> None: ...
-
-
-class Journal:
-    """One row (N, ...) of each of the last steps, in one array that grows."""
-
-    def __init__(self) -> None:
-        self.array: np.ndarray = np.zeros((0, 0))
-        self.start = self.stop = 0
-
-    def add(self, action: np.ndarray) -> None:
-        if self.stop == len(self.array):
-            kept = self.rows()
-            self.array = np.zeros((max(1024, 2 * len(kept)), *action.shape), action.dtype)
-            if len(kept):
-                self.array[: len(kept)] = kept
-            self.start, self.stop = 0, len(kept)
-        self.array[self.stop] = action
-        self.stop += 1
-
-    def keep(self, count: int) -> None:
-        """Forgets all but the last `count`."""
-        self.start = max(self.start, self.stop - count)
-
-    def rows(self) -> np.ndarray:
-        """Those kept, (T, N, ...)."""
-        return self.array[self.start : self.stop]
-
-
-class Vector:
-    """Copies in this process or one process each, which reset only when told to.
-
-    Each episode is reset with a seed derived from (seed, environment index, episode number), so
-    that sync and async give the same episodes and any single one can be repeated: the state of an
-    environment is its episode's number and the actions since it began. The rewards that these led
-    to are kept too, and tell whether they do so again.
-    """
-
-    def __init__(self, envs: Any, count: int) -> None:
-        self.envs = envs
-        self.observation_space = self.envs.single_observation_space
-        self.action_space = self.envs.single_action_space
-        self.count = count
-        self.reset_counters(0)
-
-    def reset_counters(self, seed: int) -> None:
-        self.seed = seed
-        self.episodes = [0] * self.count
-        self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
-        self.journal, self.rewards = Journal(), Journal()  # since the oldest episode began
-
-    def reset(self, seed: int) -> np.ndarray:
-        self.reset_counters(seed)
-        return self.begin(np.ones(self.count, dtype=np.bool_))
-
-    def begin(self, mask: np.ndarray) -> np.ndarray:
-        """Begins the current episode of the environments in `mask` (N,), from its own seed."""
-        seeds: list[int | None] = [None] * self.count
-        for index in map(int, np.flatnonzero(mask)):
-            seeds[index] = derive(self.seed, "episode", index, self.episodes[index]) >> 32
-        return self.envs.reset(seed=seeds, options={"reset_mask": mask})[0]
-
-    def step(self, action: np.ndarray) -> Step:
-        self.journal.add(action)
-        self.ages += 1
-        obs, reward, terminated, truncated, _ = self.envs.step(action)
-        self.rewards.add(reward)
-        return obs, reward, terminated, truncated
-
-    def reset_done(self, done: np.ndarray) -> np.ndarray:
-        for index in map(int, np.flatnonzero(done)):
-            self.episodes[index] += 1
-        self.ages[done] = 0
-        for journal in (self.journal, self.rewards):
-            journal.keep(int(self.ages.max()))
-        return self.begin(done)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "seed": self.seed,
-            "episodes": list(self.episodes),
-            "ages": self.ages.tolist(),
-            "actions": torch.from_numpy(self.journal.rows().copy()),
-            "rewards": torch.from_numpy(self.rewards.rows().copy()),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        self.seed, self.episodes = state["seed"], list(state["episodes"])
-        self.ages = np.array(state["ages"])
-        self.journal, self.rewards = Journal(), Journal()
-        obs = self.begin(np.ones(self.count, dtype=np.bool_))
-        strayed = np.zeros(self.count, dtype=np.bool_)
-        actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
-        for left, action, was in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
-            early = self.ages <= left  # not yet begun: whatever the last action led to is undone
-            if early.any():
-                self.begin(early)
-            obs, reward, terminated, truncated, _ = self.envs.step(action)
-            strayed |= (self.ages >= left) & ((reward != was) | terminated | truncated)
-            self.journal.add(action)
-            self.rewards.add(was)
-        fresh = self.ages == 0
-        return self.begin(fresh) if fresh.any() else obs, strayed
-
-    def close(self) -> None:
-        self.envs.close()
 
 
 class NativeCartPole:
@@ -179,6 +79,8 @@ class NativeCartPole:
         envs.prev_done[:] = False
         return envs.state.T.astype(np.float32)
 
+    abandon = reset_done
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "state": torch.from_numpy(self.envs.state),
@@ -192,6 +94,9 @@ class NativeCartPole:
         envs.state[:], envs.steps[:] = state["state"].numpy(), state["steps"].numpy()
         envs.np_random.bit_generator.state = state["generator"]
         return envs.state.T.astype(np.float32), np.zeros(len(envs.steps), dtype=np.bool_)
+
+    def renew(self) -> None:
+        """Its copies are arrays, which nothing breaks."""
 
     def close(self) -> None:
         self.envs.close()
@@ -210,8 +115,8 @@ def make_backend(
             spec = gymnasium_spec(env_id)
             makes = [partial(make_single, spec, kwargs, index) for index in range(count)]
             if vectorization == "async":
-                return Vector(Workers(makes, env_id, timeout), count)
-            return Vector(Serial(makes), count)
+                return Vector(lambda: Workers(makes, env_id, timeout), count)
+            return Vector(lambda: Serial(makes), count)
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"

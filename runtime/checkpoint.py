@@ -152,7 +152,8 @@ def load_newest(
 ) -> tuple[int, dict[str, Any], Iterator[dict[str, Tensor]], list[str]]:
     """The newest checkpoint that is valid (or `best`, or a name), with a warning per damaged one.
 
-    Where a segment that all of them need is damaged, the newest without the rows up to there.
+    Where a segment that all of them need is damaged, the newest without the rows up to there. Where
+    the run goes on meanwhile, and removes what is about to be read, the reading begins again.
 
     Returns:
         (step, state, segments, warnings).
@@ -175,11 +176,14 @@ def load_newest(
             damaged.append(str(fault).rsplit("; ", 1)[0])
             continue
         return int(name[5:]), state, segments, [f"{text}; using {name}" for text in damaged]
+    if damaged and names(run_dir) != sorted(candidates) and which in ("latest", "best"):
+        return load_newest(run_dir, which, whole)
     if whole and damaged:
         with suppress(StorageFault):
             step, state, segments, _ = load_newest(run_dir, which, whole=False)
-            first = state["segments"][0]["start"]
-            used = f"using step-{step:012d} without the transitions before {first}"
+            used = f"using step-{step:012d}"
+            if state["segments"]:
+                used += f" without the transitions before {state['segments'][0]['start']}"
             return step, state, segments, [f"{damaged[0]}; {used}"]
     found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
     raise StorageFault(f"{found}; no valid checkpoint is left, restore one from a backup")

@@ -3,8 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Any
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO
 
 from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError
 
@@ -61,9 +61,6 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         if "debug=true" in arguments:
             raise
@@ -73,7 +70,10 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
 
 
 class Patient:
-    """A stream whose disk may be full: what cannot be written is lost, and nothing else is."""
+    """A stream whose disk may be full, or whose reader may have gone.
+
+    What cannot be written is lost, and nothing else is.
+    """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -82,30 +82,24 @@ class Patient:
         return getattr(self.stream, name)
 
     def write(self, text: str) -> int:
-        with kept_on():
+        with suppress(OSError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with kept_on():
+        with suppress(OSError):
             self.stream.flush()
 
 
-@contextmanager
-def kept_on() -> Iterator[None]:
-    """Swallows what a full disk raises; that nobody reads any more is passed on."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError:
-        pass
+def nowhere() -> TextIO:
+    """For a stream that was closed before the program began."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """What is printed inside never ends a run, nor changes its exit code, for want of room."""
-    streams: Any = (sys.stdout, sys.stderr)
+    """What is printed inside never ends a run, nor changes its exit code, whoever listens."""
+    streams: Any = [stream or nowhere() for stream in (sys.stdout, sys.stderr)]
     with redirect_stdout(Patient(streams[0])), redirect_stderr(Patient(streams[1])):  # type: ignore[type-var]
         yield
     for stream in streams:

@@ -11,7 +11,7 @@ from torch import Tensor
 from data import Transition
 from runtime.backends import make_backend
 from runtime.border import PASSED, CopyFault
-from runtime.errors import EnvironmentFault, LogpiError
+from runtime.errors import EnvironmentFault, Halt, LogpiError
 from runtime.spaces import ActionMap, check_spaces
 
 
@@ -109,10 +109,12 @@ class Envs:
         return finished
 
     def close(self) -> None:
-        """Closes every environment; never raises."""
+        """Closes every environment; raises nothing of theirs."""
         try:
             self.backend.close()
-        except Exception as error:
+        except (KeyboardInterrupt, Halt):
+            raise
+        except BaseException as error:
             print(f"warning: env {self.env_id}: close raised {error!r}"[:200], file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,11 +140,12 @@ class Envs:
             self.obs = self._observation(raw)
             strayed |= (self.obs != state["obs"]).any(-1).numpy()
         except EnvironmentFault:
+            self._guard(self.backend.renew)
             strayed = np.ones(self.num_envs, dtype=np.bool_)
         if strayed.any():
             self.returns[strayed] = 0.0
             self.lengths[strayed] = 0
-            self.obs = self._observation(self._guard(lambda: self.backend.reset_done(strayed)))
+            self.obs = self._observation(self._guard(lambda: self.backend.abandon(strayed)))
         return not strayed.any()
 
     def _observation(self, raw: np.ndarray) -> Tensor:

@@ -1,23 +1,20 @@
 """How good a policy is, measured on environments and seeds that training never sees."""
 
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 
 from agents.protocol import Acting
+from runtime.deadline import MAKING, within
 from runtime.envs import Envs
-from runtime.errors import EnvironmentFault
 from runtime.seeding import derive
 
 MOST_ENVS = 64
+PLAYING = "in an evaluation"
 LONGEST = 30_000  # steps of an episode, which some environments never end
 
 
@@ -75,14 +72,16 @@ class Evaluator:
         count = min(episodes, most_envs)
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
-        self.envs = Envs(env_id, count, vectorization, kwargs, seed)
+        making = None if deadline is None else max(deadline, MAKING)
+        with within(making, env_id, "while it was made"):
+            self.envs = Envs(env_id, count, vectorization, kwargs, seed)
         self.warned = False
 
     def __call__(self, agent: Acting, step: int, deterministic: bool = True) -> Evaluation:
         """Evaluates at environment step `step` of training."""
         generator = torch.Generator(agent.device)
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))
-        with within(self.deadline, self.envs.env_id):
+        with within(self.deadline, self.envs.env_id, PLAYING):
             self.envs.reset(derive(self.seed, "evaluation-episodes", step))
         left = self.quota.copy()
         returns: list[float] = []
@@ -93,7 +92,7 @@ class Evaluator:
                 self.cut(left, returns, lengths)
                 break
             action, latent = agent.act(self.envs.obs, deterministic, generator)
-            with within(self.deadline, self.envs.env_id):
+            with within(self.deadline, self.envs.env_id, PLAYING):
                 self.envs.step(action, latent)
             for index, episode_return, length in self.envs.drain():
                 if left[index]:
@@ -116,27 +115,6 @@ class Evaluator:
             )
 
     def close(self) -> None:
-        self.envs.close()
-
-
-@contextmanager
-def within(seconds: float | None, env_id: str) -> Iterator[None]:
-    """Raises EnvironmentFault out of whatever takes longer inside."""
-    main = threading.current_thread() is threading.main_thread()
-    if seconds is None or not main or not hasattr(signal, "setitimer"):
-        yield
-        return
-
-    def late(number: int, frame: FrameType | None) -> None:
-        raise EnvironmentFault(
-            f"env {env_id}: has not answered for {seconds:g} s in an evaluation; raise "
-            "env.timeout, or mend the environment"
-        )
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again, should the first be caught
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0.0)
-        signal.signal(signal.SIGALRM, before)
+        """Closes the environments; one that does not answer is left to the end of the process."""
+        with within(self.deadline, self.envs.env_id, "in close"):
+            self.envs.close()

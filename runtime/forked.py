@@ -4,11 +4,16 @@ While that takes its seconds, neither that process nor a new worker can yet tell
 that its parent has gone. Until then a timer of the system's looks.
 """
 
+import ctypes
 import os
 import signal
+import sys
+from contextlib import suppress
 
 PARENT = "LOGPI_PARENT"  # environment variable: the process that the workers are for
+BOUND = "LOGPI_BOUND"  # environment variable: whether its main thread begins them
 EVERY = 0.1  # seconds
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 def watch(parent: int) -> None:
@@ -22,6 +27,14 @@ def watch(parent: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
 
 
+def bind() -> None:
+    """Lets the system kill this process with its parent, whatever it is doing: it may be stopped,
+    or in C code that lets no other thread look. Linux alone can do so."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def rest() -> None:
     """It can tell by itself."""
     if hasattr(signal, "setitimer"):
@@ -33,6 +46,8 @@ def load(parent: int) -> None:
     """Loads; every worker begins its life watched."""
     own = os.getpid()
     watch(parent)
+    if BOUND in os.environ:
+        bind()
     os.register_at_fork(after_in_child=lambda: watch(own))
     import runtime.backends  # noqa: F401
 

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,7 +59,7 @@ def named(content: bytes) -> str:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether this process now has the file to itself."""
+    """Whether this process now has the file to itself, or its file system knows no locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -74,8 +75,11 @@ def try_lock(descriptor: int) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        print(f"warning: this file system keeps no locks, {error.strerror}; see to it that no "
+              "second process uses the run directory", file=sys.stderr)  # fmt: skip
     return True
 
 

@@ -17,7 +17,8 @@ from runtime.sealed import read_file, sync_directory, write_synced
 ROOT = Path(__file__).resolve().parent.parent
 PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
-CODE = ("agents", "configs", "data", "networks", "policies", "runtime", "tools")
+COMPUTING = ("agents", "configs", "data", "networks", "policies", "runtime")
+CODE = (*COMPUTING, "tools")
 DIFF = ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--binary", "--src-prefix=a/",
         "--dst-prefix=b/")  # fmt: skip
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
@@ -131,16 +132,21 @@ def revision() -> str:
     return git("rev-parse", "HEAD").decode().strip() or "none"
 
 
-def uncommitted(code_alone: bool = False) -> bytes:
+def code() -> bytes:
+    """All that a run is computed by, with the names of the files, wherever they were copied."""
+    files = sorted(path for folder in COMPUTING for path in (ROOT / folder).glob("*.py"))
+    return b"".join(f"{path.parent.name}/{path.name}".encode() + path.read_bytes()
+                    for path in files)  # fmt: skip
+
+
+def uncommitted() -> bytes:
     """What this checkout differs in from that commit, as a patch; empty outside git.
 
     Files that are not yet added to git are in it where code or configurations lie; tests and
-    documents, which change no run, are not. Of the code alone: what a run that is resumed reads
-    again, which its configuration is not.
+    documents, which change no run, are not.
     """
-    tracked = ["*.py"] if code_alone else ["."]
-    patch = git(*DIFF, "HEAD", "--", *tracked, ":!tests", ":!docs", ":!*.md")
-    inside = [f"{folder}/*.py" for folder in CODE] if code_alone else [":(glob)*.py", *CODE]
+    patch = git(*DIFF, "HEAD", "--", ".", ":!tests", ":!docs", ":!*.md")
+    inside = [":(glob)*.py", *CODE]
     fresh = git("ls-files", "-z", "--others", "--exclude-standard", "--", *inside)
     for name in fresh.decode(errors="surrogateescape").split("\0")[:-1]:
         patch += git(*DIFF, "--no-index", "--", "/dev/null", name, code=1)  # 1: they differ

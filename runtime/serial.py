@@ -1,6 +1,7 @@
 """Environment copies stepped one after another in this process."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -42,5 +43,7 @@ class Serial:
         return self.obs, self.reward, self.terminated, self.truncated, None
 
     def close(self) -> None:
-        for env in self.envs:
-            env.close()
+        """Closes every copy, whatever another one raises."""
+        with ExitStack() as closing:
+            for env in reversed(self.envs):
+                closing.callback(env.close)

@@ -1,6 +1,7 @@
 """One process's part in a run: it starts one or takes one up, saves it, and leaves a result."""
 
 import dataclasses
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from runtime import checkpoint, rundir
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from configs.schema import TrainConfig
 
 Pieces = Iterator[dict[str, Tensor]]
-UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+         SafetensorError)  # fmt: skip
 
 
 @contextmanager
@@ -69,7 +72,7 @@ class Session:
     ) -> None:
         self.path, self.config, self.parts, self.stop = path, config, parts, stop
         self.ranks = ranks
-        self.setting = setting(int(config.threads), config.device, parts.agent.device)
+        self.setting = setting(config, parts.agent.device)
         self.started = started
         self.step = 0
         self.exact = True
@@ -87,8 +90,9 @@ class Session:
         """
         from configs.resume import differences
 
+        present = json.loads(json.dumps(dataclasses.asdict(self.config)))  # as a checkpoint has it
         with fitting():
-            for key, was, now in differences(state["config"], dataclasses.asdict(self.config)):
+            for key, was, now in differences(state["config"], present):
                 raise ConfigError(
                     f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
                 )
@@ -106,7 +110,7 @@ class Session:
             self.earlier = state["chores"]
             self.started -= float(state["wall_seconds"])
             changed = changes(state["setting"], self.setting)
-            self.warn_of_horizon(int(state["config"]["total_steps"]))
+            self.require_horizon(int(state["config"]["total_steps"]))
             back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
         self.step, self.taken_up = step, True
@@ -123,9 +127,15 @@ class Session:
             raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; let "
                               f"torchrun start {were}")  # fmt: skip
 
-    def warn_of_horizon(self, planned: int) -> None:
-        """A schedule keeps its first horizon: steps after it are made at a learning rate of 0."""
+    def require_horizon(self, planned: int) -> None:
+        """Raises ConfigError where a run becomes shorter than it was.
+
+        A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
+        """
         total = self.config.total_steps
+        if total < planned:
+            raise ConfigError(f"total_steps: {total} is less than the {planned} that the run was "
+                              "made with; restore config.yaml")  # fmt: skip
         if self.config.agent.lr_schedule == "linear" and total > planned:
             print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after "
                   "which nothing is learned; train longer from the start instead",

@@ -1,28 +1,58 @@
 """What the bits of a run depend on, beside its configuration: the same need the same of it."""
 
 import hashlib
-from typing import Any
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import gymnasium
 import torch
 
 from runtime import rundir
 
+if TYPE_CHECKING:
+    from configs.schema import TrainConfig
 
-def setting(threads: int, name: str, device: torch.device) -> dict[str, Any]:
-    """By name: threads, device, the instructions of the processor, versions, the code."""
-    patch = rundir.uncommitted(code_alone=True)
+PHYSICS = {"mujoco": "mujoco", "Box2D": "box2d", "ale_py": "ale-py"}  # module -> package
+RECORDED = ("revision",)  # for whoever reads it; the code itself is compared
+
+
+def setting(config: "TrainConfig", device: torch.device) -> dict[str, Any]:
+    """By name: threads, device, the instructions of the processor, versions, the code.
+
+    The environment has been made, so that its module is loaded.
+    """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    own = source(config.env.id)
+    physics = [package for name, package in PHYSICS.items() if name.encode() in own]
     return {
-        "threads": threads,
-        "device": name,
+        "threads": int(config.threads),
+        "accelerate": config.accelerate,
+        "device": config.device,
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "kind": kind,
-        **rundir.versions(),
+        **rundir.versions(*physics),
         "revision": rundir.revision(),
-        "code that is not committed": hashlib.sha256(patch).hexdigest()[:12] if patch else "none",
+        "code": hashlib.sha256(rundir.code()).hexdigest()[:12],
+        "the environment's code": hashlib.sha256(own).hexdigest()[:12],
     }
 
 
+def source(env_id: str) -> bytes:
+    """What stands in the file in which the environment is written, as far as Python tells."""
+    with suppress(gymnasium.error.Error, OSError):
+        entry: Any = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
+        name = entry.partition(":")[0] if isinstance(entry, str) else entry.__module__
+        file = getattr(sys.modules.get(name), "__file__", None)
+        return Path(file).read_bytes() if file else b""
+    return b""
+
+
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    return [f"{name} was {before.get(name)}, is {now[name]}" for name in now
-            if before.get(name) != now[name]]  # fmt: skip
+    """What is not as it was, in words."""
+    return [
+        f"{name} was {before.get(name)}, is {value}"
+        for name, value in now.items()
+        if name not in RECORDED and before.get(name) != value
+    ]

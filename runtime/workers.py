@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,18 +14,18 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
-from runtime import forked
+from runtime import deadline, forked
 from runtime.border import QUIET, serve_quietly
 from runtime.errors import EnvironmentFault
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOSING = 2.0  # seconds that a worker has to end by itself
-MAKING = 60.0  # seconds that it has at least to load its modules and make its environment
 
 
 def work(*arguments: Any) -> None:
     """Gymnasium's worker, which says nothing when its parent has gone."""
     serve_quietly()
+    forked.bind()
     forked.rest()
     # environments that draw from NumPy's global generator would draw the same in every worker: all
     # are forked from one process
@@ -58,15 +59,17 @@ def preloaded() -> Iterator[None]:
     multiprocessing.set_forkserver_preload([forked.__name__])
     before = os.environ.copy()
     path = os.pathsep.join([str(ROOT), *filter(None, [before.get("PYTHONPATH")])])
-    os.environ |= {"PYTHONPATH": path, forked.PARENT: str(os.getpid())}
+    main = threading.current_thread() is threading.main_thread()
+    bound = {forked.BOUND: "1"} if main else {}  # to this process: to its thread, that is
+    os.environ |= {"PYTHONPATH": path, forked.PARENT: str(os.getpid()), **bound}
     try:
         resource_tracker.ensure_running()  # which would let signals in again
         with deaf():
             forkserver.ensure_running()
         yield
     finally:
-        for name in ("PYTHONPATH", forked.PARENT):
-            del os.environ[name]
+        for name in ("PYTHONPATH", forked.PARENT, forked.BOUND):
+            os.environ.pop(name, None)
         os.environ.update(before)
 
 
@@ -97,7 +100,8 @@ class Workers:
     def __init__(self, makes: Sequence[Callable[[], Any]], env_id: str, timeout: float) -> None:
         known = multiprocessing.get_all_start_methods()
         self.env_id, self.timeout, self.steps = env_id, timeout, 0
-        with preloaded():
+        making = 2.0 * max(timeout, deadline.MAKING)  # Gymnasium makes one in this process, too
+        with preloaded(), deadline.within(making, env_id, "while it was made"):
             self.envs: Any = Copies(
                 self.greet,
                 makes,
@@ -112,7 +116,7 @@ class Workers:
     def greet(self, envs: Copies) -> None:
         """Waits until every copy is made."""
         self.envs = envs
-        self.answer(self.call, self.called, max(self.timeout, MAKING))
+        self.answer(self.call, self.called, max(self.timeout, deadline.MAKING))
 
     def call(self) -> None:
         for pipe in self.envs.parent_pipes:

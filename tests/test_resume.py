@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -11,14 +12,16 @@ import pytest
 
 import evaluate
 import train
-from configs import compose
+from configs import automatic, compose
 from configs.compose import train_config
 from configs.resume import differences, resumed
 from runtime import checkpoint, session
 from runtime.door import enter
 from runtime.errors import ConfigError, Stopped, StorageFault
+from runtime.setting import changes
 from runtime.signals import Stop
 from runtime.tree import digest
+from tests import helpers
 from tests.faults.harness import COMMON, RUNS, outcome
 
 MORE = {
@@ -165,7 +168,8 @@ OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhe
                              "agent/optimizer/horizon"),
     "made again at each update": ("agent/optimizer/lr",),
     "false, or nothing is saved": ("agent/optimizer/diverged",),
-    "held against what comes back": ("envs/obs", "envs/backend/rewards"),
+    "held against what comes back": ("envs/obs", "envs/backend/rewards",
+                                     "envs/backend/before"),
     "the replay's last row, and the rollout's cursor": ("buffer/following", "buffer/filled"),
     "nothing is drawn in updates": ("agent/generators/update",),
     "empty at that step, or shown by another run": (
@@ -348,15 +352,100 @@ def test_an_environment_that_does_not_come_back_ends_exactness_with_one_warning(
     assert json.loads((run / "result.json").read_text())["exact"] is False
 
 
-def test_other_code_ends_exactness_with_one_warning(stopped, monkeypatch, capsys):
+@pytest.mark.parametrize("ends", ["terminated", "truncated"])
+@pytest.mark.parametrize(("hidden", "exact"), [("true", False), ("false", True)])
+def test_hidden_state_is_found_out_where_an_episode_has_just_begun(
+    hidden, exact, ends, tmp_path, monkeypatch, capsys
+):
+    """Nothing of the new episode is there to tell: the one before it does."""
+    monkeypatch.chdir(tmp_path)
+    own = ["env.id=tests.helpers:Counting-v0"]
+    run = [*own, "env.kwargs.length=20", "env.kwargs.show_episode=false", "agent=a2c",
+           f"env.kwargs.pay_episode={hidden}", f"env.kwargs.ends={ends}", "env.num_envs=2",
+           "agent.n_steps=8", "agent.lr_schedule=constant", "agent.hidden=[8]"]  # fmt: skip
+    assert start(*run, *COMMON, "total_steps=80", "run_dir=run") == 0
+    capsys.readouterr()
+    assert start("resume=run", *own, "total_steps=160") == 0
+    assert json.loads(Path("run/result.json").read_text())["exact"] is exact
+    assert ("did not come back" in capsys.readouterr().err) is not exact
+    if exact:
+        assert start(*run, *COMMON, "total_steps=160", "run_dir=whole") == 0
+        assert outcome(Path("run"))[0] == outcome(Path("whole"))[0]
+
+
+def test_arguments_with_keys_that_are_no_texts_come_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = ["env.id=tests.helpers:Counting-v0"]
+    run = [*own, "env.kwargs.reward={0:1,1:2}", "env.num_envs=1", "total_steps=40"]
+    monkeypatch.setattr(helpers.Counting, "step", lambda self, action: (
+        self.observe(), self.fixed[0], False, False, {}))  # fmt: skip
+    assert start(*run, *COMMON, "agent=a2c", "agent.n_steps=8", "run_dir=run") == 0
+    assert start("resume=run", *own, "total_steps=80") == 0
+
+
+def test_a_run_goes_on_where_its_updates_cannot_be_compiled(stopped, monkeypatch, capsys):
+    """With one warning, and told to be not exact."""
+    run = stopped("a2c-pendulum", 80)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("accelerate: none", "accelerate: compile"))
+    monkeypatch.setattr(automatic, "compiler", lambda: None)
+    assert train_config([f"resume={run}"]).accelerate == "none"
+    monkeypatch.setattr(automatic, "compiler", lambda: "g++")
+    assert train_config([f"resume={run}"]).accelerate == "compile"
+
+    def broken(*_):
+        raise ConfigError("accelerate: compile failed, no memory; use accelerate=none")
+
+    monkeypatch.setattr("runtime.build.accelerate", broken)
+    capsys.readouterr()
+    assert start(f"resume={run}") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "warning: accelerate: compile failed, no memory"
+
+
+def test_what_an_update_was_accelerated_by_is_a_part_of_the_setting():
+    before = {"accelerate": "compile", "revision": "a"}
+    after = {"accelerate": "none", "revision": "b"}
+    assert changes(before, after) == ["accelerate was compile, is none"]
+
+
+def test_other_code_of_the_environment_ends_exactness_with_one_warning(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = Path(helpers.__file__).read_text().replace("Counting-v0", "Other-v0")
+    Path("others.py").write_text(text.replace("Picture-v0", "OtherPicture-v0"))
+    run = ["env.id=others:Other-v0", "env.num_envs=1", "agent=a2c", "agent.n_steps=8"]
+    assert start(*run, *COMMON, "total_steps=40", "run_dir=run") == 0
+    capsys.readouterr()
+    with open("others.py", "a") as file:
+        file.write("# other\n")
+    assert start("resume=run", run[0], "total_steps=80") == 0
+    assert "the environment's code was " in capsys.readouterr().err
+    assert json.loads(Path("run/result.json").read_text())["exact"] is False
+
+
+def test_a_run_is_never_made_shorter(stopped, capsys):
+    run = stopped("a2c-pendulum", 80)
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("total_steps: 1000", "total_steps: 900"))
+    capsys.readouterr()
+    assert start(f"resume={run}") == 2
+    assert "total_steps: 900 is less than the 1000" in capsys.readouterr().err
+
+
+def test_other_code_ends_exactness_with_one_warning(stopped, tmp_path, monkeypatch, capsys):
     run = stopped("a2c-pendulum", 80)
     capsys.readouterr()
     commits = iter(["f" * 40])  # asked once: that of the beginning counts, not that of the end
     monkeypatch.setattr("runtime.rundir.revision", lambda: next(commits))
-    monkeypatch.setattr("runtime.rundir.uncommitted", lambda code_alone: b"a patch")
+    (tmp_path / "agents").mkdir()
+    (tmp_path / "agents" / "sac.py").write_text("other = True")
+    monkeypatch.setattr("runtime.rundir.ROOT", tmp_path)  # where no git is, too
     assert start(f"resume={run}") == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"is {'f' * 40}; code that is not committed was " in line
+    assert re.search(r": code was [0-9a-f]{12}, is [0-9a-f]{12}$", line)
     result = json.loads((run / "result.json").read_text())
     assert (result["revision"], result["exact"]) == ("f" * 40, False)
 
@@ -478,8 +567,6 @@ def test_upon_another_kind_of_device_updates_are_accelerated_as_suits_it():
     assert back.accelerate == "cudagraph"
     before, after = dataclasses.asdict(on_gpu), dataclasses.asdict(moved)
     assert not list(differences(before, after))
-    before["device"] = "cpu"
-    assert [key for key, *_ in differences(before, after)] == ["accelerate"]
 
 
 def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):

@@ -268,3 +268,21 @@ def test_old_checkpoints_that_cannot_be_removed_cost_a_warning(tmp_path, monkeyp
         checkpoint.save(tmp_path, step, {"a": torch.ones(2)}, keep=1)
     assert len(checkpoint.names(tmp_path)) == 2
     assert "warning: old checkpoints stay" in capsys.readouterr().err
+
+
+def test_a_reader_begins_again_where_the_run_goes_on_meanwhile(tmp_path, monkeypatch):
+    """Between its look for what there is and its reading, a save removes what it has seen."""
+    small = {"return_mean": None, "segments": [], "agent": {"weight": torch.arange(5.0)}}
+    checkpoint.save(tmp_path, 1, {**small, "step": 1}, keep=1)
+    real, calls = checkpoint.names, []
+
+    def slow(run_dir):
+        found = real(run_dir)
+        if not calls:
+            calls.append(1)
+            checkpoint.save(tmp_path, 2, {**small, "step": 2, "return_mean": 1.0}, keep=1)
+        return found
+
+    monkeypatch.setattr(checkpoint, "names", slow)
+    assert checkpoint.load_newest(tmp_path)[0] == 2
+    assert real(tmp_path) == ["step-000000000002"]

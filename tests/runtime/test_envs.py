@@ -1,5 +1,7 @@
 """The border to Gymnasium: literal transitions under every vectorisation, and what is refused."""
 
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
@@ -491,3 +493,72 @@ def test_an_environment_that_raises_on_the_way_back_starts_anew_too():
     assert second.lengths.tolist() == [0, 0]
     assert second.backend.episodes == [1, 1]
     assert len(second.backend.journal.rows()) == 0
+
+
+class Leaving(gymnasium.Env):
+    """Ends the process when it is closed, or so it thinks; notes who was."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    closed = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
+
+    def close(self):
+        Leaving.closed += 1
+        raise SystemExit(0)
+
+
+gymnasium.register("Leaving-v0", entry_point=Leaving)
+
+
+def test_what_a_close_raises_ends_nothing_and_keeps_no_other_from_closing(capsys):
+    envs = Envs("Leaving-v0", 3, "sync", {}, seed=0)
+    Leaving.closed = 0
+    envs.close()
+    assert Leaving.closed == 3
+    assert capsys.readouterr().err == "warning: env Leaving-v0: close raised SystemExit(0)\n"
+
+
+class Lost(gymnasium.Env):
+    """Raises at its third step, once a file is there."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    def __init__(self, flag):
+        self.flag, self.count = Path(flag), 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        if self.count == 3 and self.flag.exists():
+            raise ValueError("simulator lost")
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+gymnasium.register("Lost-v0", entry_point=Lost)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_copies_that_raise_on_the_way_back_are_made_anew(mode, tmp_path):
+    kwargs = {"flag": str(tmp_path / "flag")}
+    first, second = (
+        Envs("tests.runtime.test_envs:Lost-v0", 2, mode, kwargs, seed=0) for _ in range(2)
+    )
+    try:
+        for _ in range(5):
+            first.step(torch.zeros(2, 1), torch.zeros(2, 1))
+        (tmp_path / "flag").touch()
+        assert not second.load_state_dict(saved_and_read(first.state_dict()))
+        assert second.lengths.tolist() == [0, 0]
+        second.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    finally:
+        first.close()
+        second.close()

@@ -30,6 +30,20 @@ def windows(monkeypatch):
     monkeypatch.setattr(os, "read", guarded)
 
 
+def test_where_the_file_system_keeps_no_locks_the_run_begins_with_a_warning(
+    tmp_path, monkeypatch, capsys
+):
+    fcntl = pytest.importorskip("fcntl")
+
+    def unknown(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with locked(tmp_path):
+        pass
+    assert "keeps no locks, Function not implemented" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("system", [lambda monkeypatch: None, windows])
 def test_the_second_is_told_who_was_first(system, tmp_path, monkeypatch):
     system(monkeypatch)

@@ -3,6 +3,7 @@
 import multiprocessing.forkserver
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 from runtime.envs import Envs
 from runtime.errors import EnvironmentFault
+from runtime.evaluation import Evaluator
 from runtime.workers import ROOT
 
 DEADLINE = 1.0
@@ -57,6 +59,8 @@ class Faulty(gymnasium.Env):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
+            case "hold":
+                re.match("(a+)+$", "a" * 60 + "b")
             case "exit":
                 sys.exit(0)
             case "leave":
@@ -130,17 +134,76 @@ def test_a_reset_is_waited_for_no_longer_than_a_step(fault):
 
 
 @pytest.mark.parametrize(
-    ("fault", "words"),
-    [("sleep", "has not answered for 1 s, at its step 0"), ("leave", "has ended with code 7")],
-)
-def test_a_worker_that_cannot_make_its_environment_keeps_nobody_waiting(fault, words, monkeypatch):
-    monkeypatch.setattr("runtime.workers.MAKING", 0.0)
+    ("fault", "deadline", "words"),
+    [("sleep", 1.0, "has not answered for 1 s, at its step 0"),
+     ("leave", 20.0, "has ended with code 7")],
+)  # fmt: skip
+def test_a_worker_that_cannot_make_its_environment_keeps_nobody_waiting(
+    fault, deadline, words, monkeypatch
+):
+    monkeypatch.setattr("runtime.deadline.MAKING", 0.0)
     kwargs = {"fault": fault, "where": "make"}
     began = time.monotonic()
     with pytest.raises(EnvironmentFault, match=f"the worker of environment 0 {words}"):
-        Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", kwargs, 0, DEADLINE)
-    assert time.monotonic() - began < DEADLINE + 10.0
+        Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", kwargs, 0, deadline)
+    assert time.monotonic() - began < deadline + 10.0
     assert children() == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of the system's")
+@pytest.mark.parametrize("make", [
+    lambda: Envs("tests.runtime.test_workers:Absent-v0", 2, "async", {}, 0, 0.5),
+    lambda: Evaluator("tests.runtime.test_workers:Absent-v0", "sync", {}, 1, 0, deadline=0.5),
+])  # fmt: skip
+def test_what_hangs_while_it_is_made_in_this_process_keeps_nobody_waiting(make, monkeypatch):
+    monkeypatch.setattr("runtime.deadline.MAKING", 0.0)
+    monkeypatch.setattr("runtime.evaluation.MAKING", 0.0)
+    began = time.monotonic()
+    with pytest.raises(EnvironmentFault, match="s while it was made"):
+        make()
+    assert time.monotonic() - began < DEADLINE + 10.0
+
+
+class Absent(gymnasium.Env):
+    """Waits for a simulator that is not there."""
+
+    def __init__(self):
+        time.sleep(1000)
+
+
+gymnasium.register("Absent-v0", entry_point=Absent)
+
+
+PARENT = """
+import os, sys, torch
+from runtime.envs import Envs
+from tests.runtime.test_workers import step
+
+if __name__ == "__main__":
+    name = "tests.runtime.test_workers:Faulty-v0"
+    envs = Envs(name, 3, "async", {"fault": sys.argv[1]}, 0, 60.0)
+    print(*[process.pid for process in envs.backend.envs.envs.processes], flush=True)
+    for _ in range(3):
+        step(envs)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+@pytest.mark.parametrize("fault", ["stop", "hold"])
+def test_no_worker_outlives_its_parent_whatever_it_does(fault, tmp_path):
+    """Stopped, or in C code that lets no other thread look whether the parent is there."""
+    (tmp_path / "parent.py").write_text(PARENT)
+    process = subprocess.Popen([sys.executable, tmp_path / "parent.py", fault], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                               env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    workers = process.stdout.readline().split()
+    time.sleep(1.0)  # until it does it
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 5.0
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
 
 
 class Legacy(gymnasium.Env):
