@@ -1,15 +1,12 @@
 """What the bits of a run depend on, beside its configuration: the same need the same of it."""
 
 import hashlib
-import sys
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import gymnasium
 import torch
 
 from runtime import rundir
+from runtime.backends import source
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
@@ -37,16 +34,6 @@ def setting(config: "TrainConfig", device: torch.device) -> dict[str, Any]:
         "code": hashlib.sha256(rundir.code()).hexdigest()[:12],
         "the environment's code": hashlib.sha256(own).hexdigest()[:12],
     }
-
-
-def source(env_id: str) -> bytes:
-    """What stands in the file in which the environment is written, as far as Python tells."""
-    with suppress(gymnasium.error.Error, OSError):
-        entry: Any = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
-        name = entry.partition(":")[0] if isinstance(entry, str) else entry.__module__
-        file = getattr(sys.modules.get(name), "__file__", None)
-        return Path(file).read_bytes() if file else b""
-    return b""
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
