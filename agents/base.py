@@ -112,7 +112,8 @@ class BaseAgent:
         self.noise = torch.empty(0)  # of the last action, overwritten by the next
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """Learns from a rollout (T, N, ·), or from what `Replay.sample` gave."""
         raise NotImplementedError
 
     def policy(self, obs: Tensor) -> Policy:

@@ -8,7 +8,7 @@ from torch import Tensor
 from agents.base import BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.soft import SoftNetworks
-from data import Spec, Transition
+from data import Batch, Spec, Transition
 from networks import Critic
 from policies import Reparameterised, largest_entropy
 
@@ -48,18 +48,19 @@ class SAC(BaseAgent):
         self.modules |= networks.modules
         self.optimizer = networks.optimizer
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
-        noise = torch.empty(2, *batch.action.shape, device=self.device)
+        noise = torch.empty(2, *batch.leading, self.spec.action_dim, device=self.device)
         noise.normal_(generator=self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
         self.optimizer.begin_update()
         self.given = (batch, noise, train_actor)
         return self.step(*self.given)
 
-    def step(self, batch: Transition, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
+    def step(self, batch: Batch, noise: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights, batch (B, ·) and noise (2, B, A) to new weights: one graph of tensors."""
-        return self.networks.step(lambda: self.losses(batch, noise, train_actor))
+        rows = batch.read()
+        return self.networks.step(lambda: self.losses(rows, noise, train_actor))
 
     def losses(
         self, batch: Transition, noise: Tensor, train_actor: bool

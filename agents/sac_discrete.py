@@ -9,7 +9,7 @@ from torch import Tensor
 from agents.base import BaseAgent, Stream
 from agents.metrics import policy_metrics, value_metrics
 from agents.soft import SoftNetworks
-from data import Spec, Transition
+from data import Batch, Spec, Transition
 from networks import DiscreteCritic
 from policies import Categorical
 
@@ -57,18 +57,19 @@ class SACDiscrete(BaseAgent):
         self.modules |= networks.modules
         self.optimizer = networks.optimizer
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
-        clocks = torch.empty(*batch.action.shape, self.spec.action_dim, device=self.device)
+        clocks = torch.empty(*batch.leading, self.spec.action_dim, device=self.device)
         Categorical.fill(clocks, self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
         self.optimizer.begin_update()
         self.given = (batch, clocks, train_actor)
         return self.step(*self.given)
 
-    def step(self, batch: Transition, clocks: Tensor, train_actor: bool) -> dict[str, Tensor]:
+    def step(self, batch: Batch, clocks: Tensor, train_actor: bool) -> dict[str, Tensor]:
         """From weights and a batch (B, ·) to new weights: one graph; clocks (B, K) are for logs."""
-        return self.networks.step(lambda: self.losses(batch, clocks, train_actor))
+        rows = batch.read()
+        return self.networks.step(lambda: self.losses(rows, clocks, train_actor))
 
     def losses(
         self, batch: Transition, clocks: Tensor, train_actor: bool

@@ -3,6 +3,6 @@
 from data.replay import Replay
 from data.returns import gae
 from data.rollout import Rollout
-from data.transition import Spec, Transition
+from data.transition import Batch, Rows, Spec, Transition
 
-__all__ = ["Replay", "Rollout", "Spec", "Transition", "gae"]
+__all__ = ["Batch", "Replay", "Rollout", "Rows", "Spec", "Transition", "gae"]

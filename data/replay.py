@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.generators import go_on
-from data.transition import Spec, Transition
+from data.transition import Rows, Spec, Transition
 
 SPARE = 64  # rows of the ring for each place that is held for the end of an episode
 
@@ -26,6 +26,8 @@ def spare_rows(ring: int, count: int) -> int:
 class Replay:
     """Ring buffer of single transitions; `batches` yields what the update ratio allows.
 
+    It yields rows, which the update reads: that way the reading is a part of its graph.
+
     An observation is stored once. The successor of a row is the row N further, which the next step
     of the same environment fills; where that step begins with another observation, the successor
     lies behind the ring, and `pointer` leads there. So every batch is exact, whatever is added.
@@ -38,10 +40,6 @@ class Replay:
             batch every second step.
         generator: draws the indices; its device is the storage's.
     """
-
-    obs: Tensor  # (ring + places, O)
-    pointer: Tensor  # (ring,) int32, the row of `obs` that holds the successor
-    fields: list[Tensor]  # action, reward, terminated, truncated, each (ring, ...)
 
     def __init__(
         self,
@@ -61,6 +59,9 @@ class Replay:
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
         self.ring = 0  # rows: capacity and one more step, in whole steps
+        self.obs = torch.empty(0)  # (ring + places, O)
+        self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
+        self.fields: list[Tensor] = []  # action, reward, terminated, truncated, each (ring, ...)
 
     @property
     def warming_up(self) -> bool:
@@ -70,21 +71,43 @@ class Replay:
         return min(self.added - self.lost, self.capacity)
 
     def allocate(self, obs: Tensor, kept: list[Tensor]) -> None:
-        """Makes the arrays for N rows like these; their memory is taken as they fill."""
+        """Makes the arrays for N rows like these; their memory is taken as they fill.
+
+        Arrays of the right sizes that are there already are used, for a graph may read from them.
+        """
         device = self.generator.device
-
-        def empty(rows: int, like: Tensor) -> Tensor:
-            return torch.empty((rows, *like.shape[1:]), dtype=like.dtype, device=device)
-
         self.count = len(obs)
         self.ring = ring_rows(self.capacity, self.count)
-        self.obs = empty(self.ring + spare_rows(self.ring, self.count), obs)
-        self.places = list(range(self.ring, len(self.obs)))[::-1]  # free ones behind the ring
-        self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
-        self.pointer = torch.arange(self.ring, dtype=torch.int32, device=device)
+        rows = self.ring + spare_rows(self.ring, self.count)
+        sizes = [(rows, *obs.shape[1:]), *((self.ring, *like.shape[1:]) for like in kept)]
+        kinds = [like.dtype for like in (obs, *kept)]
+        there = (self.obs, *self.fields)
+        if [a.shape for a in there] != sizes or [a.dtype for a in there] != kinds:
+            self.obs, *self.fields = (
+                torch.empty(size, dtype=kind, device=device)
+                for size, kind in zip(sizes, kinds, strict=True)
+            )
+            self.pointer = torch.empty(self.ring, dtype=torch.int32, device=device)
+        torch.arange(self.ring, out=self.pointer)
         self.pointer.add_(self.count).remainder_(self.ring)
-        self.fields = [empty(self.ring, like) for like in kept]
+        self.places = list(range(self.ring, rows))[::-1]  # free ones behind the ring
+        self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
         self.following: Tensor | None = None  # next_obs (N, O) of the last step
+
+    def example(self, batch: Transition, count: int) -> Rows:
+        """Rows that hold this batch (B, ·), as if of `count` environments; nothing of it is kept.
+
+        So the observation `count` rows further is the successor; the last ones have their own.
+        """
+        obs, action, reward, next_obs, terminated, truncated, _ = batch
+        kept = [action, reward, terminated, truncated]
+        self.allocate(obs[:1].expand(count, *obs.shape[1:]), kept)
+        self.obs[count : count + len(obs)] = next_obs
+        self.obs[: len(obs)] = obs
+        for field, values in zip(self.fields, kept, strict=True):
+            field[: len(obs)] = values
+        self.count = 0
+        return Rows(torch.arange(len(obs), device=obs.device), self.obs, self.pointer, *self.fields)
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
@@ -134,7 +157,7 @@ class Replay:
         self.pointer[number % self.ring] = place
         self.ends.append((number, place))
 
-    def batches(self) -> Iterator[Transition]:
+    def batches(self) -> Iterator[Rows]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
         if self.warming_up:
             return
@@ -143,7 +166,7 @@ class Replay:
             self.sampled += 1
             yield self.sample()
 
-    def sample(self) -> Transition:
+    def sample(self) -> Rows:
         """One batch (B, ·), uniform with replacement over what is stored."""
         row = torch.randint(
             len(self), (self.batch_size,), generator=self.generator, device=self.generator.device
@@ -151,15 +174,7 @@ class Replay:
         oldest = self.added - len(self)
         if oldest:  # it is not in row 0
             row = (row + oldest) % self.ring
-        return self.read(row)
-
-    def read(self, row: Tensor) -> Transition:
-        """The transitions (B, ·) in these rows (B,) of the ring."""
-        action, reward, terminated, truncated = (f.index_select(0, row) for f in self.fields)
-        next_obs = self.obs.index_select(0, self.pointer.index_select(0, row))
-        return Transition(
-            self.obs.index_select(0, row), action, reward, next_obs, terminated, truncated
-        )
+        return Rows(row, self.obs, self.pointer, *self.fields)
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
         """What transitions number `start` to `stop` added to the storage, with copies of its rows.

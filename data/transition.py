@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +17,47 @@ class Transition(NamedTuple):
     terminated: Tensor  # (*,) bool: the task ended here, nothing to bootstrap from
     truncated: Tensor  # (*,) bool: the clock ran out, bootstrap from next_obs but do not chain
     latent: Tensor | None = None  # (*, A) the draw before squashing; replay drops it
+
+    @property
+    def leading(self) -> torch.Size:
+        """(N,), (B,) or (T, N)."""
+        return self.reward.shape
+
+    def read(self) -> "Transition":
+        """Itself; `Rows` are read by what learns from them."""
+        return self
+
+
+class Rows(NamedTuple):
+    """Transitions (B, ·) that still lie in the arrays of a replay; valid until its next `add`."""
+
+    row: Tensor  # (B,) int64, which ones
+    obs: Tensor  # (rows, O), as are the others, a row for each transition
+    pointer: Tensor  # the row of `obs` that holds the successor
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+
+    @property
+    def leading(self) -> torch.Size:
+        """(B,)."""
+        return self.row.shape
+
+    def read(self) -> Transition:
+        """Copies of these rows, (B, ·)."""
+        row = self.row
+        return Transition(
+            self.obs.index_select(0, row),
+            self.action.index_select(0, row),
+            self.reward.index_select(0, row),
+            self.obs.index_select(0, self.pointer.index_select(0, row)),
+            self.terminated.index_select(0, row),
+            self.truncated.index_select(0, row),
+        )
+
+
+Batch = Transition | Rows
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,25 @@
 """One graph from batch to new weights: compiled for the CPU, captured on a GPU."""
 
 import copy
-import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from data import Transition
+from data import Batch
 from data.metrics import Packed, packing
 from runtime.agreement import outcome, require_same
+from runtime.captured import EAGER_CALLS, CudaGraph, Function, constants, tensors
 from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent
 
-Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor} or tensors
 OPTIONS = {"cpp_wrapper": True}  # not "memory_planning": it gives away memory that is still read
-EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 
 
-def accelerate(agent: "BaseAgent", mode: str, batch: Transition, obs: Tensor) -> None:
+def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None:
     """Puts `agent.step` and `agent.draw` into one graph each, and makes them now.
 
     A few updates on `batch` are made and undone, so that whatever cannot be compiled is known
@@ -183,19 +181,6 @@ def watched(code: Function, real: tuple[Any, ...]) -> tuple[Any, tuple[Any, list
     return result, inside
 
 
-def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those arguments that hold no tensors: each combination has a graph of its own."""
-    return tuple(a for a in arguments if not isinstance(a, (Tensor, Transition)))
-
-
-def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
-    """All tensors among the arguments and in their transitions."""
-    flat: list[Any] = []
-    for argument in arguments:
-        flat += argument if isinstance(argument, Transition) else [argument]
-    return [value for value in flat if isinstance(value, Tensor)]
-
-
 def index_of(value: Any, values: list[Any], others: list[Any]) -> Any:
     """Where this very object is among the values; itself, if it is only among the others."""
     for index, one in enumerate(values):
@@ -204,49 +189,3 @@ def index_of(value: Any, values: list[Any], others: list[Any]) -> Any:
     if not any(other is value for other in others):
         raise RuntimeError("a result is neither of the graph nor a weight")
     return value
-
-
-class CudaGraph:
-    """Replays `function` as one CUDA graph for each combination of its constants.
-
-    Tensor arguments are copied into the places that the graph reads; what it returns is copied out
-    of the places that its next replay overwrites. Nothing waits for the GPU.
-    """
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        self.calls: dict[tuple[Any, ...], int] = {}
-        self.graphs: dict[tuple[Any, ...], tuple[Any, list[Tensor], Any]] = {}
-        self.stream = torch.cuda.Stream()
-
-    def __call__(self, *arguments: Any) -> Any:
-        key = constants(arguments)
-        self.calls[key] = self.calls.get(key, 0) + 1
-        if self.calls[key] <= EAGER_CALLS:
-            return self.aside(arguments)
-        if key not in self.graphs:
-            self.graphs[key] = self.capture(arguments)
-        graph, places, results = self.graphs[key]
-        for place, value in zip(places, tensors(arguments), strict=True):
-            place.copy_(value)
-        graph.replay()
-        if isinstance(results, dict):
-            return {name: value.clone() for name, value in results.items()}
-        return tuple(value.clone() for value in results)
-
-    def capture(self, arguments: tuple[Any, ...]) -> tuple[Any, list[Tensor], Any]:
-        """Records the function without running it: (graph, where it reads, where it writes)."""
-        own = copy.deepcopy(arguments)
-        graph = torch.cuda.CUDAGraph()
-        gc.collect()  # an older graph that is freed meanwhile would spoil this one
-        with torch.cuda.graph(graph):
-            results = self.function(*own)
-        return graph, tensors(own), results
-
-    def aside(self, arguments: tuple[Any, ...]) -> Any:
-        """The function itself, on a stream of its own, as the calls before a capture need it."""
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            results = self.function(*arguments)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return results

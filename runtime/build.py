@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent
-from data import Replay, Rollout, Spec, Transition
+from data import Batch, Replay, Rollout, Spec, Transition
 from runtime.acceleration import accelerate
 from runtime.envs import Envs
 from runtime.errors import ConfigError, StorageFault
@@ -112,7 +112,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         if agent.caution is not None and ranks.first:
             print(f"warning: {agent.caution}", file=sys.stderr)
         if config.accelerate != "none":
-            accelerate(agent, config.accelerate, example(config, agent), envs.obs)
+            accelerate(agent, config.accelerate, example(config, agent, buffer), envs.obs)
         evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
@@ -133,8 +133,8 @@ def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays
     )
 
 
-def example(config: "TrainConfig", agent: BaseAgent) -> Transition:
-    """A batch with the shapes of this run's: (T, N, ·) on-policy, else (B, ·).
+def example(config: "TrainConfig", agent: BaseAgent, buffer: Any) -> Batch:
+    """A batch with the shapes of this run's: (T, N, ·) on-policy, else rows (B, ·) of the replay.
 
     Observations and rewards are noise, and the actions the agent's own, so that every layer has
     something to do and no gradient is a small difference of large ones.
@@ -159,7 +159,10 @@ def example(config: "TrainConfig", agent: BaseAgent) -> Transition:
     rows = Transition(obs, action, reward, next_obs, never, never.clone())
     if settings.on_policy:
         rows = rows._replace(latent=latent)
-    return Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]
+    batch = Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]
+    if settings.on_policy:
+        return batch
+    return buffer.example(batch, int(config.env.num_envs))
 
 
 def fitting(make: Callable[..., BaseAgent], *arguments: Any) -> BaseAgent:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data import Spec, Transition
+from data import Rows, Spec, Transition
 from runtime.errors import LogpiError
 from runtime.rundir import ROOT, write_bytes, write_json, write_text
 from runtime.sealed import own_folder
@@ -43,7 +43,7 @@ def leave_evidence(
     committed) and its generators after it, the range of every tensor, the metrics, and a script.
     """
     folder = run_dir / (f"{FOLDER}-{rank}" if rank else FOLDER)
-    given = [argument._asdict() if isinstance(argument, Transition) else argument
+    given = [argument.read()._asdict() if isinstance(argument, (Transition, Rows)) else argument
              for argument in agent.given]  # fmt: skip
     state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}
     values, tensors = split(state)

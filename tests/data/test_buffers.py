@@ -42,7 +42,7 @@ def test_replay_overwrites_the_oldest_also_across_the_wrap(envs):
         buffer.add(transition)
         added += transition.reward.tolist()
     kept = set(added[-10:])
-    batch = [buffer.sample() for _ in range(200)]
+    batch = [buffer.sample().read() for _ in range(200)]
     seen = {value for b in batch for value in b.reward.tolist()}
     assert seen == kept
     for b in batch[:20]:
@@ -83,7 +83,7 @@ def life(envs, steps, ends, seed):
 
 def assert_true_to(known, buffer, batches=30):
     for _ in range(batches):
-        batch = buffer.sample()
+        batch = buffer.sample().read()
         for index, reward in enumerate(batch.reward.tolist()):
             obs, action, next_obs, ended = known[reward]
             assert torch.equal(batch.obs[index], obs)
@@ -139,7 +139,7 @@ def test_sampling_is_uniform():
         buffer.add(row(step))
     counts = torch.zeros(20)
     for _ in range(50):
-        counts += torch.bincount((buffer.sample().reward / 100).long(), minlength=20)
+        counts += torch.bincount((buffer.sample().read().reward / 100).long(), minlength=20)
     assert stats.chisquare(counts.numpy()).pvalue > 1e-4
 
 
@@ -162,7 +162,7 @@ def test_rows_that_are_damaged_on_the_disk_are_never_drawn(envs, capacity, ends)
         if step >= 39:
             assert len(buffer) == min(capacity, (step + 1 - 20) * envs)
             assert_true_to(known, buffer, batches=4)
-            assert min(buffer.sample().reward.tolist()) >= 20_000  # of step 20
+            assert min(buffer.sample().read().reward.tolist()) >= 20_000  # of step 20
     assert len(buffer) == capacity
 
 
@@ -176,7 +176,7 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
         drawn = []
         for buffer in (first, second):
             buffer.add(row(step))
-            drawn.append([b.reward.tolist() for b in buffer.batches()])
+            drawn.append([b.read().reward.tolist() for b in buffer.batches()])
         assert drawn[0] == drawn[1]
         assert len(drawn[0]) == len(batches) == 1
     rollout, copy = Rollout(3), Rollout(3)
@@ -189,3 +189,19 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     # Handed out and so empty, it is in no other state than one that never held anything.
     assert digest(rollout.state_dict()) == digest(Rollout(3).state_dict())
+
+
+def test_an_example_lies_where_rows_will_and_leaves_the_replay_empty():
+    buffer = replay(capacity=10, batch=4)
+    several = zip(*(row(number)[:6] for number in range(4)), strict=True)
+    rows = Transition(*map(torch.cat, several))
+    told = buffer.example(rows, 1).read()
+    assert told.obs.tolist() == rows.obs.tolist()
+    assert told.next_obs[:-1].tolist() == rows.obs[1:].tolist()
+    assert told.next_obs[-1].tolist() == rows.next_obs[-1].tolist()
+    assert told.reward.tolist() == rows.reward.tolist()
+    assert len(buffer) == buffer.added == 0
+    obs = buffer.obs
+    buffer.add(row(7))
+    assert buffer.obs is obs  # what a graph reads from
+    assert buffer.sample().read().reward.tolist() == [700.0] * 4

@@ -1,14 +1,18 @@
 """Compiled whole, an update is the same update: equal to eager, repeatable, all or nothing."""
 
+import copy
 import dataclasses
 import shutil
+from contextlib import nullcontext
+from unittest import mock
 
 import pytest
 import torch
 
 from configs import automatic
 from configs.compose import train_config
-from data import Spec
+from data import Replay, Spec
+from runtime import acceleration
 from runtime.acceleration import accelerate
 from runtime.errors import ConfigError
 from runtime.tree import digest
@@ -153,6 +157,80 @@ def test_a_kl_that_is_too_large_stops_compiled_passes_too():
         made.update(data)
         counts.append(made.optimizer.counts["actor"][0].item())
     assert counts == [1.0, 1.0]
+
+
+@needs_compiler
+def test_a_compiled_update_reads_its_rows_from_the_replay_also_when_that_has_grown():
+    """Of one that is full and wraps; with episodes so short that its spare places run out."""
+    slow, fast = agent("sac", SMALL), agent("sac", SMALL)
+    replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
+    rows = replay.example(batch(8, spec=SMALL)._replace(latent=None), 2)
+    accelerate(fast, "compile", rows, torch.zeros(3, 3))
+    lengths = set()
+    for step in range(60):
+        replay.add(batch(2, spec=SMALL, seed=step))  # an observation follows from none before
+        drawn = replay.sample()
+        told, expected = fast.update(drawn), slow.update(drawn.read())
+        for name, value in expected.items():
+            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-4, equal_nan=True), name
+        lengths.add(len(drawn.obs))
+    assert len(lengths) > 1
+
+
+class Recorded:
+    """Stands in for a CUDA graph where there is no GPU: `replay` calls what was captured."""
+
+    def __init__(self):
+        self.call, self.results = None, None
+
+    def replay(self):
+        for place, value in zip(self.results, tensors(self.call()), strict=True):
+            place.copy_(value)
+
+
+class Recording(acceleration.CudaGraph):
+    """Captures by noting the function and its own arguments, all else as it is."""
+
+    def capture(self, arguments):
+        function, state = self.function, copy.deepcopy(self.agent.state_dict())
+
+        def noted(*own):
+            self.own = own
+            return function(*own)
+
+        self.function = noted
+        graph, places, results = super().capture(arguments)
+        self.function, own = function, self.own
+        self.agent.load_state_dict(state)  # a capture runs nothing
+        graph.call, graph.results = lambda: function(*own), tensors(results)
+        return graph, places, results
+
+
+@pytest.mark.parametrize("kind", ["a2c", "sac of one action"])
+def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monkeypatch):
+    (slow, data), (fast, _) = learner(kind), learner(kind)
+    Recording.agent = fast
+    for name in ("Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
+    monkeypatch.setattr(acceleration, "CudaGraph", Recording)
+    replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
+    example = data if kind == "a2c" else replay.example(data, 2)
+    accelerate(fast, "cudagraph", example, torch.zeros(3, 3))
+    for step in range(40):
+        fresh = data
+        if kind != "a2c":
+            replay.add(batch(2, spec=SMALL, seed=step))
+            fresh = replay.sample()
+        told, expected = fast.update(fresh), slow.update(fresh.read())
+        kept = told["loss/critic"].clone()
+        assert all(torch.equal(told[name], value) for name, value in expected.items()
+                   if not value.isnan().any())  # fmt: skip
+        fast.act(torch.ones(3, 3))
+        assert torch.equal(told["loss/critic"], kept)
+    assert digest(fast.state_dict()["modules"]) == digest(slow.state_dict()["modules"])
 
 
 @needs_compiler

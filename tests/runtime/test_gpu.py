@@ -175,7 +175,23 @@ def test_a_sample_never_waits_for_the_gpu(no_waiting):
     for _ in range(7):  # beyond its end
         replay.add(rows)
     torch.cuda.set_sync_debug_mode("error")
-    assert replay.sample().obs.shape == (8, 3)
+    assert replay.sample().read().obs.shape == (8, 3)
+
+
+def test_a_captured_update_reads_its_rows_from_the_replay_also_when_that_has_grown():
+    slow, fast = (agent("sac", CONTINUOUS, device="cuda") for _ in range(2))
+    replay = Replay(64, 8, 1, 1.0, torch.Generator("cuda").manual_seed(0))
+    data = Transition(*(None if f is None else f.cuda() for f in batch(8)._replace(latent=None)))
+    accelerate(fast, "cudagraph", replay.example(data, 2), torch.zeros(3, 3))
+    lengths = set()
+    for step in range(60):
+        replay.add(batch(2, seed=step))
+        drawn = replay.sample()
+        told, expected = fast.update(drawn), slow.update(drawn.read())
+        for name, value in expected.items():
+            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-4, equal_nan=True), name
+        lengths.add(len(drawn.obs))
+    assert len(lengths) > 1
 
 
 def train(folder, *overrides):

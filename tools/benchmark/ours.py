@@ -4,12 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tools.benchmark.contestants import Spec
-
-if TYPE_CHECKING:
-    from data import Transition
 
 BATCHES = 16  # different ones, between which an update alone goes round
 
@@ -69,18 +66,12 @@ class Update(Loop):
     def __init__(self, spec: Spec, folder: Path) -> None:
         super().__init__(spec, folder)
         super().run(int(spec["warmup"]))
-        self.batches = [copied(self.parts.buffer.sample()) for _ in range(BATCHES)]
+        self.batches = [self.parts.buffer.sample() for _ in range(BATCHES)]
 
     def run(self, steps: int) -> dict[str, Any]:
         for index in range(steps):
             self.parts.agent.update(self.batches[index % BATCHES])
         return {"steps": steps, "updates": steps}
-
-
-def copied(batch: "Transition") -> "Transition":
-    """The batch in memory of its own; a buffer may use its own again."""
-    fields = {name: field.clone() for name, field in batch._asdict().items() if field is not None}
-    return batch._replace(**fields)
 
 
 class Clocks:
