@@ -107,7 +107,7 @@ class Replay:
         for field, values in zip(self.fields, kept, strict=True):
             field[: len(obs)] = values
         self.count = 0
-        return Rows(torch.arange(len(obs), device=obs.device), self.obs, self.pointer, *self.fields)
+        return self.at(torch.arange(len(obs), device=obs.device))
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
@@ -174,6 +174,10 @@ class Replay:
         oldest = self.added - len(self)
         if oldest:  # it is not in row 0
             row = (row + oldest) % self.ring
+        return self.at(row)
+
+    def at(self, row: Tensor) -> Rows:
+        """The transitions (B, ·) in these rows (B,) of the ring."""
         return Rows(row, self.obs, self.pointer, *self.fields)
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:

@@ -72,6 +72,6 @@ def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
     monkeypatch.setattr("runtime.build.accelerate", lambda agent, *given: made.append(given))
     parts = make_parts(train_config(["env=pendulum", "agent=sac", f"accelerate={mode}"]))
     parts.close()
-    assert [(how, len(batch.obs), len(obs)) for how, batch, obs in made] == (
+    assert [(how, len(batch.read().obs), len(obs)) for how, batch, obs in made] == (
         [] if mode == "none" else [("compile", 256, 1)]
     )

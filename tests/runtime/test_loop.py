@@ -146,7 +146,7 @@ def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):
     made, _, _ = chores(agent("sac", envs.spec), envs, 120)
     train(made.agent, envs, replay, made)
     envs.close()
-    obs, action, reward, next_obs, terminated, truncated, _ = replay.read(torch.arange(120))
+    obs, action, reward, next_obs, terminated, truncated, _ = replay.at(torch.arange(120)).read()
     assert torch.equal(obs[:, 0], next_obs[:, 0])
     assert torch.equal(obs[:, 1] + 1, next_obs[:, 1])
     last = next_obs[:, 1] == length
