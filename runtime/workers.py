@@ -63,7 +63,8 @@ def preloaded() -> Iterator[None]:
     bound = {forked.BOUND: "1"} if main else {}  # to this process: to its thread, that is
     os.environ |= {"PYTHONPATH": path, forked.PARENT: str(os.getpid()), **bound}
     try:
-        resource_tracker.ensure_running()  # which would let signals in again
+        with deaf():  # a process of its own, which SIGUSR1 to a whole group would end
+            resource_tracker.ensure_running()  # and lets signals in again
         with deaf():
             forkserver.ensure_running()
         yield

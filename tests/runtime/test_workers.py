@@ -1,6 +1,7 @@
 """A worker that hangs, stops or dies costs its deadline, names itself, and leaves nobody behind."""
 
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import random
 import re
@@ -236,11 +237,12 @@ def test_whoever_serves_never_hears_a_signal_to_the_group():
     try:
         server = multiprocessing.forkserver._forkserver._forkserver_pid
         workers = [process.pid for process in envs.backend.envs.envs.processes]
-        for pid in (server, *workers):
+        tracker = multiprocessing.resource_tracker._resource_tracker._pid
+        for pid in (server, tracker, *workers):
             with open(f"/proc/{pid}/status") as file:
                 status = dict(line.split(":\t", 1) for line in file)
             deaf = int(status["SigBlk"], 16) | int(status["SigIgn"], 16)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
                 assert deaf >> (number - 1) & 1
     finally:
         envs.close()
