@@ -37,8 +37,8 @@ class Agent(Acting, Protocol):
     def observe(self, transition: Transition) -> None:
         """Shows each fresh transition once to the running statistics."""
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
-        """One update; returns detached metrics.
+    def update(self, batch: Any) -> dict[str, Tensor]:
+        """One update, on what the buffer of its kind hands out; returns detached metrics.
 
         0-d are averaged over the log interval (names ending in _min, _max by that); of the last
         update in it, 1-d are shown as histograms, 2-d (*, A) as the mean of each of the first

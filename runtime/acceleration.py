@@ -10,7 +10,7 @@ from torch import Tensor
 from data import Batch
 from data.metrics import Packed, packing
 from runtime.agreement import outcome, require_same
-from runtime.captured import EAGER_CALLS, CudaGraph, Function, constants, tensors
+from runtime.captured import EAGER_CALLS, CudaGraph, Function, constants, replays, tensors
 from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Compiled:
         self.graphs: dict[tuple[Any, ...], Graph] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        key = constants(arguments)
+        key = (*constants(arguments), *(rows.obs.shape for rows in replays(arguments)))
         if key not in self.graphs:
             self.graphs[key] = Graph(self.function)
         return self.graphs[key](*arguments)

@@ -144,7 +144,7 @@ def gymnasium_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
 def source(env_id: str) -> bytes:
     """What stands in the file in which a made environment is written, as far as Python tells."""
     entry: Any = gymnasium_spec(env_id).entry_point
-    name = entry.partition(":")[0] if isinstance(entry, str) else entry.__module__
+    name = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     file = getattr(sys.modules.get(name), "__file__", None)
     try:
         return Path(file).read_bytes() if file else b""

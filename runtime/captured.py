@@ -29,10 +29,11 @@ class CudaGraph:
         self.stream = torch.cuda.Stream()
 
     def __call__(self, *arguments: Any) -> Any:
-        key = (*constants(arguments), *(a.obs.data_ptr() for a in arguments if isinstance(a, Rows)))
-        self.calls[key] = self.calls.get(key, 0) + 1
-        if self.calls[key] <= EAGER_CALLS:
+        kind = constants(arguments)
+        self.calls[kind] = self.calls.get(kind, 0) + 1
+        if self.calls[kind] <= EAGER_CALLS:
             return self.aside(arguments)
+        key = (*kind, *(replay.obs.data_ptr() for replay in replays(arguments)))
         if key not in self.graphs:
             self.graphs[key] = self.capture(arguments)
         graph, places, results = self.graphs[key]
@@ -65,12 +66,13 @@ class CudaGraph:
 
 
 def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those that hold no tensors, and the size of a replay: each combination has its own graph."""
-    return tuple(
-        argument.obs.shape if isinstance(argument, Rows) else argument
-        for argument in arguments
-        if not isinstance(argument, (Tensor, Transition))
-    )
+    """Those that hold no tensors: each combination has a graph of its own."""
+    return tuple(a for a in arguments if not isinstance(a, (Tensor, Transition, Rows)))
+
+
+def replays(arguments: tuple[Any, ...]) -> list[Rows]:
+    """Those that lie in a replay, which moves where it grows: then there is another graph."""
+    return [argument for argument in arguments if isinstance(argument, Rows)]
 
 
 def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from types import TracebackType
 
 PARENT = "LOGPI_PARENT"  # environment variable: the process that the workers are for
 BOUND = "LOGPI_BOUND"  # environment variable: whether its main thread begins them
@@ -35,6 +36,17 @@ def bind() -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Shows what a worker dies of, unless its parent has taken back what the worker is made of: a
+    signal may come while workers are begun."""
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    where = "" if last is None else last.tb_frame.f_globals.get("__name__", "")
+    if not (isinstance(error, (OSError, EOFError)) and where.startswith("multiprocessing.")):
+        sys.__excepthook__(kind, error, trace)
+
+
 def rest() -> None:
     """It can tell by itself."""
     if hasattr(signal, "setitimer"):
@@ -48,6 +60,7 @@ def load(parent: int) -> None:
     watch(parent)
     if BOUND in os.environ:
         bind()
+    sys.excepthook = tell
     os.register_at_fork(after_in_child=lambda: watch(own))
     import runtime.backends  # noqa: F401
 

@@ -1,7 +1,6 @@
 """One process's part in a run: it starts one or takes one up, saves it, and leaves a result."""
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from runtime.logger import Logger, Silent
 from runtime.loop import train
 from runtime.ranks import ALONE, AgreedStop, Ranks
 from runtime.segments import write_segments
-from runtime.setting import changes, setting
+from runtime.setting import changes, require_same_run, setting
 from runtime.signals import Stop
 from runtime.tree import digest
 
@@ -88,14 +87,8 @@ class Session:
             ConfigError: config.yaml is not what the checkpoint was made with.
             StorageFault: the checkpoint does not fit.
         """
-        from configs.resume import differences
-
-        present = json.loads(json.dumps(dataclasses.asdict(self.config)))  # as a checkpoint has it
         with fitting():
-            for key, was, now in differences(state["config"], present):
-                raise ConfigError(
-                    f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
-                )
+            require_same_run(state["config"], self.config)
             self.require_ranks(int(state.get("ranks", 1)))
             own, agent = state, state["agent"]
             if not self.ranks.first:
@@ -110,7 +103,6 @@ class Session:
             self.earlier = state["chores"]
             self.started -= float(state["wall_seconds"])
             changed = changes(state["setting"], self.setting)
-            self.require_horizon(int(state["config"]["total_steps"]))
             back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
         self.step, self.taken_up = step, True
@@ -126,20 +118,6 @@ class Session:
         if were != self.ranks.size:
             raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; let "
                               f"torchrun start {were}")  # fmt: skip
-
-    def require_horizon(self, planned: int) -> None:
-        """Raises ConfigError where a run becomes shorter than it was.
-
-        A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
-        """
-        total = self.config.total_steps
-        if total < planned:
-            raise ConfigError(f"total_steps: {total} is less than the {planned} that the run was "
-                              "made with; restore config.yaml")  # fmt: skip
-        if self.config.agent.lr_schedule == "linear" and total > planned:
-            print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after "
-                  "which nothing is learned; train longer from the start instead",
-                  file=sys.stderr)  # fmt: skip
 
     def save(self, step: int, return_mean: float | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it."""

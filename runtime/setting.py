@@ -1,12 +1,16 @@
 """What the bits of a run depend on, beside its configuration: the same need the same of it."""
 
+import dataclasses
 import hashlib
+import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runtime import rundir
 from runtime.backends import source
+from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
@@ -34,6 +38,28 @@ def setting(config: "TrainConfig", device: torch.device) -> dict[str, Any]:
         "code": hashlib.sha256(rundir.code()).hexdigest()[:12],
         "the environment's code": hashlib.sha256(own).hexdigest()[:12],
     }
+
+
+def require_same_run(recorded: dict[str, Any], config: "TrainConfig") -> None:
+    """Raises ConfigError where the configuration is not that of a checkpoint, or asks for less.
+
+    A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
+    """
+    from configs.resume import differences
+
+    present = json.loads(json.dumps(dataclasses.asdict(config)))  # as a checkpoint has it
+    for key, was, now in differences(recorded, present):
+        raise ConfigError(
+            f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
+        )
+    total, planned = config.total_steps, int(recorded["total_steps"])
+    if total < planned:
+        raise ConfigError(f"total_steps: {total} is less than the {planned} that the run was made "
+                          "with; restore config.yaml")  # fmt: skip
+    if config.agent.lr_schedule == "linear" and total > planned:
+        print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after which "
+              "nothing is learned; train longer from the start instead",
+              file=sys.stderr)  # fmt: skip
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

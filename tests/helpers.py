@@ -131,6 +131,70 @@ gymnasium.register("Counting-v0", entry_point=Counting)
 gymnasium.register("Picture-v0", entry_point=Picture)
 
 
+def numbers(state):
+    """All numbers of a state as one vector."""
+    return torch.cat([tensor.flatten().double().cpu() for tensor in tensors(state)])
+
+
+def tensors(state):
+    """All tensors of a state, in its order."""
+    if isinstance(state, torch.Tensor):
+        return [state]
+    children = state.values() if isinstance(state, dict) else state
+    return [tensor for child in children if isinstance(child, dict | list | tuple | torch.Tensor)
+            for tensor in tensors(child)]  # fmt: skip
+
+
+def assert_repeats_and_resumes(made, again, fresh, data):
+    """From `fresh`, updates lead to the same bits twice, and in another agent from halfway on."""
+    digests = []
+    for _ in range(2):
+        made.load_state_dict(fresh)
+        for _ in range(3):
+            made.update(data)
+        halfway = saved_and_read(made.state_dict())
+        for _ in range(3):
+            made.update(data)
+        digests.append(tree.digest(made.state_dict()))
+    again.load_state_dict(halfway)
+    for _ in range(3):
+        again.update(data)
+    assert digests == [tree.digest(again.state_dict())] * 2
+
+
+def assert_commits_nothing_once_not_finite(made, data):
+    made.update(data)
+    before = saved_and_read(made.state_dict())
+    made.update(data._replace(reward=data.reward * torch.nan))
+    assert bool(made.diverged)
+    made.update(data)
+    after = made.state_dict()
+    assert tree.digest(before["modules"]) == tree.digest(after["modules"])
+    for part in ("moments", "counts"):
+        assert tree.digest(before["optimizer"][part]) == tree.digest(after["optimizer"][part])
+
+
+def assert_reads_rows(fast, slow, replay, spec):
+    """Updates of `fast` on rows are those of `slow` on what they hold.
+
+    Of a replay of two environments that wraps, and grows: no observation follows from the one
+    before, so that its spare places run out.
+    """
+    lengths = set()
+    for step in range(60):
+        replay.add(batch(2, spec=spec, seed=step))
+        drawn = replay.sample()
+        assert_told_the_same(fast.update(drawn), slow.update(drawn.read()), atol=1e-4)
+        lengths.add(len(drawn.obs))
+    assert len(lengths) > 1
+
+
+def assert_told_the_same(told, expected, atol=1e-5):
+    assert set(told) == set(expected)
+    for name, value in expected.items():
+        assert torch.allclose(told[name], value, rtol=1e-3, atol=atol, equal_nan=True), name
+
+
 def saved_and_read(state):
     """A state after the way through a checkpoint's JSON and tensors."""
     values, tensors = tree.split(state)

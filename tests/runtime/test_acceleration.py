@@ -16,7 +16,17 @@ from runtime import acceleration
 from runtime.acceleration import accelerate
 from runtime.errors import ConfigError
 from runtime.tree import digest
-from tests.helpers import agent, batch, saved_and_read
+from tests.helpers import (
+    agent,
+    assert_commits_nothing_once_not_finite,
+    assert_reads_rows,
+    assert_repeats_and_resumes,
+    assert_told_the_same,
+    batch,
+    numbers,
+    saved_and_read,
+    tensors,
+)
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, image=(1, 3, 1), pixels=True)
@@ -67,18 +77,6 @@ def compiled(request):
     return request.param, made, data
 
 
-def numbers(state):
-    return torch.cat([t.flatten().double() for t in tensors(state)])
-
-
-def tensors(state):
-    if isinstance(state, torch.Tensor):
-        return [state]
-    children = state.values() if isinstance(state, dict) else state
-    return [t for c in children if isinstance(c, dict | list | tuple | torch.Tensor)
-            for t in tensors(c)]  # fmt: skip
-
-
 @needs_compiler
 def test_compiled_equals_eager_on_the_same_batch_and_noise(compiled):
     kind, fast, data = compiled
@@ -86,9 +84,7 @@ def test_compiled_equals_eager_on_the_same_batch_and_noise(compiled):
     fast.load_state_dict(saved_and_read(slow.state_dict()))
     for _ in range(6):
         told, expected = fast.update(data), slow.update(data)
-        assert set(told) == set(expected)
-        for name, value in expected.items():
-            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-5, equal_nan=True), name
+        assert_told_the_same(told, expected)
     ours, theirs = fast.state_dict(), slow.state_dict()
     assert torch.allclose(numbers(ours["modules"]), numbers(theirs["modules"]), 1e-4, 1e-5)
     assert digest(ours["generators"]) == digest(theirs["generators"])
@@ -115,35 +111,14 @@ def test_compiled_acts_as_eager_does_and_sees_new_weights(compiled):
 def test_compiled_repeats_and_resumes_bit_for_bit(compiled):
     kind, fast, data = compiled
     fresh = saved_and_read(learner(kind)[0].state_dict())
-    digests = []
-    for _ in range(2):
-        fast.load_state_dict(fresh)
-        for _ in range(3):
-            fast.update(data)
-        halfway = saved_and_read(fast.state_dict())
-        for _ in range(3):
-            fast.update(data)
-        digests.append(digest(fast.state_dict()))
-    other, _ = learner(kind, "compile")
-    other.load_state_dict(halfway)
-    for _ in range(3):
-        other.update(data)
-    assert digests == [digest(other.state_dict())] * 2
+    assert_repeats_and_resumes(fast, learner(kind, "compile")[0], fresh, data)
 
 
 @needs_compiler
 def test_compiled_commits_nothing_once_it_is_not_finite(compiled):
     kind, fast, data = compiled
     fast.load_state_dict(saved_and_read(learner(kind)[0].state_dict()))
-    fast.update(data)
-    before = saved_and_read(fast.state_dict())
-    fast.update(data._replace(reward=data.reward * torch.nan))
-    assert bool(fast.diverged)
-    fast.update(data)
-    after = fast.state_dict()
-    assert digest(before["modules"]) == digest(after["modules"])
-    assert digest(before["optimizer"]["moments"]) == digest(after["optimizer"]["moments"])
-    assert digest(before["optimizer"]["counts"]) == digest(after["optimizer"]["counts"])
+    assert_commits_nothing_once_not_finite(fast, data)
 
 
 @pytest.mark.slow
@@ -161,20 +136,11 @@ def test_a_kl_that_is_too_large_stops_compiled_passes_too():
 
 @needs_compiler
 def test_a_compiled_update_reads_its_rows_from_the_replay_also_when_that_has_grown():
-    """Of one that is full and wraps; with episodes so short that its spare places run out."""
     slow, fast = agent("sac", SMALL), agent("sac", SMALL)
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
     rows = replay.example(batch(8, spec=SMALL)._replace(latent=None), 2)
     accelerate(fast, "compile", rows, torch.zeros(3, 3))
-    lengths = set()
-    for step in range(60):
-        replay.add(batch(2, spec=SMALL, seed=step))  # an observation follows from none before
-        drawn = replay.sample()
-        told, expected = fast.update(drawn), slow.update(drawn.read())
-        for name, value in expected.items():
-            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-4, equal_nan=True), name
-        lengths.add(len(drawn.obs))
-    assert len(lengths) > 1
+    assert_reads_rows(fast, slow, replay, SMALL)
 
 
 class Recorded:

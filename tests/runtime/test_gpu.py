@@ -15,7 +15,16 @@ import torch
 from data import Replay, Spec, Transition
 from runtime.acceleration import accelerate
 from runtime.tree import digest
-from tests.helpers import agent, batch, saved_and_read
+from tests.helpers import (
+    agent,
+    assert_commits_nothing_once_not_finite,
+    assert_reads_rows,
+    assert_repeats_and_resumes,
+    assert_told_the_same,
+    batch,
+    numbers,
+    saved_and_read,
+)
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -54,18 +63,6 @@ def learner(kind, device="cuda", mode="none"):
     return made, data, obs
 
 
-def numbers(state):
-    return torch.cat([t.flatten().double().cpu() for t in tensors(state)])
-
-
-def tensors(state):
-    if isinstance(state, torch.Tensor):
-        return [state]
-    children = state.values() if isinstance(state, dict) else state
-    return [t for c in children if isinstance(c, dict | list | tuple | torch.Tensor)
-            for t in tensors(c)]  # fmt: skip
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_captured_update_equals_the_plain_one(kind):
     fast, data, obs = learner(kind, mode="cudagraph")
@@ -74,9 +71,7 @@ def test_a_captured_update_equals_the_plain_one(kind):
     assert digest(fast.state_dict()) == digest(slow.state_dict())  # capturing left no trace
     for _ in range(6):
         told, expected = fast.update(data), slow.update(data)
-        assert set(told) == set(expected)
-        for name, value in expected.items():
-            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-5, equal_nan=True), name
+        assert_told_the_same(told, expected)
         for drawn, wanted in zip(fast.act(obs), slow.act(obs), strict=True):
             assert torch.allclose(drawn, wanted, rtol=1e-4, atol=1e-5)
     ours, theirs = fast.state_dict(), slow.state_dict()
@@ -116,33 +111,13 @@ def to_gpu(argument):
 def test_it_repeats_and_resumes_bit_for_bit(kind, mode):
     made, data, _ = learner(kind, mode=mode)
     fresh = saved_and_read(learner(kind)[0].state_dict())
-    digests = []
-    for _ in range(2):
-        made.load_state_dict(fresh)
-        for _ in range(3):
-            made.update(data)
-        halfway = saved_and_read(made.state_dict())
-        for _ in range(3):
-            made.update(data)
-        digests.append(digest(made.state_dict()))
-    other, _, _ = learner(kind, mode=mode)
-    other.load_state_dict(halfway)
-    for _ in range(3):
-        other.update(data)
-    assert digests == [digest(other.state_dict())] * 2
+    assert_repeats_and_resumes(made, learner(kind, mode=mode)[0], fresh, data)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_captured_update_commits_nothing_once_it_is_not_finite(kind):
     made, data, _ = learner(kind, mode="cudagraph")
-    made.update(data)
-    before = saved_and_read(made.state_dict())
-    made.update(data._replace(reward=data.reward * torch.nan))
-    made.update(data)
-    assert bool(made.diverged)
-    after = made.state_dict()
-    assert digest(before["modules"]) == digest(after["modules"])
-    assert digest(before["optimizer"]["moments"]) == digest(after["optimizer"]["moments"])
+    assert_commits_nothing_once_not_finite(made, data)
 
 
 @pytest.fixture
@@ -183,15 +158,7 @@ def test_a_captured_update_reads_its_rows_from_the_replay_also_when_that_has_gro
     replay = Replay(64, 8, 1, 1.0, torch.Generator("cuda").manual_seed(0))
     data = Transition(*(None if f is None else f.cuda() for f in batch(8)._replace(latent=None)))
     accelerate(fast, "cudagraph", replay.example(data, 2), torch.zeros(3, 3))
-    lengths = set()
-    for step in range(60):
-        replay.add(batch(2, seed=step))
-        drawn = replay.sample()
-        told, expected = fast.update(drawn), slow.update(drawn.read())
-        for name, value in expected.items():
-            assert torch.allclose(told[name], value, rtol=1e-3, atol=1e-4, equal_nan=True), name
-        lengths.add(len(drawn.obs))
-    assert len(lengths) > 1
+    assert_reads_rows(fast, slow, replay, CONTINUOUS)
 
 
 def train(folder, *overrides):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from runtime import forked
 from runtime.envs import Envs
 from runtime.errors import EnvironmentFault
 from runtime.evaluation import Evaluator
@@ -274,6 +275,41 @@ def test_who_serves_the_workers_ends_with_their_parent_even_while_it_loads(secon
         time.sleep(0.05)
     assert not server.exists()
     parent.stdout.close()
+
+
+WITHDRAWN = """
+import _multiprocessing, multiprocessing, os
+from runtime import workers
+
+if __name__ == "__main__":
+    with workers.preloaded():
+        context = multiprocessing.get_context("forkserver")
+        lock = context.Lock()
+        _multiprocessing.sem_unlink(lock._semlock.name)
+        process = context.Process(target=print, args=(lock,))
+        process.start()
+        process.join()
+        print(process.exitcode, flush=True)
+        os._exit(0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the fork server's")
+def test_a_worker_whose_parent_ends_while_it_begins_says_nothing(tmp_path):
+    """What it is to be made of is gone; all else that it dies of is shown."""
+    (tmp_path / "withdrawn.py").write_text(WITHDRAWN)
+    done = subprocess.run([sys.executable, tmp_path / "withdrawn.py"], capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert done.stdout == "1\n"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_shows_what_else_it_dies_of(tmp_path, capsys):
+    for wrong in ((tmp_path / "absent").read_text, lambda: [][0]):
+        with pytest.raises((OSError, IndexError)) as caught:
+            wrong()
+        forked.tell(caught.type, caught.value, caught.tb)
+        assert "Traceback" in capsys.readouterr().err
 
 
 def test_workers_that_behave_close_by_themselves():
