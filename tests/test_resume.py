@@ -18,6 +18,7 @@ from configs.resume import differences, resumed
 from runtime import checkpoint, session
 from runtime.door import enter
 from runtime.errors import ConfigError, Stopped, StorageFault
+from runtime.sealed import seal, seal_of
 from runtime.setting import changes
 from runtime.signals import Stop
 from runtime.tree import digest
@@ -448,6 +449,20 @@ def test_other_code_ends_exactness_with_one_warning(stopped, tmp_path, monkeypat
     assert re.search(r": code was [0-9a-f]{12}, is [0-9a-f]{12}$", line)
     result = json.loads((run / "result.json").read_text())
     assert (result["revision"], result["exact"]) == ("f" * 40, False)
+
+
+def test_rows_that_are_no_tensors_are_refused_though_their_hash_is_right(stopped, capsys):
+    run = stopped("sac-pendulum", LOOKS["sac-pendulum"])
+    path = run / "checkpoints" / checkpoint.names(run)[-1]
+    manifest = json.loads((path / "manifest.json").read_text())
+    (record, *_), content = manifest["segments"], b"\xff" * 100
+    (run / "replay" / record["name"]).write_bytes(content)
+    record.update(seal(content))
+    manifest["sha256"] = seal_of(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    assert start(f"resume={run}") == 4
+    assert capsys.readouterr().err.startswith("error: checkpoint: does not fit config.yaml, ")
 
 
 def test_rows_of_a_save_that_failed_do_not_fill_the_disk_further(stopped, monkeypatch):

@@ -493,6 +493,7 @@ def test_an_environment_that_raises_on_the_way_back_starts_anew_too():
     assert second.lengths.tolist() == [0, 0]
     assert second.backend.episodes == [1, 1]
     assert len(second.backend.journal.rows()) == 0
+    assert second.backend.before.tolist() == [0, 0]  # no episode ended here
 
 
 class Leaving(gymnasium.Env):

@@ -166,6 +166,25 @@ def test_what_hangs_while_it_is_made_in_this_process_keeps_nobody_waiting(make, 
     assert time.monotonic() - began < DEADLINE + 10.0
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of the system's")
+def test_what_hangs_in_close_ends_with_a_warning(capsys):
+    evaluator = Evaluator("tests.runtime.test_workers:Staying-v0", "sync", {}, 1, 0, deadline=0.5)
+    began = time.monotonic()
+    evaluator.close()
+    assert time.monotonic() - began < DEADLINE + 10.0
+    assert "has not answered for 0.5 s in close" in capsys.readouterr().err
+
+
+class Staying(Faulty):
+    """Waits for its end."""
+
+    def close(self):
+        time.sleep(1000)
+
+
+gymnasium.register("Staying-v0", entry_point=Staying)
+
+
 class Absent(gymnasium.Env):
     """Waits for a simulator that is not there."""
 
