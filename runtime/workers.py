@@ -1,7 +1,9 @@
 """One process for each environment copy, none of which can keep the run waiting."""
 
+import atexit
 import contextlib
 import multiprocessing
+import multiprocessing.util  # before `end_all`, so that what it registers comes after that
 import os
 import signal
 import threading
@@ -32,6 +34,17 @@ def work(*arguments: Any) -> None:
     np.random.seed()  # noqa: NPY002
     with contextlib.suppress(BrokenPipeError, ConnectionError, EOFError):
         _async_worker(*arguments)
+
+
+@atexit.register
+def end_all() -> None:
+    """Kills the workers that nobody closed, as where a signal came while they were begun.
+
+    Python would wait for them, after a signal that they do not hear.
+    """
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Lines of JSON on its input: {"start": [arguments], "cwd": ..., "out": file} -> {
 {"wait": pid} -> {"code": ...} (None while it runs; -9 where it was killed by signal 9).
 """
 
+import atexit
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ def child(order: dict) -> None:
     try:
         code = enter("train", partial(train.run, stop=Stop().install()), order["start"])
     finally:
+        atexit._run_exitfuncs()  # as any program does at its end
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -13,7 +13,7 @@ from tests.faults.harness import assert_no_orphans, command, outcome
 LONG = pytest.mark.faults
 WORKERS = [
     *("env=pendulum", "agent=a2c", "env.num_envs=4", "env.vectorization=async", "agent.n_steps=8"),
-    *("agent.hidden=[16]", "total_steps=2000", "checkpoint.every=200", "eval.episodes=1"),
+    *("agent.hidden=[16]", "total_steps=4000", "checkpoint.every=200", "eval.episodes=1"),
     *("run_dir=run", "resume=auto"),
 ]
 LIMIT = 5.0  # seconds from the signal to the end
@@ -63,19 +63,27 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
 
 @pytest.mark.parametrize("count", [4, pytest.param(400, marks=LONG)])
 def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
-    chance = random.Random(count)
+    """One half of them while workers are begun and the run is new, one half in the middle of it."""
+    chance, saved = random.Random(count), 0
     for index in range(count):
         cwd = tmp_path / str(index)
         cwd.mkdir()
         name = ["SIGINT", "SIGTERM", "SIGUSR1", "SIGKILL"][index % 4]
         child = nursery.start(WORKERS, cwd)
-        time.sleep(chance.uniform(1.5, 4.0))
+        if (index + index // 4) % 2:
+            while child.code() is None and not (cwd / "run" / "checkpoints").exists():
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0.0, 1.0))
+        else:
+            time.sleep(chance.uniform(0.5, 3.0))
         sent = time.monotonic()
         child.send(getattr(signal, name), group=name != "SIGKILL")
         code = child.wait()
         said = child.out.read_text()
         assert code in (130, 75, 0, -signal.SIGKILL), said
         assert "Traceback" not in said
+        assert name == "SIGKILL" or "Warning" not in said
+        saved += (cwd / "run" / "checkpoints").exists()
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             try:
@@ -86,7 +94,7 @@ def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
         assert_no_orphans(cwd / "run")
         assert time.monotonic() - sent < LIMIT
         shutil.rmtree(cwd)
-    print(f"{count} signals to a run with four workers: none left")
+    print(f"{count} signals to a run with four workers, {saved} after its first save: none left")
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])

@@ -331,6 +331,14 @@ def test_a_worker_shows_what_else_it_dies_of(tmp_path, capsys):
         assert "Traceback" in capsys.readouterr().err
 
 
+def test_workers_that_nobody_closes_keep_no_program_from_ending(tmp_path):
+    """As where a signal comes while they are begun: Python waits for them at the end."""
+    program = "from runtime.envs import Envs\nenvs = Envs('CartPole-v1', 2, 'async', {}, 0)"
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True,
+                           text=True, timeout=60)  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_workers_that_behave_close_by_themselves():
     envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", {}, 0, DEADLINE)
     for _ in range(12):
