@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from runtime.door import speaking
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -93,3 +95,11 @@ def test_a_reader_that_has_gone_is_no_traceback(door):
     os.close(theirs)
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_what_is_printed_at_once_to_a_full_disk_is_lost(monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with speaking():
+            print("nobody reads this", flush=True)
