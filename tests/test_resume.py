@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluate
 import train
@@ -19,7 +20,7 @@ from runtime import checkpoint, session
 from runtime.door import enter
 from runtime.errors import ConfigError, Stopped, StorageFault
 from runtime.sealed import seal, seal_of
-from runtime.setting import changes
+from runtime.setting import changes, setting
 from runtime.signals import Stop
 from runtime.tree import digest
 from tests import helpers
@@ -265,7 +266,10 @@ def test_the_harness_itself_changes_nothing(whole, stopped, monkeypatch):
         ("agent=a2c", "agent: 'a2c' cannot be given to a resumed run, which has 'sac'"),
         ("run_dir=elsewhere", "run_dir: 'elsewhere' cannot be given to a resumed run"),
         ("seed=3", "seed: 3 cannot be given to a resumed run, which has 0"),
-        ("total_steps=200", "total_steps: 200 is less than the 300"),
+        (
+            "total_steps=200",
+            "total_steps: 200 is less than the 300 that the run was made with; give more",
+        ),
         ("agent.hiden=[32]", "agent.hiden: is not a key; did you mean agent.hidden?"),
     ],
 )
@@ -405,8 +409,11 @@ def test_a_run_goes_on_where_its_updates_cannot_be_compiled(stopped, monkeypatch
 
 
 def test_what_an_update_was_accelerated_by_is_a_part_of_the_setting():
-    before = {"accelerate": "compile", "revision": "a"}
-    after = {"accelerate": "none", "revision": "b"}
+    before, after = (
+        setting(train_config([f"accelerate={mode}"]), torch.device("cpu"))
+        for mode in ("compile", "none")
+    )
+    before["revision"] = "another, which alone ends nothing"
     assert changes(before, after) == ["accelerate was compile, is none"]
 
 
