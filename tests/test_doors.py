@@ -21,11 +21,13 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
 
 import evaluate
 import train
+from configs import automatic
 from configs.agents import AGENT_GROUPS
 from configs.compose import read_run, train_config
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import key_names
 from runtime.door import enter
+from runtime.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 400
@@ -157,6 +159,19 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_made(
     door: Any, arguments: list[str], named: str
 ) -> None:
     assert named in refused(door, 2, "train", *TINY, *arguments)
+
+
+@pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
+def test_a_new_run_whose_updates_cannot_be_compiled_is_refused(
+    door: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has begun goes on without, with a warning."""
+
+    def broken(*_: object) -> None:
+        raise ConfigError("accelerate: compile failed, no memory; use accelerate=none")
+
+    monkeypatch.setattr("runtime.build.accelerate", broken)
+    assert "no memory; use" in refused(door, 2, "train", *TINY, "accelerate=compile")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
