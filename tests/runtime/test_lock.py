@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from runtime import lock
 from runtime.errors import StorageFault
 from runtime.lock import locked
 
@@ -51,3 +52,19 @@ def test_the_second_is_told_who_was_first(system, tmp_path, monkeypatch):
     with locked(tmp_path), pytest.raises(StorageFault, match=taken), locked(tmp_path):
         pass
     assert not (tmp_path / "lock").exists()
+
+
+def test_a_file_that_its_holder_has_just_removed_locks_nobody_out(tmp_path, monkeypatch):
+    """Whoever has opened it would hold a file that no other process finds."""
+    real, calls = lock.try_lock, []
+
+    def late(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 1:
+            (tmp_path / lock.NAME).unlink()
+        return real(descriptor)
+
+    monkeypatch.setattr(lock, "try_lock", late)
+    with locked(tmp_path):
+        assert f'"pid": {os.getpid()}' in (tmp_path / lock.NAME).read_text()
+    assert len(calls) == 2
