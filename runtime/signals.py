@@ -41,7 +41,9 @@ class Stop:
             os._exit(128 + number)
         name = signal.Signals(number).name
         what = "interrupted" if name == "SIGINT" else "stopped"
-        self.noted = Stopped(f"{what}: by {name}; nothing was begun, start again", CODES[name])
+        self.noted = Stopped(
+            f"{what}: by {name}; nothing is lost, give the command again", CODES[name]
+        )
         if self.at_once:
             raise Halt(self.noted)
 
