@@ -21,10 +21,12 @@ NARROW = 4  # inputs of a layer, up to which a library's product costs more than
 def product(left: Tensor, right: Tensor) -> Tensor:
     """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
 
-    With few inputs or one output it is a sum, which becomes a part of the loops around it: calling
-    a library for so little takes several times as long as the arithmetic.
+    With one row, few inputs or one output it is a sum, which becomes a part of the loops around it:
+    calling a library for so little takes several times as long as the arithmetic.
     """
     inputs, outputs = right.shape[-2:]
+    if left.shape[-2] == 1:
+        return (left * right.mT).sum(-1).unsqueeze(-2)
     if outputs == 1:
         return (left * right.mT).sum(-1, keepdim=True)
     if inputs <= NARROW:

@@ -87,7 +87,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:
         """The value, or the one element of an array, of NumPy's kinds; CopyFault for all else."""
-        if type(value) is usual:
+        if isinstance(value, usual):  # a NumPy float is one, too
             return value
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in kinds:

@@ -61,7 +61,8 @@ class Chores:
     steps_per_second: float = 0.0  # since learning began, without evaluations and saving
 
     def __post_init__(self) -> None:
-        self.at_once = self.agent.device.type == "cpu"  # reading a flag waits for nothing
+        on_cpu = self.agent.device.type == "cpu"  # where reading it waits for nothing
+        self.diverged: Any = self.agent.diverged.numpy() if on_cpu else None
         self.stride = self.envs.num_envs * self.ranks.size  # steps from one look to the next
 
     def updated(self, step: int, metrics: dict[str, Any]) -> None:
@@ -70,7 +71,7 @@ class Chores:
             self.learning_since = (step, self.clock.elapsed())
         self.updates += 1
         self.logger.add(metrics)
-        if self.at_once and self.agent.diverged:
+        if self.diverged:
             names = sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/")))
             first = next(
                 (f"{name} is {metrics[name].item()}" for name in names

@@ -173,4 +173,5 @@ def test_couplings_read_the_state_only_where_the_deviations_do():
 def test_the_full_actor_is_one_graph(log_std):
     actor, obs = couple(full(log_std)), observations(5)
     compiled = torch.compile(actor, fullgraph=True, backend="eager")
-    assert all(torch.equal(a, b) for a, b in zip(compiled(obs), actor(obs), strict=True))
+    for found, expected in zip(compiled(obs), actor(obs), strict=True):
+        assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)  # a bias is added in its turn
