@@ -41,8 +41,8 @@ format: $(READY) ## let ruff format the code
 results: $(READY) ## the learning results of docs/results.md, about half an hour
 	@$(BIN)/python tools/results.py $(ARGS)
 
-bench: $(PEERS) ## beside Stable-Baselines3 and SBX, most of an hour; ARGS="only=sac256" for a part
-	@$(BIN)/python tools/bench.py $(ARGS)
+bench: $(PEERS) ## docs/performance.md anew, most of an hour; ARGS="only=sac256" for a part, elsewhere
+	@$(BIN)/python tools/bench.py $(or $(ARGS),write=true)
 
 clean: ## remove what was installed and cached, not the runs
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

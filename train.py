@@ -23,7 +23,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
-    from runtime.ranks import meet
+    from runtime.torchrun import meet
 
     ranks = meet(config.device)
     with ranks.part():
@@ -37,7 +37,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     from runtime.lock import locked
     from runtime.session import Session
 
-    path = rundir.existing(config.run_dir) if config.resume else None
+    path = ranks.found(config.run_dir) if config.resume else None
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
             warn(checkpoint.load_newest(path)[3])

@@ -1,7 +1,7 @@
 """Proximal policy optimisation, clipped: Schulman et al. 2017 (arXiv 1707.06347)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -73,6 +73,10 @@ class PPO(BaseAgent):
         policy, value = self.evaluate(self.normalizer(batch.obs))
         advantage, target = self.evaluate.judge(batch, value, self.normalizer(batch.next_obs))
         return advantage, target, policy.log_prob(batch.action, batch.latent)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.stopped.zero_()
 
     def step(self, *minibatch: Tensor) -> dict[str, Tensor]:
         """From weights and a minibatch, as `losses` takes it, to new weights: one graph."""

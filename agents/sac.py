@@ -121,7 +121,7 @@ def require_reachable(target_entropy: float, action_dim: int, settings: "SACConf
     most = action_dim * largest_entropy(settings.log_std_min, settings.log_std_max)
     if target_entropy > most:
         raise ValueError(
-            f"agent.target_entropy: {target_entropy:g} cannot be reached; a squashed Gaussian of "
-            f"{action_dim} components with agent.log_std_min={settings.log_std_min:g} and "
+            f"agent.target_entropy: {target_entropy:g} cannot be reached; a squashed Gaussian in "
+            f"dimension {action_dim} with agent.log_std_min={settings.log_std_min:g} and "
             f"agent.log_std_max={settings.log_std_max:g} reaches at most {most:.4f}; lower it"
         )

@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import shutil
+import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
@@ -123,7 +124,7 @@ def threads(config: TrainConfig) -> int:
 
 def processes() -> int:
     """How many torchrun has started for this run; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
@@ -155,8 +156,8 @@ def torch_version() -> tuple[int, int]:
 
 
 def compiler() -> str | None:
-    """The C++ compiler for updates; None without one, or without Python's headers."""
+    """The C++ compiler that torch would use; None without one, or without Python's headers."""
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
         return None
-    candidates = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
-    return next((found for name in candidates if (found := shutil.which(name))), None)
+    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX", usual))

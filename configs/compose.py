@@ -189,7 +189,7 @@ def chosen_agent(arguments: list[str]) -> str:
         if group == "agent" and value in AGENT_GROUPS:
             name = given = value
         if group == "experiment" and value in options("experiment"):
-            text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text()
+            text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text(encoding="utf-8")
             found = re.search(r"override /agent: (\w+)", text)
             name = found.group(1) if found else name
             if given not in (None, name):
@@ -203,7 +203,7 @@ def env_id(group: str | None) -> str | None:
     """The Gymnasium id in configs/env/<group>.yaml; None without a group."""
     if group is None:
         return None
-    lines = (DIRECTORY / "env" / f"{group}.yaml").read_text().splitlines()
+    lines = (DIRECTORY / "env" / f"{group}.yaml").read_text(encoding="utf-8").splitlines()
     return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("id:"))
 
 
@@ -249,7 +249,7 @@ def read_run(path: Path) -> TrainConfig:
     from omegaconf import OmegaConf
 
     try:
-        with (path / "config.yaml").open() as file:
+        with (path / "config.yaml").open(encoding="utf-8") as file:
             text = file.read(LARGEST_FILE)
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("a few aliases can stand for billions of values")

@@ -23,14 +23,6 @@ def spare_rows(ring: int, count: int) -> int:
     return ring // SPARE + count
 
 
-def plain(tensor: Tensor) -> Any:
-    """The same memory as an array of NumPy, which writes a row in a third of torch's time.
-
-    On a GPU, which NumPy cannot see, the tensor itself.
-    """
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor
-
-
 class Replay:
     """Ring buffer of single transitions; `batches` yields what the update ratio allows.
 
@@ -97,12 +89,19 @@ class Replay:
                 for size, kind in zip(sizes, kinds, strict=True)
             )
             self.pointer = torch.empty(self.ring, dtype=torch.int32, device=device)
-            self.views = [plain(array) for array in (self.obs, *self.fields)]
+            self.views = [self.plain(array) for array in (self.obs, *self.fields)]
         torch.arange(self.ring, out=self.pointer)
         self.pointer.add_(self.count).remainder_(self.ring)
         self.places = list(range(self.ring, rows))[::-1]  # free ones behind the ring
         self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
         self.following: Tensor | None = None  # next_obs (N, O) of the last step
+
+    def plain(self, tensor: Tensor) -> Any:
+        """The same memory as an array of NumPy, which writes a row in a third of torch's time.
+
+        Not where the storage is on a GPU, which NumPy cannot see.
+        """
+        return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
         """Rows that hold this batch (B, ·), as if of `count` environments; nothing of it is kept.
@@ -138,12 +137,12 @@ class Replay:
         stop = start + self.count
         if obs is not self.following:
             self.part(obs)
-            self.views[0][start:stop] = plain(obs)
+            self.views[0][start:stop] = self.plain(obs)
         stored, *fields = self.views
         after = stop % self.ring
-        stored[after : after + self.count] = plain(next_obs)
+        stored[after : after + self.count] = self.plain(next_obs)
         for field, values in zip(fields, kept, strict=True):
-            field[start:stop] = plain(values)
+            field[start:stop] = self.plain(values)
         self.following = next_obs
         self.added += self.count
         while self.ends and self.ends[0][0] < self.added - self.capacity:
@@ -164,7 +163,7 @@ class Replay:
             more = len(self.obs) - self.ring
             self.places = list(range(len(self.obs), len(self.obs) + more))[::-1]
             self.obs = torch.cat([self.obs, self.obs[:more]])
-            self.views[0] = plain(self.obs)
+            self.views[0] = self.plain(self.obs)
         place = self.places.pop()
         self.obs[place].copy_(successor)
         self.pointer[number % self.ring] = place

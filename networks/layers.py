@@ -25,7 +25,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
     calling a library for so little takes several times as long as the arithmetic.
     """
     inputs, outputs = right.shape[-2:]
-    if left.shape[-2] == 1:
+    if left.numel() == inputs:
         return (left * right.mT).sum(-1).unsqueeze(-2)
     if outputs == 1:
         return (left * right.mT).sum(-1, keepdim=True)

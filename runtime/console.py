@@ -14,8 +14,8 @@ class Progress:
     """Steps done, time left, and the numbers to watch, in one order."""
 
     def __init__(self, total_steps: int, first_step: int = 0) -> None:
-        self.total, self.first = total_steps, first_step
-        self.started = time.perf_counter()
+        self.total = total_steps
+        self.last = (first_step, time.perf_counter())  # line
         self.shown: dict[str, str] = {}
         self.next_line = first_step
         self.bar = (
@@ -37,8 +37,9 @@ class Progress:
             self.bar.update(step - self.bar.n)
         elif step >= self.next_line or step >= self.total:
             self.next_line = step + max(1, self.total // LINES)
-            elapsed = max(time.perf_counter() - self.started, 1e-9)
-            rate = max(step - self.first, 1) / elapsed
+            past, then = self.last  # steps before the first update take next to no time
+            self.last = (step, time.perf_counter())
+            rate = max(step - past, 1) / max(self.last[1] - then, 1e-9)
             values = "  ".join(f"{name} {value:>7}" for name, value in self.shown.items())
             print(
                 f"step {step:>{len(str(self.total))}}/{self.total}  {values}  "

@@ -50,8 +50,9 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
     except LogpiError as error:
         if "debug=true" in arguments:
             raise
-        # what is wrong with the command line, rank 0 of torchrun's tells for all
-        same = isinstance(error, ConfigError) and os.environ.get("RANK", "0") != "0"
+        # what is wrong with the command line, the first of each machine tells for all that
+        # torchrun has started there
+        same = isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0"
         if not (same or isinstance(error, Elsewhere)):
             print(f"error: {error}", file=sys.stderr)
         return error.code

@@ -71,7 +71,7 @@ class Stopped(LogpiError):
         """The same, once the run is saved."""
         what = str(self).partition(";")[0]
         again = f"resume={run_dir}" + (f" env.id={env_id}" if ":" in env_id else "")
-        return Stopped(f"{what}, the run is saved; train.py {again} goes on", self.code)
+        return Stopped(f"{what}, the run is saved; python train.py {again} goes on", self.code)
 
 
 class Halt(BaseException):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from runtime.errors import (
     failure,
     told,
 )
+from runtime.rundir import existing
 from runtime.seeding import derive
 from runtime.signals import Stop
 from runtime.tree import pack, unpack
@@ -176,6 +178,22 @@ class Ranks:
             raise failure(said)
         return said["result"]
 
+    def found(self, run_dir: str | None) -> Path | None:
+        """The directory of a run that has begun, as rank 0 sees it; None where there is none yet.
+
+        Raises:
+            ConfigError: another rank does not see it.
+        """
+        path = self.decided(lambda: str(existing(run_dir) or ""))
+
+        def look() -> None:
+            if path and existing(path) is None:
+                raise ConfigError(f"run_dir: {path} is not there, and the first process has it; "
+                                  "give a folder that all machines share")  # fmt: skip
+
+        self.together(look)
+        return Path(path) if path else None
+
     def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
         """The states of all ranks, on all of them."""
         return [unpack(content) for content in self.collect(pack(state))]
@@ -186,13 +204,13 @@ class Ranks:
         try:
             if self.first:
                 yield
-                return
-            with (
-                open(os.devnull, "w") as nowhere,
-                redirect_stdout(nowhere),
-                redirect_stderr(nowhere),
-            ):
-                yield
+            else:
+                with (
+                    open(os.devnull, "w") as nowhere,
+                    redirect_stdout(nowhere),
+                    redirect_stderr(nowhere),
+                ):
+                    yield
         except Halt as halt:
             raise halt if self.first else Elsewhere(halt.stopped.code) from None
         except (ConfigError, Divergence, Stopped) as error:  # all ranks come to these
@@ -203,7 +221,7 @@ class Ranks:
             if not error.shared and self.size > 1:
                 error.args = (by(self.rank, str(error)),)
             raise
-        finally:
+        else:  # after a failure that could wait for a rank that is gone
             self.leave()
 
 
@@ -212,20 +230,6 @@ ALONE = Ranks()
 
 def by(rank: int, message: str) -> str:
     return f"rank {rank}: {message}" if rank else message
-
-
-def meet(device: str) -> Ranks:
-    """The processes that torchrun has started, all met; one where it has not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
-        return Ranks()
-    local, neighbours = (
-        int(os.environ.get(name, default))
-        for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", str(size)))
-    )
-    ranks = Ranks(int(os.environ["RANK"]), size, local, neighbours)
-    ranks.join(device)
-    return ranks
 
 
 class AgreedStop(Stop):

@@ -3,22 +3,28 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
 from runtime.errors import Halt, Stopped
 
 CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
+PASSED_ON = "LOGPI_SIGNALS_PASSED_ON"  # an environment variable
+ECHO = 1.0  # seconds
 
 
 class Stop:
     """Once installed, it notes SIGTERM, SIGUSR1, SIGHUP and SIGINT; `check` raises what was noted.
 
     Between `open` and `hold` nothing can be lost, and a signal ends the program at once; so does a
-    second one at any time.
+    second one at any time. Where another command of ours began the run, what a terminal sends to
+    all of them comes again from there: that is no second one.
     """
 
     def __init__(self) -> None:
         self.noted: Stopped | None = None
+        self.came = 0.0  # when
+        self.echo = ECHO if PASSED_ON in os.environ else 0.0
         self.at_once = False
         self.patient = False  # a second signal changes nothing
 
@@ -36,9 +42,10 @@ class Stop:
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler; does nothing that could wait for anything."""
         if self.noted is not None:
-            if self.patient:
+            if self.patient or time.monotonic() - self.came < self.echo:
                 return
             os._exit(128 + number)
+        self.came = time.monotonic()
         name = signal.Signals(number).name
         what = "interrupted" if name == "SIGINT" else "stopped"
         self.noted = Stopped(
@@ -60,3 +67,8 @@ class Stop:
         """Raises Stopped where a signal has come."""
         if self.noted is not None:
             raise self.noted
+
+
+def passing_on() -> dict[str, str]:
+    """The environment variables of a run that this process begins, and passes its signals on to."""
+    return {**os.environ, PASSED_ON: "1"}

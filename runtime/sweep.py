@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ from typing import Any
 from runtime.door import guarded
 from runtime.errors import StorageFault
 from runtime.rundir import read_result
+from runtime.signals import passing_on
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
 STOPPED = (SAVED, 130)  # after which the sweep does not go on
-WARNING = "SIGUSR2"  # sent by submitit before the time of a job is over
+WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
+AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
 
 
 def sweep(arguments: list[str]) -> int:
@@ -47,15 +50,18 @@ def run(arguments: list[str]) -> int:
         try:
             launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
         except RuntimeError as error:  # of a launcher: the table says which job it was
-            print(f"warning: {str(error).splitlines()[0]}", file=sys.stderr)
+            print(f"warning: {str(error).splitlines()[0]}; jobs that a cluster still runs are not "
+                  "waited for", file=sys.stderr)  # fmt: skip
         except KeyboardInterrupt:
-            print("interrupted: jobs that were running have saved, or go on where the cluster runs "
-                  "them", file=sys.stderr)  # fmt: skip
+            print("interrupted: jobs on a cluster go on; those of this machine have ended, what "
+                  "they saved is good", file=sys.stderr)  # fmt: skip
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
         codes = one_by_one(chosen.jobs, chosen.names)
     print(table(chosen.names, codes, chosen.folder))
-    return next((1 if code is None else code for code in codes if code != 0), 0)
+    if failed := [code for code in codes if code]:
+        return failed[0]
+    return 0 if None not in codes else 1 if chosen.launcher else SAVED
 
 
 def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
@@ -63,51 +69,62 @@ def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
     codes: list[int | None] = []
     for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
         print(f"\njob {number} of {len(jobs)}: {name}", flush=True)
-        codes.append(call(job))
-        if codes[-1] in STOPPED:
+        code, came = call(job)
+        codes.append(code)
+        if came or code in STOPPED:
             print("\nthe same command with run_dir=... resume=auto goes on with the sweep")
             break
     return codes + [None] * (len(jobs) - len(codes))
 
 
-def call(job: list[str], log: Path | None = None) -> int:
-    """`train.py` in a process of its own, to which signals are passed on; its exit code.
-
-    75, too, where a signal ended it before it could take signals.
+def call(
+    job: list[str], log: Path | None = None, warning: str | None = None
+) -> tuple[int, list[int]]:
+    """`train.py` in a process of its own, to which signals are passed on.
 
     Args:
         job: its command line.
         log: what gets its output; None: this process's own.
+        warning: a signal that the job gets as SIGTERM, and then no other, which would end it.
+
+    Returns:
+        Its exit code, 75 also where a signal ended it before it could save; what signals came.
     """
     process: subprocess.Popen[bytes] | None = None
     came: list[int] = []
+    due: list[int] = []
 
     def pass_on(number: int, frame: Any) -> None:
         came.append(number)
-        if process is not None:
-            process.send_signal(number)
+        if warning is None or len(came) == 1:
+            due.append(number if warning is None else signal.SIGTERM)
+        deliver()
+
+    def deliver() -> None:
+        while process is not None and due:
+            process.send_signal(due.pop(0))
 
     known: dict[int, Any] = {}
     with suppress(ValueError):  # not in the main thread: signals are no matter of ours
-        for name in ("SIGTERM", "SIGUSR1"):
+        for name in ("SIGTERM", "SIGUSR1", *([warning] if warning else [])):
             if hasattr(signal, name):
                 number = getattr(signal, name)
                 known[number] = signal.signal(number, pass_on) or signal.SIG_DFL
     try:
         with ExitStack() as files:
-            where: dict[str, Any] = {}
+            where: dict[str, Any] = {"env": passing_on()}
             if log is not None:
                 file = files.enter_context(open(log, "ab"))
-                where = {"stdout": file, "stderr": subprocess.STDOUT}
+                where |= {"stdout": file, "stderr": subprocess.STDOUT}
             process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)
-        for number in came:  # while it was made
-            process.send_signal(number)
+        deliver()  # what came while it was made
         while True:
             try:
                 code = process.wait()
             except KeyboardInterrupt:  # it was sent to the child, too, which saves
+                came.append(signal.SIGINT)
                 continue
-            return SAVED if came and code < 0 else code
+            return (SAVED if came and code < 0 else code), came
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
@@ -116,8 +133,9 @@ def call(job: list[str], log: Path | None = None) -> int:
 class Jobs:
     """What a launcher calls, in a process of its own: one job, whose output goes into a file.
 
-    Submitit warns a job before its time is over, or another takes its place, and would queue it
-    again at once. Here the warning first saves the run; a job that was cancelled is not queued.
+    Submitit is warned before the time of a job is over, or another takes its place, and would queue
+    it again at once. Here the warning first saves the run. A cluster that needs the place may send
+    SIGTERM first, which alone is what a cancelled job gets, and that one is not queued.
 
     Args:
         jobs: the command line of each.
@@ -129,19 +147,16 @@ class Jobs:
 
     def __call__(self, config: Any) -> int:
         number = int(config.job)
-        warned: list[int] = []
-
-        def warn(signal_number: int, frame: Any) -> None:
-            warned.append(signal_number)
-            os.kill(os.getpid(), signal.SIGTERM)  # which `call` passes on
-
-        queue_again = None
-        if "SUBMITIT_EXECUTOR" in os.environ:
-            queue_again = signal.signal(getattr(signal, WARNING), warn)
-        code = call(self.jobs[number], self.folder / f"{number}.log")
+        on_cluster = "SUBMITIT_EXECUTOR" in os.environ
+        code, came = call(
+            self.jobs[number], self.folder / f"{number}.log", WARNING if on_cluster else None
+        )
         code_file(self.folder, number).write_text(str(code))
-        if warned and code == SAVED and callable(queue_again):
-            queue_again(warned[0], None)  # ends this process
+        if on_cluster and came and code == SAVED:
+            warning = getattr(signal, WARNING)
+            if warning in came:
+                os.kill(os.getpid(), warning)  # to submitit, which ends this process
+            time.sleep(AFTER)
         return code
 
 

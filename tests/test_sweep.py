@@ -76,6 +76,7 @@ def test_bad_input_is_one_line_before_anything_begins(
 
 def test_torchrun_starts_no_sweep(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     assert sweep(["-m", "seed=1,2"]) == 2
     assert capsys.readouterr().err.startswith("error: sweep: torchrun starts one run in several")
 
@@ -155,9 +156,43 @@ def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", made)
     began = time.monotonic()
-    assert call([]) == 75
+    assert call([]) == (75, [signal.SIGTERM])
     assert time.monotonic() - began < 30
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_ends_a_sweep_whose_job_ends_well_none_the_less(tmp_path, monkeypatch, capsys):
+    class Done:
+        def wait(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 0
+
+        def send_signal(self, number):
+            """It has ended."""
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Done())
+    assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 75
+    assert [row[2] for row in rows(capsys.readouterr().out)] == ["0", "not run"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes")
+def test_a_signal_to_the_whole_group_saves_the_job(tmp_path):
+    """As `timeout` and a terminal send it: the job gets it, and again from the sweep."""
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "resume=auto"]
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        first = subprocess.Popen(
+            arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert first.stdout is not None
+        for line in first.stdout:
+            if line.startswith("step "):
+                break
+        os.killpg(first.pid, number)
+        said, _ = first.communicate(timeout=60)
+        assert first.returncode == code
+        assert [row[2] for row in rows(said)] == [str(code), "not run"]
 
 
 @pytest.mark.slow
@@ -177,8 +212,10 @@ def test_a_signal_saves_the_job_and_ends_the_sweep_which_can_go_on(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(tmp_path):
-    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1", "run_dir=out", "resume=auto",
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process there")
+@pytest.mark.parametrize("before", [(), (0.0,), (0.05,), (3.0,)])  # seconds from SIGTERM, if any
+def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_path):
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1", "run_dir=out",
                  "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"]  # fmt: skip
     first = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     wait_for((tmp_path / "out/0/checkpoints/step-000000000000").exists)
@@ -188,6 +225,9 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(tmp_path):
         for folder in Path("/proc").glob("[0-9]*")
         if f"submitit.core._submit\0{tmp_path}" in read(folder / "cmdline")
     ]
+    for pause in before:
+        os.kill(process, signal.SIGTERM)
+        time.sleep(pause)
     os.kill(process, signal.SIGUSR2)
     said, _ = first.communicate(timeout=120)
     assert first.returncode == 0

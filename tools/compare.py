@@ -77,7 +77,7 @@ def compare(options: Options) -> int:
     folder = Path(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
     folder.mkdir(parents=True, exist_ok=True)
     text = report(groups, options)
-    (folder / "comparison.md").write_text(text + "\n")
+    (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
     draw(groups, options, folder / "comparison.png")
     print(f"{text}\n\nwritten to {folder}: comparison.md, comparison.png")
     return 0

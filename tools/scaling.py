@@ -99,7 +99,7 @@ def messages() -> None:
     """Prints the time of an average over two processes, for messages of several sizes."""
     import torch
 
-    from runtime.ranks import meet
+    from runtime.torchrun import meet
 
     torch.set_num_threads(1)
     ranks = meet("cpu")

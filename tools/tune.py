@@ -60,7 +60,7 @@ def tune(arguments: list[str]) -> int:
     print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
           flush=True)  # fmt: skip
     with turn(folder):
-        require_same(study, fixed, space, folder)
+        require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
     helper = [sys.executable, __file__, *same, "report=false"]
@@ -159,9 +159,9 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
 
     try:
         found = play(trial, command, folder, seeds)
-    except optuna.TrialPruned:
+    except optuna.TrialPruned as reason:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        return "stopped, it lags behind"
+        return f"stopped, {reason}"
     except RuntimeError as error:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return f"{FAILED}{error}"
@@ -182,7 +182,7 @@ def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
              f"# By tools/tune.py: best of {count} trials, return {best.value:.2f}.",
              *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}")
     print("\n".join(lines[1:]))
     env = name.rpartition("-")[0]

@@ -133,6 +133,14 @@ def test_a_kl_beyond_its_target_leaves_the_remaining_minibatches_out():
     assert learner.optimizer.counts["actor"][0].item() == 2.0
 
 
+def test_a_state_that_is_restored_has_not_stopped():
+    learner = ppo(target_kl=0.01)
+    before = learner.state_dict()
+    learner.stopped.fill_(True)
+    learner.load_state_dict(before)
+    assert not learner.stopped
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_advantages_are_taken_once_or_before_each_pass(recompute):
     learner, calls = ppo(recompute_advantage=recompute), []
@@ -140,6 +148,21 @@ def test_advantages_are_taken_once_or_before_each_pass(recompute):
     learner.judge = lambda rollout: calls.append(1) or judge(rollout)
     learner.update(batch(5, 4, spec=CONTINUOUS))
     assert len(calls) == (3 if recompute else 1)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_second_pass_has_the_new_values_where_asked_and_the_old_densities(recompute):
+    learner = ppo(recompute_advantage=recompute, epochs=2, batch_size=20, lr=1e-2)
+    rollout = batch(5, 4, spec=CONTINUOUS)
+    before = learner.judge(rollout)
+    passes = learner.minibatches(rollout)
+    learner.step(*next(passes))
+    after = learner.judge(rollout)
+    *_, advantage, target, log_prob = next(passes)
+    expected = (*(after if recompute else before)[:2], before[2])
+    for found, wanted in zip((advantage, target, log_prob), expected, strict=True):
+        assert torch.allclose(found.sort().values, wanted.flatten().sort().values)
+    assert all(not torch.allclose(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_the_clip_range_follows_a_linear_learning_rate():

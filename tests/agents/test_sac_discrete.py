@@ -24,6 +24,9 @@ def one_hot(states, count):
 def test_losses_equal_their_formulas():
     learner = agent("sac_discrete", SPEC, alpha_init=0.3, target_entropy=0.5)
     data = batch(6, spec=SPEC)
+    with torch.no_grad():
+        for parameter in learner.critic_target.parameters():  # it begins as the critic itself
+            parameter.add_(0.05)
     losses, metrics = learner.losses(data, torch.ones(6, 4), True)
     log_probs, next_log_probs = learner.actor(data.obs), learner.actor(data.next_obs)
     values, next_values = learner.critic(data.obs), learner.critic_target(data.next_obs)

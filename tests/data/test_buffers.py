@@ -1,5 +1,6 @@
 """What goes into a buffer comes out, once, in order, and with the update ratio asked for."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,9 +93,14 @@ def assert_true_to(known, buffer, batches=30):
             assert batch.terminated[index] == ended
 
 
+@pytest.mark.parametrize("written_by", ["numpy", "torch"])
 @pytest.mark.parametrize(("envs", "capacity"), [(1, 50), (3, 50), (7, 20), (8, 8)])
 @pytest.mark.parametrize("ends", [0.0, 0.1, 1.0])
-def test_every_successor_is_the_true_one_though_stored_once(envs, capacity, ends):
+def test_every_successor_is_the_true_one_though_stored_once(
+    envs, capacity, ends, written_by, monkeypatch
+):
+    if written_by == "torch":  # as where the storage is on a GPU
+        monkeypatch.setattr(Replay, "plain", lambda self, tensor: tensor)
     buffer, known, pieces, written = replay(capacity=capacity, batch=32), {}, [], 0
     for step, row_ in enumerate(life(envs, 60, ends, seed=envs)):
         buffer.add(row_)
@@ -129,6 +135,15 @@ def test_a_million_transitions_cost_their_arrays_and_under_2_percent_more():
     needed = capacity * (4 * (obs_dim + action_dim + 1) + 2 + 4)  # and the way to the successor
     assert needed < taken < 1.02 * needed
     assert taken < 0.63 * capacity * (4 * (2 * obs_dim + action_dim + 1) + 2)  # stored twice
+
+
+def test_what_a_gpu_stores_is_never_given_to_numpy():
+    class Elsewhere:
+        device = torch.device("meta")  # which NumPy cannot see either
+
+    tensor = torch.zeros(3)
+    assert Replay(10, 4, 3, 1.0, Elsewhere()).plain(tensor) is tensor
+    assert isinstance(replay().plain(tensor), np.ndarray)
 
 
 def test_sampling_is_uniform():

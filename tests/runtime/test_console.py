@@ -15,3 +15,14 @@ def test_a_long_run_prints_few_lines(capsys):
     assert "entropy     0.5" in lines[-1]
     assert lines[-1].startswith("step 1000000/1000000")
     assert "0 s left" in lines[-1]
+
+
+def test_the_time_left_is_that_of_the_present_speed(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("runtime.console.time.perf_counter", lambda: now[0])
+    progress = Progress(1000)
+    for step in range(1, 1001):
+        now[0] += 0.001 if step <= 300 else 2.0  # the first ones without an update
+        progress.update(step)
+    told = [line.rsplit("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert told[5:10] == ["1 s left", "29 s left", "1298 s left", "1198 s left", "1098 s left"]

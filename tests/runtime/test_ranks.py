@@ -21,7 +21,8 @@ from data import Replay, Spec, Transition
 from runtime import memory
 from runtime.build import make_parts
 from runtime.errors import ConfigError
-from runtime.ranks import Ranks, meet
+from runtime.ranks import Ranks
+from runtime.torchrun import meet, require_devices
 from runtime.tree import pack, unpack
 from tests.helpers import agent, batch
 
@@ -186,6 +187,26 @@ def test_one_process_sends_nothing_to_anyone():
     assert Ranks(1, 2).seed(3) != 3
 
 
+@pytest.mark.parametrize(
+    ("device", "nccl", "gpus", "words"),
+    [
+        ("cpu", False, 0, None),
+        ("cuda", True, 2, None),
+        ("cuda", False, 2, "need NCCL"),
+        ("cuda", True, 1, "has 1 GPUs for 2 processes"),
+        ("cuda:0", True, 2, "cannot be that of 2 processes"),
+    ],
+)
+def test_each_process_needs_a_gpu_of_its_own(device, nccl, gpus, words, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    if words is None:
+        require_devices(device, 2)
+    else:
+        with pytest.raises(ConfigError, match=words):
+            require_devices(device, 2)
+
+
 class Second(gymnasium.Env):
     """Breaks where it runs on rank 1, or cannot be made there."""
 
@@ -239,6 +260,7 @@ def processes_of(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes there")
 @pytest.mark.parametrize(
     ("end", "rank", "size"),
     [("killed", 1, 2), ("stopped", 1, 2), ("killed", 0, 2), ("killed", 2, 3), ("killed", 0, 3)],

@@ -1,5 +1,8 @@
 """Comparing runs: published numbers, groups by what differs, and the door itself."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -139,6 +142,35 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
     assert table[0][3:5] == ["1,000", "2"]
+
+
+def test_a_run_that_shortens_the_comparison_is_named(tmp_path, capsys):
+    for seed in (1, 2, 3):
+        planted(tmp_path, f"long{seed}", {100: 1.0, 1000: 2.0}, f"seed={seed}")
+    planted(tmp_path, "late", {100: 1.0, 900: 2.0}, "seed=4")
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    assert capsys.readouterr().err == ""
+    planted(tmp_path, "short", {100: 1.0, 200: 2.0}, "seed=5")
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "short ends at step 200, and all on CartPole-v1 are compared there" in line
+
+
+def test_what_a_search_tried_and_what_repeats_a_run_are_no_samples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2, 3):
+        planted(tmp_path, f"runs/a{seed}", {100: 1.0}, f"seed={seed}")
+        digest = "same" if seed > 1 else "other"
+        Path(f"runs/a{seed}/result.json").write_text(json.dumps({"state_digest": digest}))
+    planted(tmp_path, "runs/tuning/out/trial-0000/s0", {100: 1.0}, "agent.lr=0.1")
+    Path("runs/tuning/out/study.journal").write_text("")
+
+    def found(path):
+        return sorted(run.path.name for run in find([path], "eval/return_mean"))
+
+    assert found("runs") == found(".") == found(str(tmp_path)) == ["a1", "a2"]
+    assert "runs/a3 is runs/a2 again, bit for bit; left out" in capsys.readouterr().err
+    assert found("runs/tuning/out") == found("runs/tuning/out/trial-0000") == ["s0"]
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,23 @@ def test_a_component_is_held_to_its_own_width():
         assert export.differences(recorder, Off(*by), to_env)[2] == differ
 
 
+def test_what_is_kept_of_the_observations_is_any_of_them(monkeypatch):
+    class Still:
+        device = torch.device("cpu")
+
+        def act(self, obs, deterministic=True, generator=None):
+            return obs, obs
+
+    monkeypatch.setattr(export, "OBSERVATIONS", 1000)
+    recorder = export.Recorder(Still())
+    for first in range(0, 10_000, 4):
+        recorder.act(torch.arange(first, first + 4.0).unsqueeze(1))
+    kept = torch.cat(recorder.met)
+    assert len(kept) == len(set(kept.tolist())) == 500
+    assert abs(kept.mean() - 4999.5) < 4 * 10_000 / (12 * 500) ** 0.5  # standard errors
+    assert (recorder.low, recorder.high) == (0.0, 9999.0)
+
+
 @pytest.mark.parametrize("forgotten", ["normaliser", "scale"])
 def test_a_file_that_forgets_something_gets_no_certificate(
     forgotten, pendulum, tmp_path, monkeypatch, capsys
@@ -163,6 +180,7 @@ def test_a_file_that_forgets_something_gets_no_certificate(
     out = tmp_path / "policy.pt2"
     assert export.main([f"run={pendulum}", "format=torch", "episodes=1", f"out={out}"]) == 1
     assert "does not act as the run does" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, ca
     command = [*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "report=false"]
     assert tune.main(command) == 0
     assert tune.main([*command[::-1], "trials=7"]) == 0
-    for other in (["env.num_envs=4"], ["agent.hidden=[8],[16]"]):
+    for other in (["env.num_envs=4"], ["agent.hidden=[8],[16]"], ["seeds=2"]):
         assert tune.main([*command, *other]) == 2
         line = capsys.readouterr().err
         assert line.startswith("error: study: out was made with other settings, ")
@@ -202,6 +202,15 @@ def test_a_search_stops_a_run_that_lags_behind(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(trials, "POLL", 0.1)
     assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=6"]) == 0
     assert "trial 5: stopped, it lags behind" in capsys.readouterr().out
+
+
+def test_a_run_that_diverges_is_one_that_the_study_learns_from(tmp_path, monkeypatch):
+    (tmp_path / "learner.py").write_text("raise SystemExit(5)")
+    monkeypatch.setattr(trials, "TRAIN", tmp_path / "learner.py")
+    monkeypatch.setattr(trials, "POLL", 0.05)
+    study = in_memory()
+    assert tune.attempt(study, study.ask(), [], tmp_path, 1) == "stopped, training diverged"
+    assert study.trials[0].state == optuna.trial.TrialState.PRUNED
 
 
 def test_a_run_that_fails_is_told_with_its_last_line(tmp_path, monkeypatch):

@@ -163,8 +163,9 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
     return [
         "## profile: where the time of a SAC step goes",
         f"SAC on Pendulum with one update of a batch of 256 per step, {result['steps']:,} steps, "
-        "with a clock around each part; a part does not contain the parts inside it, and the "
-        "clocks themselves lie in what surrounds them. The last row is of blocks between those, in "
+        "with a clock around each part; a part does not contain the parts inside it (the update "
+        "reads its batch out of the replay, sampling only chooses the rows), and the clocks "
+        "themselves lie in what surrounds them. The last row is of blocks between those, in "
         "a process with one clock, around the update. Medians of blocks.",
         table(header, rows),
         *picture("profile", "Microseconds of each part of a step", pictures),
@@ -172,9 +173,12 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
 
 
 RULE = """\
-`accelerate=auto` compiles a run from 20,000 updates on (40,000 where `agent.policy_delay` makes two
-graphs of it), if there is a C++ compiler; `threads=auto` is one thread while batch times width
-squared is below 4e6, else the cores, up to four. They ask the configuration, never a clock:
+`accelerate=auto` takes one CUDA graph where a GPU is named. On a CPU it compiles a run from 20,000
+updates on (of PPO: minibatches; 40,000 where `agent.policy_delay` makes two graphs), if there is a
+C++ compiler, torch is 2.13 or newer and one process learns: about twice the updates after which a
+first compilation is repaid, for what is compiled must also be loaded. `threads=auto` is one thread
+while batch (A2C: 256) times width squared is below 4e6, else the cores, up to four. Measured are
+two widths of SAC, on the cores named above. Both ask the configuration, never a clock:
 compiled and eager updates round differently, so a choice that depended on how busy the machine is
 could not be repeated. "Repaid after" is the number of updates whose savings equal the time that
 compiling takes, the first time and once the compiled code is on the disk."""

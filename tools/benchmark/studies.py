@@ -21,7 +21,7 @@ TITLES = {
     "batch": "SAC update, 2×256 units, one action dimension: batch size",
     "width": "SAC update, batch 256, one action dimension: units per layer",
     "actions": "SAC update, batch 256, 2×256 units: action dimensions",
-    "environments": "A2C on CartPole, default settings: environments",
+    "environments": "A2C on CartPole, default settings but compiled: environments",
 }
 
 

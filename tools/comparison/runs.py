@@ -15,8 +15,11 @@ from runtime.errors import ConfigError
 from runtime.rundir import read_result
 
 # What does not make a run another one in kind.
-SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "log", "eval", "checkpoint",
-        "audit", "env.id", "env.kwargs", "env.timeout")  # fmt: skip
+SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval",
+        "checkpoint", "audit", "env.id", "env.kwargs", "env.timeout",
+        "env.vectorization")  # fmt: skip
+STUDY = "study.journal"  # in the folder of a search of settings
+SHORT = 0.9  # of the median of the runs' last steps
 
 
 @dataclass(eq=False)
@@ -29,6 +32,7 @@ class Run:
     settings: dict[str, Any]  # flat, without what SAME names
     steps: np.ndarray
     values: np.ndarray
+    digest: str | None = None  # of everything at its end
 
     def at(self, steps: np.ndarray) -> np.ndarray:
         """The curve at these steps, on the line between two points; not before it begins."""
@@ -47,6 +51,8 @@ class Group:
 def find(paths: list[str], tag: str) -> list[Run]:
     """All runs in these directories and below that have logged the tag.
 
+    Those that a search of settings made only where it is named; those that repeat one, not at all.
+
     Raises:
         ConfigError: there is none in one of them.
     """
@@ -55,7 +61,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
         files = sorted(Path(given).rglob("config.yaml"))
         if not files:
             raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
-        for path in (file.parent for file in files):
+        for path in (file.parent for file in files if not of_search(file, Path(given))):
             curve = read_scalars(path, tag)
             if curve:
                 runs[path.resolve()] = read(path, curve)
@@ -63,7 +69,23 @@ def find(paths: list[str], tag: str) -> list[Run]:
                 print(f"warning: {path} has no {tag}; left out", file=sys.stderr)
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
-    return list(runs.values())
+    return distinct(list(runs.values()))
+
+
+def of_search(file: Path, given: Path) -> bool:
+    """Whether it lies in a search of settings, somewhere below what was named."""
+    return any((above / STUDY).exists() for above in file.parents if given in above.parents)
+
+
+def distinct(runs: list[Run]) -> list[Run]:
+    """Each once: a run that was repeated bit for bit is no second sample."""
+    first: dict[str, Run] = {}
+    for run in runs:
+        same = first.setdefault(run.digest or str(run.path), run)
+        if same is not run:
+            print(f"warning: {run.path} is {same.path} again, bit for bit; left out",
+                  file=sys.stderr)  # fmt: skip
+    return list(first.values())
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
@@ -75,6 +97,12 @@ def overlapping(runs: list[Run]) -> list[Run]:
         if run not in kept:
             print(f"warning: {run.path} ends at step {run.steps[-1]:,.0f}, before others on "
                   f"{run.task} have a value; left out", file=sys.stderr)  # fmt: skip
+    for task in begins:
+        ends = {run: run.steps[-1] for run in kept if run.task == task}
+        run, end = min(ends.items(), key=lambda item: item[1])
+        if end < SHORT * np.median(list(ends.values())):
+            print(f"warning: {run.path} ends at step {end:,.0f}, and all on {task} are compared "
+                  "there; leave it out, or let it go on", file=sys.stderr)  # fmt: skip
     return kept
 
 
@@ -82,7 +110,8 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
     config = read_run(path)
     kwargs = "".join(f" {name}={value}" for name, value in sorted(config.env.kwargs.items()))
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
-    ranks = read_result(path).get("ranks", 1)  # each of which has `env.num_envs` copies
+    result = read_result(path)
+    ranks = result.get("ranks", 1)  # each of which has `env.num_envs` copies
     return Run(
         path,
         f"{config.env.id}{kwargs}",
@@ -90,6 +119,7 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
         {**dict(flat(dataclasses.asdict(config))), "ranks": ranks},
         steps,
         values,
+        result.get("state_digest"),
     )
 
 

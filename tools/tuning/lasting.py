@@ -35,12 +35,15 @@ def open_study(folder: Path) -> Any:
 def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
     """Raises ConfigError where the study searches other keys, or under other settings."""
     asked = {"fixed": sorted(fixed), "searched": {key: repr(space[key]) for key in sorted(space)}}
-    if not study.user_attrs:
+    was = study.user_attrs.get("asked")
+    if was is None:
         study.set_user_attr("asked", asked)
-    elif study.user_attrs["asked"] != asked:
-        raise ConfigError(f"study: {folder} was made with other settings, "
-                          f"{' '.join(study.user_attrs['asked']['fixed'])}; repeat those, or name "
-                          "another by study=FOLDER")  # fmt: skip
+    elif was != asked:
+        keys = ", ".join(was["searched"])
+        raise ConfigError(
+            f"study: {folder} was made with other settings, {' '.join(was['fixed'])}, searching "
+            f"{keys}; repeat those, or name another by study=FOLDER"
+        )
 
 
 @contextmanager

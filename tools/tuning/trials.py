@@ -13,8 +13,10 @@ from configs.compose import quoted
 from runtime.curves import read_scalars
 from runtime.errors import StorageFault
 from runtime.lock import locked
+from runtime.signals import passing_on
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+DIVERGED = 5  # exit code
 POLL = 1.0  # seconds between two looks at a run
 FIRST_SEED = 1000  # of training, far from those that results are told of
 
@@ -25,34 +27,39 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
     A run that was killed goes on where it was.
 
     Raises:
-        optuna.TrialPruned: the first seed lags behind the other trials.
+        optuna.TrialPruned: the first seed lags behind the other trials, or training diverged.
         RuntimeError: a run failed; the message is its last line.
     """
     import optuna
 
     returns: list[float] = []
-    told: set[int] = set()  # steps
+    reported: set[int] = set()  # steps
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
         own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
         wait_until_free(run)
         with open(log, "ab") as file:
             process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *own], stdout=file, stderr=subprocess.STDOUT
+                [sys.executable, str(TRAIN), *own],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=passing_on(),
             )
         try:
             while process.poll() is None:
                 time.sleep(POLL)
-                if index == 0 and lags(trial, run, told):
-                    raise optuna.TrialPruned
+                if index == 0 and lags(trial, run, reported):
+                    raise optuna.TrialPruned("it lags behind")
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
+        if process.returncode == DIVERGED:
+            raise optuna.TrialPruned("training diverged")  # so that the study learns of it
         if process.returncode:
             raise RuntimeError(last_line(log))
         if index == 0:
-            lags(trial, run, told)
+            lags(trial, run, reported)
         returns.append(json.loads((run / "result.json").read_text())["return_mean"])
     return statistics.fmean(returns)
 
@@ -67,13 +74,13 @@ def wait_until_free(run: Path) -> None:
             time.sleep(POLL)
 
 
-def lags(trial: Any, run: Path, told: set[int]) -> bool:
+def lags(trial: Any, run: Path, reported: set[int]) -> bool:
     """Tells the study what the run has reached by now; whether it is to stop."""
     if any(run.glob("events.out.tfevents.*")):
         for step, value in read_scalars(run, "eval/return_mean"):
-            if step not in told:
+            if step not in reported:
                 trial.report(value, step)
-                told.add(step)
+                reported.add(step)
     return bool(trial.should_prune())
 
 

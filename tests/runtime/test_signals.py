@@ -1,0 +1,38 @@
+"""A second signal ends a run at once; what only comes twice is no second one."""
+
+import os
+import signal
+
+import pytest
+
+from runtime import signals
+from runtime.errors import Stopped
+from runtime.signals import Stop, passing_on
+
+
+class Ended(BaseException):
+    """In place of the end of the process."""
+
+
+@pytest.mark.parametrize("passed_on", [False, True])
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.5])
+def test_what_a_parent_passes_on_is_no_second_signal(after, passed_on, monkeypatch):
+    def end(code):
+        raise Ended(code)
+
+    now = [100.0]
+    monkeypatch.setattr(os, "_exit", end)
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    if passed_on:
+        monkeypatch.setattr(os, "environ", passing_on())
+    stop = Stop()
+    stop.note(signal.SIGINT, None)
+    now[0] += after
+    if passed_on and after < 1.0:
+        stop.note(signal.SIGTERM, None)
+    else:
+        with pytest.raises(Ended, match="143"):
+            stop.note(signal.SIGTERM, None)
+    with pytest.raises(Stopped, match="interrupted: by SIGINT") as caught:
+        stop.check()
+    assert caught.value.code == 130
