@@ -12,6 +12,7 @@ import pytest
 
 from configs.compose import quoted
 from configs.sweep import read_sweep
+from runtime.signals import PASSED_ON
 from runtime.sweep import call, sweep
 from tools.compare import main as compare
 
@@ -161,19 +162,44 @@ def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+class Job:
+    """In place of a process: signals come while it runs, then it ends."""
+
+    def __init__(self, code, *signals):
+        self.code, self.signals, self.sent, self.env = code, signals, [], {}
+
+    def __call__(self, command, env, **_):
+        self.env = env
+        return self
+
+    def wait(self):
+        for number in self.signals:
+            os.kill(os.getpid(), number)
+        return self.code
+
+    def send_signal(self, number):
+        self.sent.append(number)
+
+
 def test_a_signal_ends_a_sweep_whose_job_ends_well_none_the_less(tmp_path, monkeypatch, capsys):
-    class Done:
-        def wait(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return 0
-
-        def send_signal(self, number):
-            """It has ended."""
-
+    job = Job(0, signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: Done())
+    monkeypatch.setattr(subprocess, "Popen", job)
     assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 75
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["0", "not run"]
+    assert PASSED_ON in job.env  # so that what a terminal sends to both is no second signal
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="as a cluster sends it")
+@pytest.mark.parametrize(
+    "came", [(signal.SIGTERM, "SIGUSR2"), ("SIGUSR2", signal.SIGTERM), ("SIGUSR2", "SIGUSR2")]
+)
+def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
+    numbers = [signal.SIGUSR2 if number == "SIGUSR2" else number for number in came]
+    job = Job(75, *numbers)
+    monkeypatch.setattr(subprocess, "Popen", job)
+    assert call([], warning="SIGUSR2") == (75, numbers)
+    assert job.sent == [signal.SIGTERM]
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import yaml
 from configs import compose
 from configs.compose import train_config
 from runtime.errors import ConfigError
+from runtime.signals import PASSED_ON
 from tools import tune
 from tools.tuning import trials
 from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, read_space
@@ -205,7 +206,8 @@ def test_a_search_stops_a_run_that_lags_behind(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_that_diverges_is_one_that_the_study_learns_from(tmp_path, monkeypatch):
-    (tmp_path / "learner.py").write_text("raise SystemExit(5)")
+    text = f"import os; raise SystemExit(5 if '{PASSED_ON}' in os.environ else 1)"
+    (tmp_path / "learner.py").write_text(text)
     monkeypatch.setattr(trials, "TRAIN", tmp_path / "learner.py")
     monkeypatch.setattr(trials, "POLL", 0.05)
     study = in_memory()
