@@ -16,7 +16,8 @@ from runtime.signals import passing_on
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
-STOPPED = (SAVED, 130)  # after which the sweep does not go on
+INTERRUPTED = 130  # of one that the user ended
+STOPPED = (SAVED, INTERRUPTED)  # after which the sweep does not go on
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
 AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
 
@@ -40,6 +41,7 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         raise StorageFault(f"{chosen.folder}: cannot be made, {error.strerror}; choose another "
                            "hydra.sweep.dir") from error  # fmt: skip
+    interrupted = False
     print(f"{len(chosen.jobs)} jobs; {chosen.folder}", flush=True)
     if chosen.launcher:
         print(f"what job N says goes into {chosen.folder}/N.log", flush=True)
@@ -53,12 +55,18 @@ def run(arguments: list[str]) -> int:
             print(f"warning: {str(error).splitlines()[0]}; jobs that a cluster still runs are not "
                   "waited for", file=sys.stderr)  # fmt: skip
         except KeyboardInterrupt:
-            print("interrupted: jobs on a cluster go on; those of this machine have ended, what "
-                  "they saved is good", file=sys.stderr)  # fmt: skip
+            print(
+                "interrupted: jobs on a cluster go on, those of joblib have ended; the same "
+                "command with resume=auto goes on from what they saved",
+                file=sys.stderr,
+            )
+            interrupted = True
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
         codes = one_by_one(chosen.jobs, chosen.names)
     print(table(chosen.names, codes, chosen.folder))
+    if interrupted:
+        return INTERRUPTED
     if failed := [code for code in codes if code]:
         return failed[0]
     return 0 if None not in codes else 1 if chosen.launcher else SAVED
@@ -177,7 +185,8 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
     lines = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
         found = read_result(folder / str(number))
-        cells = [str(number), name, "not run" if code is None else str(code)]
+        missing = "not ended" if (folder / str(number)).exists() else "not run"
+        cells = [str(number), name, missing if code is None else str(code)]
         cells += [f"{found[key]:{form}}" if key in found else ""
                   for key, form in (("return_mean", ".1f"), ("steps", ","),
                                     ("steps_per_second", ",.0f"))]  # fmt: skip

@@ -202,6 +202,19 @@ def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
     assert job.sent == [signal.SIGTERM]
 
 
+def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch, capsys):
+    def interrupted(chosen, jobs):
+        (chosen.folder / "0").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("configs.sweep.launch", interrupted)
+    assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == 130
+    said = capsys.readouterr()
+    assert [row[2] for row in rows(said.out)] == ["not ended", "not run"]
+    assert "the same command with resume=auto goes on" in said.err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="groups of processes")
 def test_a_signal_to_the_whole_group_saves_the_job(tmp_path):

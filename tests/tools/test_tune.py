@@ -118,7 +118,8 @@ def test_what_a_search_began_with_is_in_its_pair():
     text = "\n".join(tune.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
     found = yaml.safe_load(text)
     assert found["env"] == {"num_envs": 4}
-    assert found["agent"] == {"n_steps": 1024, "gamma": 0.9, "bounded_mean": True}
+    assert found["agent"] == {"gamma": 0.97, "lr_schedule": "linear",
+                              "reward_scale": 0.1, "bounded_mean": True}  # fmt: skip
 
 
 @pytest.mark.parametrize(
