@@ -39,5 +39,6 @@ def require_devices(device: str, neighbours: int) -> None:
         raise ConfigError(f"device: {device} cannot be that of {neighbours} processes; use "
                           "device=cuda, which gives each its own")  # fmt: skip
     if torch.cuda.device_count() < neighbours:
-        raise ConfigError(f"device: this machine has {torch.cuda.device_count()} GPUs for "
-                          f"{neighbours} processes; start as many, or use device=cpu")  # fmt: skip
+        raise ConfigError(f"device: {neighbours} processes need a GPU each, and this machine has "
+                          f"{torch.cuda.device_count()}; start as many, or use "
+                          "device=cpu")  # fmt: skip

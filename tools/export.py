@@ -46,10 +46,10 @@ class Recorder:
         self.high = torch.maximum(self.high, obs.amax(0).float())
         for row in obs:  # algorithm R of Vitter (1985)
             self.count += 1
-            place = len(self.met) if len(self.met) < OBSERVATIONS // 2 else None
-            if place is not None:
+            place = int(self.chance.integers(self.count))
+            if len(self.met) < OBSERVATIONS // 2:
                 self.met.append(row.clone())
-            elif (place := int(self.chance.integers(self.count))) < len(self.met):
+            elif place < len(self.met):
                 self.met[place] = row.clone()
         return self.agent.act(obs, deterministic, generator)
 

@@ -193,7 +193,7 @@ def test_one_process_sends_nothing_to_anyone():
         ("cpu", False, 0, None),
         ("cuda", True, 2, None),
         ("cuda", False, 2, "need NCCL"),
-        ("cuda", True, 1, "has 1 GPUs for 2 processes"),
+        ("cuda", True, 1, "2 processes need a GPU each, and this machine has 1;"),
         ("cuda:0", True, 2, "cannot be that of 2 processes"),
     ],
 )

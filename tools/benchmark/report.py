@@ -166,7 +166,8 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
         "with a clock around each part; a part does not contain the parts inside it (the update "
         "reads its batch out of the replay, sampling only chooses the rows), and the clocks "
         "themselves lie in what surrounds them. The last row is of blocks between those, in "
-        "a process with one clock, around the update. Medians of blocks.",
+        "a process with one clock, around the update; under 250 are asked of it. Medians of "
+        "blocks.",
         table(header, rows),
         *picture("profile", "Microseconds of each part of a step", pictures),
     ]
