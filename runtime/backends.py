@@ -18,6 +18,7 @@ from runtime.vector import Step, Vector
 from runtime.workers import Workers
 
 SILENT = 50  # what matters is raised, in one line
+EXTRAS = ("box2d", "mujoco")  # of this project, with what such environments need
 
 
 class Backend(Protocol):
@@ -119,6 +120,10 @@ def make_backend(
             if vectorization == "async":
                 return Vector(lambda: Workers(makes, env_id, timeout), count)
             return Vector(lambda: Serial(makes), count)
+    except gymnasium.error.DependencyNotInstalled as error:
+        extra = next((e for e in EXTRAS if e in str(error).lower()), None)
+        remedy = f"pip install '.[{extra}]'" if extra else f"install what it needs, {error}"
+        raise ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(
             f"env.id: {env_id}: {error}; correct the id or install what it needs"

@@ -11,10 +11,15 @@ SHOWN = {"return": "rollout/return", "eval": "eval/return_mean", "entropy": "pol
 
 
 class Progress:
-    """Steps done, time left, and the numbers to watch, in one order."""
+    """Steps done, time left, and the numbers to watch, in one order.
 
-    def __init__(self, total_steps: int, first_step: int = 0) -> None:
+    Args:
+        learning_starts: steps without an update, whose speed tells nothing of the time left.
+    """
+
+    def __init__(self, total_steps: int, first_step: int = 0, learning_starts: int = 0) -> None:
         self.total = total_steps
+        self.learning_starts = learning_starts
         self.last = (first_step, time.perf_counter())  # line
         self.shown: dict[str, str] = {}
         self.next_line = first_step
@@ -41,11 +46,13 @@ class Progress:
             self.last = (step, time.perf_counter())
             rate = max(step - past, 1) / max(self.last[1] - then, 1e-9)
             values = "  ".join(f"{name} {value:>7}" for name, value in self.shown.items())
-            print(
-                f"step {step:>{len(str(self.total))}}/{self.total}  {values}  "
-                f"{rate:,.0f} steps/s  {max(0, self.total - step) / rate:.0f} s left",
-                flush=True,
-            )
+            line = f"step {step:>{len(str(self.total))}}/{self.total}  {values}  "
+            if past >= self.learning_starts:
+                left = max(0, self.total - step) / rate
+                line += f"{rate:,.0f} steps/s  {left:.0f} s left"
+            else:
+                line += "not yet learning" if step < self.learning_starts else ""
+            print(line.rstrip(), flush=True)
 
     def close(self) -> None:
         if self.bar is not None:

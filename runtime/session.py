@@ -185,7 +185,8 @@ class Session:
             )
             logger.text("hyperparameters", f"| key | value |\n|---|---|\n{settings}")
             logger.text("config", "```yaml\n" + to_yaml(config) + "```")
-        progress = Progress(config.total_steps, self.step)
+        starts = getattr(config.agent, "learning_starts", 0)
+        progress = Progress(config.total_steps, self.step, starts)
         self.chores = chores = Chores(
             agent=parts.agent,
             envs=parts.envs,

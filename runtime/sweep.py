@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SAVED = 75  # exit code of a run that a signal ended
 INTERRUPTED = 130  # of one that the user ended
 STOPPED = (SAVED, INTERRUPTED)  # after which the sweep does not go on
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
+POLL = 0.5  # seconds between two looks at whether the sweep is to end
 AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
 
 
@@ -41,35 +43,56 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         raise StorageFault(f"{chosen.folder}: cannot be made, {error.strerror}; choose another "
                            "hydra.sweep.dir") from error  # fmt: skip
-    interrupted = False
+    came: list[int] = []
     print(f"{len(chosen.jobs)} jobs; {chosen.folder}", flush=True)
     if chosen.launcher:
         print(f"what job N says goes into {chosen.folder}/N.log", flush=True)
         for number in range(len(chosen.jobs)):
             code_file(chosen.folder, number).unlink(missing_ok=True)
+        stop_file(chosen.folder).unlink(missing_ok=True)
         paths = [str(TRAIN.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # a launcher's processes import `Jobs`
         try:
-            launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
+            with ending(chosen.folder, came, elsewhere="submitit" in chosen.launcher[0]):
+                launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
         except RuntimeError as error:  # of a launcher: the table says which job it was
             print(f"warning: {str(error).splitlines()[0]}; jobs that a cluster still runs are not "
                   "waited for", file=sys.stderr)  # fmt: skip
         except KeyboardInterrupt:
-            print(
-                "interrupted: jobs on a cluster go on, those of joblib have ended; the same "
-                "command with resume=auto goes on from what they saved",
-                file=sys.stderr,
-            )
-            interrupted = True
+            print("interrupted: jobs on a cluster go on, those here have ended",
+                  file=sys.stderr)  # fmt: skip
+            came = came or [signal.SIGINT]
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
         codes = one_by_one(chosen.jobs, chosen.names)
     print(table(chosen.names, codes, chosen.folder))
-    if interrupted:
-        return INTERRUPTED
+    if came:
+        print("the same command with run_dir=... resume=auto goes on with the sweep")
+        return INTERRUPTED if came[0] == signal.SIGINT else SAVED
     if failed := [code for code in codes if code]:
         return failed[0]
     return 0 if None not in codes else 1 if chosen.launcher else SAVED
+
+
+@contextmanager
+def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
+    """SIGTERM and Ctrl-C, noted in `came`, let the jobs save and end; a second one waits for none.
+
+    Jobs elsewhere, on a cluster, go on without the sweep that handed them in.
+    """
+
+    def end(number: int, frame: Any) -> None:
+        came.append(number)
+        if elsewhere or len(came) > 1:
+            raise KeyboardInterrupt
+        stop_file(folder).touch()
+
+    known = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in known.items():
+            signal.signal(number, handler)
 
 
 def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
@@ -86,7 +109,10 @@ def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
 
 
 def call(
-    job: list[str], log: Path | None = None, warning: str | None = None
+    job: list[str],
+    log: Path | None = None,
+    warning: str | None = None,
+    stop: Path | None = None,
 ) -> tuple[int, list[int]]:
     """`train.py` in a process of its own, to which signals are passed on.
 
@@ -94,6 +120,7 @@ def call(
         job: its command line.
         log: what gets its output; None: this process's own.
         warning: a signal that the job gets as SIGTERM, and then no other, which would end it.
+        stop: a file that comes where the job is to save and end.
 
     Returns:
         Its exit code, 75 also where a signal ended it before it could save; what signals came.
@@ -128,7 +155,11 @@ def call(
         deliver()  # what came while it was made
         while True:
             try:
-                code = process.wait()
+                code = process.wait(POLL if stop else None)
+            except subprocess.TimeoutExpired:
+                if stop and stop.exists() and not came:
+                    pass_on(signal.SIGTERM, None)
+                continue
             except KeyboardInterrupt:  # it was sent to the child, too, which saves
                 came.append(signal.SIGINT)
                 continue
@@ -156,9 +187,13 @@ class Jobs:
     def __call__(self, config: Any) -> int:
         number = int(config.job)
         on_cluster = "SUBMITIT_EXECUTOR" in os.environ
-        code, came = call(
-            self.jobs[number], self.folder / f"{number}.log", WARNING if on_cluster else None
-        )
+        log, stop = self.folder / f"{number}.log", stop_file(self.folder)
+        if on_cluster:
+            code, came = call(self.jobs[number], log, warning=WARNING)
+        elif stop.exists():
+            return SAVED
+        else:
+            code, came = call(self.jobs[number], log, stop=stop)
         code_file(self.folder, number).write_text(str(code))
         if on_cluster and came and code == SAVED:
             warning = getattr(signal, WARNING)
@@ -170,6 +205,11 @@ class Jobs:
 
 def code_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.exit"
+
+
+def stop_file(folder: Path) -> Path:
+    """Where it is, the jobs of a sweep on this machine save and end, and no more begin."""
+    return folder / "stop"
 
 
 def read_code(folder: Path, number: int) -> int | None:

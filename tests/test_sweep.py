@@ -6,14 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from configs.automatic import processes
 from configs.compose import quoted
 from configs.sweep import read_sweep
 from runtime.signals import PASSED_ON
-from runtime.sweep import call, sweep
+from runtime.sweep import call, ending, stop_file, sweep
 from tools.compare import main as compare
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -77,7 +80,9 @@ def test_bad_input_is_one_line_before_anything_begins(
 
 def test_torchrun_starts_no_sweep(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    assert processes() == 1  # as other programs, Slurm's among them, leave it
     monkeypatch.setenv("RANK", "0")
+    assert processes() == 2
     assert sweep(["-m", "seed=1,2"]) == 2
     assert capsys.readouterr().err.startswith("error: sweep: torchrun starts one run in several")
 
@@ -172,7 +177,7 @@ class Job:
         self.env = env
         return self
 
-    def wait(self):
+    def wait(self, timeout=None):
         for number in self.signals:
             os.kill(os.getpid(), number)
         return self.code
@@ -212,7 +217,80 @@ def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == 130
     said = capsys.readouterr()
     assert [row[2] for row in rows(said.out)] == ["not ended", "not run"]
-    assert "the same command with resume=auto goes on" in said.err
+    assert "resume=auto goes on with the sweep" in said.out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
+    number, code, tmp_path, monkeypatch, capsys
+):
+    """The first job is told, the second does not begin; on a cluster none would be told."""
+    process = [sys.executable, "-c", "import time; time.sleep(60)"]
+    make = subprocess.Popen
+
+    def launch(chosen, jobs):
+        threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+        began = time.monotonic()
+        codes = [jobs(types.SimpleNamespace(job=job)) for job in (0, 1)]
+        assert codes == [75, 75]
+        assert time.monotonic() - began < 30
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("configs.sweep.launch", launch)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
+    monkeypatch.setattr("runtime.sweep.call", apart(call))
+    assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
+    assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def apart(function):
+    """In a thread, as a launcher's own process: signals are not its own to take."""
+
+    def made(*args, **kwargs):
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(function, *args, **kwargs).result()
+
+    return made
+
+
+def test_a_second_signal_waits_for_no_job(tmp_path):
+    came: list[int] = []
+    with ending(tmp_path, came, elsewhere=False):
+        signal.raise_signal(signal.SIGTERM)
+        assert stop_file(tmp_path).exists()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert came == [signal.SIGTERM] * 2
+    with ending(tmp_path, [], elsewhere=True), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_jobs_of_joblib(number, tmp_path):
+    """And to the whole group, as a terminal sends it, where there are such."""
+    special = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=1"]
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2,3", "run_dir=out",
+                 "resume=auto", *special]  # fmt: skip
+    first = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for job in (0, 1):
+        wait_for((tmp_path / f"out/{job}/checkpoints/step-000000000000").exists)
+    time.sleep(2)
+    if number == signal.SIGINT:
+        os.killpg(first.pid, number)
+    else:
+        first.send_signal(number)
+    said, _ = first.communicate(timeout=60)
+    code = "130" if number == signal.SIGINT else "75"
+    assert first.returncode == int(code)
+    assert [row[2] for row in rows(said)] == [code, code, "not run"]
+    second = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert [row[2:5:2] for row in rows(second.stdout)] == [["0", "3,000"]] * 3
+    assert "from step" in (tmp_path / "out/0.log").read_text()
 
 
 @pytest.mark.slow

@@ -5,24 +5,23 @@ that fit. Takes env.id, env.kwargs.NAME=VALUE, steps=N and seed=N.
 """
 
 import json
+import os
 import re
+import subprocess
 import sys
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse, train_config  # noqa: E402
-from data import Transition  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
+from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
@@ -33,19 +32,6 @@ SLOW = 1e-3  # seconds of a step, from which on workers pay
 LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
 
 
-@dataclass
-class Played:
-    """What an environment showed under random actions."""
-
-    transitions: list[Transition] = field(default_factory=list)
-    episodes: list[tuple[int, float, int]] = field(default_factory=list)
-    seconds: float = 0.0
-
-    def column(self, name: str) -> np.ndarray:
-        """One field over all steps, (T, ...)."""
-        return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
-
-
 def main(arguments: list[str]) -> int:
     """Examines; returns the exit code."""
     return tool(USAGE, examine, arguments)
@@ -53,7 +39,7 @@ def main(arguments: list[str]) -> int:
 
 def examine(arguments: list[str]) -> int:
     """Prints a line for each thing looked at, and what to do where something is to be done."""
-    own = {"steps": 2000, "seed": 0}
+    own = {"steps": 2000, "seed": 0, "trace": 0}
     rest = []
     for argument in arguments:
         name, _, value = parse(argument)
@@ -72,6 +58,11 @@ def examine(arguments: list[str]) -> int:
     def make() -> Envs:
         return Envs(config.id, 1, "sync", config.kwargs, own["seed"])
 
+    if own["trace"]:  # what `elsewhere` reads
+        envs = make()
+        print("\n".join(digests(play(envs, own["steps"], own["seed"]))))
+        envs.close()
+        return 0
     envs = make()
     try:
         say("id", config.id)
@@ -80,7 +71,7 @@ def examine(arguments: list[str]) -> int:
         advice = observations(envs, played)
         say("action", str(envs.backend.action_space))
         advice += [*rewards(played), *ends(played), *speed(played)]
-        repeats(make, own["steps"], own["seed"], played)
+        repeats(make, arguments, own["steps"], own["seed"], played)
         conclude(envs, config.kwargs, advice)
     finally:
         envs.close()
@@ -89,25 +80,6 @@ def examine(arguments: list[str]) -> int:
 
 def say(name: str, text: str) -> None:
     print(f"{name:<12} {text}", flush=True)
-
-
-def play(envs: Envs, steps: int, seed: int) -> Played:
-    """Uniformly random actions, the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    played, spec = Played(), envs.spec
-    started = time.perf_counter()
-    for _ in range(steps):
-        if spec.choices:
-            action = torch.stack([torch.randint(n, (1,), generator=generator)
-                                  for n in spec.choices], -1)  # fmt: skip
-        elif spec.discrete:
-            action = torch.randint(spec.action_dim, (1,), generator=generator)
-        else:
-            action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
-        played.transitions.append(envs.step(action, action))
-    played.seconds = time.perf_counter() - started
-    played.episodes = envs.drain()
-    return played
 
 
 def observations(envs: Envs, played: Played) -> list[str]:
@@ -172,18 +144,22 @@ def speed(played: Played) -> list[str]:
     return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if each > SLOW else []
 
 
-def repeats(make: Any, steps: int, seed: int, played: Played) -> None:
+def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Played) -> None:
     """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
     again, half = make(), max(1, steps // 2)
     try:
         first = differs(play(again, steps, seed), played)
     finally:
         again.close()
+    place, remedy = "", "draw from self.np_random"
+    if first is None:
+        first = elsewhere(arguments, played)
+        place, remedy = " in another process", "keep the order of sets and hashes of text out of it"
     if first is not None:
-        say("warning", f"the same seed and actions lead elsewhere from step {first + 1} on: no run "
-                       "can be repeated or resumed exactly; draw from self.np_random")  # fmt: skip
+        say("warning", f"the same seed and actions lead elsewhere{place} from step {first + 1} on: "
+                       f"no run can be repeated or resumed exactly; {remedy}")  # fmt: skip
         return
-    say("seed", f"the same seed gives the same {steps} steps")
+    say("seed", f"the same seed gives the same {steps} steps, in another process too")
     one, other = make(), make()
     try:
         play(one, half, seed)
@@ -199,14 +175,19 @@ def repeats(make: Any, steps: int, seed: int, played: Played) -> None:
                        "something over reset(seed=...); a resumed run is not exact")  # fmt: skip
 
 
-def differs(one: Played, other: Played) -> int | None:
-    """The first step at which two plays differ."""
-    same = [np.ones(len(one.transitions), dtype=np.bool_)]
-    for name in ("next_obs", "reward", "terminated", "truncated"):
-        equal = one.column(name) == other.column(name)
-        same.append(equal.reshape(len(equal), -1).all(-1))
-    wrong = np.flatnonzero(~np.stack(same).all(0))
-    return int(wrong[0]) if len(wrong) else None
+def elsewhere(arguments: list[str], played: Played) -> int | None:
+    """The first step that differs in another process, in which texts have other hashes."""
+    other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments, "trace=1"],
+        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    there = done.stdout.split()
+    wrong = (n for n, here in enumerate(digests(played)) if there[n : n + 1] != [here])
+    return next(wrong, None)
 
 
 def group_name(env_id: str) -> str:

@@ -17,13 +17,23 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import options, parse, quoted, train_config  # noqa: E402
+from configs.compose import GROUPS, options, parse, quoted, train_config  # noqa: E402
+from configs.schema import TrainConfig  # noqa: E402
+from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
 from tools.doctor import group_name  # noqa: E402
-from tools.tuning.lasting import open_study, require_same, take_over, trial_folder, turn  # noqa: E402
+from tools.tuning.lasting import (  # noqa: E402
+    open_study,
+    require_same,
+    sampler,
+    take_over,
+    trial_folder,
+    turn,
+)
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
+from tools.tuning.trials import FIRST_SEED  # noqa: E402
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -69,15 +79,17 @@ def tune(arguments: list[str]) -> int:
     try:
         helpers += [subprocess.Popen(helper) for _ in range(own["workers"] - 1)]
         search(study, own, fixed, space, folder)
-    except BaseException:
+    except BaseException as reason:
         for worker in helpers:
             worker.terminate()
+        if own["report"] and not isinstance(reason, Exception):  # the user, or a signal
+            print("the same command goes on with the search", file=sys.stderr)
         raise
     finally:
         codes = [worker.wait() for worker in helpers]
         signal.signal(signal.SIGTERM, before)
     if own["report"]:
-        report(study, own["where"], fixed, folder)
+        report(study, own["where"], fixed, own["seeds"], folder)
     return max(codes, default=0)
 
 
@@ -103,6 +115,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
             own[name] = value
         elif name in ("seed", "run_dir", "resume"):
             raise ConfigError(f"{name}: is set by each trial; leave it out")
+        elif "." not in name and name not in (known := [*GROUPS, *key_names(TrainConfig)]):
+            raise ConfigError(unknown_key(name, [*OWN, "study", *known]))
         else:
             fixed.append(argument)
     config = train_config(fixed)
@@ -139,13 +153,15 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
             with turn(folder):
                 if len(study.get_trials(deepcopy=False, states=counted)) >= own["trials"]:
                     return
+                study.sampler = sampler(len(study.get_trials(deepcopy=False)))
                 trial = study.ask()
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # by which `take_over` knows a living worker
             chosen = draw(space, trial)
             trial.set_user_attr("chosen", chosen)
+            print(f"trial {trial.number} begins: {' '.join(chosen)}", flush=True)
             said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
-        print(f"trial {trial.number}: {said}; {' '.join(chosen)}", flush=True)
+        print(f"trial {trial.number}: {said}", flush=True)
         failed += said.startswith(FAILED)
         if failed > MOST_FAILED:
             raise ConfigError(f"trials: {failed} failed; mend what they say, or search elsewhere")
@@ -169,7 +185,7 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
     return f"{found:.2f}"
 
 
-def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
+def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) -> None:
     """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
     import optuna
 
@@ -179,7 +195,8 @@ def report(study: Any, name: str, fixed: list[str], folder: Path) -> None:
         raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
     best, count = study.best_trial, len(ended)
     lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
-             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f}.",
+             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f} on seed"
+             + (f"s {FIRST_SEED} to {FIRST_SEED + seeds - 1}." if seeds > 1 else f" {FIRST_SEED}."),
              *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -26,3 +26,12 @@ def test_the_time_left_is_that_of_the_present_speed(capsys, monkeypatch):
         progress.update(step)
     told = [line.rsplit("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
     assert told[5:10] == ["1 s left", "29 s left", "1298 s left", "1198 s left", "1098 s left"]
+
+
+def test_steps_without_an_update_tell_no_time(capsys):
+    progress = Progress(1000, learning_starts=120)
+    for step in range(1, 251):
+        progress.update(step)
+    said = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert said[:3] == ["not yet learning"] * 3
+    assert [text.endswith("s left") for text in said[3:]] == [False, True]

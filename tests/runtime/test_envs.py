@@ -1,5 +1,6 @@
 """The border to Gymnasium: literal transitions under every vectorisation, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -255,6 +256,19 @@ def test_what_cannot_be_made_is_a_matter_of_configuration(env_id, kwargs, words)
         Envs(env_id, 1, "sync", kwargs, seed=0)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "module", "extra"),
+    [("LunarLander-v3", "Box2D", "box2d"), ("HalfCheetah-v5", "mujoco", "mujoco")],
+)
+def test_a_missing_library_is_named_by_the_extra_that_has_it(env_id, module, extra, monkeypatch):
+    for name in list(sys.modules):
+        if name == module or name.startswith((f"{module}.", f"gymnasium.envs.{extra}.")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    with pytest.raises(ConfigError, match=rf"env\.id: {env_id} .*; pip install '\.\[{extra}\]'$"):
+        Envs(env_id, 1, "sync", {}, seed=0)
 
 
 def space_env(observation, action):

@@ -93,6 +93,7 @@ def one_of_two(rank, port, names, kind, folder):
     assert ranks.most(5 - rank) == 5
     assert ranks.decided(lambda: {"rank": rank}) == {"rank": 0}
     assert ranks.gather(torch.full((2, 1), rank)).flatten().tolist() == [0, 0, 1, 1]
+    require_shared_folder(ranks, Path(folder))
     (mean,) = ranks.average([torch.tensor([1.0, 3.0 * rank])])
     assert mean.tolist() == [1.0, 1.5]
     learner = agent("a2c", SPECS["a2c"])
@@ -107,6 +108,22 @@ def one_of_two(rank, port, names, kind, folder):
         assert learner.diverged
         assert all(map(torch.equal, weights, learner.actor.parameters()))
     ranks.leave()
+
+
+def require_shared_folder(ranks, folder):
+    """A run is found where both see it; where the second has another disk, both say so."""
+    here = folder / f"machine-{ranks.rank}"
+    for disk in (here, folder):
+        (disk / "run").mkdir(parents=True, exist_ok=True)
+        os.chdir(disk)
+        assert ranks.found("run") is None
+        if ranks.first:
+            Path("run/config.yaml").touch()
+        if disk == here:
+            with pytest.raises(ConfigError, match="run is not there, and the first process has it"):
+                ranks.found("run")
+        else:
+            assert ranks.found("run") == Path("run")
 
 
 def two(names, kind, folder):

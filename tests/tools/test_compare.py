@@ -92,12 +92,19 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
         planted(tmp_path, f"a{seed}", curve, f"seed={seed}", "agent.lr=1e-2")
         planted(tmp_path, f"b{seed}", curve, f"seed={seed}", "eval.episodes=3")
         planted(tmp_path, f"p{seed}", curve, f"seed={seed}", "env=pendulum")
+    for key in (
+        "threads=2",
+        "audit.every=7",
+        "env.timeout=9",
+        "env.vectorization=async",
+    ):  # no difference in kind
+        planted(tmp_path, key.replace("=", "-"), curve, "seed=3", "agent.lr=1e-2", key)
     planted(tmp_path / "deeper", "s", curve, "agent=sac", "env=pendulum")
     groups = {
         (g.task, g.label): len(g.runs) for g in grouped(find([str(tmp_path)], "eval/return_mean"))
     }
     assert groups == {
-        ("CartPole-v1", "a2c lr=0.01"): 2,
+        ("CartPole-v1", "a2c lr=0.01"): 2 + 4,
         ("CartPole-v1", "a2c lr=0.003"): 2,
         ("Pendulum-v1", "a2c lr=0.005"): 2,
         ("Pendulum-v1", "sac lr=0.003"): 1,

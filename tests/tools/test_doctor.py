@@ -32,6 +32,8 @@ class Ill(gymnasium.Env):
         obs = self.np_random.uniform(-1, 1, 3).astype(np.float32)
         if self.has == "clock":
             obs[0] = next(OUTSIDE) % 1000 / 1000
+        if self.has == "hash":
+            obs[0] = hash("a text") % 1000 / 1000
         if self.has == "bounds" or (self.has == "start" and self.count == 0):
             obs[1] = 3.0
         if self.has == "hole" and self.count == 5:
@@ -65,7 +67,7 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     assert doctor.main([f"env.id={env_id}", "steps=400"]) == 0
     found = dict(lines(capsys))
     assert "warning" not in found or found["warning"].startswith(("no episode", "random actions"))
-    assert found["seed"] == "the same seed gives the same 400 steps"
+    assert found["seed"] == "the same seed gives the same 400 steps, in another process too"
     assert found["resume"].startswith("exact")
     fitting = "agent=a2c or agent=ppo or agent=sac"
     assert found["agents"] == fitting + ("" if env_id == "Pendulum-v1" else "_discrete")
@@ -75,6 +77,7 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     ("has", "words"),
     [
         ("clock", "elsewhere from step 1 on"),
+        ("hash", "elsewhere in another process from step 1 on"),
         ("bounds", "1 components leave the bounds"),
         ("start", "1 components leave the bounds"),
         ("endless", "no episode ended"),

@@ -20,6 +20,7 @@ from runtime.errors import ConfigError
 from runtime.signals import PASSED_ON
 from tools import tune
 from tools.tuning import trials
+from tools.tuning.lasting import open_study
 from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, read_space
 
 TUNE = Path(tune.__file__)
@@ -70,6 +71,7 @@ def test_every_value_of_the_usual_searches_composes(agent):
         (["agent=a2c", "agent.lr=1e-3..20"], "agent.lr"),
         (["agent=a2c", "agent.tau=0.1..0.2"], "agent.tau"),
         (["agent=a2c", "seed=1"], "seed"),
+        (["agent=a2c", "trails=3"], "trails: is not a key; did you mean trials?"),
         (["agent=nope"], "agent"),
         (["agent=ppo", "agent.n_steps=5,7"], "agent.batch_size"),
     ],
@@ -80,7 +82,7 @@ def test_bad_input_is_one_line_before_anything_begins(
     monkeypatch.chdir(tmp_path)
     assert tune.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {word}: ")
+    assert line.startswith(f"error: {word}")
     assert not list(tmp_path.iterdir())
 
 
@@ -91,7 +93,9 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     assert tune.main([*command, "trials=2"]) == 0
     assert tune.main([*command, "trials=3"]) == 0  # goes on
     said = [x for x in capsys.readouterr().out.splitlines() if x.startswith("trial ")]
-    assert [line.split(":")[0] for line in said] == ["trial 0", "trial 1", "trial 2"]
+    assert [line.split(":")[0] for line in said] == [
+        f"trial {n}{word}" for n in range(3) for word in (" begins", "")
+    ]
     found = {
         n: json.loads((tmp_path / f"out/trial-000{n}/s0/result.json").read_text())["return_mean"]
         for n in range(3)
@@ -99,6 +103,7 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     best = max(found, key=lambda n: found[n])
     text = (tmp_path / "out/cartpole-a2c.yaml").read_text()
     assert text.startswith("# @package _global_\n")
+    assert "on seed 1000." in text
     tuned = yaml.safe_load(text)
     run = yaml.safe_load((tmp_path / f"out/trial-000{best}/s0/config.yaml").read_text())
     assert tuned["total_steps"] == run["total_steps"]
@@ -111,6 +116,26 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     alone = dataclasses.asdict(compose.train_config(["env=cartpole", "agent=a2c"]))
     assert alone["agent"] == run["agent"]
     assert alone["env"] == run["env"]
+
+
+def test_a_search_can_be_repeated_also_where_it_was_stopped_between(tmp_path, monkeypatch):
+    """The thirteenth trial is no longer drawn evenly: it looks at the twelve before it."""
+
+    def chosen(folder, *trials):
+        for count in trials:
+            command = [*SHORT, "agent.lr=1e-4..1e-2:log", "agent.hidden=[8],[16]"]
+            assert tune.main([*command, f"trials={count}", f"study={folder}"]) == 0
+        study = open_study(tmp_path / folder)
+        return [trial.user_attrs["chosen"] for trial in study.get_trials()]
+
+    def play(trial, command, folder, seeds):
+        return -float(next(x for x in command if x.startswith("agent.lr=")).partition("=")[2])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "play", play)
+    whole = chosen("whole", 13)
+    assert chosen("parts", 7, 13) == whole
+    assert len({tuple(one) for one in whole}) == 13
 
 
 def test_what_a_search_began_with_is_in_its_pair():

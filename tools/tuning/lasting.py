@@ -27,9 +27,19 @@ def open_study(folder: Path) -> Any:
         storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
         direction="maximize",
         load_if_exists=True,
-        sampler=optuna.samplers.TPESampler(seed=None, multivariate=True, constant_liar=True),
+        sampler=sampler(0),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
     )
+
+
+def sampler(number: int) -> Any:
+    """What suggests trial `number`, from that and the trials before it alone.
+
+    So the same search with one worker makes the same trials, also where it was stopped between.
+    """
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
 
 
 def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
