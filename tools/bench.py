@@ -113,8 +113,9 @@ def progress(text: str) -> None:
 def measured(arguments: list[str]) -> dict[str, Any]:
     """Under which conditions a result came about."""
     command = shlex.join(["python", "tools/bench.py", *arguments])
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
     return {"date": time.strftime("%Y-%m-%d %H:%M"), "command": command,
-            "revision": rundir.revision(), "load": os.getloadavg()[0], "machine": machine(),
+            "revision": rundir.revision(), "load": load, "machine": machine(),
             "versions": rundir.versions(*PACKAGES)}  # fmt: skip
 
 

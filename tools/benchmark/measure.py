@@ -144,7 +144,10 @@ def costs(sides: tuple[Side, ...], rounds: int, say: Say) -> list[Result]:
 
 
 def whole_process(spec: Spec) -> dict[str, float]:
-    """Runs a process to its end; returns its seconds and its peak resident memory in MiB."""
+    """Runs a process to its end; returns its seconds and its peak resident memory in MiB.
+
+    Windows does not tell the memory, which is then not a number.
+    """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         command, questions = command_of(spec, Path(folder))
         started = time.perf_counter()
@@ -155,15 +158,18 @@ def whole_process(spec: Spec) -> dict[str, float]:
         assert process.stdin is not None
         process.stdin.write(questions)
         process.stdin.close()
-        # The usage of this child alone. It counts from its fork, so this process has to be smaller
-        # than any child that is measured: nothing here imports torch.
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        memory = math.nan
+        if hasattr(os, "wait4"):
+            # The usage of this child alone. It counts from its fork, so this process has to be
+            # smaller than any child that is measured: nothing here imports torch.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else KIB) / KIB**2
+        process.wait()
         seconds = time.perf_counter() - started
         if process.returncode:
             raise LogpiError(f"bench: {command[0]} failed, {last_line(errors)}; mend it")
-    unit = 1 if sys.platform == "darwin" else KIB
-    return {"seconds": seconds, "memory": usage.ru_maxrss * unit / KIB**2}
+    return {"seconds": seconds, "memory": memory}
 
 
 def command_of(spec: Spec, folder: Path) -> tuple[list[str], str]:
