@@ -16,6 +16,7 @@ from networks import (
     MultiCategoricalActor,
     Pixels,
     RunningNorm,
+    SomePixels,
 )
 from policies import (
     Categorical,
@@ -68,6 +69,8 @@ def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
 def make_normalizer(spec: Spec, running: bool) -> nn.Module:
     """What observations go through first; ValueError where bytes are to be standardised."""
     if not running:
+        if spec.bytes:
+            return SomePixels(spec.obs_dim, spec.bytes)
         return Pixels() if spec.pixels else nn.Identity()
     if spec.pixels:
         raise ValueError(

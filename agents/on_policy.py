@@ -44,7 +44,7 @@ class ActorValue:
                 init,
                 orthogonal=True,
                 unit_input=settings.unit_obs,
-                image=spec.image,
+                images=spec.images,
             )
 
         actor_torso = make_torso()

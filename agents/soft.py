@@ -57,7 +57,7 @@ class SoftNetworks:
         horizon: int | None,
     ) -> None:
         hidden, activation = settings.hidden, settings.activation
-        body = torso(spec.obs_dim, hidden, activation, init, image=spec.image)
+        body = torso(spec.obs_dim, hidden, activation, init, images=spec.images)
         self.actor = make_actor(spec, settings, policy_name, body, init, orthogonal=False)
         self.critic = kind(
             settings.critics,
@@ -67,7 +67,7 @@ class SoftNetworks:
             activation,
             init,
             settings.normalise_critic,
-            spec.image,
+            spec.images,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)

@@ -68,8 +68,9 @@ class Spec:
     action_dim: int  # components of a continuous action, or number of discrete actions (at most)
     discrete: bool
     choices: tuple[int, ...] = ()  # several discrete choices at once: how many actions each has
-    image: tuple[int, ...] = ()  # where an observation is one: its shape, with O numbers in all
-    pixels: bool = False  # those are bytes, and kept so until a network reads them
+    images: tuple[tuple[int, tuple[int, ...]], ...] = ()  # first component and shape of each
+    pixels: bool = False  # an observation is the bytes of one image, kept so until it is read
+    bytes: tuple[tuple[int, int], ...] = ()  # of images among other numbers: first, last + 1
 
     @property
     def kind(self) -> str:

@@ -14,7 +14,7 @@ from networks.layers import (
     EnsembleNorm,
     linear,
 )
-from networks.normalizer import Pixels, RunningNorm
+from networks.normalizer import Pixels, RunningNorm, SomePixels
 from networks.torso import UnitNorm, torso
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "MultiCategoricalActor",
     "Pixels",
     "RunningNorm",
+    "SomePixels",
     "UnitNorm",
     "Value",
     "linear",

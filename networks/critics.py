@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from networks.encoder import FEATURES, Encoder
+from networks.encoder import Images, eyes
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, linear
 
 
@@ -87,11 +87,12 @@ class Critic(Ensemble):
         activation: str,
         generator: torch.Generator,
         normalise: bool = False,
-        image: Sequence[int] = (),
+        images: Images = (),
     ) -> None:
-        widths = [(FEATURES if image else obs_dim) + action_dim, *hidden, 1]
+        encoder, width = eyes(obs_dim, images, generator)
+        widths = [width + action_dim, *hidden, 1]
         super().__init__(members, widths, activation, generator, normalise)
-        self.encoder = Encoder(image, generator) if image else nn.Identity()  # of all members
+        self.encoder = encoder  # of all members
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
         return self.every(torch.cat([self.encoder(obs), action], dim=-1)).squeeze(-1)
@@ -109,11 +110,11 @@ class DiscreteCritic(Ensemble):
         activation: str,
         generator: torch.Generator,
         normalise: bool = False,
-        image: Sequence[int] = (),
+        images: Images = (),
     ) -> None:
-        widths = [FEATURES if image else obs_dim, *hidden, actions]
-        super().__init__(members, widths, activation, generator, normalise)
-        self.encoder = Encoder(image, generator) if image else nn.Identity()
+        encoder, width = eyes(obs_dim, images, generator)
+        super().__init__(members, [width, *hidden, actions], activation, generator, normalise)
+        self.encoder = encoder
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.every(self.encoder(obs))

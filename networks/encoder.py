@@ -10,6 +10,7 @@ from torch.nn import functional
 from networks.layers import linear
 
 FEATURES = 128
+Images = Sequence[tuple[int, Sequence[int]]]  # where each begins in an observation, and its shape
 LARGE = 36  # pixels, the least that the layers of Mnih et al. take
 # (channels, side of the kernel, stride, padding) of each layer
 COARSE = ((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0))  # Mnih et al. 2015, doi 10.1038/nature14236
@@ -48,6 +49,35 @@ class Encoder(nn.Module):
         pixels = pixels.movedim(-1, 1) if self.channels_last else pixels
         features = functional.layer_norm(self.last(self.layers(pixels)), (FEATURES,))
         return torch.tanh(features).reshape(*obs.shape[:-1], FEATURES)
+
+
+class Eyes(nn.Module):
+    """Observations (*, O) with images in them -> (*, `width`): each by an encoder of its own.
+
+    The other components stay as they are, and in their order.
+    """
+
+    def __init__(self, obs_dim: int, images: Images, generator: torch.Generator) -> None:
+        super().__init__()
+        self.spans = [(start, start + math.prod(shape)) for start, shape in images]
+        self.encoders = nn.ModuleList(Encoder(shape, generator) for _, shape in images)
+        seen = sum(math.prod(shape) for _, shape in images)
+        self.width = obs_dim - seen + FEATURES * len(images)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        parts, rest = [], 0
+        for (start, stop), encoder in zip(self.spans, self.encoders, strict=True):
+            parts += [obs[..., rest:start], encoder(obs[..., start:stop])]
+            rest = stop
+        return torch.cat([*parts, obs[..., rest:]], dim=-1)
+
+
+def eyes(obs_dim: int, images: Images, generator: torch.Generator) -> tuple[nn.Module, int]:
+    """What observations are read by before the layers, and how many numbers it gives to them."""
+    if not images:
+        return nn.Identity(), obs_dim
+    reader = Eyes(obs_dim, images, generator)
+    return reader, reader.width
 
 
 class Convolution(nn.Conv2d):

@@ -1,5 +1,7 @@
 """What an observation goes through before any network."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,22 @@ class Pixels(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return obs.float() / 255.0
+
+
+class SomePixels(nn.Module):
+    """Observations (*, O) whose components `ranges`, (first, last + 1), are bytes: these / 255."""
+
+    factor: Tensor
+
+    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        factor = torch.ones(obs_dim)
+        for start, stop in ranges:
+            factor[start:stop] = 1.0 / 255.0
+        self.register_buffer("factor", factor)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return obs * self.factor
 
 
 class RunningNorm(nn.Module):

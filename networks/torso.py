@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks.encoder import FEATURES, Encoder
+from networks.encoder import Images, eyes
 from networks.layers import ACTIVATIONS, linear
 
 
@@ -25,17 +25,17 @@ def torso(
     generator: torch.Generator,
     orthogonal: bool = False,
     unit_input: bool = False,
-    image: Sequence[int] = (),
+    images: Images = (),
 ) -> nn.Sequential:
     """Fully connected layers, (*, inputs) -> (*, hidden[-1]), each followed by the activation.
 
-    Where the inputs are an image of this shape, an `Encoder` comes before them.
+    Where there are images in the inputs, `Eyes` come before them.
     """
     gain = math.sqrt(2.0) if orthogonal else None
     layers: list[nn.Module] = [UnitNorm()] if unit_input else []
-    if image:
-        layers.append(Encoder(image, generator))
-        inputs = FEATURES
+    if images:
+        reader, inputs = eyes(inputs, images, generator)
+        layers.append(reader)
     for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
         layers += [linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)

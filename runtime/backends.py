@@ -13,7 +13,7 @@ import torch
 from runtime.border import PASSED, Checked
 from runtime.errors import ConfigError, EnvironmentFault
 from runtime.serial import Serial
-from runtime.spaces import flat_observation
+from runtime.spaces import Flat
 from runtime.vector import Step, Vector
 from runtime.workers import Workers
 
@@ -178,6 +178,7 @@ def make_single(
     if type(getattr(env.unwrapped, "world", None)).__module__.startswith("Box2D"):
         env = FreshWorld(env)
     if not isinstance(env.observation_space, gymnasium.spaces.Box):
-        flat_observation(spec.id, env.observation_space)
+        flat = Flat(spec.id, env.observation_space)
         env = gymnasium.wrappers.FlattenObservation(env)
+        env.observation_space = flat
     return Checked(env, index)

@@ -1,5 +1,6 @@
 """Which spaces can be served, and the map between the agent's units and the environment's."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,14 +32,49 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
     return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False, **seen)
 
 
+class Flat(spaces.Box):
+    """A space as one vector, which knows what it was."""
+
+    def __init__(self, env_id: str, whole: spaces.Space[Any]) -> None:
+        box = flat_observation(env_id, whole)
+        super().__init__(box.low, box.high, box.shape, box.dtype)  # type: ignore[arg-type]
+        self.whole = whole
+
+
 def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
-    """Where an observation is an image: its shape, and whether it is of bytes."""
-    if not isinstance(observation, spaces.Box):
-        return {}
-    shape, pixels = observation.shape, observation.dtype == np.uint8
-    if pixels and len(shape) == IMAGE_DIMENSIONS - 1:
+    """Where images lie in a flat observation, and which of its numbers are their bytes."""
+    images, ranges, start = [], [], 0
+    observation = observation.whole if isinstance(observation, Flat) else observation
+    for leaf in leaves(observation):
+        size = spaces.flatdim(leaf)
+        if shape := image_shape(leaf):
+            images.append((start, shape))
+            if leaf.dtype == np.uint8:
+                ranges.append((start, start + size))
+        start += size
+    if isinstance(observation, spaces.Box):
+        return {"images": tuple(images), "pixels": bool(ranges)}
+    return {"images": tuple(images), "bytes": tuple(ranges)}
+
+
+def leaves(space: spaces.Space[Any]) -> Iterator[spaces.Space[Any]]:
+    """What a Dict or Tuple holds, in the order in which Gymnasium flattens it."""
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield space
+        return
+    inside = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+    for part in inside:
+        yield from leaves(part)
+
+
+def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Of a Box with three dimensions, or two of bytes; else empty."""
+    if not isinstance(space, spaces.Box):
+        return ()
+    shape = space.shape
+    if space.dtype == np.uint8 and len(shape) == IMAGE_DIMENSIONS - 1:
         shape = (*shape, 1)  # grey
-    return {"image": shape, "pixels": pixels} if len(shape) == IMAGE_DIMENSIONS else {}
+    return shape if len(shape) == IMAGE_DIMENSIONS else ()
 
 
 def choices_of(action: spaces.MultiDiscrete | spaces.MultiBinary) -> np.ndarray:

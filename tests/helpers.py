@@ -99,11 +99,14 @@ class Counting(gymnasium.Env):
 class Picture(gymnasium.Env):
     """One step; reward 1 for the action on the side that is lit, else -1.
 
-    The right: the second action, or the positive half.
+    The right: the second action, or the positive half. `among` other numbers it is part of a Dict.
     """
 
-    def __init__(self, discrete, shape=(4, 6, 1)):
-        self.observation_space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+    def __init__(self, discrete, shape=(4, 6, 1), among=False):
+        self.camera = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+        self.arm = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        both = gymnasium.spaces.Dict({"arm": self.arm, "camera": self.camera})
+        self.among, self.observation_space = among, both if among else self.camera
         self.action_space = (
             gymnasium.spaces.Discrete(2) if discrete else gymnasium.spaces.Box(-1, 1, (1,))
         )
@@ -112,12 +115,16 @@ class Picture(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.right = bool(self.np_random.integers(2))
-        return lit(self.right, self.observation_space.shape), {}
+        return self.seen(lit(self.right, self.camera.shape)), {}
 
     def step(self, action):
         chosen = bool(action == 1 if self.discrete else action[0] > 0)
-        obs = np.zeros(self.observation_space.shape, np.uint8)
+        obs = self.seen(np.zeros(self.camera.shape, np.uint8))
         return obs, 1.0 if chosen == self.right else -1.0, True, False, {}
+
+    def seen(self, picture):
+        return {"arm": self.np_random.uniform(-1, 1, 2).astype(np.float32),
+                "camera": picture} if self.among else picture  # fmt: skip
 
 
 def lit(right, shape=(4, 6, 1)):

@@ -59,8 +59,8 @@ AGENTS = [("a2c", True), ("a2c", False), ("ppo", True), ("ppo", False), ("sac", 
           ("sac_discrete", True)]  # fmt: skip
 
 
-def trained(name, discrete, asks):
-    where = {"discrete": discrete} | ({"asks": asks} if asks else {})
+def trained(name, discrete, asks, **options):
+    where = {"discrete": discrete} | ({"asks": asks} if asks else options)
     envs = Envs("Probe-v0" if asks else "Picture-v0", 8, "sync", where, seed=0)
     shared = {"gamma": GAMMA, "lr_schedule": "linear"}
     if name in ("a2c", "ppo"):
@@ -70,7 +70,7 @@ def trained(name, discrete, asks):
         learner = agent(name, envs.spec, lr=2e-2, horizon=steps, policy=policy, **shared, **special)
         run(learner, envs, Rollout(8), 8 * steps)
     else:
-        updates = 800 if asks else 200
+        updates = 800 if asks or options else 200
         learner = agent(name, envs.spec, lr=1e-2, tau=0.1, alpha=1e-3, horizon=updates, **shared)
         replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(0))
         run(learner, envs, replay, updates + 8)
@@ -102,9 +102,19 @@ def test_each_probe_reaches_its_known_value(name, discrete, asks):
 
 @pytest.mark.parametrize(("name", "discrete"), AGENTS)
 def test_what_is_to_be_done_is_read_off_a_picture(name, discrete):
-    learner = trained(name, discrete, None)
+    require_seen(trained(name, discrete, None), name, lambda picture: picture)
+
+
+@pytest.mark.parametrize(("name", "discrete"), [AGENTS[0], *AGENTS[-2:]])
+def test_a_picture_is_read_among_other_numbers(name, discrete):
+    learner = trained(name, discrete, None, among=True)
+    arm = torch.tensor([[0.5, -0.5]])
+    require_seen(learner, name, lambda picture: torch.cat([arm, picture], -1))
+
+
+def require_seen(learner, name, among):
     for right in (False, True):
-        obs = torch.from_numpy(lit(right)).reshape(1, -1)
+        obs = among(torch.from_numpy(lit(right)).reshape(1, -1))
         action, _ = learner.act(obs, deterministic=True)
         assert (action.item() > 0) == right
         found = worth(learner, name, obs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from networks import Critic, Encoder, Pixels, torso
-from networks.encoder import FEATURES
+from networks.encoder import FEATURES, Eyes
 
 
 def made(shape, seed=0):
@@ -63,12 +63,26 @@ def test_features_feel_every_pixel_and_none_of_another_image():
 
 def test_critics_and_torsos_read_images():
     generator = torch.Generator().manual_seed(0)
-    critic = Critic(2, 72, 3, [8], "relu", generator, image=(6, 6, 2))
+    critic = Critic(2, 72, 3, [8], "relu", generator, images=[(0, (6, 6, 2))])
     assert critic(torch.rand(5, 72), torch.rand(5, 3)).shape == (2, 5)
-    assert torso(72, [8], "tanh", generator, image=(6, 6, 2))(torch.rand(4, 72)).shape == (4, 8)
+    body = torso(72, [8], "tanh", generator, images=[(0, (6, 6, 2))])
+    assert body(torch.rand(4, 72)).shape == (4, 8)
 
 
 def test_pixels_are_bytes_between_0_and_1():
     scaled = Pixels()(torch.tensor([0, 51, 255], dtype=torch.uint8))
     assert scaled.dtype == torch.float32
     torch.testing.assert_close(scaled, torch.tensor([0.0, 0.2, 1.0]))
+
+
+def test_eyes_read_each_image_and_leave_the_rest():
+    """Two images among five other numbers: as their encoders read them, in the same order."""
+    eyes = Eyes(5 + 72 + 12, [(2, (6, 6, 2)), (76, (2, 2, 3))], torch.Generator().manual_seed(0))
+    obs = torch.rand(4, 3, 89)
+    seen = eyes(obs)
+    assert seen.shape == (4, 3, eyes.width) == (4, 3, 5 + 2 * FEATURES)
+    first, second = eyes.encoders
+    expected = [obs[..., :2], first(obs[..., 2:74]), obs[..., 74:76], second(obs[..., 76:88]),
+                obs[..., 88:]]  # fmt: skip
+    assert torch.equal(seen, torch.cat(expected, -1))
+    assert not torch.equal(first.last.weight[:, :32], second.last.weight[:, :32])

@@ -29,7 +29,7 @@ from tests.helpers import (
 )
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
-PICTURE = Spec(3, 2, discrete=False, image=(1, 3, 1), pixels=True)
+PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 SMALL = Spec(3, 1, discrete=False)
 SLOW = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action")
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.base import make_normalizer
 from runtime.build import set_up_torch
 from runtime.envs import Envs
 from runtime.errors import ConfigError, EnvironmentFault, LogpiError
@@ -288,6 +289,7 @@ def space_env(observation, action):
 
 
 Box, Discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+Dict, Tuple = gymnasium.spaces.Dict, gymnasium.spaces.Tuple
 MultiDiscrete = gymnasium.spaces.MultiDiscrete
 VECTOR = Box(-1, 1, (3,), np.float32)
 
@@ -344,7 +346,8 @@ def test_bytes_of_an_image_stay_bytes(mode):
     where = {"discrete": True, "shape": (4, 6, 3)}
     envs = Envs("tests.helpers:Picture-v0", 2, mode, where, seed=0)
     try:
-        assert (envs.spec.image, envs.spec.pixels, envs.spec.obs_dim) == ((4, 6, 3), True, 72)
+        assert envs.spec.images == ((0, (4, 6, 3)),)
+        assert (envs.spec.pixels, envs.spec.obs_dim) == (True, 72)
         assert envs.obs.dtype == torch.uint8
         pictures = [lit(right, (4, 6, 3)).ravel() for right in (False, True)]
         assert all(any(np.array_equal(obs, picture) for picture in pictures) for obs in envs.obs)
@@ -356,10 +359,35 @@ def test_bytes_of_an_image_stay_bytes(mode):
 
 def test_bytes_in_two_dimensions_are_a_grey_image():
     envs = Envs(space_env(Box(0, 255, (5, 4), np.uint8), Discrete(2)), 2, "sync", {}, seed=0)
-    assert (envs.spec.image, envs.spec.pixels) == ((5, 4, 1), True)
+    assert (envs.spec.images, envs.spec.pixels) == (((0, (5, 4, 1)),), True)
     assert (envs.obs.dtype, envs.obs.shape) == (torch.uint8, (2, 20))
     table = Envs(space_env(Box(0, 1, (5, 4), np.float32), Discrete(2)), 2, "sync", {}, seed=0)
-    assert table.spec.image == ()
+    assert table.spec.images == ()
+
+
+GREY = Box(0, 255, (3, 3), np.uint8)
+
+
+def test_images_in_a_dict_are_found_where_they_lie():
+    inside = {
+        "arm": Box(-1, 1, (3,), np.float32),
+        "camera": Box(0, 255, (4, 6, 3), np.uint8),
+        "more": Tuple((Discrete(2), Box(-1, 1, (2, 2, 5), np.float32), GREY)),
+    }
+    envs = Envs(space_env(Dict(inside), Discrete(2)), 2, "sync", {}, seed=0)
+    # 3 numbers, 72 bytes, 2 of one choice, 20 numbers, 9 bytes
+    assert envs.spec.obs_dim == 3 + 72 + 2 + 20 + 9
+    assert envs.spec.images == ((3, (4, 6, 3)), (77, (2, 2, 5)), (97, (3, 3, 1)))
+    assert (envs.spec.pixels, envs.spec.bytes) == (False, ((3, 75), (97, 106)))
+    assert envs.obs.dtype == torch.float32
+    camera = envs.obs[:, 3:75]
+    assert torch.equal(camera, camera.round())
+    assert camera.max() > 200
+    normalised = make_normalizer(envs.spec, running=False)(envs.obs)
+    torch.testing.assert_close(normalised[:, 3:75] * 255.0, camera)
+    assert torch.equal(normalised[:, :3], envs.obs[:, :3])
+    assert torch.equal(normalised[:, 75:97], envs.obs[:, 75:97])
+    assert normalised.abs().max() <= 1.0
 
 
 class Tiny(gymnasium.Env):
@@ -453,7 +481,7 @@ def test_whole_numbers_that_do_not_fit_are_told_and_not_wrapped_around():
 
 def test_numbers_of_an_image_are_float32():
     envs = Envs(space_env(Box(0, 1, (2, 3, 4), np.float64), Discrete(2)), 2, "sync", {}, seed=0)
-    assert (envs.spec.image, envs.spec.pixels) == ((2, 3, 4), False)
+    assert (envs.spec.images, envs.spec.pixels) == (((0, (2, 3, 4)),), False)
     assert (envs.obs.dtype, envs.obs.shape) == (torch.float32, (2, 24))
 
 

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 ROOT = Path(__file__).parent.parent.parent
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
-PICTURE = Spec(3, 2, discrete=False, image=(1, 3, 1), pixels=True)
+PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 SEVERAL = Spec(3, 3, discrete=True, choices=(2, 3))
 KINDS = {
     "sac": ("sac", CONTINUOUS, {"policy_delay": 2, "normalise_obs": True, "max_grad_norm": 1.0}),

@@ -13,7 +13,12 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("count", [1, 3, 64])
 @pytest.mark.parametrize(
-    "spec", [Spec(17, 6, False), Spec(3, 4, True), Spec(12, 4, True, image=(2, 3, 2), pixels=True)]
+    "spec",
+    [
+        Spec(17, 6, False),
+        Spec(3, 4, True),
+        Spec(12, 4, True, images=((0, (2, 3, 2)),), pixels=True),
+    ],
 )
 def test_the_estimate_is_what_the_arrays_take(spec, count):
     capacity = 10_000

@@ -25,6 +25,8 @@ from train import run as train
 SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
 play = partial(enter, "evaluate", evaluate.run)
 WIDE = spaces.Box(np.array([-3.0, 0.0]), np.array([1.0, 10.0]), dtype=np.float32)
+PICTURE = Spec(6, 3, True, images=((0, (2, 3, 1)),), pixels=True)
+AMONG = Spec(10, 3, True, images=((3, (2, 3, 1)),), bytes=((3, 9),))
 SEVERAL = spaces.MultiDiscrete([4, 2], start=[5, 0])
 KINDS = {
     "sac": (agent, Spec(3, 2, discrete=False), {"normalise_obs": True}, WIDE),
@@ -33,7 +35,8 @@ KINDS = {
     "ppo several": (agent, Spec(3, 4, True, (4, 2)), {}, SEVERAL),
     "a2c binary": (agent, Spec(3, 2, True, (2,) * 6), {}, spaces.MultiBinary((2, 3))),
     "sac_discrete": (agent, Spec(3, 4, discrete=True), {}, spaces.Discrete(4, start=-1)),
-    "a2c picture": (agent, Spec(6, 3, True, image=(2, 3, 1), pixels=True), {}, spaces.Discrete(3)),
+    "a2c picture": (agent, PICTURE, {}, spaces.Discrete(3)),
+    "ppo picture among others": (agent, AMONG, {}, spaces.Discrete(3)),
 }  # fmt: skip
 
 
@@ -54,7 +57,7 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
     obs = (obs.abs() * 50).byte() if spec.pixels else obs
     made.learn_statistics(obs)
-    to_env, shape = ActionMap(space), spec.image or (3,)
+    to_env, shape = ActionMap(space), spec.images[0][1] if spec.pixels else (spec.obs_dim,)
     write(Deployed(made, to_env, shape), tmp_path / f"policy{suffix}")
     file = FromFile(tmp_path / f"policy{suffix}", spec, shape)
     wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
