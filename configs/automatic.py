@@ -83,9 +83,15 @@ def resolve_env(config: TrainConfig) -> TrainConfig:
 
 
 def require_minibatches(config: TrainConfig) -> None:
-    """Raises ConfigError where a rollout is not a whole number of minibatches."""
-    agent = config.agent
+    """Raises ConfigError where a rollout is not a whole number of minibatches, or one advantage."""
+    agent: Any = config.agent
     if not isinstance(agent, PPOConfig):
+        alone = agent.on_policy and agent.n_steps * int(config.env.num_envs) == 1
+        if alone and agent.normalise_advantage:
+            raise ConfigError(
+                "agent.n_steps: 1 x env.num_envs=1 is a single advantage, and 0 when normalised; "
+                "raise it, or set agent.normalise_advantage=false"
+            )
         return
     rollout = agent.n_steps * int(config.env.num_envs)
     if rollout % agent.batch_size:

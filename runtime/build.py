@@ -94,11 +94,9 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         undo.callback(envs.close)
         planned = updates(config)
         if planned < 1:
-            part = f", {ranks.size} processes make it of {config.total_steps} steps each"
             raise ConfigError(
-                f"total_steps: {config.total_steps * ranks.size} ends before the first update"
-                f"{part if ranks.size > 1 else ''}; raise it above agent.learning_starts, or "
-                "agent.n_steps times env.num_envs"
+                f"total_steps: {config.total_steps * ranks.size} ends before the first update; "
+                f"raise it to {least(config, ranks.size)} or more"
             )
         sharing = 1 if device.type == "cuda" else ranks.neighbours  # each has its own GPU
         buffer = make_buffer(config, envs.spec, device, sharing)
@@ -116,6 +114,15 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
+
+
+def least(config: "TrainConfig", size: int) -> str:
+    """The steps of a run with one update, of so many processes, in terms of its settings."""
+    settings: Any = config.agent
+    steps = f"agent.learning_starts={getattr(settings, 'learning_starts', None)}"
+    if settings.on_policy:
+        steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
+    return f"{steps} x {size} processes" if size > 1 else steps
 
 
 def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays: int = 1) -> Any:

@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
+from agents import make_agent
 from configs.compose import train_config
+from data import Spec
 from runtime.build import make_parts
 from runtime.errors import ConfigError
 
@@ -41,12 +44,52 @@ def test_a_target_entropy_near_log_k_is_warned_of_and_one_beyond_is_refused(shar
     assert all(line.startswith("warning: agent.target_entropy: 0.658") for line in said)
 
 
-def test_an_agent_that_does_not_fit_names_those_that_do():
-    config = train_config(["agent=sac", "env=cartpole"])
+@pytest.mark.parametrize(
+    ("agent", "kind", "spec", "fitting"),
+    [
+        ("sac", "discrete", Spec(3, 2, discrete=True), ["a2c", "ppo", "sac_discrete"]),
+        ("sac", "multi_discrete", Spec(3, 3, True, choices=(3, 2)), ["a2c", "ppo"]),
+        ("sac_discrete", "continuous", Spec(3, 2, discrete=False), ["a2c", "ppo", "sac"]),
+        ("sac_discrete", "multi_discrete", Spec(3, 3, True, choices=(3, 2)), ["a2c", "ppo"]),
+    ],
+)
+def test_an_agent_that_does_not_fit_names_those_that_do(agent, kind, spec, fitting):
+    settings = train_config([f"agent={agent}", "env.id=Any-v0"]).agent
+    with pytest.raises(ValueError, match=f"^agent: {agent} does not serve {kind} actions;") as told:
+        make_agent(spec, settings, lambda name: torch.Generator(), 1)
+    named = " or ".join(f"agent={name}" for name in fitting)
+    assert str(told.value).endswith(f"; use {named}")
+    for name in fitting:
+        fits = train_config([f"agent={name}", "env.id=Any-v0", "agent.hidden=[8]"]).agent
+        make_agent(spec, fits, lambda name: torch.Generator(), 1)
+
+
+def test_an_agent_that_does_not_fit_an_environment_is_a_matter_of_configuration():
+    with pytest.raises(ConfigError, match=r"^agent: sac does not serve discrete actions"):
+        make_parts(train_config(["agent=sac", "env=cartpole"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["agent.n_steps=64"], "agent.n_steps=64 x env.num_envs=8"),
+        (["agent=sac", "env=pendulum", "agent.learning_starts=401"], "agent.learning_starts=401"),
+    ],
+)
+def test_a_run_without_an_update_is_refused_with_the_numbers(arguments, words):
+    config = train_config([*arguments, "env.num_envs=8", "total_steps=400"])
     with pytest.raises(ConfigError) as caught:
         make_parts(config)
-    said = "agent: sac does not serve discrete actions; use agent=a2c or agent=ppo or "
-    assert str(caught.value) == f"{said}agent=sac_discrete"
+    said = "total_steps: 400 ends before the first update; raise it to"
+    assert str(caught.value) == f"{said} {words} or more"
+
+
+def test_a_single_advantage_is_not_normalised():
+    alone = ["env=pendulum", "agent=a2c", "env.num_envs=1", "agent.n_steps=1"]
+    with pytest.raises(ConfigError, match=r"^agent\.n_steps: 1 x env\.num_envs=1 is a single"):
+        train_config([*alone, "agent.normalise_advantage=true"])
+    train_config([*alone, "agent.normalise_advantage=false"])
+    train_config([*alone, "agent.normalise_advantage=true", "agent.n_steps=2"])
 
 
 def test_audits_of_ppo_are_counted_in_its_minibatches():
