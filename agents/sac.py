@@ -1,5 +1,6 @@
 """Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
 
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from agents.base import BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
+from agents.returns import Distribution, Number
 from agents.soft import SoftNetworks
 from data import Batch, Spec, Transition
 from networks import Critic
@@ -40,13 +42,26 @@ class SAC(BaseAgent):
         )
         if settings.alpha == "auto":
             require_reachable(self.target_entropy, spec.action_dim, settings)
+        self.returns: Number | Distribution = Number()
+        if settings.atoms:
+            self.returns = Distribution(settings.atoms, settings.gamma).to(self.device)
+            self.modules["returns"] = self.returns
+        kind = partial(Critic, outputs=self.returns.outputs)
         networks = self.networks = SoftNetworks(
-            spec, settings, self.policy_name, Critic, stream("init"), self.device, self.horizon
+            spec, settings, self.policy_name, kind, stream("init"), self.device, self.horizon
         )
         self.actor, self.critic = networks.actor, networks.critic
         self.critic_target, self.temperature = networks.critic_target, networks.temperature
         self.modules |= networks.modules
         self.optimizer = networks.optimizer
+
+    def observe(self, transition: Transition) -> None:
+        super().observe(transition)
+        if isinstance(self.returns, Distribution):
+            ended = transition.terminated | transition.truncated
+            rows = torch.stack([transition.reward, ended.float()], -1).to(self.device)
+            reward, ended = self.optimizer.ranks.gather(rows).unbind(-1)
+            self.returns.observe(reward, ended.bool(), self.diverged)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
@@ -69,11 +84,15 @@ class SAC(BaseAgent):
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
         alpha = self.temperature().detach().exp()
         target = self.soft_target(batch, next_obs, noise[0], alpha)
-        # Eq. 5: each member regresses on the same target.
-        value = self.critic(obs, batch.action)  # (E, B)
-        critic_loss = 0.5 * (value - target).square().mean(-1).sum()
+        said = self.critic(obs, batch.action)  # (E, B), or (E, B, K)
+        critic_loss = self.returns.loss(said, target)
         losses = {"critic": critic_loss}
-        metrics = value_metrics(value, target, critic_loss) | {"policy/alpha": alpha}
+        value, told, unit = (
+            self.returns.value(said),
+            self.returns.expected(target),
+            self.returns.unit,
+        )
+        metrics = value_metrics(value * unit, told * unit, critic_loss) | {"policy/alpha": alpha}
         if train_actor:
             actor_losses, actor_metrics = self.actor_losses(obs, noise[1], alpha)
             losses |= actor_losses
@@ -84,11 +103,15 @@ class SAC(BaseAgent):
     def soft_target(
         self, batch: Transition, next_obs: Tensor, noise: Tensor, alpha: Tensor
     ) -> Tensor:
-        """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5, 6."""
+        """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5, 6.
+
+        Or how likely each such return is, (B, K).
+        """
         policy = cast(Reparameterised, self.policy(next_obs))
         next_action, next_log_pi = policy.rsample_with_log_prob(noise)
-        next_value = self.critic_target(next_obs, next_action).amin(0) - alpha * next_log_pi
-        return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)
+        discount = torch.where(batch.terminated, 0.0, self.settings.gamma)
+        said = self.critic_target(next_obs, next_action)
+        return self.returns.target(said, batch.reward, discount, -alpha * next_log_pi)
 
     def actor_losses(
         self, obs: Tensor, noise: Tensor, alpha: Tensor
@@ -97,7 +120,8 @@ class SAC(BaseAgent):
         parameters = self.actor(obs)
         policy = cast(Reparameterised, self.policy_class(*parameters))
         action, log_pi = policy.rsample_with_log_prob(noise)
-        actor_loss = (alpha * log_pi - self.critic(obs, action).amin(0)).mean()
+        value = self.returns.value(self.critic(obs, action))
+        actor_loss = (alpha * log_pi - value.amin(0)).mean()
         losses = {"actor": actor_loss}
         metrics = {
             "loss/actor": actor_loss.detach(),

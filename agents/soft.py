@@ -40,7 +40,7 @@ class SoftNetworks:
 
     Args:
         policy_name: what the actor's parameters are for.
-        kind: of the critics.
+        kind: makes the critics.
         init: draws the first weights.
         device: where they go.
         horizon: of the learning rate, see `Optimizer`.
@@ -51,7 +51,7 @@ class SoftNetworks:
         spec: Spec,
         settings: "OffPolicyConfig",
         policy_name: str,
-        kind: type[Critic] | type[DiscreteCritic],
+        kind: Callable[..., Critic | DiscreteCritic],
         init: torch.Generator,
         device: torch.device,
         horizon: int | None,

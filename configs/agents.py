@@ -159,6 +159,15 @@ class OffPolicyConfig(AgentConfig):
 class SACConfig(GaussianConfig, OffPolicyConfig):
     """Of `agent=sac`."""
 
+    atoms: int = key(
+        "returns among which the critic tells how likely each is; 0: it tells their mean",
+        ge=0, le=1001,
+    )  # fmt: skip
+
+    def check(self) -> None:
+        super().check()
+        self.require(self.atoms != 1, "atoms", "1 is no choice of returns", "use 0, or 51")
+
 
 @dataclass(frozen=True)
 class SACDiscreteConfig(OffPolicyConfig):

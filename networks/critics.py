@@ -76,7 +76,7 @@ class Ensemble(nn.Module):
 
 
 class Critic(Ensemble):
-    """obs (*, O), action (*, A) -> Q of every member (E, *)."""
+    """obs (*, O), action (*, A) -> Q of every member (E, *); with K outputs, (E, *, K)."""
 
     def __init__(
         self,
@@ -88,14 +88,16 @@ class Critic(Ensemble):
         generator: torch.Generator,
         normalise: bool = False,
         images: Images = (),
+        outputs: int = 1,
     ) -> None:
         encoder, width = eyes(obs_dim, images, generator)
-        widths = [width + action_dim, *hidden, 1]
+        widths = [width + action_dim, *hidden, outputs]
         super().__init__(members, widths, activation, generator, normalise)
         self.encoder = encoder  # of all members
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        return self.every(torch.cat([self.encoder(obs), action], dim=-1)).squeeze(-1)
+        made = self.every(torch.cat([self.encoder(obs), action], dim=-1))
+        return made.squeeze(-1) if made.shape[-1] == 1 else made
 
 
 class DiscreteCritic(Ensemble):

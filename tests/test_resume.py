@@ -56,6 +56,7 @@ MORE["sac_discrete-picture"] = [
     *("agent=sac_discrete", "agent.batch_size=8", "agent.learning_starts=20", "total_steps=100"),
     "checkpoint.every=40",
 ]
+MORE["sac-atoms"] = [*RUNS["sac-pendulum"], "agent.atoms=11"]
 COMPILED = {"sac-compiled": [*RUNS["sac-pendulum"], "accelerate=compile"]}
 ALL = {**RUNS, **MORE, **COMPILED}
 
@@ -138,6 +139,7 @@ PIECES = {
         *("agent/optimizer/corrections/critic", "agent/optimizer/corrections/alpha"),
         "agent/optimizer/corrections/actor",
     ],
+    "sac-atoms": ["agent/modules/returns"],  # beside those of the first
     "a2c-cartpole": [
         *("agent/modules/actor", "agent/modules/critic", "agent/optimizer/moments/actor"),
         *("agent/optimizer/moments/critic", "agent/optimizer/counts/actor"),
@@ -180,8 +182,8 @@ OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhe
     "of the log alone, or of when it is written": ("chores", "envs/steps"),
 }  # fmt: skip
 LOOKS = {  # mid-episode, and mid-rollout
-    "sac-pendulum": 460, "sac-compiled": 460, "a2c-cartpole": 156, "ppo-cartpole": 91,
-    "sac_discrete-cartpole": 150,
+    "sac-pendulum": 460, "sac-compiled": 460, "sac-atoms": 460, "a2c-cartpole": 156,
+    "ppo-cartpole": 91, "sac_discrete-cartpole": 150,
 }  # fmt: skip
 FRESH_CHORES = {"logger": {"rows": [], "arrays": {}, "flushes": 0}}  # at step 0 there is none
 
@@ -201,6 +203,7 @@ def test_the_pieces_are_all_there_are(name, stopped):
     run = stopped(name, LOOKS[name])
     state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     known = [*PIECES[name], *(path for group in OTHERS.values() for path in group)]
+    known += PIECES["sac-pendulum"] if name == "sac-atoms" else []
     unknown = [path for path in paths(state)
                if not any(f"{path}/".startswith(f"{one}/") for one in known)]  # fmt: skip
     assert unknown == []

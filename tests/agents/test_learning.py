@@ -91,15 +91,15 @@ def nearest_to_boltzmann(alpha):
     return action.flatten()[best].item(), entropy.flatten()[best].item()
 
 
-@pytest.mark.parametrize("alpha", [0.3, 1.0])
-def test_sac_on_a_one_step_bandit_comes_as_near_to_the_boltzmann_policy_as_it_can(alpha):
+@pytest.mark.parametrize(("alpha", "atoms"), [(0.3, 0), (1.0, 0), (0.3, 51)])
+def test_sac_on_a_one_step_bandit_comes_as_near_to_the_boltzmann_policy_as_it_can(alpha, atoms):
     """Reward a: the soft optimum is pi(a) ~ exp(a / alpha) on [-1, 1], known in closed form.
 
     A squashed Gaussian is not of that family: its soft value stays below alpha log of the integral,
     by alpha times the divergence, and SAC finds the member with the largest one.
     """
     learner = agent("sac", Spec(1, 1, discrete=False), alpha=alpha, lr=1e-2, gamma=0.0,
-                    lr_schedule="linear", horizon=600)  # fmt: skip
+                    lr_schedule="linear", horizon=600, atoms=atoms)  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     for _ in range(600):
         action = torch.rand(128, 1, generator=generator) * 2 - 1

@@ -31,7 +31,8 @@ from tests.helpers import (
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 SMALL = Spec(3, 1, discrete=False)
-SLOW = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action")
+SLOW = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
+        "sac of distributions")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -46,6 +47,10 @@ def learner(kind, mode="none"):
     elif kind == "sac of one action":
         made = agent("sac", SMALL, normalise_critic=True)
         data = batch(8, spec=SMALL)._replace(latent=None)
+    elif kind == "sac of distributions":
+        made = agent("sac", CONTINUOUS, atoms=11)
+        made.observe(batch(3, spec=CONTINUOUS))
+        data = batch(8, spec=CONTINUOUS)._replace(latent=None)
     elif kind == "sac of pictures":
         made = agent("sac", PICTURE)
         data = batch(8, spec=PICTURE)._replace(latent=None)

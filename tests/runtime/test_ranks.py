@@ -32,19 +32,21 @@ SPECS = {
     "a2c": Spec(3, 2, discrete=False),
     "ppo": Spec(3, 2, discrete=False),
     "sac": Spec(3, 2, discrete=False),
+    "sac atoms": Spec(3, 2, discrete=False),
     "sac_discrete": Spec(3, 4, discrete=True),
 }
 SETTINGS = {
     "a2c": {"normalise_advantage": True, "max_grad_norm": 0.1},
     "ppo": {"epochs": 1, "batch_size": 40, "target_kl": 10.0},
     "sac": {"max_grad_norm": 0.5},
+    "sac atoms": {"atoms": 11},
     "sac_discrete": {},
 }
 
 
 def learned(name, ranks, part):
     """The agent after a few updates on this part of every batch: `part` takes rows of (B, ·)."""
-    learner = agent(name, SPECS[name], normalise_obs=True, **SETTINGS[name])
+    learner = agent(name.split()[0], SPECS[name], normalise_obs=True, **SETTINGS[name])
     learner.optimizer.ranks = ranks
     for number in range(UPDATES):
         if learner.on_policy:
@@ -52,13 +54,15 @@ def learned(name, ranks, part):
             rows = Transition(*(part(field.transpose(0, 1)).transpose(0, 1) for field in whole))
         else:
             rows = Transition(*(part(f) for f in batch(32, spec=SPECS[name], seed=number)[:6]))
-        learner.learn_statistics(rows.obs)
+        learner.observe(rows)
+        if learner.on_policy:
+            learner.learn_statistics(rows.obs)
         learner.optimizer.begin_update()
         if name == "ppo":
             advantage, target, log_prob = learner.judge(rows)
             fields = (rows.obs, rows.action, rows.latent, advantage, target, log_prob)
             given = [field.flatten(0, 1) for field in fields]
-        elif name == "sac":
+        elif name.startswith("sac") and name != "sac_discrete":
             noise = torch.randn(32, 2, 2, generator=torch.Generator().manual_seed(number))
             given = [rows, part(noise).transpose(0, 1).contiguous(), True]
         elif name == "sac_discrete":

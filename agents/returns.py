@@ -1,0 +1,101 @@
+"""What a critic says of a return: one number, or how likely each of many is."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from networks import RunningNorm
+
+LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
+
+
+class Number:
+    """The mean return, regressed on its target: arXiv 1812.05905, eq. 5."""
+
+    outputs = 1  # of a critic
+    unit = 1.0  # rewards in a value of 1
+
+    def value(self, said: Tensor) -> Tensor:
+        """What critics say (E, B) -> the return that they expect, (E, B)."""
+        return said
+
+    def target(self, said: Tensor, reward: Tensor, discount: Tensor, bonus: Tensor) -> Tensor:
+        """reward + discount (Q + bonus), (B,), by the member whose Q is least."""
+        return reward + discount * (said.amin(0) + bonus)
+
+    def expected(self, target: Tensor) -> Tensor:
+        """The mean of a target, (B,)."""
+        return target
+
+    def loss(self, said: Tensor, target: Tensor) -> Tensor:
+        """Each member regresses on the same target, 0-d."""
+        return 0.5 * (said - target).square().mean(-1).sum()
+
+
+class Distribution(nn.Module):
+    """How likely each of K returns is: Bellemare et al. 2017 (arXiv 1707.06887).
+
+    The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
+    (arXiv 2502.15280, section 4.3): by the larger of the deviation of all discounted returns seen
+    and a LIMIT-th of the largest one.
+
+    Args:
+        atoms: K.
+        gamma: of the discounted returns.
+    """
+
+    values: Tensor
+    unit: Tensor
+    largest: Tensor
+    running: Tensor
+
+    def __init__(self, atoms: int, gamma: float) -> None:
+        super().__init__()
+        self.outputs, self.gamma = atoms, gamma
+        self.width = 2.0 * LIMIT / (atoms - 1)
+        self.statistics = RunningNorm(1)
+        self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("largest", torch.zeros(()))
+        self.register_buffer("running", torch.zeros(0))  # (N,), of the episodes that go on
+
+    @torch.no_grad()
+    def observe(self, reward: Tensor, ended: Tensor, skip: Tensor) -> None:
+        """Takes the rewards (N,) of a step into the unit, unless the 0-d bool `skip` is up."""
+        if len(self.running) != len(reward):
+            self.running = torch.zeros_like(reward)
+        discounted = self.gamma * self.running + reward
+        self.running = torch.where(ended, 0.0, discounted)
+        self.statistics.update(discounted.unsqueeze(-1), skip=skip)
+        self.largest.copy_(torch.maximum(self.largest, discounted.abs().amax()))
+        deviation = 1.0 / self.statistics.inverse_std[0]
+        self.unit.copy_(torch.maximum(deviation, self.largest / LIMIT))
+
+    def value(self, said: Tensor) -> Tensor:
+        """Logits (E, B, K) -> the scaled return that they expect, (E, B)."""
+        return self.expected(said.softmax(-1))
+
+    def expected(self, target: Tensor) -> Tensor:
+        """Probabilities (*, K) -> the mean scaled return, (*,)."""
+        return (target * self.values).sum(-1)
+
+    def target(self, said: Tensor, reward: Tensor, discount: Tensor, bonus: Tensor) -> Tensor:
+        """Of reward + discount (Z + bonus), (B, K), by the member that expects least: eq. 7.
+
+        The bonus is in scaled returns, the reward is not.
+        """
+        least = self.value(said).argmin(0)  # (B,)
+        chosen = said.gather(0, least[None, :, None].expand(1, -1, self.outputs))[0]
+        shift = (reward / self.unit + discount * bonus).unsqueeze(-1)
+        moved = (shift + discount.unsqueeze(-1) * self.values).clamp(-LIMIT, LIMIT)  # (B, K)
+        apart = (moved.unsqueeze(-1) - self.values).abs() / self.width  # (B, K, K)
+        return (chosen.softmax(-1).unsqueeze(-1) * (1.0 - apart).clamp_min(0.0)).sum(-2)
+
+    def loss(self, said: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of every member with the same target, 0-d."""
+        return -(target * said.log_softmax(-1)).sum(-1).mean(-1).sum()
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        self.running = torch.zeros_like(state_dict["running"], device=self.unit.device)
+        return super().load_state_dict(state_dict, *args, **kwargs)
