@@ -76,7 +76,7 @@ def make_normalizer(spec: Spec, running: bool) -> nn.Module:
         raise ValueError(
             "agent.normalise_obs: bytes of an image are scaled to [0, 1] anyway; set it to false"
         )
-    return RunningNorm(spec.obs_dim)
+    return RunningNorm(spec.obs_dim, spec.bytes)
 
 
 class BaseAgent:

@@ -35,6 +35,8 @@ class ActorValue:
         device: torch.device,
     ) -> None:
         self.settings, self.policy_class = settings, policy_class
+        if settings.unit_obs and spec.images:
+            raise ValueError("agent.unit_obs: would scale images to length 1; set it to false")
 
         def make_torso() -> nn.Module:
             return torso(

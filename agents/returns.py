@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data import Transition
 from networks import RunningNorm
 
 LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
@@ -20,9 +21,9 @@ class Number:
         """What critics say (E, B) -> the return that they expect, (E, B)."""
         return said
 
-    def target(self, said: Tensor, reward: Tensor, discount: Tensor, bonus: Tensor) -> Tensor:
-        """reward + discount (Q + bonus), (B,), by the member whose Q is least."""
-        return reward + discount * (said.amin(0) + bonus)
+    def target(self, said: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
+        """r + gamma (1 - terminated) (Q + bonus), (B,), by the member whose Q is least."""
+        return batch.reward + gamma * torch.where(batch.terminated, 0.0, said.amin(0) + bonus)
 
     def expected(self, target: Tensor) -> Tensor:
         """The mean of a target, (B,)."""
@@ -66,9 +67,10 @@ class Distribution(nn.Module):
         if len(self.running) != len(reward):
             self.running = torch.zeros_like(reward)
         discounted = self.gamma * self.running + reward
-        self.running = torch.where(ended, 0.0, discounted)
+        self.running = torch.where(skip, self.running, torch.where(ended, 0.0, discounted))
         self.statistics.update(discounted.unsqueeze(-1), skip=skip)
-        self.largest.copy_(torch.maximum(self.largest, discounted.abs().amax()))
+        largest = torch.maximum(self.largest, discounted.abs().amax())
+        self.largest.copy_(torch.where(skip, self.largest, largest))
         deviation = 1.0 / self.statistics.inverse_std[0]
         self.unit.copy_(torch.maximum(deviation, self.largest / LIMIT))
 
@@ -80,15 +82,17 @@ class Distribution(nn.Module):
         """Probabilities (*, K) -> the mean scaled return, (*,)."""
         return (target * self.values).sum(-1)
 
-    def target(self, said: Tensor, reward: Tensor, discount: Tensor, bonus: Tensor) -> Tensor:
-        """Of reward + discount (Z + bonus), (B, K), by the member that expects least: eq. 7.
+    def target(self, said: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
+        """Of r + gamma (1 - terminated) (Z + bonus), (B, K), by the member with the least: eq. 7.
 
         The bonus is in scaled returns, the reward is not.
         """
+        over = batch.terminated.unsqueeze(-1)  # (B, 1); whatever is said of what follows
         least = self.value(said).argmin(0)  # (B,)
         chosen = said.gather(0, least[None, :, None].expand(1, -1, self.outputs))[0]
-        shift = (reward / self.unit + discount * bonus).unsqueeze(-1)
-        moved = (shift + discount.unsqueeze(-1) * self.values).clamp(-LIMIT, LIMIT)  # (B, K)
+        chosen = torch.where(over, 0.0, chosen)
+        follows = gamma * torch.where(over, 0.0, self.values + bonus.unsqueeze(-1))  # (B, K)
+        moved = ((batch.reward / self.unit).unsqueeze(-1) + follows).clamp(-LIMIT, LIMIT)
         apart = (moved.unsqueeze(-1) - self.values).abs() / self.width  # (B, K, K)
         return (chosen.softmax(-1).unsqueeze(-1) * (1.0 - apart).clamp_min(0.0)).sum(-2)
 

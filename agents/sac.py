@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agents.base import BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
-from agents.returns import Distribution, Number
+from agents.returns import LIMIT, Distribution, Number
 from agents.soft import SoftNetworks
 from data import Batch, Spec, Transition
 from networks import Critic
@@ -46,6 +46,7 @@ class SAC(BaseAgent):
         if settings.atoms:
             self.returns = Distribution(settings.atoms, settings.gamma).to(self.device)
             self.modules["returns"] = self.returns
+            self.caution = large_temperature(settings)
         kind = partial(Critic, outputs=self.returns.outputs)
         networks = self.networks = SoftNetworks(
             spec, settings, self.policy_name, kind, stream("init"), self.device, self.horizon
@@ -109,9 +110,8 @@ class SAC(BaseAgent):
         """
         policy = cast(Reparameterised, self.policy(next_obs))
         next_action, next_log_pi = policy.rsample_with_log_prob(noise)
-        discount = torch.where(batch.terminated, 0.0, self.settings.gamma)
         said = self.critic_target(next_obs, next_action)
-        return self.returns.target(said, batch.reward, discount, -alpha * next_log_pi)
+        return self.returns.target(said, batch, self.settings.gamma, -alpha * next_log_pi)
 
     def actor_losses(
         self, obs: Tensor, noise: Tensor, alpha: Tensor
@@ -149,3 +149,13 @@ def require_reachable(target_entropy: float, action_dim: int, settings: "SACConf
             f"dimension {action_dim} with agent.log_std_min={settings.log_std_min:g} and "
             f"agent.log_std_max={settings.log_std_max:g} reaches at most {most:.4f}; lower it"
         )
+
+
+def large_temperature(settings: "SACConfig") -> str | None:
+    """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
+    key = "alpha_init" if settings.alpha == "auto" else "alpha"
+    alpha = float(getattr(settings, key))
+    if alpha <= LIMIT * (1.0 - settings.gamma):
+        return None
+    return (f"agent.{key}: {alpha:g} is large beside returns that are scaled into +-{LIMIT:g}; "
+            "with agent.atoms 0.01 is usual")  # fmt: skip

@@ -161,7 +161,7 @@ class SACConfig(GaussianConfig, OffPolicyConfig):
 
     atoms: int = key(
         "returns among which the critic tells how likely each is; 0: it tells their mean",
-        ge=0, le=1001,
+        ge=0, le=201,
     )  # fmt: skip
 
     def check(self) -> None:

@@ -4,7 +4,6 @@ A rule that measured would choose otherwise on another day, and a run could not 
 """
 
 import dataclasses
-import math
 import os
 import shutil
 import sys
@@ -86,7 +85,7 @@ def require_minibatches(config: TrainConfig) -> None:
     """Raises ConfigError where a rollout is not a whole number of minibatches, or one advantage."""
     agent: Any = config.agent
     if not isinstance(agent, PPOConfig):
-        alone = agent.on_policy and agent.n_steps * int(config.env.num_envs) == 1
+        alone = agent.on_policy and agent.n_steps * int(config.env.num_envs) * processes() == 1
         if alone and agent.normalise_advantage:
             raise ConfigError(
                 "agent.n_steps: 1 x env.num_envs=1 is a single advantage, and 0 when normalised; "
@@ -108,7 +107,7 @@ def updates(config: TrainConfig) -> int:
     if agent.on_policy:
         return config.total_steps // (agent.n_steps * int(config.env.num_envs))
     learning = config.total_steps - agent.learning_starts + 1
-    return max(0, math.ceil(learning * agent.updates_per_step))
+    return max(0, int(learning * agent.updates_per_step))  # as the replay counts them
 
 
 def gradient_steps(config: TrainConfig) -> int:

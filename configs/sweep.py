@@ -155,6 +155,12 @@ def launch(sweep: Sweep, task: Callable[[Any], int]) -> None:
 
     with hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
         config = composed(sweep.launcher, sweep.folder)
+        workers = config.hydra.launcher.get("n_jobs")
+        if workers is not None:  # joblib's; one without a job would be ended by any signal
+            from joblib import effective_n_jobs  # type: ignore[import-untyped]
+
+            enough = min(effective_n_jobs(workers), len(sweep.jobs))
+            config = composed([*sweep.launcher, f"hydra.launcher.n_jobs={enough}"], sweep.folder)
         HydraConfig.instance().set_config(config)
         loader = GlobalHydra.instance().config_loader()
         launcher = Plugins.instance().instantiate_launcher(

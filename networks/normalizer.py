@@ -37,6 +37,10 @@ class RunningNorm(nn.Module):
 
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
     eq. 2.1; with fewer than two observations nothing is changed.
+
+    Args:
+        obs_dim: O.
+        ranges: components, (first, last + 1), that are bytes: these are divided by 255, no more.
     """
 
     mean: Tensor
@@ -45,10 +49,15 @@ class RunningNorm(nn.Module):
     seen_mean: Tensor
     seen_square: Tensor  # sum of squared deviations from seen_mean
 
-    def __init__(self, obs_dim: int) -> None:
+    pixels: Tensor | None
+
+    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__()
+        self.register_buffer("pixels", SomePixels(obs_dim, ranges).factor < 1.0 if ranges else None)
         self.register_buffer("mean", torch.zeros(obs_dim))
         self.register_buffer("inverse_std", torch.ones(obs_dim))
+        if self.pixels is not None:
+            self.inverse_std[self.pixels] = 1.0 / 255.0
         self.register_buffer("seen_count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("seen_mean", torch.zeros(obs_dim, dtype=torch.float64))
         self.register_buffer("seen_square", torch.zeros(obs_dim, dtype=torch.float64))
@@ -74,3 +83,6 @@ class RunningNorm(nn.Module):
         variance = self.seen_square / self.seen_count.clamp_min(1.0)
         self.mean.copy_(torch.where(enough, self.seen_mean, 0.0))
         self.inverse_std.copy_(torch.where(enough, (variance + EPSILON).rsqrt(), 1.0))
+        if self.pixels is not None:
+            self.mean.masked_fill_(self.pixels, 0.0)
+            self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)

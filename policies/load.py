@@ -16,12 +16,17 @@ class TrainedPolicy:
     >>> env.step(policy(obs))
     """
 
-    def __init__(self, agent: Any, to_env: Any, obs_shape: tuple[int, ...]) -> None:
-        self.agent, self.to_env, self.obs_shape = agent, to_env, obs_shape
+    def __init__(self, agent: Any, envs: Any) -> None:
+        self.agent, self.to_env, self.obs_shape = agent, envs.to_env, envs.obs_shape
+        self.to_vector = envs.to_vector
         self.generator = torch.Generator().manual_seed(0)
 
-    def __call__(self, obs: np.ndarray, deterministic: bool = True) -> Any:
-        """One observation or several, (N, ...); actions with or without the leading N."""
+    def __call__(self, obs: Any, deterministic: bool = True) -> Any:
+        """One observation or several, (N, ...); actions with or without the leading N.
+
+        Of a Dict or Tuple: one as the environment gives it, or several as vectors.
+        """
+        obs = self.to_vector(obs)
         several = np.asarray(obs, np.float32).reshape(-1, math.prod(self.obs_shape))
         action, _ = self.agent.act(torch.from_numpy(several), deterministic, self.generator)
         mapped = self.to_env(action.numpy())
@@ -46,6 +51,5 @@ def load(
     trained = open_trained(str(run_dir), checkpoint, env_id=env_id)
     for text in trained.warnings:
         warnings.warn(text, stacklevel=2)
-    envs = trained.evaluator.envs
     trained.evaluator.close()
-    return TrainedPolicy(trained.agent, envs.to_env, envs.obs_shape)
+    return TrainedPolicy(trained.agent, trained.evaluator.envs)

@@ -1,5 +1,6 @@
 """From a validated configuration to the parts of a run."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -84,7 +85,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
     """
     from configs.automatic import updates
 
-    seed, config = config.seed, ranks.own(config)
+    seed, asked, config = config.seed, config, ranks.own(config)
     device = make_device(config.device)
     set_up_torch(int(config.threads))
     env = config.env
@@ -96,7 +97,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         if planned < 1:
             raise ConfigError(
                 f"total_steps: {config.total_steps * ranks.size} ends before the first update; "
-                f"raise it to {least(config, ranks.size)} or more"
+                f"raise it to {least(asked, ranks.size)} or more"
             )
         sharing = 1 if device.type == "cuda" else ranks.neighbours  # each has its own GPU
         buffer = make_buffer(config, envs.spec, device, sharing)
@@ -119,9 +120,10 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
 def least(config: "TrainConfig", size: int) -> str:
     """The steps of a run with one update, of so many processes, in terms of its settings."""
     settings: Any = config.agent
-    steps = f"agent.learning_starts={getattr(settings, 'learning_starts', None)}"
-    if settings.on_policy:
-        steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
+    if not settings.on_policy:
+        late = math.ceil(1.0 / settings.updates_per_step) - 1  # of the first one that is due
+        return f"agent.learning_starts={settings.learning_starts}" + (f" + {late}" if late else "")
+    steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
     return f"{steps} x {size} processes" if size > 1 else steps
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from data import Transition
 from runtime.backends import make_backend
 from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt, LogpiError
-from runtime.spaces import ActionMap, check_spaces
+from runtime.spaces import ActionMap, check_spaces, vector_of
 
 
 class Envs:
@@ -49,6 +50,7 @@ class Envs:
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
             self.to_env = ActionMap(self.backend.action_space)
+            self.to_vector = partial(vector_of, observation_space)
             self.obs_shape: tuple[int, ...] = observation_space.shape or ()
             self.reset(seed)
         except LogpiError:

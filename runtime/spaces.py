@@ -41,6 +41,13 @@ class Flat(spaces.Box):
         self.whole = whole
 
 
+def vector_of(space: spaces.Space[Any], obs: Any) -> Any:
+    """An observation as the agent sees it: what a Dict or Tuple holds, as one vector."""
+    if isinstance(space, Flat) and isinstance(obs, (dict, tuple)):
+        return spaces.flatten(space.whole, obs)
+    return obs
+
+
 def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
     """Where images lie in a flat observation, and which of its numbers are their bytes."""
     images, ranges, start = [], [], 0

@@ -19,6 +19,7 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
 INTERRUPTED = 130  # of one that the user ended
 STOPPED = (SAVED, INTERRUPTED)  # after which the sweep does not go on
+ENDING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
 POLL = 0.5  # seconds between two looks at whether the sweep is to end
 AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
@@ -76,7 +77,7 @@ def run(arguments: list[str]) -> int:
 
 @contextmanager
 def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
-    """SIGTERM and Ctrl-C, noted in `came`, let the jobs save and end; a second one waits for none.
+    """Signals, noted in `came`, let the jobs save and end; a second one waits for none.
 
     Jobs elsewhere, on a cluster, go on without the sweep that handed them in.
     """
@@ -87,7 +88,8 @@ def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
             raise KeyboardInterrupt
         stop_file(folder).touch()
 
-    known = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
+    known = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:
@@ -155,18 +157,36 @@ def call(
         deliver()  # what came while it was made
         while True:
             try:
-                code = process.wait(POLL if stop else None)
-            except subprocess.TimeoutExpired:
+                code = ended(process, POLL if stop else None)
+                if code is not None:
+                    return (SAVED if came and code < 0 else code), came
                 if stop and stop.exists() and not came:
                     pass_on(signal.SIGTERM, None)
-                continue
             except KeyboardInterrupt:  # it was sent to the child, too, which saves
                 came.append(signal.SIGINT)
-                continue
-            return (SAVED if came and code < 0 else code), came
     finally:
         for number, handler in known.items():
             signal.signal(number, handler)
+
+
+def ended(process: "subprocess.Popen[bytes]", seconds: float | None) -> int | None:
+    """The exit code; None after so many seconds without one."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def stay() -> None:
+    """Lets a launcher's process live on when a signal comes: the sweep ends what it has to do.
+
+    Where one that waits for a job were ended by it, the launcher would kill the others.
+    """
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    with suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) in usual:
+                signal.signal(number, lambda *_: None)  # not ignored, for jobs would do so, too
 
 
 class Jobs:
@@ -193,6 +213,7 @@ class Jobs:
         elif stop.exists():
             return SAVED
         else:
+            stay()
             code, came = call(self.jobs[number], log, stop=stop)
         code_file(self.folder, number).write_text(str(code))
         if on_cluster and came and code == SAVED:

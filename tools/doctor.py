@@ -20,13 +20,14 @@ sys.path.insert(0, str(ROOT))
 from configs.compose import parse, train_config  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
+from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
 from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
 ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
+TRACE = "digest:"  # begins what a second process tells; an environment may print, too
 GAMMA = 0.99
 SLOW = 1e-3  # seconds of a step, from which on workers pay
 LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
@@ -60,7 +61,7 @@ def examine(arguments: list[str]) -> int:
 
     if own["trace"]:  # what `elsewhere` reads
         envs = make()
-        print("\n".join(digests(play(envs, own["steps"], own["seed"]))))
+        print("\n".join(f"{TRACE} {one}" for one in digests(play(envs, own["steps"], own["seed"]))))
         envs.close()
         return 0
     envs = make()
@@ -88,6 +89,8 @@ def observations(envs: Envs, played: Played) -> list[str]:
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     deviation = obs.std(0, dtype=np.float32 if envs.spec.pixels else np.float64)
+    for start, stop in envs.spec.bytes:  # which no network sees as they are
+        deviation[start:stop] /= 255.0
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
     still = int((deviation == 0).sum())
     least, most = deviation.min(), deviation.max()
@@ -185,7 +188,10 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
         text=True,
         check=False,
     )
-    there = done.stdout.split()
+    if done.returncode:
+        raise EnvironmentFault("env: it could not be played in a second process beside this one; "
+                               "see what was said above, and mend it")  # fmt: skip
+    there = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(TRACE)]
     wrong = (n for n, here in enumerate(digests(played)) if there[n : n + 1] != [here])
     return next(wrong, None)
 

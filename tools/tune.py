@@ -115,7 +115,7 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
             own[name] = value
         elif name in ("seed", "run_dir", "resume"):
             raise ConfigError(f"{name}: is set by each trial; leave it out")
-        elif "." not in name and name not in (known := [*GROUPS, *key_names(TrainConfig)]):
+        elif "." not in name and name.lstrip("+") not in (known := top()):
             raise ConfigError(unknown_key(name, [*OWN, "study", *known]))
         else:
             fixed.append(argument)
@@ -130,6 +130,11 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     own.setdefault("study", f"runs/tuning/{where}")
     own["where"] = where
     return own, fixed, space
+
+
+def top() -> list[str]:
+    """What `train.py` takes without a dot."""
+    return [*GROUPS, *key_names(TrainConfig)]
 
 
 def imported() -> None:
@@ -153,7 +158,9 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
             with turn(folder):
                 if len(study.get_trials(deepcopy=False, states=counted)) >= own["trials"]:
                     return
-                study.sampler = sampler(len(study.get_trials(deepcopy=False)))
+                waiting = study.get_trials(deepcopy=False, states=[states.WAITING])
+                every = len(study.get_trials(deepcopy=False))
+                study.sampler = sampler(waiting[0].number if waiting else every)
                 trial = study.ask()
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # by which `take_over` knows a living worker

@@ -12,6 +12,11 @@ SPEC = Spec(3, 2, discrete=False)
 NEVER = torch.zeros((), dtype=torch.bool)
 
 
+def step(reward, terminated):
+    """Transitions of which no more is asked."""
+    return batch(len(reward), spec=SPEC)._replace(reward=reward, terminated=terminated)
+
+
 def projected(probs, shift, factor, values):
     """Bellemare et al. 2017, algorithm 1, one atom after another: each gives to its neighbours."""
     width = values[1] - values[0]
@@ -33,8 +38,9 @@ def test_the_target_is_the_projection_of_the_least_member(atoms):
     returns.values = torch.linspace(-LIMIT, LIMIT, atoms, dtype=torch.float64)  # not rounded
     said = 3.0 * torch.randn(3, 200, atoms, generator=generator, dtype=torch.float64)
     reward, bonus = 2.0 * torch.randn(2, 200, generator=generator, dtype=torch.float64)
-    discount = torch.where(torch.arange(200) % 4 == 0, 0.0, 0.9).double()
-    target = returns.target(said, reward, discount, bonus)
+    over = torch.arange(200) % 4 == 0
+    discount = 0.9 * (~over).double()
+    target = returns.target(said, step(reward, over), 0.9, bonus)
     values = np.linspace(-LIMIT, LIMIT, atoms)
     probs = said.softmax(-1).numpy()
     least = (probs * values).sum(-1).argmin(0)
@@ -50,13 +56,13 @@ def test_the_mean_of_a_target_is_that_of_a_number_as_long_as_it_is_inside():
     generator = torch.Generator().manual_seed(0)
     said = torch.randn(2, 64, 11, generator=generator)
     reward, bonus = 0.1 * torch.randn(2, 64, generator=generator)
-    discount = torch.full((64,), 0.9)
-    target = returns.target(said, reward, discount, bonus)
-    number = Number().target(returns.value(said), reward, discount, bonus)
+    going_on = torch.zeros(64, dtype=torch.bool)
+    target = returns.target(said, step(reward, going_on), 0.9, bonus)
+    number = Number().target(returns.value(said), step(reward, going_on), 0.9, bonus)
     inside = 0.9 * LIMIT + (reward + 0.9 * bonus).abs() < LIMIT
     assert inside.all()
     torch.testing.assert_close(returns.expected(target), number)
-    large = returns.target(said, reward + 100.0, discount, bonus)
+    large = returns.target(said, step(reward + 100.0, going_on), 0.9, bonus)
     torch.testing.assert_close(returns.expected(large), torch.full((64,), LIMIT))
 
 
@@ -64,8 +70,8 @@ def test_a_literal_projection():
     """On -5, 0, 5: all at 0, moved by 2, is 0.6 at 0 and 0.4 at 5; an end has its reward alone."""
     returns = Distribution(3, 0.9)
     said = torch.tensor([[[-50.0, 50.0, -50.0]] * 2])
-    target = returns.target(said, torch.tensor([2.0, -1.0]), torch.tensor([0.9, 0.0]),
-                            torch.tensor([0.0, 7.0]))  # fmt: skip
+    ends = step(torch.tensor([2.0, -1.0]), torch.tensor([False, True]))
+    target = returns.target(said, ends, 0.9, torch.tensor([0.0, 7.0]))
     torch.testing.assert_close(target, torch.tensor([[0.0, 0.6, 0.4], [0.2, 0.8, 0.0]]))
 
 
@@ -98,6 +104,31 @@ def test_the_unit_is_the_larger_of_deviation_and_a_share_of_the_largest_return()
         if step > 2:
             assert returns.unit.item() == pytest.approx(expected, rel=1e-4)
     assert returns.unit.item() == pytest.approx(np.abs(kept).max() / LIMIT, rel=1e-4)  # not before
+
+
+@pytest.mark.parametrize("returns", [Number(), Distribution(3, 0.9)])
+def test_whatever_is_said_of_what_follows_an_end_counts_for_nothing(returns):
+    said = torch.full((2, 1, returns.outputs), torch.nan)
+    said = said.squeeze(-1) if returns.outputs == 1 else said
+    ends = step(torch.tensor([1.5]), torch.tensor([True]))
+    target = returns.target(said, ends, 0.9, torch.tensor([torch.inf]))
+    assert returns.expected(target).item() == pytest.approx(1.5)
+
+
+def test_a_step_that_is_to_be_skipped_leaves_no_trace():
+    returns = Distribution(3, 0.9)
+    returns.observe(torch.tensor([1.0, 2.0]), torch.tensor([False, True]), NEVER)
+    before = saved_and_read(returns.state_dict())
+    returns.observe(torch.tensor([1e3, 1e3]), torch.tensor([True, False]), ~NEVER)
+    after = returns.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in after)
+
+
+def test_a_large_temperature_beside_scaled_returns_is_warned_of():
+    assert agent("sac", SPEC, atoms=7).caution.startswith("agent.alpha_init: 1 is large beside")
+    assert agent("sac", SPEC, atoms=7, alpha=0.3).caution.startswith("agent.alpha: 0.3 is large")
+    assert agent("sac", SPEC, atoms=7, alpha_init=0.01).caution is None
+    assert agent("sac", SPEC).caution is None
 
 
 def test_losses_equal_their_formulas():

@@ -32,3 +32,16 @@ def test_constant_and_far_observations_stay_finite():
     norm = RunningNorm(1)
     norm.update(torch.full((10, 1), 5.0))
     assert norm(torch.tensor([5.0, 6.0])).tolist() == [0.0, 10.0]
+
+
+def test_bytes_among_other_numbers_are_divided_by_255_alone():
+    normaliser = RunningNorm(5, [(1, 3)])
+    plain = RunningNorm(3)
+    obs = torch.randn(50, 5, generator=torch.Generator().manual_seed(0))
+    obs[:, 1:3] = torch.randint(256, (50, 2), generator=torch.Generator().manual_seed(0)).float()
+    torch.testing.assert_close(normaliser(obs)[:, 1:3], obs[:, 1:3] / 255.0)
+    for rows in obs.split(10):
+        normaliser.update(rows)
+        plain.update(rows[:, [0, 3, 4]])
+    torch.testing.assert_close(normaliser(obs)[:, 1:3], obs[:, 1:3] / 255.0)
+    torch.testing.assert_close(normaliser(obs)[:, [0, 3, 4]], plain(obs[:, [0, 3, 4]]))

@@ -74,6 +74,15 @@ def test_an_agent_that_does_not_fit_an_environment_is_a_matter_of_configuration(
     [
         (["agent.n_steps=64"], "agent.n_steps=64 x env.num_envs=8"),
         (["agent=sac", "env=pendulum", "agent.learning_starts=401"], "agent.learning_starts=401"),
+        (
+            [
+                "agent=sac",
+                "env=pendulum",
+                "agent.learning_starts=400",
+                "agent.updates_per_step=0.1",
+            ],
+            "agent.learning_starts=400 + 9",
+        ),
     ],
 )
 def test_a_run_without_an_update_is_refused_with_the_numbers(arguments, words):

@@ -36,6 +36,7 @@ KINDS = {
     "sac": ("sac", CONTINUOUS, {"policy_delay": 2, "normalise_obs": True, "max_grad_norm": 1.0}),
     "sac of pictures": ("sac", PICTURE, {}),
     "sac, full covariance": ("sac", CONTINUOUS, {"policy": "tanh_full_gaussian"}),
+    "sac of distributions": ("sac", CONTINUOUS, {"atoms": 11}),
     "sac_discrete": ("sac_discrete", DISCRETE, {"normalise_obs": True}),
     "ppo": ("ppo", CONTINUOUS, {"policy": "tanh_gaussian", "batch_size": 6, "epochs": 3,
                                 "lr_schedule": "linear", "clip_schedule": "linear"}),

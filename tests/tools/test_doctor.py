@@ -22,6 +22,7 @@ class Ill(gymnasium.Env):
 
     def __init__(self, has="", scale=1.0):
         self.has, self.scale = has, scale
+        print("made anew")  # as some environments do
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

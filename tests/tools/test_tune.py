@@ -82,7 +82,7 @@ def test_bad_input_is_one_line_before_anything_begins(
     monkeypatch.chdir(tmp_path)
     assert tune.main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {word}")
+    assert line.startswith(f"error: {word}" if " " in word else f"error: {word}: ")
     assert not list(tmp_path.iterdir())
 
 

@@ -35,7 +35,8 @@ def open_study(folder: Path) -> Any:
 def sampler(number: int) -> Any:
     """What suggests trial `number`, from that and the trials before it alone.
 
-    So the same search with one worker makes the same trials, also where it was stopped between.
+    So the same search with one worker makes the same trials, also where it was stopped between two,
+    as long as none is ended early: when that is seen depends on the clock.
     """
     import optuna
 
