@@ -45,3 +45,18 @@ def test_one_picture_and_several(tmp_path):
     assert [action.shape for action in alone] == [()] * 3
     assert policy(pictures).tolist() == alone
     assert policy(pictures[:1]).shape == (1,)
+
+
+def test_what_an_environment_of_a_dict_gives_is_taken_as_it_is(tmp_path):
+    """The same actions as for the vector that the agent sees: other numbers first, as it sorts."""
+    arguments = ["env.id=tests.helpers:Picture-v0", "env.kwargs.discrete=true",
+                 "env.kwargs.among=true", "agent=a2c", "total_steps=40", "env.num_envs=2",
+                 "agent.n_steps=5", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert enter("train", run, arguments) == 0
+    policy = policies.load(tmp_path / "run", env_id="tests.helpers:Picture-v0")
+    env = gymnasium.make("tests.helpers:Picture-v0", discrete=True, among=True)
+    seen = [env.reset(seed=seed)[0] for seed in range(4)]
+    vectors = [np.concatenate([obs["arm"], obs["camera"].ravel()]) for obs in seen]
+    alone = [policy(obs) for obs in seen]
+    assert all(env.action_space.contains(action) for action in alone)
+    assert policy(np.stack(vectors)).tolist() == alone
