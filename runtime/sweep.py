@@ -89,7 +89,8 @@ def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
         stop_file(folder).touch()
 
     numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    known = {number: signal.signal(number, end) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup's
+    known = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:

@@ -266,6 +266,19 @@ def test_a_second_signal_waits_for_no_job(tmp_path):
         signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="nohup")
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending(tmp_path, came := [], elsewhere=False):
+            signal.raise_signal(signal.SIGHUP)
+        assert came == []
+        assert not stop_file(tmp_path).exists()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_jobs_of_joblib(number, tmp_path):
