@@ -88,9 +88,10 @@ def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
             raise KeyboardInterrupt
         stop_file(folder).touch()
 
-    numbers = [getattr(signal, name) for name in ENDING if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup's
-    known = {number: signal.signal(number, end) for number in heard}
+    names = [name for name in ENDING if hasattr(signal, name)]
+    if "SIGHUP" in names and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
+        names.remove("SIGHUP")
+    known = {number: signal.signal(number, end) for number in (getattr(signal, n) for n in names)}
     try:
         yield
     finally:

@@ -239,9 +239,10 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     monkeypatch.setattr("configs.sweep.launch", launch)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
     monkeypatch.setattr("runtime.sweep.call", apart(call))
+    before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]
-    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+    assert [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)] == before
 
 
 def apart(function):
