@@ -38,7 +38,7 @@ class Distribution(nn.Module):
     """How likely each of K returns is: Bellemare et al. 2017 (arXiv 1707.06887).
 
     The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
-    (arXiv 2502.15280, section 4.3): by the larger of the deviation of all discounted returns seen
+    (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen
     and a LIMIT-th of the largest one.
 
     Args:

@@ -88,12 +88,10 @@ class SAC(BaseAgent):
         said = self.critic(obs, batch.action)  # (E, B), or (E, B, K)
         critic_loss = self.returns.loss(said, target)
         losses = {"critic": critic_loss}
-        value, told, unit = (
-            self.returns.value(said),
-            self.returns.expected(target),
-            self.returns.unit,
-        )
-        metrics = value_metrics(value * unit, told * unit, critic_loss) | {"policy/alpha": alpha}
+        value, expected = self.returns.value(said), self.returns.expected(target)
+        unit = self.returns.unit  # the log is in rewards
+        metrics = value_metrics(value * unit, expected * unit, critic_loss)
+        metrics["policy/alpha"] = alpha
         if train_actor:
             actor_losses, actor_metrics = self.actor_losses(obs, noise[1], alpha)
             losses |= actor_losses

@@ -13,7 +13,7 @@ from data import Transition
 from runtime.backends import make_backend
 from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt, LogpiError
-from runtime.spaces import ActionMap, check_spaces, vector_of
+from runtime.spaces import ActionMap, as_vector, check_spaces
 
 
 class Envs:
@@ -50,7 +50,7 @@ class Envs:
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
             self.to_env = ActionMap(self.backend.action_space)
-            self.to_vector = partial(vector_of, observation_space)
+            self.to_vector = partial(as_vector, observation_space)
             self.obs_shape: tuple[int, ...] = observation_space.shape or ()
             self.reset(seed)
         except LogpiError:

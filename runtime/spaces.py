@@ -41,7 +41,7 @@ class Flat(spaces.Box):
         self.whole = whole
 
 
-def vector_of(space: spaces.Space[Any], obs: Any) -> Any:
+def as_vector(space: spaces.Space[Any], obs: Any) -> Any:
     """An observation as the agent sees it: what a Dict or Tuple holds, as one vector."""
     if isinstance(space, Flat) and isinstance(obs, (dict, tuple)):
         return spaces.flatten(space.whole, obs)

@@ -15,8 +15,9 @@ import pytest
 from configs.automatic import processes
 from configs.compose import quoted
 from configs.sweep import read_sweep
+from runtime.jobs import call, stop_file
 from runtime.signals import PASSED_ON
-from runtime.sweep import call, ending, stop_file, sweep
+from runtime.sweep import ending, sweep
 from tools.compare import main as compare
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -238,7 +239,7 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("configs.sweep.launch", launch)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
-    monkeypatch.setattr("runtime.sweep.call", apart(call))
+    monkeypatch.setattr("runtime.jobs.call", apart(call))
     before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]

@@ -265,7 +265,7 @@ def test_what_cannot_be_made_is_a_matter_of_configuration(env_id, kwargs, words)
 )
 def test_a_missing_library_is_named_by_the_extra_that_has_it(env_id, module, extra, monkeypatch):
     for name in list(sys.modules):
-        if name == module or name.startswith((f"{module}.", f"gymnasium.envs.{extra}.")):
+        if f"{name}.".startswith((f"{module}.", f"gymnasium.envs.{extra}.")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     with pytest.raises(ConfigError, match=rf"env\.id: {env_id} .*; pip install '\.\[{extra}\]'$"):
