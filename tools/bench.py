@@ -86,7 +86,7 @@ def one(name: str, options: settings.Options) -> measure.Result:
     if name in STUDIES:
         if name == "profile":
             return studies.profile(say)
-        study = studies.rule if name == "rule" else studies.scaling
+        study = getattr(studies, name)
         return study(max(1, options.blocks // 2), min(options.seconds, 1.0), say)
     comparison = COMPARISONS[name]
     if comparison.measure == "race":

@@ -295,6 +295,7 @@ def results():
             "measured": MEASURED,
         },
         "rule": {"rows": [[64, 1, 100.0, 300.0, 4.0, 24.0, 9.0]], "measured": MEASURED},
+        "choices": {"rows": [["a choice", 80.0, 100.0, 1.25]], "measured": MEASURED},
         "scaling": {"grown": grown, "measured": MEASURED},
     }
 
@@ -306,6 +307,7 @@ def test_the_report_has_every_ratio_and_section(results):
     assert "| sac256 | 11 steps/s | SB3, 1 thread: 5.5 steps/s | 2 (2 to 2) | ≥ 2 | ≥ 3 | asked |"
     assert "| solve-cartpole | never | SB3 A2C: never | 0 | ≥ 1 | ≥ 3 | no |" in text
     assert "(there/ratios.png)" in text
+    assert "| a choice | 80 | 100 | 1.25 |" in text
     assert "| **all but the update** | 45.0 | 45.0 % |" in text
     assert "| **all but the update, without clocks** | 3.2 |  |" in text
     assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text

@@ -236,5 +236,5 @@ COMPARISONS: dict[str, Comparison] = {
     "ppo-gpu": ppo_on_gpu(),
 }
 ON_GPU = ("sac256-gpu", "sac1024-gpu", "ppo-gpu")  # measured only where they are named
-STUDIES = ("profile", "rule", "scaling")  # of ours alone
+STUDIES = ("profile", "rule", "choices", "scaling")  # of ours alone
 NAMES = (*COMPARISONS, *STUDIES)

@@ -56,6 +56,8 @@ def markdown(results: Results, pictures: Mapping[str, str]) -> str:
         parts += profile_section(results["profile"], pictures)
     if "rule" in results:
         parts += rule_section(results["rule"])
+    if "choices" in results:
+        parts += choices_section(results["choices"])
     if "scaling" in results:
         parts += scaling_section(results["scaling"], pictures)
     return "\n\n".join(parts) + "\n"
@@ -173,6 +175,10 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
     ]
 
 
+CHOSEN = """\
+Compiled updates of 2×256 units, batch 256, 17 numbers seen and 6 actions (HalfCheetah's sizes), each
+beside a process with plain SAC, in turn; the ratio is the median over pairs of blocks. Where the
+actor learns every second update, those without it are counted, too."""
 RULE = """\
 `accelerate=auto` takes one CUDA graph where a GPU is named. On a CPU it compiles a run from 20,000
 updates on (of PPO: minibatches; 40,000 where `agent.policy_delay` makes two graphs), if there is a
@@ -198,6 +204,14 @@ def rule_section(result: Result) -> list[str]:
     header = ["units", "threads", "eager, updates/s", "compiled", "compiling, first time",
               "from the disk", "repaid after", "from the disk"]  # fmt: skip
     return ["## rule: what compiling costs and saves", RULE, table(header, rows)]
+
+
+def choices_section(result: Result) -> list[str]:
+    """What each choice costs."""
+    rows = [[name, number(rate), number(plain), number(ratio)]
+            for name, rate, plain, ratio in result["rows"]]  # fmt: skip
+    header = ["choice", "updates/s", "SAC's beside it", "an update takes, times SAC's"]
+    return ["## choices: what each costs an update", CHOSEN, table(header, rows)]
 
 
 def scaling_section(result: Result, pictures: Mapping[str, str]) -> list[str]:

@@ -72,6 +72,7 @@ def help_text() -> str:
         *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
         "  profile         where the time of a SAC step goes",
         "  rule            what compiling costs and saves, behind accelerate=auto and threads=auto",
+        "  choices         what each choice of SAC costs an update, beside plain SAC",
         "  scaling         how cost grows with batch, width, action dimensions and environments",
         "\nkeys:",
     ]

@@ -17,6 +17,18 @@ WIDTHS = (32, 64, 128, 256, 512)
 ACTIONS = (1, 2, 4, 8, 16, 32)
 RULED = ((64, 1), (64, 2), (256, 1), (256, 2))  # (width, threads)
 ENVIRONMENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+OBS, ACTIONS_OF = 17, 6  # HalfCheetah's sizes
+CHOICES = {  # what may be added to SAC, beside which each is measured
+    "layer-normalised critics": ("agent.normalise_critic=true",),
+    "running observation statistics": ("agent.normalise_obs=true",),
+    "actor every second update": ("agent.policy_delay=2",),
+    "full covariance": ("agent.policy=tanh_full_gaussian",),
+    "a critic of 51 returns": ("agent.atoms=51",),
+    "a critic of 101 returns": ("agent.atoms=101",),
+    "the tuned pair of HalfCheetah": ("agent.normalise_critic=true", "agent.normalise_obs=true",
+                                      "agent.atoms=51"),
+    "discrete SAC, as many actions": ("agent=sac_discrete", "env.kwargs.discrete=true"),
+}  # fmt: skip
 TITLES = {
     "batch": "SAC update, 2×256 units, one action dimension: batch size",
     "width": "SAC update, batch 256, one action dimension: units per layer",
@@ -74,6 +86,36 @@ def rule(blocks: int, seconds: float, say: Say) -> Result:
     return {"rows": rows}
 
 
+def choices(blocks: int, seconds: float, say: Say) -> Result:
+    """[name, updates per second, those of plain SAC beside it, median ratio of the costs], by choice.
+
+    Rates are medians over blocks that are taken in turn.
+    """
+    rows = []
+    sizes = (f"env.kwargs.obs_dim={OBS}",)
+    for name, more in CHOICES.items():
+        say(name)
+        with (
+            Worker(update_spec(actions=ACTIONS_OF, more=sizes)) as plain,
+            Worker(update_spec(actions=ACTIONS_OF, more=(*sizes, *more))) as chosen,
+        ):
+            pairs = []
+            for _ in range(blocks):
+                pair = []
+                for worker in (plain, chosen):
+                    count = max(1, round(worker.about["steps_per_second"] * seconds))
+                    done = worker.run(count)
+                    pair.append(done["steps"] / done["seconds"])
+                pairs.append(pair)
+        rows.append([
+            name,
+            statistics.median(rate for _, rate in pairs),
+            statistics.median(rate for rate, _ in pairs),
+            statistics.median(plain_rate / rate for plain_rate, rate in pairs),
+        ])  # fmt: skip
+    return {"rows": rows}
+
+
 def scaling(blocks: int, seconds: float, say: Say) -> Result:
     """{what grows: [[size, median per second, cost in microseconds], ...]}.
 
@@ -110,12 +152,14 @@ def update_spec(
     actions: int = 1,
     accelerate: str = ACCELERATE,
     threads: int | str = "auto",
+    more: tuple[str, ...] = (),
 ) -> Spec:
     """SAC's update on an environment that costs nothing."""
     overrides = [
-        *("env.id=tools.benchmark.space:Space-v0", f"env.kwargs.action_dim={actions}", "agent=sac"),
+        *("env.id=tools.benchmark.space:Space-v0", f"env.kwargs.action_dim={actions}"),
+        *(() if any(key.startswith("agent=") for key in more) else ("agent=sac",)),
         *(f"agent.hidden=[{width},{width}]", f"agent.batch_size={batch}", FOREVER),
         *("agent.learning_starts=100", f"accelerate={accelerate}", "log.every=1000"),
-        f"threads={threads}",
+        *(f"threads={threads}", *more),
     ]
     return {"kind": "update", "overrides": overrides, "warmup": 130}
