@@ -176,7 +176,7 @@ def profile_section(result: Result, pictures: Mapping[str, str]) -> list[str]:
 
 
 CHOSEN = """\
-Compiled updates of 2×256 units, batch 256, 17 numbers seen and 6 actions (HalfCheetah's sizes), each
+Compiled updates of 2×256 units, batch 256, 17 numbers seen, 6 actions (HalfCheetah's sizes), each
 beside a process with plain SAC, in turn; the ratio is the median over pairs of blocks. Where the
 actor learns every second update, those without it are counted, too."""
 RULE = """\

@@ -87,7 +87,7 @@ def rule(blocks: int, seconds: float, say: Say) -> Result:
 
 
 def choices(blocks: int, seconds: float, say: Say) -> Result:
-    """[name, updates per second, those of plain SAC beside it, median ratio of the costs], by choice.
+    """[name, updates per second, those of plain SAC beside it, median ratio of costs], by choice.
 
     Rates are medians over blocks that are taken in turn.
     """
