@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,4 +169,30 @@ def launch(sweep: Sweep, task: Callable[[Any], int]) -> None:
             task_function=task,
             config=config,
         )
-        launcher.launch([[f"+job={number}"] for number in range(len(sweep.jobs))], 0)
+        with all_waited_for("submitit" in sweep.launcher[0]):
+            launcher.launch([[f"+job={number}"] for number in range(len(sweep.jobs))], 0)
+
+
+@contextmanager
+def all_waited_for(on_cluster: bool) -> Iterator[None]:
+    """Where a job of submitit was killed, the others are waited for before its launcher tells."""
+    if not on_cluster:
+        yield
+        return
+    from submitit import AutoExecutor
+
+    submit, submitted = AutoExecutor.map_array, []
+
+    def noted(executor: Any, *given: Any) -> Any:
+        submitted.extend(submit(executor, *given))
+        return submitted
+
+    AutoExecutor.map_array = noted  # type: ignore
+    try:
+        yield
+    except RuntimeError:
+        for job in submitted:
+            job.wait()
+        raise
+    finally:
+        AutoExecutor.map_array = submit  # type: ignore

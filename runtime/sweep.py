@@ -50,8 +50,7 @@ def run(arguments: list[str]) -> int:
             with ending(chosen.folder, came, elsewhere="submitit" in chosen.launcher[0]):
                 launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
         except RuntimeError as error:  # of a launcher: the table says which job it was
-            print(f"warning: {str(error).splitlines()[0]}; jobs that a cluster still runs are not "
-                  "waited for", file=sys.stderr)  # fmt: skip
+            print(f"warning: {str(error).splitlines()[0]}", file=sys.stderr)
         except KeyboardInterrupt:
             print("interrupted: jobs on a cluster go on, those here have ended",
                   file=sys.stderr)  # fmt: skip

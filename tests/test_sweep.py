@@ -354,11 +354,7 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_
     first = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     wait_for((tmp_path / "out/0/checkpoints/step-000000000000").exists)
     time.sleep(2)
-    (process,) = [  # submitit's, which a cluster would warn before the time of the job is over
-        int(folder.name)
-        for folder in Path("/proc").glob("[0-9]*")
-        if f"submitit.core._submit\0{tmp_path}" in read(folder / "cmdline")
-    ]
+    (process,) = submitit_of(tmp_path)  # a cluster would warn it before the job's time is over
     for pause in before:
         os.kill(process, signal.SIGTERM)
         time.sleep(pause)
@@ -371,11 +367,40 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_
     assert "from step" in log
 
 
+def submitit_of(folder):
+    """Processes in which submitit runs a job of a sweep in `folder`."""
+    return [
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if f"submitit.core._submit\0{folder}" in read(process / "cmdline")
+    ]
+
+
 def read(path):
     try:
         return path.read_text()
     except OSError:
         return ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process there")
+def test_a_job_that_a_cluster_kills_does_not_end_the_waiting_for_the_others(tmp_path):
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "threads=1",
+                 "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"]  # fmt: skip
+    sweep = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for number in (0, 1):
+        wait_for((tmp_path / f"out/{number}/checkpoints/step-000000000000").exists)
+    os.kill(min(submitit_of(tmp_path)), signal.SIGKILL)  # of the first job, with its run
+    said, complained = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    first, second = rows(said)
+    assert first[2] == "not ended"
+    assert second[2:5:2] == ["0", "3,000"]
+    assert complained.startswith("warning: ")
+    assert complained.count("\n") == 1
 
 
 @pytest.mark.slow
