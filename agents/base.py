@@ -103,6 +103,7 @@ class BaseAgent:
     given: tuple[Any, ...]  # what the last `step` was given
     caution: str | None = None  # what the user should know before the run
     cycle = 1  # updates after which every kind of update has occurred
+    hold = 1  # steps for which a uniform action is held
 
     def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:
         self.spec = spec
@@ -113,6 +114,7 @@ class BaseAgent:
         self.generators = {name: stream(name) for name in ("act", "update")}
         self._device = self.generators["update"].device
         self.noise = torch.empty(0)  # of the last action, overwritten by the next
+        self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
     def update(self, batch: Any) -> dict[str, Tensor]:
@@ -146,13 +148,22 @@ class BaseAgent:
             return self.policy(self.normalizer(obs)).sample(noise)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        count, generator = len(obs), self.generators["act"]
-        size, device = self.spec.action_dim, generator.device
+        """Uniform actions (N, A) or (N,), new ones every `hold` steps.
+
+        One that is held gets further than the sum of as many independent ones: Dabney et al. 2021
+        (arXiv 2006.01782), there with random durations.
+        """
+        if self.explored % self.hold == 0:
+            self.held = self.uniform(len(obs)).cpu()
+        self.explored += 1
+        return self.held, self.held
+
+    def uniform(self, count: int) -> Tensor:
+        """Independent uniform actions, (N, A) or (N,)."""
+        size, generator = self.spec.action_dim, self.generators["act"]
         if self.spec.discrete:
-            action = torch.randint(size, (count,), generator=generator, device=device)
-        else:
-            action = torch.rand(count, size, generator=generator, device=device) * 2.0 - 1.0
-        return action.cpu(), action.cpu()
+            return torch.randint(size, (count,), generator=generator, device=self.device)
+        return torch.rand(count, size, generator=generator, device=self.device) * 2.0 - 1.0
 
     @torch.no_grad()
     def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
@@ -187,6 +198,8 @@ class BaseAgent:
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
             "generators": {name: g.get_state() for name, g in self.generators.items()},
+            "explored": self.explored,
+            "held": self.held,
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
@@ -206,6 +219,7 @@ class BaseAgent:
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
             go_on(generator, state["generators"][name])
+        self.explored, self.held = state["explored"], state["held"]
 
 
 def make_actor(

@@ -29,7 +29,10 @@ class Agent(Acting, Protocol):
     """obs -> action, batch -> new weights. Knows no configuration tree, logger or step count."""
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """(action, latent) uniform over the action space, while a replay buffer warms up."""
+        """(action, latent) uniform over the action space, while a replay buffer warms up.
+
+        The same for as many steps as the agent holds one.
+        """
 
     def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
         """Holds fresh draws against the density, at each of obs (N, O); changes nothing."""

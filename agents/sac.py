@@ -34,7 +34,7 @@ class SAC(BaseAgent):
     def __init__(self, spec: Spec, settings: "SACConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.cycle = settings.policy_delay
+        self.cycle, self.hold = settings.policy_delay, settings.explore_hold
         self.target_entropy = (
             -float(spec.action_dim)
             if settings.target_entropy == "auto"

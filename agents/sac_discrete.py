@@ -35,7 +35,7 @@ class SACDiscrete(BaseAgent):
     ) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.cycle = settings.policy_delay
+        self.cycle, self.hold = settings.policy_delay, settings.explore_hold
         self.target_entropy = target_entropy(spec.action_dim, settings)
         most = math.log(spec.action_dim)
         if settings.alpha == "auto" and self.target_entropy > RISKY * most:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Pieces = Iterator[dict[str, Tensor]]
 UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
          SafetensorError)  # fmt: skip
+OWN = ("generators", "held")  # of an agent's state: what each rank has for itself
 
 
 @contextmanager
@@ -93,7 +94,7 @@ class Session:
             own, agent = state, state["agent"]
             if not self.ranks.first:
                 own = state["others"][self.ranks.rank - 1]
-                agent = {**agent, "generators": own["generators"]}
+                agent = {**agent, **{name: own[name] for name in OWN}}
             self.parts.agent.load_state_dict(agent)
             records = [{**record, "stop": int(record["stop"])} for record in state["segments"]]
             mine = [record.get("rank", 0) == self.ranks.rank for record in records]
@@ -138,8 +139,8 @@ class Session:
         agent, buffer, envs = (
             part.state_dict() for part in (self.parts.agent, self.parts.buffer, self.parts.envs)
         )
-        own = {"segments": segments, "buffer": buffer, "envs": envs,
-               "generators": agent["generators"]}  # fmt: skip
+        own = {"segments": segments, "buffer": buffer, "envs": envs}
+        own |= {name: agent[name] for name in OWN}
         all_of_them = self.ranks.pieces(own)
         self.ranks.decided(lambda: self.write(step, return_mean, agent, all_of_them))
         self.segments = segments
@@ -149,7 +150,7 @@ class Session:
     ) -> None:
         """One checkpoint of all ranks; their weights are the same."""
         first, *others = pieces
-        first.pop("generators")  # they are in its agent
+        first = {name: part for name, part in first.items() if name not in OWN}  # in its agent
         segments = [record for piece in pieces for record in piece.pop("segments")]
         state = {
             "step": step,

@@ -57,6 +57,7 @@ MORE["sac_discrete-picture"] = [
     "checkpoint.every=40",
 ]
 MORE["sac-atoms"] = [*RUNS["sac-pendulum"], "agent.atoms=11"]
+MORE["sac-held"] = [*RUNS["sac-pendulum"], "agent.learning_starts=100", "agent.explore_hold=40"]
 COMPILED = {"sac-compiled": [*RUNS["sac-pendulum"], "accelerate=compile"]}
 ALL = {**RUNS, **MORE, **COMPILED}
 
@@ -140,6 +141,7 @@ PIECES = {
         "agent/optimizer/corrections/actor",
     ],
     "sac-atoms": ["agent/modules/returns"],  # beside those of the first
+    "sac-held": ["agent/explored", "agent/held"],
     "a2c-cartpole": [
         *("agent/modules/actor", "agent/modules/critic", "agent/optimizer/moments/actor"),
         *("agent/optimizer/moments/critic", "agent/optimizer/counts/actor"),
@@ -179,11 +181,12 @@ OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhe
     "empty at that step, or shown by another run": (
         "agent/modules/normalizer", "envs/finished", "envs/lengths", "envs/backend/steps"),
     "read by compiled updates alone": ("agent/optimizer/corrections",),
+    "read where uniform actions are held": ("agent/explored", "agent/held"),
     "of the log alone, or of when it is written": ("chores", "envs/steps"),
 }  # fmt: skip
 LOOKS = {  # mid-episode, and mid-rollout
-    "sac-pendulum": 460, "sac-compiled": 460, "sac-atoms": 460, "a2c-cartpole": 156,
-    "ppo-cartpole": 91, "sac_discrete-cartpole": 150,
+    "sac-pendulum": 460, "sac-compiled": 460, "sac-atoms": 460, "sac-held": 61,
+    "a2c-cartpole": 156, "ppo-cartpole": 91, "sac_discrete-cartpole": 150,
 }  # fmt: skip
 FRESH_CHORES = {"logger": {"rows": [], "arrays": {}, "flushes": 0}}  # at step 0 there is none
 
@@ -203,7 +206,7 @@ def test_the_pieces_are_all_there_are(name, stopped):
     run = stopped(name, LOOKS[name])
     state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     known = [*PIECES[name], *(path for group in OTHERS.values() for path in group)]
-    known += PIECES["sac-pendulum"] if name == "sac-atoms" else []
+    known += PIECES["sac-pendulum"] if name in ("sac-atoms", "sac-held") else []
     unknown = [path for path in paths(state)
                if not any(f"{path}/".startswith(f"{one}/") for one in known)]  # fmt: skip
     assert unknown == []

@@ -5,7 +5,7 @@ import torch
 
 from data import Spec
 from policies import TanhGaussian
-from tests.helpers import agent, batch
+from tests.helpers import agent, batch, saved_and_read
 
 SPEC = Spec(3, 2, discrete=False)
 
@@ -161,6 +161,35 @@ def test_state_continues_to_the_bit(policy):
     for b in data[3:]:
         ours, theirs = first.update(b), second.update(b)
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("name", ["sac", "sac_discrete"])
+def test_uniform_actions_are_held_for_so_many_steps_and_cover_the_space(name):
+    spec = Spec(3, 4 if name == "sac_discrete" else 1, discrete=name == "sac_discrete")
+    held, free = agent(name, spec, explore_hold=3), agent(name, spec)
+    obs = torch.zeros(500, 3)
+    actions = [held.explore(obs)[0] for _ in range(5)]
+    assert [torch.equal(actions[0], a) for a in actions] == [True, True, True, False, False]
+    assert torch.equal(actions[3], actions[4])
+    others = [free.explore(obs)[0] for _ in range(2)]
+    assert torch.equal(others[0], actions[0])  # the same numbers, drawn less often
+    assert torch.equal(others[1], actions[3])
+    if spec.discrete:  # 125 of each are expected, with a standard deviation of 9.7
+        assert min(actions[0].bincount(minlength=4)) > 125 - 4 * 9.7
+    else:  # mean 0 +- 0.026, variance 1/3 +- 0.013
+        assert abs(actions[0].mean()) < 4 * 0.026
+        assert abs(actions[0].var() - 1 / 3) < 4 * 0.0134
+        assert actions[0].abs().max() <= 1
+
+
+def test_a_held_action_is_still_held_after_a_resume():
+    first, second = (agent("sac", SPEC, seed=seed, explore_hold=4) for seed in (0, 1))
+    obs = torch.zeros(2, 3)
+    for _ in range(2):
+        first.explore(obs)
+    second.load_state_dict(saved_and_read(first.state_dict()))
+    for _ in range(4):
+        assert torch.equal(first.explore(obs)[0], second.explore(obs)[0])
 
 
 @pytest.mark.parametrize("policy", ["auto", "tanh_full_gaussian"])

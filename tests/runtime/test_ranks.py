@@ -283,14 +283,21 @@ def processes_of(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes there")
 @pytest.mark.parametrize(
-    ("end", "rank", "size"),
-    [("killed", 1, 2), ("stopped", 1, 2), ("killed", 0, 2), ("killed", 2, 3), ("killed", 0, 3)],
+    ("end", "rank", "size", "more"),
+    [
+        *(("killed", 1, 2, ()), ("stopped", 1, 2, ()), ("killed", 0, 2, ())),
+        *(("killed", 2, 3, ()), ("killed", 0, 3, ())),
+        # where it goes on, each rank holds an action of its own
+        ("killed", 1, 2, ("agent.learning_starts=600", "agent.explore_hold=90")),
+    ],
 )
-def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, size, tmp_path):
+def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(
+    end, rank, size, more, tmp_path
+):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    command = torchrun(*SHORT, size=size)
+    command = torchrun(*SHORT, *more, size=size)
     subprocess.run(command, cwd=whole, check=True, capture_output=True)
     job = subprocess.Popen(command, cwd=broken, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
