@@ -2,6 +2,7 @@
 
 import math
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from runtime.envs import Envs
 from tests.helpers import agent
 
 GAMMA = 0.9
+WEIGHT = 0.1  # of SAC's entropy in the bandit
 
 
 def run(learner, envs, buffer, steps):
@@ -23,72 +25,112 @@ def run(learner, envs, buffer, steps):
             learner.update(data)
 
 
+def value_of_constant_reward(ends, seed=0):
+    """What A2C says of the four states of an episode with reward 1 that is cut after 4 steps."""
+    kwargs = {"length": 4, "ends": ends, "reward": 1.0, "show_episode": False}
+    envs = Envs("tests.helpers:Counting-v0", 4, "sync", kwargs, seed=seed)
+    learner = agent("a2c", envs.spec, seed=seed, gamma=GAMMA, lr=1e-2, horizon=400)
+    run(learner, envs, Rollout(8), 8 * 400)
+    obs = torch.tensor([[0.0, float(t)] for t in range(4)])
+    return learner.critic(obs).tolist()
+
+
 @pytest.mark.parametrize(
     ("ends", "expected"), [("truncated", 1 / (1 - GAMMA)), ("terminated", None)]
 )
 def test_a2c_value_of_constant_reward_under_a_time_limit(ends, expected):
-    """Reward 1 for ever, cut after 4 steps: V = 1/(1-gamma). If it truly ends, V falls to 1."""
-    kwargs = {"length": 4, "ends": ends, "reward": 1.0, "show_episode": False}
-    envs = Envs("tests.helpers:Counting-v0", 4, "sync", kwargs, seed=0)
-    learner = agent("a2c", envs.spec, gamma=GAMMA, lr=1e-2, horizon=400)
-    run(learner, envs, Rollout(8), 8 * 400)
-    obs = torch.tensor([[0.0, float(t)] for t in range(4)])
-    value = learner.critic(obs).tolist()
+    """Reward 1 for ever, cut after 4 steps: V = 1/(1-gamma). If it truly ends, V falls to 1.
+
+    The largest relative standard error over seeds 0 to 7 is 0.0085, mostly to one side.
+    """
+    value = value_of_constant_reward(ends)
     if expected is not None:
-        assert value == pytest.approx([expected] * 4, rel=0.03)
+        assert value == pytest.approx([expected] * 4, rel=3 * 0.0085)
     else:
         exact = [sum(GAMMA**k for k in range(4 - t)) for t in range(4)]
-        assert value == pytest.approx(exact, rel=0.05)
+        assert value == pytest.approx(exact, rel=3 * 0.0085)
         assert max(value) < 0.5 / (1 - GAMMA)
 
 
-@pytest.mark.parametrize("name", ["a2c", "sac"])
-def test_one_step_bandit_finds_the_best_action(name):
+class Bandit(gymnasium.Env):
     """Reward -(a - 0.5)^2 in policy units, where the environment's action is 4 a + 2."""
-    import gymnasium
-    import numpy as np
 
-    class Bandit(gymnasium.Env):
-        observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
-        action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-2.0, 6.0, (1,), np.float32)
 
-        def reset(self, *, seed=None, options=None):
-            super().reset(seed=seed)
-            return np.zeros(1, np.float32), {}
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(1, np.float32), {}
 
-        def step(self, action):
-            reward = -(((float(action[0]) - 2.0) / 4.0 - 0.5) ** 2)
-            return np.zeros(1, np.float32), reward, True, False, {}
+    def step(self, action):
+        reward = -(((float(action[0]) - 2.0) / 4.0 - 0.5) ** 2)
+        return np.zeros(1, np.float32), reward, True, False, {}
 
-    gymnasium.register("Bandit-v0", entry_point=Bandit)
-    envs = Envs("Bandit-v0", 8, "sync", {}, seed=0)
+
+gymnasium.register("Bandit-v0", entry_point=Bandit)
+
+
+def best_action(name, seed=0):
+    """The deterministic action that an agent has learned there."""
+    envs = Envs("Bandit-v0", 8, "sync", {}, seed=seed)
     if name == "a2c":
-        learner = agent("a2c", envs.spec, lr=2e-2, policy="tanh_gaussian", horizon=200)
+        learner = agent("a2c", envs.spec, seed=seed, lr=2e-2, policy="tanh_gaussian", horizon=200)
         buffer, steps = Rollout(8), 1600
     else:
-        learner = agent("sac", envs.spec, lr=5e-3, alpha=0.01)
-        buffer, steps = Replay(10_000, 64, 64, 0.25, torch.Generator().manual_seed(0)), 400
+        learner = agent("sac", envs.spec, seed=seed, lr=5e-3, alpha=WEIGHT, lr_schedule="linear",
+                        horizon=1344)  # fmt: skip
+        buffer, steps = Replay(10_000, 64, 512, 0.5, torch.Generator().manual_seed(seed)), 400
     run(learner, envs, buffer, steps)
     action, _ = learner.act(torch.zeros(1, 1), deterministic=True)
-    assert action.item() == pytest.approx(0.5, abs=0.06)
+    return action.item()
 
 
-def nearest_to_boltzmann(alpha):
-    """(mean action, entropy) of the squashed Gaussian with the largest E[a] + alpha H, in float64.
+def nearest_to_boltzmann(alpha, reward=lambda action: action):
+    """The squashed Gaussian with the largest E[reward] + alpha H, in float64.
 
-    By quadrature over u with 100 Gauss-Hermite nodes, on a grid of means and deviations.
+    By quadrature over u with 100 Gauss-Hermite nodes, on ever finer grids of means and deviations.
+
+    Returns:
+        tanh of its mean, its mean action, its entropy.
     """
-    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
-    weights = torch.from_numpy(weights / weights.sum())
-    mean = torch.linspace(-1, 3, 201, dtype=torch.float64)[:, None, None]
-    log_std = torch.linspace(-2, 1, 151, dtype=torch.float64)[None, :, None]
-    latent = mean + log_std.exp() * torch.from_numpy(nodes)
-    normal = 0.5 * math.log(2 * math.pi * math.e) + log_std[..., 0]
-    slope = 2 * (math.log(2) - latent - torch.nn.functional.softplus(-2 * latent))
-    entropy = normal + (slope * weights).sum(-1)
-    action = (latent.tanh() * weights).sum(-1)
-    best = (action + alpha * entropy).argmax()
-    return action.flatten()[best].item(), entropy.flatten()[best].item()
+    nodes, weights = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(100))
+    weights = weights / weights.sum()
+    best, reach = (0.0, -0.5), 3.0
+    for _ in range(5):
+        grid = reach * torch.linspace(-1, 1, 61, dtype=torch.float64)
+        mean, log_std = best[0] + grid[:, None, None], best[1] + grid[None, :, None]
+        latent = mean + log_std.exp() * nodes
+        normal = 0.5 * math.log(2 * math.pi * math.e) + log_std[..., 0]
+        slope = 2 * (math.log(2) - latent - torch.nn.functional.softplus(-2 * latent))
+        entropy = normal + (slope * weights).sum(-1)
+        action = latent.tanh()
+        soft = (reward(action) * weights).sum(-1) + alpha * entropy
+        row, column = divmod(soft.argmax().item(), 61)
+        best, reach = (mean[row].item(), log_std[0, column].item()), reach / 15
+    place = (row, column)
+    return math.tanh(best[0]), (action * weights).sum(-1)[place].item(), entropy[place].item()
+
+
+def test_one_step_bandit_finds_the_best_action():
+    """Over seeds 0 to 7 the standard error is 0.020 (A2C) and 0.0105 (SAC), mostly to one side."""
+    assert best_action("a2c") == pytest.approx(0.5, abs=3 * 0.02)
+    best, _, _ = nearest_to_boltzmann(WEIGHT, lambda action: -((action - 0.5) ** 2))
+    assert best == pytest.approx(0.512, abs=1e-3)  # a squashed Gaussian is skewed
+    assert best_action("sac") == pytest.approx(best, abs=3 * 0.0105)
+
+
+def soft_bandit(alpha, atoms, seed=0):
+    """(mean action, entropy) of what SAC has learned where the reward is the action."""
+    learner = agent("sac", Spec(1, 1, discrete=False), seed=seed, alpha=alpha, lr=1e-2, gamma=0.0,
+                    lr_schedule="linear", horizon=600, atoms=atoms)  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(600):
+        action = torch.rand(128, 1, generator=generator) * 2 - 1
+        obs, ends = torch.zeros(128, 1), torch.ones(128, dtype=torch.bool)
+        learner.update(Transition(obs, action, action[:, 0], obs, ends, ~ends))
+    policy = learner.policy(torch.zeros(100_000, 1))
+    action, log_pi = policy.rsample_with_log_prob(policy.noise(generator))
+    return action.mean().item(), -log_pi.mean().item()
 
 
 @pytest.mark.parametrize(("alpha", "atoms"), [(0.3, 0), (1.0, 0), (0.3, 51)])
@@ -98,18 +140,9 @@ def test_sac_on_a_one_step_bandit_comes_as_near_to_the_boltzmann_policy_as_it_ca
     A squashed Gaussian is not of that family: its soft value stays below alpha log of the integral,
     by alpha times the divergence, and SAC finds the member with the largest one.
     """
-    learner = agent("sac", Spec(1, 1, discrete=False), alpha=alpha, lr=1e-2, gamma=0.0,
-                    lr_schedule="linear", horizon=600, atoms=atoms)  # fmt: skip
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(600):
-        action = torch.rand(128, 1, generator=generator) * 2 - 1
-        obs, ends = torch.zeros(128, 1), torch.ones(128, dtype=torch.bool)
-        learner.update(Transition(obs, action, action[:, 0], obs, ends, ~ends))
-    policy = learner.policy(torch.zeros(100_000, 1))
-    action, log_pi = policy.rsample_with_log_prob(policy.noise(generator))
-    mean, entropy = nearest_to_boltzmann(alpha)
-    assert action.mean().item() == pytest.approx(mean, abs=0.02)
-    assert -log_pi.mean().item() == pytest.approx(entropy, abs=0.02)
+    found = soft_bandit(alpha, atoms)
+    _, mean, entropy = nearest_to_boltzmann(alpha)
+    assert found == pytest.approx((mean, entropy), abs=2.3 * 0.0085)  # standard error, seeds 0 to 7
     a = torch.linspace(-1, 1, 20_001, dtype=torch.float64)
     best = alpha * torch.trapezoid(torch.exp(a / alpha), a).log().item()
     assert best - 0.02 < mean + alpha * entropy <= best

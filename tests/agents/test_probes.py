@@ -55,24 +55,29 @@ KNOWN = {  # what a state is worth: {observation: value}
     "action": {1.0: 1.0},
     "truncation": {1.0: 1 / (1 - GAMMA)},
 }
+# The standard error of a single run: root of the mean square of what is learned less what is known,
+# relative to values above 1, over seeds 0 to 7, on the probe where it is largest.
+ERROR = {"a2c": 0.001, "ppo": 0.007, "sac": 0.008, "sac_discrete": 0.001}
 AGENTS = [("a2c", True), ("a2c", False), ("ppo", True), ("ppo", False), ("sac", False),
           ("sac_discrete", True)]  # fmt: skip
 
 
-def trained(name, discrete, asks, **options):
+def trained(name, discrete, asks, seed=0, **options):
     where = {"discrete": discrete} | ({"asks": asks} if asks else options)
-    envs = Envs("Probe-v0" if asks else "Picture-v0", 8, "sync", where, seed=0)
+    envs = Envs("Probe-v0" if asks else "Picture-v0", 8, "sync", where, seed=seed)
     shared = {"gamma": GAMMA, "lr_schedule": "linear"}
     if name in ("a2c", "ppo"):
         steps = (400 if name == "a2c" else 50) // (1 if asks else 4)
         special = {} if name == "a2c" else {"batch_size": 64, "epochs": 8}
         policy = "auto" if discrete else "tanh_gaussian"
-        learner = agent(name, envs.spec, lr=2e-2, horizon=steps, policy=policy, **shared, **special)
+        learner = agent(name, envs.spec, seed=seed, lr=2e-2, horizon=steps, policy=policy,
+                        **shared, **special)  # fmt: skip
         run(learner, envs, Rollout(8), 8 * steps)
     else:
         updates = 800 if asks or options else 200
-        learner = agent(name, envs.spec, lr=1e-2, tau=0.1, alpha=1e-3, horizon=updates, **shared)
-        replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(0))
+        learner = agent(name, envs.spec, seed=seed, lr=1e-2, tau=0.1, alpha=1e-3, horizon=updates,
+                        **shared)  # fmt: skip
+        replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(seed))
         run(learner, envs, replay, updates + 8)
     return learner
 
@@ -88,16 +93,34 @@ def worth(learner, name, obs):
     return learner.critic(seen).amin(0)[0, action].item()
 
 
+def errors(name, discrete, asks, seed=0):
+    """Of every state's value; beside it, whether the better action is taken where there is one."""
+    learner = trained(name, discrete, asks, seed)
+    found = [
+        (worth(learner, name, torch.tensor([[obs]])) - value) / max(1.0, abs(value))
+        for obs, value in KNOWN[asks].items()
+    ]
+    action, _ = learner.act(torch.ones(1, 1), deterministic=True)
+    return found, asks != "action" or action.item() > 0
+
+
 @pytest.mark.parametrize("asks", KNOWN)
 @pytest.mark.parametrize(("name", "discrete"), AGENTS)
-def test_each_probe_reaches_its_known_value(name, discrete, asks):
-    learner = trained(name, discrete, asks)
-    for obs, value in KNOWN[asks].items():
-        found = worth(learner, name, torch.tensor([[obs]]))
-        assert found == pytest.approx(value, abs=0.05 * max(1.0, abs(value))), (obs, found)
-    if asks == "action":
-        action, _ = learner.act(torch.ones(1, 1), deterministic=True)
-        assert action.item() > 0
+def test_each_probe_reaches_its_known_value_within_four_standard_errors(name, discrete, asks):
+    found, good = errors(name, discrete, asks)
+    assert max(map(abs, found)) < 4 * ERROR[name], found
+    assert good
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asks", KNOWN)
+@pytest.mark.parametrize(("name", "discrete"), AGENTS)
+def test_the_standard_errors_are_those_of_other_seeds_too(name, discrete, asks):
+    """Of five; were they normal and as stated, one case in 5,000 would be beyond the bound."""
+    runs = [errors(name, discrete, asks, seed) for seed in range(8, 13)]
+    found = np.array([values for values, _ in runs])
+    assert np.sqrt((found**2).mean(0)).max() < 2.2 * ERROR[name], found
+    assert all(good for _, good in runs)
 
 
 @pytest.mark.parametrize(("name", "discrete"), AGENTS)
