@@ -67,7 +67,8 @@ def play_file(config: "EvaluateConfig") -> int:
     finally:
         evaluator.close()
     written = path.with_name(f"{path.name}.evaluation.json")
-    report(config, evaluation, f"{path} on {config.env.id}", written, {"policy": str(path)})
+    what = f"{path}, exported at step {step:,}," if step else str(path)
+    report(config, evaluation, f"{what} on {config.env.id}", written, {"policy": str(path)})
     return 0
 
 

@@ -53,14 +53,14 @@ def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
     """The name of the policy class, `auto` resolved by the action space.
 
     Raises:
-        ValueError: the policy does not fit the action space; choose another, or `auto`.
+        ValueError: the agent has no such policy for the action space; choose another, or `auto`.
     """
     fitting = [p for p in allowed if p in OF_KIND[spec.kind]]
     if name == "auto":
         return fitting[0]
     if name not in fitting:
         raise ValueError(
-            f"agent.policy: {name} does not fit a {spec.kind} action space; use "
+            f"agent.policy: {name} is not for this agent with {spec.kind} actions; use "
             f"{' or '.join(fitting)}"
         )
     return name

@@ -133,7 +133,7 @@ class OffPolicyConfig(AgentConfig):
     batch_size: int = key("transitions per update", ge=1, le=1_000_000)
     buffer_size: int = key("transitions kept", ge=1, le=1_000_000_000)
     learning_starts: int = key("steps with uniform actions before the first update", ge=1)
-    explore_hold: int = key("steps of an environment that each of those is held", ge=1, le=10_000)
+    explore_hold: int = key("steps of an environment that a uniform action is held", ge=1, le=1_000)
     updates_per_step: float = key("updates per environment step", gt=0, le=1000)
     policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
     tau: float = key("share of the critic that moves into its target", gt=0, le=1)

@@ -172,7 +172,7 @@ def accept(name: str, known: list[str]) -> bool:
         if elsewhere and any(k.startswith("agent.") for k in known):
             raise ConfigError(
                 f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out "
-                f"or choose agent={elsewhere[0]}"
+                f"or choose agent={' or agent='.join(elsewhere)}"
             )
         raise ConfigError(unknown_key(name, [*GROUPS, *known] if "." not in name else known))
     if name == "agent.name":

@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import parse, train_config  # noqa: E402
+from configs.compose import DIRECTORY, options, parse, read_yaml, train_config  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
@@ -46,7 +46,9 @@ def examine(arguments: list[str]) -> int:
         name, _, value = parse(argument)
         if name in own:
             if not isinstance(value, int) or value < (name == "steps"):
-                raise ConfigError(f"{name}: {value!r} is no number of its kind; give one")
+                least = int(name == "steps")
+                raise ConfigError(f"{name}: must be a number from {least} on, got {value!r}; "
+                                  "correct it")  # fmt: skip
             own[name] = value
         elif name in ("env.id", "debug") or name.startswith("env.kwargs."):
             rest.append(argument)
@@ -209,6 +211,11 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     say("agents", f"agent={' or agent='.join(fitting)}")
     if advice:
         say("advice", "; ".join(advice))
+    files = {name: read_yaml(DIRECTORY / "env" / f"{name}.yaml") for name in options("env")}
+    for name, file in files.items():
+        if file["id"] == envs.env_id and file["kwargs"] == kwargs:
+            print(f"\nit is here already, with settings of its own: env={name}")
+            return
     name = group_name(envs.env_id)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
           f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"

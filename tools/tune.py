@@ -166,7 +166,7 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
                 held.enter_context(locked(where))  # by which `take_over` knows a living worker
             chosen = draw(space, trial)
             trial.set_user_attr("chosen", chosen)
-            print(f"trial {trial.number} begins: {' '.join(chosen)}", flush=True)
+            print(f"trial {trial.number} begins: {' '.join(chosen)}; {where}/s0.log", flush=True)
             said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
         print(f"trial {trial.number}: {said}", flush=True)
         failed += said.startswith(FAILED)

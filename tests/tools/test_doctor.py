@@ -140,3 +140,15 @@ def test_what_cannot_be_examined_is_one_line(arguments, code, words, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["env.id=Pendulum-v1"], "it is here already, with settings of its own: env=pendulum"),
+        (["env.id=Pendulum-v1", "env.kwargs.g=9.8"], "configs/env/pendulum_v1.yaml, for env="),
+    ],
+)
+def test_what_has_a_file_needs_no_other(arguments, said, capsys):
+    assert doctor.main([*arguments, "steps=250"]) == 0
+    assert said in capsys.readouterr().out.split("\n\n")[1]
