@@ -102,10 +102,10 @@ def report(groups: list[Group], options: Options) -> str:
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         lines.append(row(cells))
-    few = [group for group in groups if len(group.runs) < 5]
-    if few:
-        lines += ["", "Fewer than five runs in a group: its interval is too narrow to be believed."]
-    return "\n".join([*lines, *improvements(groups)])
+    lines += improvements(groups)
+    if any(len(group.runs) < 5 for group in groups):
+        lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
+    return "\n".join(lines)
 
 
 def improvements(groups: list[Group]) -> list[str]:
