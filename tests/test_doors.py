@@ -141,6 +141,7 @@ def test_an_agent_that_does_not_fit_is_refused_by_the_real_command(tmp_path: Pat
         (["env=pendulum", "env.vectorization=native"], "Pendulum-v1"),
         (["env=pendulum", "agent.policy=categorical"], "agent.policy"),
         (["agent.policy=gaussian"], "agent.policy"),
+        (["agent.explore_hold=3"], "or choose agent=sac or agent=sac_discrete"),
         (["device=nonsense"], "device"),
         (["device=''"], "device"),
         (["device=meta"], "device"),

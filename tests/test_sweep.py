@@ -1,6 +1,7 @@
 """Sweeps: what is expanded, what is refused before anything begins, and jobs that fail or stop."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -376,6 +377,11 @@ def submitit_of(folder):
     ]
 
 
+def parent_of(process):
+    found = re.search(r"^PPid:\s*(\d+)", read(process / "status"), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
 def read(path):
     try:
         return path.read_text()
@@ -386,19 +392,25 @@ def read(path):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process there")
 def test_a_job_that_a_cluster_kills_does_not_end_the_waiting_for_the_others(tmp_path):
-    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "threads=1",
-                 "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=30"]  # fmt: skip
+    # Submitit takes 15 s to notice, when the other job has to be at work yet.
+    longer = ["total_steps=20000", "eval.every=20000", "accelerate=none"]
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, *longer, "seed=1,2", "run_dir=out",
+                 "threads=1", "hydra/launcher=submitit_local",
+                 "hydra.launcher.timeout_min=30"]  # fmt: skip
     sweep = subprocess.Popen(
         arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     for number in (0, 1):
         wait_for((tmp_path / f"out/{number}/checkpoints/step-000000000000").exists)
-    os.kill(min(submitit_of(tmp_path)), signal.SIGKILL)  # of the first job, with its run
-    said, complained = sweep.communicate(timeout=120)
+    first = min(submitit_of(tmp_path))
+    (run,) = (int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) == first)
+    os.kill(first, signal.SIGKILL)
+    os.kill(run, signal.SIGKILL)
+    said, complained = sweep.communicate(timeout=240)
     assert sweep.returncode == 1
     first, second = rows(said)
     assert first[2] == "not ended"
-    assert second[2:5:2] == ["0", "3,000"]
+    assert second[2:5:2] == ["0", "20,000"]
     assert complained.startswith("warning: ")
     assert complained.count("\n") == 1
 

@@ -198,8 +198,12 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
     return next(wrong, None)
 
 
-def group_name(env_id: str) -> str:
-    """What `env=NAME` could call an environment that has only an id."""
+def group_name(env_id: str, kwargs: dict[str, Any]) -> str:
+    """What `env=NAME` calls an environment, or could call one that has no file yet."""
+    for name in options("env"):
+        file = read_yaml(DIRECTORY / "env" / f"{name}.yaml")
+        if (file["id"], file["kwargs"]) == (env_id, kwargs):
+            return name
     return re.split("[:/]", env_id)[-1].lower().replace("-", "_")
 
 
@@ -211,12 +215,10 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     say("agents", f"agent={' or agent='.join(fitting)}")
     if advice:
         say("advice", "; ".join(advice))
-    files = {name: read_yaml(DIRECTORY / "env" / f"{name}.yaml") for name in options("env")}
-    for name, file in files.items():
-        if file["id"] == envs.env_id and file["kwargs"] == kwargs:
-            print(f"\nit is here already, with settings of its own: env={name}")
-            return
-    name = group_name(envs.env_id)
+    name = group_name(envs.env_id, kwargs)
+    if name in options("env"):
+        print(f"\nit is here already, with settings of its own: env={name}")
+        return
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
           f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"
           f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")  # fmt: skip

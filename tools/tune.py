@@ -41,9 +41,9 @@ usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1
 
 KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Where nothing is
 named to search, a few keys of the agent are. seeds=N judges settings by the mean over N runs;
-workers=N works with N processes. The same command goes on with a study that was stopped or killed.
-The best settings are written as FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless
-report=false."""
+workers=N works with N processes; a run has one thread unless threads= says more. The same command
+goes on with a study that was stopped or killed. The best settings are written as
+FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false."""
 FAILED = "failed, "
 STOPPED = 75  # exit code of a signal, as of train.py
 MOST_FAILED = 5  # in one call
@@ -119,6 +119,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
             raise ConfigError(unknown_key(name, [*OWN, "study", *known]))
         else:
             fixed.append(argument)
+    if not any(argument.startswith("threads=") for argument in fixed):
+        fixed.append("threads=1")  # two threads beside other work wait for each other in a loop
     config = train_config(fixed)
     if not space:
         given = {argument.partition("=")[0] for argument in fixed}
@@ -126,7 +128,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     for changed in ends(space):
         train_config([*fixed, *changed])
     named = dict(argument.partition("=")[::2] for argument in fixed)
-    where = f"{named.get('env') or group_name(config.env.id)}-{config.agent.name}"
+    env = named.get("env") or group_name(config.env.id, config.env.kwargs)
+    where = f"{env}-{config.agent.name}"
     own.setdefault("study", f"runs/tuning/{where}")
     own["where"] = where
     return own, fixed, space

@@ -96,6 +96,8 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
     played = json.loads((pendulum / f"policy{suffix}.evaluation.json").read_text())
     assert played["return_mean"] == certificate["return_mean_of_file"]
+    step = certificate["checkpoint_step"]
+    assert f"{file}, exported at step {step:,}, on Pendulum-v1" in capsys.readouterr().out
 
 
 class Hostile:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,16 @@ def test_a_search_can_be_repeated_also_where_it_was_stopped_between(tmp_path, mo
     assert len({tuple(one) for one in whole}) == 13
 
 
+def test_trials_take_one_thread_where_no_more_are_given():
+    assert "threads=1" in tune.read(["env=cartpole"])[1]
+    assert [a for a in tune.read(["threads=2"])[1] if a.startswith("threads=")] == ["threads=2"]
+
+
+def test_an_id_that_has_a_file_goes_by_its_name():
+    assert tune.read(["env.id=Pendulum-v1"])[0]["where"] == "pendulum-a2c"
+    assert tune.read(["env.id=Pendulum-v1", "env.kwargs.g=9"])[0]["where"] == "pendulum_v1-a2c"
+
+
 def test_what_a_search_began_with_is_in_its_pair():
     """A pair that is to take another's place has what that one had, and was searched with."""
     text = "\n".join(tune.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
@@ -150,7 +161,8 @@ def test_what_a_search_began_with_is_in_its_pair():
 @pytest.mark.parametrize(
     ("env", "words"),
     [("env=cartpole", "written to out/cartpole-a2c.yaml; copy it to configs/tuned/cartpole-a2c"),
-     ("env.id=CartPole-v1", "; save the environment as configs/env/cartpole_v1.yaml, as tools/")],
+     ("env.id=CartPole-v1", "copy it to configs/tuned/cartpole-a2c"),
+     ("env.id=MyCart-v1", "; save the environment as configs/env/mycart_v1.yaml, as tools/")],
 )  # fmt: skip
 def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     def attempt(study, trial, *_):
@@ -312,8 +324,6 @@ def test_two_workers_share_a_study(tmp_path):
                "workers=2", "study=out"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    numbers = sorted(
-        int(x.split()[1][:-1]) for x in done.stdout.splitlines() if x.startswith("trial ")
-    )
+    numbers = sorted(map(int, re.findall(r"^trial (\d+): ", done.stdout, re.MULTILINE)))
     assert numbers == [0, 1, 2, 3]
     assert done.stdout.count("\nbest of 4:") == 1  # by one of the two
