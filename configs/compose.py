@@ -68,10 +68,15 @@ def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> None:
 
 
 def require_run(key: str, run: str) -> Path:
-    """The directory of an existing run; ConfigError where it is none."""
+    """The directory of an existing run; ConfigError where it is none, naming the newest in it."""
     path = Path(run)
     if not (path / "config.yaml").is_file():
-        raise ConfigError(f"{key}: {run} is not a run directory; give one that holds config.yaml")
+        inside = [file for depth in range(1, 4) for file in path.glob("*/" * depth + "config.yaml")]
+        newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
+        raise ConfigError(
+            f"{key}: {run} is not a run directory; give one that holds config.yaml"
+            + (f", such as {newest.parent}" if newest else "")
+        )
     return path
 
 

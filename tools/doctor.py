@@ -1,7 +1,7 @@
 """Examine an environment: `python tools/doctor.py env.id=module:MyEnv-v0`.
 
 Plays it at random, says what training would meet, and ends with the file to save and the agents
-that fit. Takes env.id, env.kwargs.NAME=VALUE, steps=N and seed=N.
+that fit. Takes env.id or env, env.kwargs.NAME=VALUE, steps=N and seed=N.
 """
 
 import json
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import DIRECTORY, options, parse, read_yaml, train_config  # noqa: E402
+from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
@@ -25,8 +26,10 @@ from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
-ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0.
+ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. One
+that has a file in configs/env goes by its name, too: env=NAME.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
+TAKEN = ("env.id", "env", "debug")
 TRACE = "digest:"  # begins what a second process tells; an environment may print, too
 GAMMA = 0.99
 SLOW = 1e-3  # seconds of a step, from which on workers pay
@@ -50,11 +53,11 @@ def examine(arguments: list[str]) -> int:
                 raise ConfigError(f"{name}: must be a number from {least} on, got {value!r}; "
                                   "correct it")  # fmt: skip
             own[name] = value
-        elif name in ("env.id", "debug") or name.startswith("env.kwargs."):
+        elif name in TAKEN or name.startswith("env.kwargs."):
             rest.append(argument)
         else:
-            raise ConfigError(f"{name}: is not understood; --help shows what is")
-    if not any(argument.startswith("env.id=") for argument in rest):
+            raise ConfigError(unknown_key(name, [*TAKEN, "steps", "seed"]))
+    if not any(argument.startswith(("env.id=", "env=")) for argument in rest):
         raise ConfigError("env.id: is missing; give a Gymnasium id")
     config = train_config(rest).env
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse  # noqa: E402
+from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
@@ -67,8 +68,8 @@ def export(arguments: list[str]) -> int:
 
     given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
     for name in given:
-        if name not in (*DEFAULTS, "run", "out", "env.id", "debug"):
-            raise ConfigError(f"{name}: is not understood; --help shows what is")
+        if name not in (known := [*DEFAULTS, "run", "out", "env.id", "debug"]):
+            raise ConfigError(unknown_key(name, known))
     suffix = next((s for s, kind in SUFFIXES.items() if kind == given["format"]), None)
     if suffix is None:
         raise ConfigError(f"format: {given['format']} is not one of onnx, torch; choose one")

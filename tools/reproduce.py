@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 from configs.compose import parse, read_run, require_run, train_config  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
+from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.rundir import read_result  # noqa: E402
@@ -50,8 +51,8 @@ def repeat(arguments: list[str]) -> int:
     """Trains again, and compares."""
     given = {name: value for name, _, value in map(parse, arguments)}
     for name in given:
-        if name not in ("run", "run_dir", "env.id", "debug"):
-            raise ConfigError(f"{name}: is not understood; --help shows what is")
+        if name not in (known := ["run", "run_dir", "env.id", "debug"]):
+            raise ConfigError(unknown_key(name, known))
     if "run" not in given:
         raise ConfigError("run: is missing; give a run directory")
     path = require_run("run", str(given["run"]))

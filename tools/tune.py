@@ -183,6 +183,13 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
 
     from tools.tuning.trials import play
 
+    states = optuna.trial.TrialState
+    for other in study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]):
+        if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:  # it would only be repeated
+            ended = other.state == states.COMPLETE
+            study.tell(trial, other.value if ended else None, state=other.state)
+            said = f"{other.value:.2f}" if ended else "stopped"
+            return f"{said}, as trial {other.number} with the same settings"
     try:
         found = play(trial, command, folder, seeds)
     except optuna.TrialPruned as reason:

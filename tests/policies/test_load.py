@@ -1,5 +1,8 @@
 """A trained policy in a notebook acts like the agent it came from, in the environment's units."""
 
+import os
+import re
+
 import gymnasium
 import numpy as np
 import pytest
@@ -30,7 +33,16 @@ def test_load_gives_actions_in_the_environments_units(tmp_path):
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="not a run directory"):
+    with pytest.raises(ConfigError, match=r"give one that holds config\.yaml$"):
+        policies.load(tmp_path)
+
+
+def test_a_folder_of_runs_is_refused_with_the_newest(tmp_path):
+    for age, name in ((9, "a"), (1, "b/2"), (5, "c/d/e")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").touch()
+        os.utime(tmp_path / name / "config.yaml", (1e9 - age, 1e9 - age))
+    with pytest.raises(ConfigError, match=f"such as {re.escape(str(tmp_path / 'b/2'))}$"):
         policies.load(tmp_path)
 
 

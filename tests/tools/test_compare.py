@@ -111,6 +111,19 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
     }
 
 
+def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path):
+    for steps in (300, 600):
+        for rate in ("constant", "linear"):
+            planted(tmp_path, f"{rate}{steps}", {300: 1.0}, f"total_steps={steps}",
+                    f"agent.lr_schedule={rate}")  # fmt: skip
+    groups = grouped(find([str(tmp_path)], "eval/return_mean"))
+    assert {group.label: len(group.runs) for group in groups} == {
+        "lr_schedule=constant": 2,
+        "lr_schedule=linear total_steps=300": 1,
+        "lr_schedule=linear total_steps=600": 1,
+    }
+
+
 def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):
     for seed in (1, 2):
         planted(tmp_path, f"a{seed}", {100: 1.0}, f"seed={seed}")

@@ -132,6 +132,8 @@ def test_it_ends_with_a_file_that_can_be_saved(capsys):
         ([f"env.id={ILL}", "env.kwargs.nope=1"], 2, "env.kwargs"),
         ([f"env.id={ILL}", "steps=x"], 2, "steps"),
         ([f"env.id={ILL}", "agent=sac"], 2, "agent"),
+        ([f"env.id={ILL}", "step=5"], 2, "step: is not a key; did you mean steps?"),
+        (["env=pendolum"], 2, "did you mean pendulum?"),
         (["steps=3"], 2, "env.id"),
     ],
 )
@@ -146,6 +148,7 @@ def test_what_cannot_be_examined_is_one_line(arguments, code, words, capsys):
     ("arguments", "said"),
     [
         (["env.id=Pendulum-v1"], "it is here already, with settings of its own: env=pendulum"),
+        (["env=pendulum"], "it is here already, with settings of its own: env=pendulum"),
         (["env.id=Pendulum-v1", "env.kwargs.g=9.8"], "configs/env/pendulum_v1.yaml, for env="),
     ],
 )

@@ -139,6 +139,29 @@ def test_a_search_can_be_repeated_also_where_it_was_stopped_between(tmp_path, mo
     assert len({tuple(one) for one in whole}) == 13
 
 
+def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
+    """Of two choices, one is a bad one, which is stopped."""
+    played = []
+
+    def play(trial, command, folder, seeds):
+        (chosen,) = [x for x in command if x.startswith("agent.hidden=")]
+        played.append(chosen)
+        if chosen.endswith("[8]"):
+            raise optuna.TrialPruned("it lags behind")
+        return 7.0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "play", play)
+    assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
+    assert sorted(played) == ["agent.hidden=[16]", "agent.hidden=[8]"]
+    said = capsys.readouterr().out
+    assert len(re.findall(r"^trial \d: (7.00|stopped), as trial \d with the same settings$", said,
+                          re.MULTILINE)) == 4  # fmt: skip
+    states = [trial.state.name for trial in open_study(tmp_path / "out").get_trials()]
+    assert len(states) == 6
+    assert {"COMPLETE", "PRUNED"} == set(states)
+
+
 def test_trials_take_one_thread_where_no_more_are_given():
     assert "threads=1" in tune.read(["env=cartpole"])[1]
     assert [a for a in tune.read(["threads=2"])[1] if a.startswith("threads=")] == ["threads=2"]

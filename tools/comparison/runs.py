@@ -112,11 +112,14 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
     result = read_result(path)
     ranks = result.get("ranks", 1)  # each of which has `env.num_envs` copies
+    settings = {**dict(flat(dataclasses.asdict(config))), "ranks": ranks}
+    if config.agent.lr_schedule == "constant":
+        del settings["total_steps"]  # as far as both have come, a longer run is the same
     return Run(
         path,
         f"{config.env.id}{kwargs}",
         config.agent.name,
-        {**dict(flat(dataclasses.asdict(config))), "ranks": ranks},
+        settings,
         steps,
         values,
         result.get("state_digest"),
@@ -147,8 +150,8 @@ def grouped(runs: list[Run]) -> list[Group]:
     keys = sorted({
         key
         for cell in cells.values()
-        for key in cell[0].settings
-        if any(run.settings.get(key) != cell[0].settings[key] for run in cell)
+        for key in {key for run in cell for key in run.settings}
+        if len({str(run.settings[key]) for run in cell if key in run.settings}) > 1
     })  # fmt: skip
     several = len({run.agent for run in runs}) > 1
     groups: dict[tuple[str, str], Group] = {}
