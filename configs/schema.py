@@ -68,7 +68,7 @@ class TrainConfig(Group):
     )
     accelerate: Acceleration = key(
         "updates as one compiled graph, or one CUDA graph; auto: cudagraph on a GPU, compile from "
-        "20,000 updates on (40,000 with agent.policy_delay), else none"
+        "20,000 updates on (40,000 with agent.policy_delay above 1), else none"
     )
     debug: bool = key("show tracebacks")
     env: EnvConfig = key("what is to be solved")

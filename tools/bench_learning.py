@@ -169,8 +169,8 @@ def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
         bound = statistics.median(row["return_mean"] for row in theirs)
     asked = f"≥ {task.at_least:g}" if task.at_least is not None else "above SB3"
     cells = [name, f"{task.steps:,}", f"{asked} on {task.seeds_that_reach} of {task.seeds}"]
-    for rows in (sides["ours"], theirs):
-        cells += summary(rows, bound) if rows else ["", "", ""]
+    for rows, least in ((sides["ours"], bound), (theirs, task.at_least)):
+        cells += summary(rows, least) if rows else ["", "", ""]
     return f"| {' | '.join(cells)} |"
 
 

@@ -39,7 +39,7 @@ def test_a_line_of_the_table_by_hand():
     assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3", "960.0"]
     assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2", "944.0 |"]
     above = bench_learning.line("hopper-sac", TASKS["hopper-sac"], sides).split(" | ")
-    assert (above[2], above[4]) == ("above SB3 on 3 of 3", "2 of 3")
+    assert (above[2], above[4], above[7]) == ("above SB3 on 3 of 3", "2 of 3", "")
 
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
