@@ -34,6 +34,7 @@ class PPO(BaseAgent):
         self.modules |= self.evaluate.modules
         self.optimizer = self.evaluate.optimizer(self.horizon)
         self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
+        self.looks = self.device.type == "cpu"  # where looking at a flag waits for nothing
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
@@ -41,11 +42,11 @@ class PPO(BaseAgent):
         collected: list[Tensor] = []
         names: list[str] = []
         for parts in self.minibatches(batch):
-            self.given = parts
+            self.given, left_out = parts, self.stopped.clone()
             metrics = self.step(*parts)
             names = names or [name for name, value in metrics.items() if not value.ndim]
-            collected.append(vector_of(metrics, names))
-            if self.device.type == "cpu":  # where looking at a flag waits for nothing
+            collected.append(vector_of(metrics, names).masked_fill(left_out, torch.nan))
+            if self.looks:
                 if self.diverged:  # this minibatch is the evidence
                     return metrics
                 if self.stopped:

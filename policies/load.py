@@ -48,7 +48,7 @@ def load(
     """
     from runtime.trained import open_trained
 
-    trained = open_trained(str(run_dir), checkpoint, env_id=env_id)
+    trained = open_trained(str(run_dir), checkpoint, env_id=env_id, guest=True)
     for text in trained.warnings:
         warnings.warn(text, stacklevel=2)
     trained.evaluator.close()

@@ -190,7 +190,6 @@ def restore_agent(
     Raises:
         StorageFault: the checkpoint is not of this configuration.
     """
-    set_up_torch(int(config.threads))
     seeds = partial(stream, config.seed, device=device)
     agent = fitting(make_agent, spec, config.agent, seeds, 1)
     try:
@@ -215,7 +214,9 @@ def make_evaluator(
         kwargs = {**env.kwargs, "render_mode": render}
         try:
             return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1)
-        except ConfigError:
+        except ConfigError as error:
+            if not str(error).startswith("env.kwargs: "):
+                raise
             raise not_shown(env.id, render) from None
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None

@@ -46,8 +46,8 @@ def save(
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
     Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one. A step is written once; one that is there but damaged is
-    replaced.
+    ones or the new one, never half a one. A step that is there is replaced: it was damaged, or
+    saved before its evaluation had ended.
 
     Args:
         run_dir, step: where it goes.

@@ -202,12 +202,12 @@ class Chores:
         self.last_audit = step
 
     def checkpoint(self, step: int, final: bool = False) -> None:
-        """Saves this step once, with its evaluation where it has one.
+        """Saves this step once, with its evaluation where it has one; again where that came later.
 
         Where the disk is full the run goes on with a warning, and saves when the next is due; only
         the `final` one has to succeed.
         """
-        if self.last_save == step:
+        if self.last_save == step and not self.improved:
             return
         self.stop_if_diverged(step)
         self.improved = False

@@ -26,12 +26,20 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     return guarded(work, arguments)
 
 
-def tool(usage: str, work: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """A door in tools/: `work` on the arguments, or its usage where there are none, or --help."""
-    if not arguments or "--help" in arguments or "-h" in arguments:
+def tool(
+    usage: str, work: Callable[[list[str]], int], arguments: list[str], bare: bool = False
+) -> int:
+    """A door in tools/: `work` on the arguments, or its usage for --help.
+
+    Also where there are none, but for one that is `bare` and needs none.
+    """
+
+    def told() -> int:
         print(usage)
         return 0 if arguments else 2
-    return guarded(lambda: work(arguments), arguments)
+
+    asked = "--help" in arguments or "-h" in arguments or not (arguments or bare)
+    return guarded(told if asked else lambda: work(arguments), arguments)
 
 
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:

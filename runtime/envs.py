@@ -15,6 +15,8 @@ from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt, LogpiError
 from runtime.spaces import ActionMap, as_vector, check_spaces
 
+TINY, ONE = np.float32(1e-39), np.float32(1.0)
+
 
 class Envs:
     """N copies of one environment; `obs` (N, O) is what to act on next.
@@ -145,10 +147,14 @@ class Envs:
             self._guard(self.backend.renew)
             strayed = np.ones(self.num_envs, dtype=np.bool_)
         if strayed.any():
-            self.returns[strayed] = 0.0
-            self.lengths[strayed] = 0
-            self.obs = self._observation(self._guard(lambda: self.backend.abandon(strayed)))
+            self.abandon(strayed)
         return not strayed.any()
+
+    def abandon(self, mask: np.ndarray) -> None:
+        """Starts new episodes in place of those in `mask` (N,), which are not counted."""
+        self.returns[mask] = 0.0
+        self.lengths[mask] = 0
+        self.obs = self._observation(self._guard(lambda: self.backend.abandon(mask)))
 
     def _observation(self, raw: np.ndarray) -> Tensor:
         """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32."""
@@ -168,6 +174,7 @@ class Envs:
     def _guard(self, call: Callable[[], Any]) -> Any:
         # An environment computes as it does anywhere, in a worker too: `set_up_torch` lets numbers
         # below 1e-38 count as 0 in this process.
+        flushing = bool(TINY * ONE == 0.0)
         torch.set_flush_denormal(False)
         try:
             return call()
@@ -178,7 +185,7 @@ class Envs:
         except BaseException as error:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
         finally:
-            torch.set_flush_denormal(True)
+            torch.set_flush_denormal(flushing)
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(

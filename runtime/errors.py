@@ -1,5 +1,6 @@
 """Failures that a user can mend, each one line and one exit code."""
 
+import shlex
 from typing import Any
 
 LONGEST = 380  # characters of a message
@@ -70,7 +71,7 @@ class Stopped(LogpiError):
     def at(self, run_dir: str, env_id: str) -> "Stopped":
         """The same, once the run is saved."""
         what = str(self).partition(";")[0]
-        again = f"resume={run_dir}" + (f" env.id={env_id}" if ":" in env_id else "")
+        again = shlex.quote(f"resume={run_dir}") + (f" env.id={env_id}" if ":" in env_id else "")
         return Stopped(f"{what}, the run is saved; python train.py {again} goes on", self.code)
 
 

@@ -88,9 +88,10 @@ class Evaluator:
         lengths: list[int] = []
         while left.any():
             self.check()
-            if (self.envs.lengths[left > 0] >= LONGEST).any():
-                self.cut(left, returns, lengths)
-                break
+            endless = (left > 0) & (self.envs.lengths >= LONGEST)
+            if endless.any():
+                self.cut(endless, left, returns, lengths)
+                continue
             action, latent = agent.act(self.envs.obs, deterministic, generator)
             with within(self.deadline, self.envs.env_id, PLAYING):
                 self.envs.step(action, latent)
@@ -101,11 +102,15 @@ class Evaluator:
                     lengths.append(length)
         return Evaluation(np.array(returns), np.array(lengths))
 
-    def cut(self, left: np.ndarray, returns: list[float], lengths: list[int]) -> None:
+    def cut(
+        self, endless: np.ndarray, left: np.ndarray, returns: list[float], lengths: list[int]
+    ) -> None:
         """Counts episodes that do not end as they are, and says so, the first time."""
-        for index in np.flatnonzero(left):
-            returns.append(float(self.envs.returns[index]))
-            lengths.append(int(self.envs.lengths[index]))
+        returns += self.envs.returns[endless].tolist()
+        lengths += self.envs.lengths[endless].tolist()
+        left[endless] -= 1
+        with within(self.deadline, self.envs.env_id, PLAYING):
+            self.envs.abandon(endless)
         if not self.warned:
             self.warned = True
             print(

@@ -8,8 +8,11 @@ MOST = 8  # action components, or actions, with a curve of their own
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 
 
-def ledger(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Quantiles of log_prob, share of each action, and the mean of every column of 2-d metrics."""
+def ledger(arrays: Mapping[str, np.ndarray], actions: int = 0) -> dict[str, float]:
+    """Quantiles of log_prob, share of each action, and the mean of every column of 2-d metrics.
+
+    With so many `actions`, also of those that were not taken.
+    """
     values: dict[str, float] = {}
     for name, array in arrays.items():
         if array.ndim == 2:
@@ -20,6 +23,6 @@ def ledger(arrays: Mapping[str, np.ndarray]) -> dict[str, float]:
             for ending, share in QUANTILES.items():
                 values[f"{name}_{ending}"] = float(ordered[round(share * (len(array) - 1))])
         elif name == "policy/action" and np.issubdtype(array.dtype, np.integer):
-            shares = np.bincount(array)[:MOST] / len(array)
+            shares = np.bincount(array, minlength=actions)[:MOST] / len(array)
             values |= {f"policy/action_share/{k}": float(share) for k, share in enumerate(shares)}
     return values

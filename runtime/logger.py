@@ -47,10 +47,15 @@ class Logger:
         run_dir: where the event file goes.
         purge_step: after a resume, what lies at or beyond this step is no longer shown.
         device: where metrics come from.
+        actions: how many discrete ones there are, each of which has a share.
     """
 
     def __init__(
-        self, run_dir: Path, purge_step: int | None = None, device: torch.device | str = "cpu"
+        self,
+        run_dir: Path,
+        purge_step: int | None = None,
+        device: torch.device | str = "cpu",
+        actions: int = 0,
     ) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
@@ -63,7 +68,7 @@ class Logger:
                 f"{run_dir}: no events can be written, {error}; free the disk"
             ) from error
         self.flushes = 0
-        self.device = device
+        self.device, self.actions = device, actions
         self.broken = False
         self.hook = threading.excepthook
         threading.excepthook = self.excuse
@@ -97,7 +102,7 @@ class Logger:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.arrays.items()}
         self.rows.clear()
         self.arrays.clear()
-        shown = self.write(step, values | ledger(arrays))
+        shown = self.write(step, values | ledger(arrays, self.actions))
         self.flushes += 1
         for name, array in arrays.items() if self.flushes % HISTOGRAM_EVERY == 1 else ():
             if array.ndim == 1 and np.isfinite(array).all():

@@ -178,8 +178,10 @@ class Session:
             self.save(self.step, None)
         config, parts = self.config, self.parts
         purge_step = self.step + 1 if self.taken_up else None
-        device = parts.agent.device
-        logger = Logger(self.path, purge_step, device) if self.ranks.first else Silent(device)
+        device, spec = parts.agent.device, parts.agent.spec
+        actions = spec.action_dim if spec.discrete else 0
+        logger = (Logger(self.path, purge_step, device, actions) if self.ranks.first
+                  else Silent(device))  # fmt: skip
         if self.earlier is None and self.ranks.first:
             settings = "".join(
                 f"| {key} | {value} |\n" for key, value in vars(config.agent).items()

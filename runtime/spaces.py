@@ -42,8 +42,8 @@ class Flat(spaces.Box):
 
 
 def as_vector(space: spaces.Space[Any], obs: Any) -> Any:
-    """An observation as the agent sees it: what a Dict or Tuple holds, as one vector."""
-    if isinstance(space, Flat) and isinstance(obs, (dict, tuple)):
+    """An observation as the agent sees it: of any space but a Box, as one vector."""
+    if isinstance(space, Flat) and (isinstance(obs, (dict, tuple)) or space.whole.contains(obs)):
         return spaces.flatten(space.whole, obs)
     return obs
 

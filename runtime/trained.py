@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from agents.base import BaseAgent
-from runtime.build import make_evaluator, restore_agent
+from runtime.build import make_evaluator, restore_agent, set_up_torch
 from runtime.checkpoint import load_newest
 from runtime.errors import ConfigError
 from runtime.evaluation import Evaluator
@@ -37,6 +37,7 @@ def open_trained(
     device: torch.device | str = "cpu",
     env_id: str | None = None,
     render: str | None = None,
+    guest: bool = False,
 ) -> Trained:
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
@@ -47,6 +48,7 @@ def open_trained(
         device: where the agent acts.
         env_id: has to repeat the environment's id where the run's names a module to import.
         render: a render_mode of Gymnasium's, "human" opens a window.
+        guest: whether the process is somebody else's, in which torch is left as it is set.
 
     Raises:
         ConfigError: `run` is no run, or its environment was named wrongly, or not at all where it
@@ -62,6 +64,8 @@ def open_trained(
     if env_id not in (None, config.env.id):
         raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
     step, state, _, warnings = load_newest(path, checkpoint)
+    if not guest:
+        set_up_torch(int(config.threads))
     evaluator = make_evaluator(config, episodes, seed, render)
     try:
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))

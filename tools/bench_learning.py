@@ -6,7 +6,6 @@ out=FOLDER it goes on where it was stopped.
 """
 
 import json
-import re
 import shutil
 import statistics
 import subprocess
@@ -20,8 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.compose import quoted  # noqa: E402
+from runtime.door import tool  # noqa: E402
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
+from tools.measuring import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 
 # seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
 # without the last one, curve [[step, return], ...]
@@ -35,30 +37,23 @@ tasks: {", ".join(TASKS)}"""
 
 def main(arguments: list[str]) -> int:
     """Runs the tasks that were chosen; returns the exit code."""
-    if "--help" in arguments:
-        print(USAGE)
-        return 0
-    fresh = f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"
-    options = {"only": ",".join(TASKS), "seeds": "", "peer": "true", "lanes": "1", "out": fresh}
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        allowed = {"only": rf"({'|'.join(TASKS)})(,({'|'.join(TASKS)}))*", "seeds": r"\d+(-\d+)?",
-                   "peer": "true|false", "lanes": "[1-9]", "out": ".+"}  # fmt: skip
-        if not equals or not re.fullmatch(allowed.get(name, ""), value):
-            print(f"error: {name}: {argument!r} is not understood; --help shows what is",
-                  file=sys.stderr)  # fmt: skip
-            return 2
-        options[name] = value
-    folder = Path(options["out"])
-    folder.mkdir(parents=True, exist_ok=True)
+    return tool(USAGE, compare, arguments, bare=True)
+
+
+def compare(arguments: list[str]) -> int:
+    """Prints a row for each task, as soon as it is known."""
+    one = f"({'|'.join(TASKS)})"
+    known = {"only": f"{one}(,{one})*", "seeds": SEEDS, "peer": "true|false", "lanes": "[1-9]",
+             "out": FOLDER}  # fmt: skip
+    given = options(arguments, known)
+    out = folder(given.get("out", f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"))
     print(HEADER, flush=True)
-    for name in options["only"].split(","):
+    for name in given.get("only", ",".join(TASKS)).split(","):
         task = TASKS[name]
-        first, _, last = (options["seeds"] or f"0-{task.seeds - 1}").partition("-")
-        seeds = range(int(first), max(int(first), int(last or first)) + 1)
-        with_peer = options["peer"] == "true" and task.peer is not None
-        sides = learn(task, seeds, with_peer, folder / name, int(options["lanes"]))
-        draw(name, task, sides, folder / f"{name}.png")
+        chosen = seeds(given.get("seeds", f"0-{task.seeds - 1}"))
+        with_peer = given.get("peer") != "false" and task.peer is not None
+        sides = learn(task, chosen, with_peer, out / name, int(given.get("lanes", 1)))
+        draw(name, task, sides, out / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
 
@@ -114,7 +109,7 @@ def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
     from runtime.curves import read_scalars
 
     shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
-    run, started = run_dir.absolute(), time.perf_counter()
+    run, started = quoted(run_dir.absolute()), time.perf_counter()
     door("train.py", *command(task), f"seed={seed}", f"threads={threads}", f"run_dir={run}")
     seconds = time.perf_counter() - started
     door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
@@ -127,13 +122,6 @@ def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
         "threads": threads,
         "curve": read_scalars(run_dir, "eval/return_mean"),
     }
-
-
-def door(*command: str) -> None:
-    """One of the project's commands in a process of its own; its failure ends this one too."""
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise SystemExit(done.returncode)
 
 
 def peer(task: Task, seed: int, threads: int) -> Row:

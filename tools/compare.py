@@ -25,6 +25,7 @@ from tools.comparison.statistics import (  # noqa: E402
     probability_of_improvement,
     steps_to,
 )
+from tools.measuring import folder  # noqa: E402
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
@@ -74,12 +75,11 @@ def parse(arguments: list[str]) -> Options:
 
 def compare(options: Options) -> int:
     groups = grouped(overlapping(find(options.paths, options.tag)))
-    folder = Path(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
-    folder.mkdir(parents=True, exist_ok=True)
+    out = folder(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
     text = report(groups, options)
-    (folder / "comparison.md").write_text(text + "\n", encoding="utf-8")
-    draw(groups, options, folder / "comparison.png")
-    print(f"{text}\n\nwritten to {folder}: comparison.md, comparison.png")
+    (out / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    draw(groups, options, out / "comparison.png")
+    print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png")
     return 0
 
 

@@ -17,7 +17,6 @@ within about 0.3, where tanh is the identity to a few per cent and its entropy n
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +27,14 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from configs.compose import quoted  # noqa: E402
+from runtime.door import tool  # noqa: E402
+from tools.measuring import FOLDER, NUMBER, SEEDS, door, folder, options, seeds  # noqa: E402
+
+USAGE = """\
+usage: python tools/correlated.py [seeds=FIRST-LAST] [steps=N] [out=FOLDER]
+       python tools/correlated.py speed=true"""
 POLICIES = ("tanh_gaussian", "tanh_full_gaussian")
 DIMENSIONS, CORRELATION, WIDTH, TARGET = 2, 0.95, 0.25, 0.1
 ENTROPY = -4.0  # nats
@@ -81,20 +88,21 @@ gymnasium.register("Correlated-v0", entry_point="tools.correlated:Correlated")
 
 def main(arguments: list[str]) -> int:
     """Compares what is reached, or with speed=true what it costs; returns the exit code."""
-    options = dict(a.split("=", 1) for a in arguments if "=" in a)
-    if set(options) - {"speed", "steps", "seeds", "out"} or "--help" in arguments:
-        print("usage: python tools/correlated.py [seeds=FIRST-LAST] [steps=N] [out=FOLDER]\n"
-              "       python tools/correlated.py speed=true")  # fmt: skip
-        return 0 if "--help" in arguments else 2
-    if options.get("speed") == "true":
+    return tool(USAGE, compare, arguments, bare=True)
+
+
+def compare(arguments: list[str]) -> int:
+    """Prints a line for each policy and seed."""
+    given = options(arguments, {"speed": "true|false", "steps": NUMBER, "seeds": SEEDS,
+                                "out": FOLDER})  # fmt: skip
+    if given.get("speed") == "true":
         return speed()
-    first, _, last = options.get("seeds", "0").partition("-")
-    folder = Path(options.get("out", "runs/correlated")) / time.strftime("%Y%m%d-%H%M%S")
+    out = folder(given.get("out", "runs/correlated")) / time.strftime("%Y%m%d-%H%M%S")
     print("| policy | seed | mean reward | s.e. | optimum at the target entropy | entropy | "
           "optimum at this entropy |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for policy in POLICIES:
-        for seed in range(int(first), int(last or first) + 1):
-            row(policy, seed, options.get("steps", "8000"), folder / f"{policy}-s{seed}")
+        for seed in seeds(given.get("seeds", "0")):
+            row(policy, seed, given.get("steps", "8000"), out / f"{policy}-s{seed}")
     return 0
 
 
@@ -104,7 +112,7 @@ def row(policy: str, seed: int, steps: str, run_dir: Path) -> None:
 
     import policies
 
-    run, full = run_dir.absolute(), policy == "tanh_full_gaussian"
+    run, full = quoted(run_dir.absolute()), policy == "tanh_full_gaussian"
     door("train.py", "env.id=tools.correlated:Correlated-v0", "agent=sac", f"seed={seed}",
          f"agent.policy={policy}", f"agent.target_entropy={ENTROPY}", f"total_steps={steps}",
          "agent.hidden=[64,64]", "agent.lr=0.003", "agent.lr_schedule=linear",
@@ -113,17 +121,10 @@ def row(policy: str, seed: int, steps: str, run_dir: Path) -> None:
     door("evaluate.py", f"run={run}", "episodes=8000", "deterministic=false", "seed=1")
     measured = json.loads((run_dir / "evaluation.json").read_text())
     with torch.no_grad():
-        entropy = float(policies.load(run).agent.policy(torch.ones(1, 1)).entropy())
+        entropy = float(policies.load(run_dir).agent.policy(torch.ones(1, 1)).entropy())
     print(f"| {policy} | {seed} | {measured['return_mean']:.4f} | {measured['return_sem']:.4f} | "
           f"{optimum(ENTROPY, full):.4f} | {entropy:.3f} | {optimum(entropy, full):.4f} |",
           flush=True)  # fmt: skip
-
-
-def door(*command: str) -> None:
-    """One of the project's commands in a process of its own; its failure ends this one too."""
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise SystemExit(done.returncode)
 
 
 def speed(updates: int = 200) -> int:

@@ -75,6 +75,8 @@ def export(arguments: list[str]) -> int:
         raise ConfigError(f"format: {given['format']} is not one of onnx, torch; choose one")
     if "run" not in given or not isinstance(given["episodes"], int) or given["episodes"] < 1:
         raise ConfigError("run: give run=RUN_DIR, and episodes=N from 1 on")
+    if not isinstance(given["seed"], int) or given["seed"] < 0:
+        raise ConfigError(f"seed: must be a number from 0 on, got {given['seed']}; correct it")
     trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
                            seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
     envs = trained.evaluator.envs

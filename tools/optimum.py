@@ -16,6 +16,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from data import Spec  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
@@ -24,12 +25,13 @@ usage: python tools/optimum.py [run=RUN_DIR ...] [starts=4000] [angles=512]
 angles: of the grid; speeds and torques follow. 512 takes three minutes on one core."""
 STEPS, SPEED, TORQUE, SECONDS = 200, 8.0, 2.0, 0.05  # of Gymnasium's Pendulum-v1
 BANDS = 6  # of the angle at the start, 30 degrees on either side
+PENDULUM = Spec(3, 1, discrete=False)
 Act = Callable[[Tensor, Tensor, int], Tensor]  # angles, speeds (N,), steps left -> torques (N,)
 
 
 def main(arguments: list[str]) -> int:
     """Prints a line for the best policy and one for each run; returns the exit code."""
-    return tool(USAGE, compare, arguments or ["starts=4000"])
+    return tool(USAGE, compare, arguments, bare=True)
 
 
 def compare(arguments: list[str]) -> int:
@@ -45,6 +47,9 @@ def compare(arguments: list[str]) -> int:
         else:
             raise ConfigError(f"{name}: {text!r} is not understood; --help shows what is")
     trained = [policies.load(run) for run in runs]
+    for run, policy in zip(runs, trained, strict=True):
+        if policy.agent.spec != PENDULUM:
+            raise ConfigError(f"run: {run} is not one of Pendulum; give one that is")
     angle, speed = starts(numbers["starts"])
     table = Table(numbers["angles"])
     best = play(table.act, angle, speed)

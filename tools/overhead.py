@@ -16,6 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.compose import quoted  # noqa: E402
+
 
 def main(arguments: list[str]) -> int:
     """Trains once; returns the exit code of training."""
@@ -34,7 +36,7 @@ def main(arguments: list[str]) -> int:
         timed(owner, method, name, spent)
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        sys.argv = ["train.py", *arguments, f"run_dir={run_dir}"]
+        sys.argv = ["train.py", *arguments, f"run_dir={quoted(run_dir)}"]
         try:
             runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
         except SystemExit as end:

@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import parse, read_run, require_run, train_config  # noqa: E402
+from configs.compose import parse, quoted, read_run, require_run, train_config  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
@@ -81,10 +81,19 @@ def overrides(config: TrainConfig) -> list[str]:
     """The command line that composes to this very configuration."""
     values = dict(leaves(dataclasses.asdict(config)))
     command = [f"agent={values.pop('agent.name')}"]
-    command += [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    command += [f"{key}={written(value)}" for key, value in values.items()]
     if train_config(command) != config:
         raise ConfigError("run: its config.yaml is not one that train.py composes; restore it")
     return command
+
+
+def written(value: Any) -> str:
+    """A value of a configuration as `parse` reads it."""
+    if isinstance(value, str):
+        return quoted(value)
+    if isinstance(value, list):
+        return f"[{','.join(map(written, value))}]"
+    return json.dumps(value)
 
 
 def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,7 +5,6 @@ Trains every seed with `train.py`, evaluates each with `evaluate.py`, prints a M
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -13,6 +12,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from configs.compose import quoted  # noqa: E402
+from runtime.door import tool  # noqa: E402
+from tools.measuring import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -34,26 +37,26 @@ FIGURES = {
     "textbook-a2c": Figure(("+experiment=textbook_a2c",), 5, 100, 195.0, deterministic=False),
 }
 
+USAGE = f"""\
+usage: python tools/results.py [figure={"|".join(FIGURES)}] [seeds=FIRST-LAST] [out=FOLDER]"""
+
 
 def main(arguments: list[str]) -> int:
     """Runs one figure, or all; returns the exit code."""
-    options = dict(a.split("=", 1) for a in arguments if "=" in a)
-    names = [options["figure"]] if "figure" in options else list(FIGURES)
-    if (
-        set(options) - {"figure", "seeds", "out"}
-        or set(names) - set(FIGURES)
-        or "--help" in (arguments)
-    ):
-        print(f"usage: python tools/results.py [figure={'|'.join(FIGURES)}] [seeds=FIRST-LAST] "
-              "[out=FOLDER]")  # fmt: skip
-        return 0 if "--help" in arguments else 2
+    return tool(USAGE, figures, arguments, bare=True)
+
+
+def figures(arguments: list[str]) -> int:
+    """Trains, evaluates and reports."""
+    given = options(arguments, {"figure": "|".join(FIGURES), "seeds": SEEDS, "out": FOLDER})
+    out = folder(given.get("out", "runs/results")) / time.strftime("%Y%m%d-%H%M%S")
+    names = [given["figure"]] if "figure" in given else list(FIGURES)
     for name in names:
         figure = FIGURES[name]
-        first, _, last = options.get("seeds", f"0-{figure.seeds - 1}").partition("-")
-        folder = Path(options.get("out", "runs/results")) / time.strftime("%Y%m%d-%H%M%S") / name
-        rows = [one(figure, seed, folder / f"s{seed}") for seed in range(int(first), int(last) + 1)]
+        chosen = seeds(given.get("seeds", f"0-{figure.seeds - 1}"))
+        rows = [one(figure, seed, out / name / f"s{seed}") for seed in chosen]
         report(name, figure, rows)
-        (folder / "summary.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (out / name / "summary.json").write_text(json.dumps(rows, indent=2) + "\n")
     return 0
 
 
@@ -61,7 +64,7 @@ def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     """Trains and evaluates one seed."""
     from runtime.curves import read_scalars
 
-    run = run_dir.absolute()
+    run = quoted(run_dir.absolute())
     chosen = str(figure.deterministic).lower()
     door("train.py", *figure.overrides, f"seed={seed}", f"run_dir={run}")
     door("evaluate.py", f"run={run}", f"episodes={figure.episodes}", f"deterministic={chosen}")
@@ -77,13 +80,6 @@ def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
         "wall_seconds": trained["wall_seconds"],
         "steps_per_second": trained["steps_per_second"],
     }
-
-
-def door(*command: str) -> None:
-    """One of the project's commands in a process of its own; its failure ends this one too."""
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise SystemExit(done.returncode)
 
 
 def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:

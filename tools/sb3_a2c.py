@@ -8,24 +8,33 @@ and the seconds of training (evaluations left out) until it first reached 475, a
 import json
 import sys
 import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from runtime.door import tool  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+from tools.measuring import NUMBER, options  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:
     """Trains one seed; returns the exit code."""
-    if "--help" in arguments:
-        print(__doc__)
-        return 0
-    options = {"seed": "0", "steps": "100000", "every": "10000"}
-    options |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    seed, steps, every = (int(options[name]) for name in ("seed", "steps", "every"))
+    return tool(str(__doc__), learn, arguments, bare=True)
+
+
+def learn(arguments: list[str]) -> int:
+    """Prints what came of it."""
+    given = options(arguments, {"seed": r"\d+", "steps": NUMBER, "every": NUMBER})
+    usual = {"seed": 0, "steps": 100_000, "every": 10_000}
+    seed, steps, every = (int(given.get(name, value)) for name, value in usual.items())
     try:
         import torch
         from stable_baselines3 import A2C
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.evaluation import evaluate_policy
     except ImportError:
-        print("error: stable_baselines3: is not installed; pip install '.[bench]'", file=sys.stderr)
-        return 2
+        raise ConfigError("stable_baselines3: is not installed; pip install '.[bench]'") from None
     torch.set_num_threads(1)
     model = A2C("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=seed), ent_coef=0.0, seed=seed)
     judge = make_vec_env("CartPole-v1", 20, seed=10_000 + seed)

@@ -17,6 +17,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from configs.compose import quoted  # noqa: E402
+from runtime.door import tool  # noqa: E402
+from tools.measuring import NUMBER, options  # noqa: E402
+
 USAGE = "usage: python tools/scaling.py [messages=true] [repeats=3]"
 SIZES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers in a message
 CASES = {  # of `train.py`; the steps are those of each process
@@ -42,23 +46,22 @@ COMMON = ["threads=1", "accelerate=none", "eval.episodes=1"]
 
 def main(arguments: list[str]) -> int:
     """Measures; returns the exit code."""
-    options = {"messages": "false", "repeats": "3"}
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name not in options or not (value.isdigit() or value in ("true", "false")):
-            print(USAGE)
-            return 0 if argument == "--help" else 2
-        options[name] = value
+    return tool(USAGE, measure, arguments, bare=True)
+
+
+def measure(arguments: list[str]) -> int:
+    """Prints a table of rates, or of what messages cost."""
+    given = options(arguments, {"messages": "true|false", "repeats": NUMBER})
     if "RANK" in os.environ:
         messages()
         return 0
-    if options["messages"] == "true":
+    if given.get("messages") == "true":
         together(2, [str(Path(__file__)), "messages=true"])
         return 0
     print("| what | 1 process, steps/s | 2 processes | ratio |\n|---|---|---|---|")
     for name, (settings, steps) in CASES.items():
         rates: dict[int, list[float]] = {1: [], 2: []}
-        for _ in range(int(options["repeats"])):
+        for _ in range(int(given.get("repeats", 3))):
             for count, found in rates.items():
                 found.append(rate(count, [*settings, *COMMON], steps * count))
         one, two = (statistics.median(found) for found in rates.values())
@@ -70,7 +73,7 @@ def rate(count: int, settings: list[str], steps: int) -> float:
     """Environment steps per second of training, in so many processes."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        often = [f"total_steps={steps}", f"eval.every={steps}", f"run_dir={run}"]
+        often = [f"total_steps={steps}", f"eval.every={steps}", f"run_dir={quoted(run)}"]
         together(count, [str(ROOT / "train.py"), *settings, *often])
         return float(json.loads((run / "result.json").read_text())["steps_per_second"])
 

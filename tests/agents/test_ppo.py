@@ -133,6 +133,20 @@ def test_a_kl_beyond_its_target_leaves_the_remaining_minibatches_out():
     assert learner.optimizer.counts["actor"][0].item() == 2.0
 
 
+def test_minibatches_that_are_left_out_tell_nothing_where_no_flag_is_looked_at():
+    """As on a GPU, which makes them all, and takes no step in those after the KL's."""
+    rollout, told = batch(5, 4, spec=CONTINUOUS), []
+    for looks in (True, False):
+        learner = ppo(epochs=6, lr=1e-2, target_kl=1e-3)
+        learner.looks = looks
+        metrics = learner.update(rollout)
+        assert 1.0 <= learner.optimizer.counts["actor"][0].item() < 11.0
+        told.append({name: value for name, value in metrics.items() if not value.ndim})
+    assert told[0].keys() == told[1].keys()
+    for name, value in told[0].items():
+        assert torch.equal(value, told[1][name]), name
+
+
 def test_a_state_that_is_restored_has_not_stopped():
     learner = ppo(target_kl=0.01)
     before = learner.state_dict()

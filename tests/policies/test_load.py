@@ -6,10 +6,12 @@ import re
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 import policies
 from runtime.door import enter
 from runtime.errors import ConfigError
+from runtime.trained import open_trained
 from tests.helpers import lit
 from train import run
 
@@ -44,6 +46,63 @@ def test_a_folder_of_runs_is_refused_with_the_newest(tmp_path):
         os.utime(tmp_path / name / "config.yaml", (1e9 - age, 1e9 - age))
     with pytest.raises(ConfigError, match=f"such as {re.escape(str(tmp_path / 'b/2'))}$"):
         policies.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Frozen", "Many"])
+def test_an_observation_as_the_environment_gives_it(name, tmp_path):
+    arguments = [f"env.id=tests.policies.test_load:{name}-v0", "total_steps=40", "env.num_envs=2",
+                 "agent.n_steps=5", "eval.episodes=2", f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    assert enter("train", run, arguments) == 0
+    policy = policies.load(tmp_path / "run", env_id=f"tests.policies.test_load:{name}-v0")
+    space = WHOLE[name]
+    seen = [space.sample() for _ in range(5)]
+    vectors = np.stack([gymnasium.spaces.flatten(space, obs) for obs in seen])
+    assert [policy(obs) for obs in seen] == policy(vectors).tolist()
+
+
+WHOLE = {
+    "Frozen": gymnasium.spaces.Discrete(16, seed=0),
+    "Many": gymnasium.spaces.MultiDiscrete([3, 4], seed=0),
+}
+
+
+class Whole(gymnasium.Env):
+    """Shows anything, for one step."""
+
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def __init__(self, name):
+        self.observation_space = WHOLE[name]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, True, False, {}
+
+
+for known in WHOLE:
+    gymnasium.register(f"{known}-v0", entry_point=Whole, kwargs={"name": known})
+
+
+def test_the_process_of_a_guest_is_left_as_it_was(tmp_path):
+    assert enter("train", run, ["total_steps=80", "env.num_envs=2", "agent.n_steps=5",
+                                "eval.episodes=2", f"run_dir={tmp_path / 'run'}"]) == 0  # fmt: skip
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        torch.set_flush_denormal(False)
+        policy = policies.load(tmp_path / "run")
+        policy(np.zeros(4, np.float32))
+        assert torch.get_num_threads() == 2
+        assert torch.tensor([1e-39]) * 1.0 != 0.0
+        open_trained(str(tmp_path / "run")).evaluator.close()  # in a process of its own
+        assert torch.get_num_threads() == 1
+        assert torch.tensor([1e-39]) * 1.0 == 0.0
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(True)
 
 
 def test_one_picture_and_several(tmp_path):

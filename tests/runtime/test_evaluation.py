@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from configs.compose import train_config
+from runtime import evaluation
 from runtime.build import make_evaluator
 from runtime.errors import EnvironmentFault
 from runtime.evaluation import Evaluation, Evaluator
@@ -51,6 +52,36 @@ def test_mean_is_that_of_episodes_not_of_the_first_ones_to_end():
 @pytest.mark.parametrize("episodes", [1, 3, 64, 100])
 def test_exactly_as_many_episodes_as_asked(episodes):
     assert len(evaluator(episodes)(agent("sac"), step=0).returns) == episodes
+
+
+class Stuck(Coin):
+    """Every third episode does not end, of each copy another third."""
+
+    made = 0
+
+    def __init__(self):
+        Stuck.made += 1
+        self.episodes = Stuck.made
+
+    def reset(self, *, seed=None, options=None):
+        self.episodes += 1
+        observed = super().reset(seed=seed)
+        self.length = 7 if self.episodes % 3 else 10**9
+        return observed
+
+
+gymnasium.register("Stuck-v0", entry_point=Stuck)
+
+
+def test_an_episode_without_end_is_cut_and_no_other(monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "LONGEST", 50)
+    judge = Evaluator("tests.runtime.test_evaluation:Stuck-v0", "sync", {}, 20, seed=5, most_envs=2)
+    for _ in range(2):
+        lengths = judge(agent("sac"), step=0).lengths
+        assert len(lengths) == 20
+        assert set(lengths) == {7, 50}
+        assert 6 <= (lengths == 50).sum() <= 8
+    assert capsys.readouterr().err.count("did not end in 50 steps") == 1
 
 
 def test_same_step_same_episodes_and_the_agent_is_left_as_it_was():

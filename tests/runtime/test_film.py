@@ -1,6 +1,7 @@
 """Films: whole episodes of the policy that was trained, as a file and in TensorBoard."""
 
 import builtins
+import dataclasses
 import io
 import json
 import sys
@@ -15,6 +16,7 @@ import evaluate
 from configs.compose import read_run
 from runtime.build import make_evaluator
 from runtime.door import enter
+from runtime.errors import ConfigError
 from train import run as train
 
 SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
@@ -73,6 +75,12 @@ def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: video: tests.helpers:Counting-v0 cannot be shown; ")
     assert not (path / "evaluation.json").exists()
+
+
+def test_an_environment_that_is_not_there_is_not_one_that_cannot_be_shown(cartpole):
+    gone = dataclasses.replace(read_run(cartpole).env, id="Nope-v0", vectorization="sync")
+    with pytest.raises(ConfigError, match=r"^env\.id: Nope-v0"):
+        make_evaluator(dataclasses.replace(read_run(cartpole), env=gone), 1, 0, render="human")
 
 
 def test_what_is_not_installed_is_named(cartpole, monkeypatch, capsys):

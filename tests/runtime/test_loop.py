@@ -7,7 +7,7 @@ import torch
 from data import Replay, Rollout
 from runtime.chores import Chores
 from runtime.envs import Envs
-from runtime.errors import Divergence, StorageFault
+from runtime.errors import Divergence, Stopped, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.loop import train
 from tests.helpers import agent, batch, saved_and_read
@@ -79,6 +79,25 @@ def test_each_step_is_saved_once_with_its_evaluation():
     train(made.agent, envs, Rollout(5), made)
     assert saved == [(100, 9.0), (200, 5.0), (300, 3.0)]
     assert made.best == 9.0
+
+
+@pytest.mark.parametrize("last", [100, 300])
+def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last):
+    def stopped(agent, step):
+        raise Stopped("stopped: by a test; go on", 75)
+
+    envs = counting(1)
+    learner, buffer = agent("a2c", envs.spec), Rollout(5)
+    made, saved, _ = chores(learner, envs, total_steps=last)
+    made.evaluator = stopped
+    with pytest.raises(Stopped):
+        train(learner, envs, buffer, made)
+    assert saved == [(100, None)]
+    again, later, _ = chores(learner, envs, total_steps=last, scores=(9.0, 5.0, 3.0))
+    again.load_state_dict(made.state_dict())
+    again.last_save = 100
+    train(learner, envs, buffer, again, 100)
+    assert later == [(100, 9.0), (200, 5.0), (300, 3.0)][: last // 100]
 
 
 def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():

@@ -194,6 +194,8 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         (export.main, ["run=nowhere"], "run"),
         (export.main, ["format=tflite"], "format"),
         (export.main, ["run={run}", "x=1"], "x: is not a key"),
+        (export.main, ["run={run}", "seed=-1"], "seed: must be a number from 0 on, got -1"),
+        (export.main, ["run={run}", "seed=abc"], "seed: must be a number from 0 on, got abc"),
         (export.main, ["run={run}", "out=a.onnx", "format=torch"], "out"),
         (play, ["policy=nowhere.onnx", "env=pendulum"], "policy: nowhere.onnx is not there"),
         (play, ["policy=README.md", "env=pendulum"], "is no .onnx"),

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from runtime.door import enter
 from tools.optimum import TORQUE, Table, main, play, starts, step
+from train import run as train
 
 
 def test_a_step_is_gymnasiums():
@@ -64,6 +66,12 @@ def test_the_best_play_beats_others_and_does_what_its_table_says():
     assert best.mean() > max(idle.mean(), pumping.mean()) + 100
 
 
-def test_bad_input_is_one_line(capsys):
+def test_bad_input_is_one_line(tmp_path, capsys):
     assert main(["run="]) == 2
     assert capsys.readouterr().err.startswith("error: run: ")
+    other = ["total_steps=80", "env.num_envs=2", "agent.n_steps=5", f"run_dir={tmp_path / 'run'}"]
+    assert enter("train", train, other) == 0
+    capsys.readouterr()
+    assert main([f"run={tmp_path / 'run'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: run: {tmp_path / 'run'} is not one of Pendulum")

@@ -171,8 +171,13 @@ def test_bad_input_is_one_line(arguments, word, tmp_path, monkeypatch, capsys):
         ["+experiment=textbook_a2c", "seed=5"],
         ["env=lunar_lander_continuous", "agent=ppo", "threads=2"],
         ["env.id=a:B-v0", "env.kwargs.text='x, y=[1]'", "env.kwargs.deep={c:1.5}", "agent=a2c"],
+        [
+            r"run_dir='C:\\Users\\josé (1)\\runs'",
+            r"env.kwargs.texts=['a\\b','é, \"c\"']",
+            "env.id=a:B-v0",
+        ],
     ],
 )
 def test_a_command_line_composes_to_the_configuration_of_the_run(arguments):
-    config = train_config([*arguments, "run_dir=somewhere"])
+    config = train_config(["run_dir=somewhere", *arguments])
     assert train_config(reproduce.overrides(config)) == config

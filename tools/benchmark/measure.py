@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from configs.compose import quoted
 from runtime.errors import LogpiError
 from tools.benchmark.contestants import Side, Spec
 
@@ -177,7 +178,7 @@ def command_of(spec: Spec, folder: Path) -> tuple[list[str], str]:
     if "command" in spec:
         return spec["command"], ""
     if spec["kind"] == "train":
-        return ["train.py", *spec["overrides"], f"run_dir={folder / 'run'}"], ""
+        return ["train.py", *spec["overrides"], f"run_dir={quoted(folder / 'run')}"], ""
     return ["-m", "tools.benchmark.worker", json.dumps(spec)], f"run {spec['steps']}\n"
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from configs.compose import quoted
 from runtime.errors import LogpiError
 from tools.benchmark.contestants import Side, Spec
 from tools.benchmark.measure import ROOT, Result, Say, last_line
@@ -54,8 +55,9 @@ def ours(spec: Spec, seed: int) -> Curve:
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
         run_dir = Path(folder) / "run"
         started = time.time()
+        own = [f"seed={seed}", f"run_dir={quoted(run_dir)}"]
         done = subprocess.run(
-            [sys.executable, "train.py", *spec["overrides"], f"seed={seed}", f"run_dir={run_dir}"],
+            [sys.executable, "train.py", *spec["overrides"], *own],
             cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors,
         )  # fmt: skip
         if done.returncode:

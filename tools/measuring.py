@@ -1,0 +1,53 @@
+"""What the tools that measure share: options, and the project's doors in processes of their own."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from configs.validate import unknown_key
+from runtime.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBER, SEEDS, FOLDER = r"[1-9]\d*", r"\d+(-\d+)?", ".+"
+
+
+def options(arguments: list[str], known: Mapping[str, str]) -> dict[str, str]:
+    """NAME=VALUE of what is given; `known` has a pattern for the values of each name.
+
+    Raises:
+        ConfigError: for what is not known, or has another value; nothing has been begun.
+    """
+    given = {}
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name not in known:
+            raise ConfigError(unknown_key(name, list(known)))
+        if not re.fullmatch(known[name], value):
+            raise ConfigError(f"{name}: {value!r} is not understood; --help shows what is")
+        given[name] = value
+    return given
+
+
+def seeds(text: str) -> range:
+    """FIRST-LAST, or one seed, as a range."""
+    first, _, last = text.partition("-")
+    return range(int(first), max(int(first), int(last or first)) + 1)
+
+
+def folder(name: str) -> Path:
+    """A folder for results; ConfigError where it cannot be made."""
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"out: {path} cannot be made, {error.strerror}; name another") from error
+    return path
+
+
+def door(*command: str) -> None:
+    """One of the project's commands in a process of its own; its failure ends this one too."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise SystemExit(done.returncode)
