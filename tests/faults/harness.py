@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.checkpoint import best_key, names
 from runtime.curves import read_curves
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,10 +95,15 @@ def command(name: str) -> list[str]:
 
 
 def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
-    """(state digest, every logged scalar but the times) of a finished run."""
+    """(state digest, every logged scalar but the times) of a finished run.
+
+    Among the scalars is the score of the best checkpoint.
+    """
     digest = json.loads((run / "result.json").read_text())["state_digest"]
     curves = read_curves(run).items()
-    return digest, {tag: curve for tag, curve in curves if not tag.startswith("time/")}
+    scalars = {tag: curve for tag, curve in curves if not tag.startswith("time/")}
+    best = max(best_key(run / "checkpoints" / name) for name in names(run))
+    return digest, {**scalars, "best": [(0, best)]}
 
 
 def reference(nursery: Nursery, name: str, folder: Path) -> tuple[str, dict, float]:
