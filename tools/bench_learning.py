@@ -21,9 +21,9 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
+from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
-from tools.measuring import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 
 # seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
 # without the last one, curve [[step, return], ...]

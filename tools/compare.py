@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
+from tools.benchmark.calls import folder  # noqa: E402
 from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,
@@ -25,7 +26,6 @@ from tools.comparison.statistics import (  # noqa: E402
     probability_of_improvement,
     steps_to,
 )
-from tools.measuring import folder  # noqa: E402
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]

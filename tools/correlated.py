@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from tools.measuring import FOLDER, NUMBER, SEEDS, door, folder, options, seeds  # noqa: E402
+from tools.benchmark.calls import FOLDER, NUMBER, SEEDS, door, folder, options, seeds  # noqa: E402
 
 USAGE = """\
 usage: python tools/correlated.py [seeds=FIRST-LAST] [steps=N] [out=FOLDER]

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from tools.measuring import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
+from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 
 
 @dataclass(frozen=True)

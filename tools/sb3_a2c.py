@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
-from tools.measuring import NUMBER, options  # noqa: E402
+from tools.benchmark.calls import NUMBER, options  # noqa: E402
 
 
 def main(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from tools.measuring import NUMBER, options  # noqa: E402
+from tools.benchmark.calls import NUMBER, options  # noqa: E402
 
 USAGE = "usage: python tools/scaling.py [messages=true] [repeats=3]"
 SIZES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers in a message

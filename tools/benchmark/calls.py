@@ -9,7 +9,7 @@ from pathlib import Path
 from configs.validate import unknown_key
 from runtime.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NUMBER, SEEDS, FOLDER = r"[1-9]\d*", r"\d+(-\d+)?", ".+"
 
 

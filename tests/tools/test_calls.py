@@ -3,7 +3,8 @@
 import pytest
 
 from runtime.door import tool
-from tools import bench_learning, correlated, measuring, results, sb3_a2c, scaling
+from tools import bench_learning, correlated, results, sb3_a2c, scaling
+from tools.benchmark import calls
 
 
 @pytest.mark.parametrize("module", [bench_learning, correlated, results, sb3_a2c, scaling])
@@ -41,10 +42,10 @@ def test_a_tool_that_needs_no_arguments_works_without():
 
 @pytest.mark.parametrize(("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("10-10", [10])])
 def test_seeds(text, expected):
-    assert list(measuring.seeds(text)) == expected
+    assert list(calls.seeds(text)) == expected
 
 
 def test_a_door_that_fails_ends_what_called_it():
     with pytest.raises(SystemExit) as end:
-        measuring.door("train.py", "nope=1")
+        calls.door("train.py", "nope=1")
     assert end.value.code == 2
