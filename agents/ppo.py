@@ -41,19 +41,25 @@ class PPO(BaseAgent):
         self.optimizer.begin_update()
         collected: list[Tensor] = []
         names: list[str] = []
+        arrays: dict[str, Tensor] = {}
         for parts in self.minibatches(batch):
             self.given, left_out = parts, self.stopped.clone()
             metrics = self.step(*parts)
             names = names or [name for name, value in metrics.items() if not value.ndim]
-            collected.append(vector_of(metrics, names).masked_fill(left_out, torch.nan))
+            collected.append(vector_of(metrics, names))
+            shown = {name: value for name, value in metrics.items() if value.ndim}
             if self.looks:
+                arrays = shown
                 if self.diverged:  # this minibatch is the evidence
                     return metrics
                 if self.stopped:
                     break
+            else:  # all are made, and those that the KL leaves out tell nothing
+                collected[-1] = collected[-1].masked_fill(left_out, torch.nan)
+                arrays = {name: torch.where(left_out, arrays.get(name, value), value)
+                          for name, value in shown.items()}  # fmt: skip
         self.stopped.zero_()  # of this update alone
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
-        arrays = {name: value for name, value in metrics.items() if value.ndim}
         return merged(names, torch.stack(collected)) | arrays
 
     def minibatches(self, batch: Transition) -> Iterator[tuple[Tensor, ...]]:

@@ -24,7 +24,7 @@ class TrainedPolicy:
     def __call__(self, obs: Any, deterministic: bool = True) -> Any:
         """One observation or several, (N, ...); actions with or without the leading N.
 
-        Of a Dict or Tuple: one as the environment gives it, or several as vectors.
+        Of a space that is no Box: one as the environment gives it, or several as vectors.
         """
         obs = self.to_vector(obs)
         several = np.asarray(obs, np.float32).reshape(-1, math.prod(self.obs_shape))

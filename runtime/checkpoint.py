@@ -16,6 +16,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from runtime.errors import ConfigError, StorageFault
+from runtime.rundir import write_json
 from runtime.sealed import (
     FORMAT,
     MANIFEST,
@@ -37,6 +38,7 @@ from runtime.segments import SEGMENTS, undamaged
 from runtime.tree import join, split
 
 NAME = "step-" + "[0-9]" * 12
+LATER = "evaluation.json"  # in a checkpoint that was saved before its evaluation had ended
 UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
 
 
@@ -46,8 +48,8 @@ def save(
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
     Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one. A step that is there is replaced: it was damaged, or
-    saved before its evaluation had ended.
+    ones or the new one, never half a one. A step is written once; one that is there but damaged is
+    replaced.
 
     Args:
         run_dir, step: where it goes.
@@ -189,10 +191,25 @@ def load_newest(
     raise StorageFault(f"{found}; no valid checkpoint is left, restore one from a backup")
 
 
+def rate(run_dir: Path, step: int, return_mean: float) -> None:
+    """Leaves in a checkpoint, saved when a signal cut its evaluation short, what came of it later.
+
+    Raises:
+        StorageFault: it could not be written; free the disk.
+    """
+    said = {"step": step, "return_mean": return_mean}
+    path = run_dir / "checkpoints" / f"step-{step:012d}" / LATER
+    write_json(path, {**said, "sha256": seal_of(said)})
+
+
 def best_key(path: Path) -> float:
     """The evaluation recorded in a checkpoint; -inf where there is none or it cannot be read."""
     try:
         score = json.loads(read_file(path, VALUES))["return_mean"]
+        if score is None:
+            later = json.loads(read_file(path, LATER))
+            said = {"step": int(path.name[5:]), "return_mean": later["return_mean"]}
+            score = said["return_mean"] if later["sha256"] == seal_of(said) else None
         return float("-inf") if score is None else float(score)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("-inf")

@@ -36,6 +36,7 @@ class Chores:
     evaluator: Evaluator
     progress: Progress
     save: Callable[[int, float | None], None]  # (step, mean return if just evaluated)
+    rate: Callable[[int, float], None]  # the same for a step that was saved before
     log_every: int
     eval_every: int
     checkpoint_every: int
@@ -185,9 +186,11 @@ class Chores:
             tags = ("return_mean", "return_std", "length_mean")
             self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
             self.last_evaluation = (step, evaluation)
-        if summary["return_mean"] > self.best:
-            self.best = summary["return_mean"]
-            self.improved = True
+        saved, mean = self.last_save == step, summary["return_mean"]
+        if saved:  # when a signal had cut this evaluation short
+            self.written(lambda: self.rate(step, mean))
+        if mean > self.best:
+            self.best, self.improved = mean, not saved
         return evaluation
 
     def play(self, step: int) -> tuple[list[float], list[int]]:
@@ -202,28 +205,33 @@ class Chores:
         self.last_audit = step
 
     def checkpoint(self, step: int, final: bool = False) -> None:
-        """Saves this step once, with its evaluation where it has one; again where that came later.
+        """Saves this step once, with its evaluation where it has one.
 
         Where the disk is full the run goes on with a warning, and saves when the next is due; only
         the `final` one has to succeed.
         """
-        if self.last_save == step and not self.improved:
+        if self.last_save == step:
             return
         self.stop_if_diverged(step)
         self.improved = False
         evaluated, evaluation = self.last_evaluation
         score = evaluation.summary()["return_mean"] if evaluation and evaluated == step else None
+        if self.written(lambda: self.save(step, score), final):
+            self.last_save = step
+
+    def written(self, write: Callable[[], None], final: bool = False) -> bool:
+        """Whether there was room for it; else a warning, or, of the `final` one, StorageFault."""
         with self.clock.pause():
             try:
-                self.save(step, score)
+                write()
             except StorageFault as fault:
                 if final:
                     raise
                 self.unsaved += 1
                 if self.unsaved <= MOST_WARNINGS:
                     print(f"warning: {fault}; training goes on", file=sys.stderr)
-                return
-        self.last_save = step
+                return False
+        return True
 
     def finish(self, step: int) -> Evaluation:
         """The last log, evaluation and checkpoint; like `due`, it can be stopped and gone on."""

@@ -1,5 +1,6 @@
 """Failures that a user can mend, each one line and one exit code."""
 
+import re
 import shlex
 from typing import Any
 
@@ -70,8 +71,12 @@ class Stopped(LogpiError):
 
     def at(self, run_dir: str, env_id: str) -> "Stopped":
         """The same, once the run is saved."""
+        from configs.compose import quoted
+
         what = str(self).partition(";")[0]
-        again = shlex.quote(f"resume={run_dir}") + (f" env.id={env_id}" if ":" in env_id else "")
+        plain = re.fullmatch(r"[\w./-]+", run_dir, re.ASCII)
+        again = shlex.quote(f"resume={run_dir if plain else quoted(run_dir)}")
+        again += f" env.id={env_id}" if ":" in env_id else ""
         return Stopped(f"{what}, the run is saved; python train.py {again} goes on", self.code)
 
 

@@ -197,6 +197,9 @@ class Session:
             evaluator=parts.evaluator,
             progress=progress,
             save=self.save,
+            rate=lambda step, mean: self.ranks.decided(
+                lambda: checkpoint.rate(self.path, step, mean)
+            ),
             log_every=int(config.log.every),
             eval_every=int(config.eval.every),
             checkpoint_every=int(config.checkpoint.every),

@@ -43,7 +43,10 @@ class Flat(spaces.Box):
 
 def as_vector(space: spaces.Space[Any], obs: Any) -> Any:
     """An observation as the agent sees it: of any space but a Box, as one vector."""
-    if isinstance(space, Flat) and (isinstance(obs, (dict, tuple)) or space.whole.contains(obs)):
+    if not isinstance(space, Flat):
+        return obs
+    parts = isinstance(space.whole, (spaces.Dict, spaces.Tuple))
+    if isinstance(obs, (dict, tuple)) if parts else space.whole.contains(obs):
         return spaces.flatten(space.whole, obs)
     return obs
 

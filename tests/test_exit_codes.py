@@ -1,6 +1,7 @@
 """Divergence and interruption, through the door of a real process."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from configs.compose import parse
 from runtime.door import speaking
+from runtime.errors import Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +31,17 @@ def start(tmp_path, *arguments):
         cwd=ROOT,
         preexec_fn=heed_interrupts if os.name == "posix" else None,
     )
+
+
+@pytest.mark.parametrize(
+    "folder", ["runs/a-b_c.1", "/a b/josé", "/a (1)/b", "/it's/b", r"C:\runs\a", "/a,b=c/[d]"]
+)
+def test_the_command_that_goes_on_is_read_by_a_shell_and_by_train(folder):
+    said = str(Stopped("stopped: by a test; go on", 75).at(folder, "module:A-v0"))
+    command = said.partition("python ")[2].removesuffix(" goes on")
+    door, run, env = shlex.split(command)
+    assert (door, parse(run)[2], env) == ("train.py", folder, "env.id=module:A-v0")
+    assert ("resume=runs/a-b_c.1 " in command) == (folder == "runs/a-b_c.1")
 
 
 def test_divergence_is_exit_code_5_and_one_line(tmp_path):

@@ -128,10 +128,13 @@ def test_a_stopped_run_goes_on_to_the_same_digest_and_the_same_curves(name, look
 def test_a_run_that_was_stopped_in_its_best_evaluation_saves_it_when_it_goes_on(whole, stopped):
     run = stopped("sac-pendulum", 308)
     newest = run / "checkpoints" / checkpoint.names(run)[-1]
+    assert newest.name == "step-000000000200"
     assert json.loads((newest / "state.json").read_text())["return_mean"] is None
     assert start(f"resume={run}") == 0
     assert outcome(run) == whole("sac-pendulum")
-    assert checkpoint.best_key(newest) == whole("sac-pendulum")[1]["best"][0][1]
+    assert whole("sac-pendulum")[1]["best"] == [(200, checkpoint.best_key(newest))]
+    (newest / checkpoint.LATER).write_text('{"return_mean": 0.0, "sha256": "", "step": 200}')
+    assert checkpoint.best_key(newest) == float("-inf")
 
 
 PIECES = {

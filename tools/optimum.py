@@ -44,7 +44,7 @@ def compare(arguments: list[str]) -> int:
             runs.append(text)
         elif name in numbers and text.isdigit() and int(text) > 1:
             numbers[name] = int(text)
-        else:
+        elif name != "debug":
             raise ConfigError(f"{name}: {text!r} is not understood; --help shows what is")
     trained = [policies.load(run) for run in runs]
     for run, policy in zip(runs, trained, strict=True):

@@ -93,13 +93,15 @@ def written(value: Any) -> str:
         return quoted(value)
     if isinstance(value, list):
         return f"[{','.join(map(written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{written(inner)}' for key, inner in value.items())}}}"
     return json.dumps(value)
 
 
 def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """(key in full, value) of everything that is no group."""
     for name, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or not before.startswith("env.kwargs.")):
             yield from leaves(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value

@@ -23,6 +23,7 @@ from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
+from tools.benchmark.calls import folder as made  # noqa: E402
 from tools.doctor import group_name  # noqa: E402
 from tools.tuning.lasting import (  # noqa: E402
     open_study,
@@ -45,6 +46,7 @@ workers=N works with N processes; a run has one thread unless threads= says more
 goes on with a study that was stopped or killed. The best settings are written as
 FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false."""
 FAILED = "failed, "
+REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
 STOPPED = 75  # exit code of a signal, as of train.py
 MOST_FAILED = 5  # in one call
 OWN = {"trials": 50, "seeds": 1, "workers": 1, "report": True}
@@ -59,13 +61,7 @@ def tune(arguments: list[str]) -> int:
     """Runs trials until the study has as many as asked, then writes the best settings down."""
     own, fixed, space = read(arguments)
     imported()
-    folder = Path(own["study"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"study: {folder} cannot be made, {error.strerror}; name another"
-        ) from None
+    folder = made(own["study"], "study")
     study = open_study(folder)
     print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
           flush=True)  # fmt: skip
@@ -154,21 +150,25 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
     import optuna
 
     states = optuna.trial.TrialState
-    counted = [states.COMPLETE, states.PRUNED, states.RUNNING]
     failed = 0
     while True:
         with ExitStack() as held:
             with turn(folder):
-                if len(study.get_trials(deepcopy=False, states=counted)) >= own["trials"]:
+                every = study.get_trials(deepcopy=False)
+                waiting = [trial for trial in every if trial.state == states.WAITING]
+                failures = [trial for trial in every if trial.state == states.FAIL
+                            and REPEATED not in trial.user_attrs]  # fmt: skip
+                if len(every) - len(waiting) - len(failures) >= own["trials"]:
                     return
-                waiting = study.get_trials(deepcopy=False, states=[states.WAITING])
-                every = len(study.get_trials(deepcopy=False))
-                study.sampler = sampler(waiting[0].number if waiting else every)
+                study.sampler = sampler(waiting[0].number if waiting else len(every))
                 trial = study.ask()
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # by which `take_over` knows a living worker
             chosen = draw(space, trial)
             trial.set_user_attr("chosen", chosen)
+            if (said := repeated(study, trial)) is not None:
+                print(f"trial {trial.number}: {said}", flush=True)
+                continue
             print(f"trial {trial.number} begins: {' '.join(chosen)}; {where}/s0.log", flush=True)
             said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
         print(f"trial {trial.number}: {said}", flush=True)
@@ -177,19 +177,26 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
             raise ConfigError(f"trials: {failed} failed; mend what they say, or search elsewhere")
 
 
+def repeated(study: Any, trial: Any) -> str | None:
+    """What came of the same settings before; such a trial tells the study nothing."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    for other in study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]):
+        if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
+            trial.set_user_attr(REPEATED, other.number)
+            study.tell(trial, state=states.FAIL)  # which sampler and pruner leave out
+            said = f"{other.value:.2f}" if other.state == states.COMPLETE else "stopped"
+            return f"{said}, as trial {other.number} with the same settings"
+    return None
+
+
 def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int) -> str:
     """One trial, told to the study; what came of it."""
     import optuna
 
     from tools.tuning.trials import play
 
-    states = optuna.trial.TrialState
-    for other in study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED]):
-        if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:  # it would only be repeated
-            ended = other.state == states.COMPLETE
-            study.tell(trial, other.value if ended else None, state=other.state)
-            said = f"{other.value:.2f}" if ended else "stopped"
-            return f"{said}, as trial {other.number} with the same settings"
     try:
         found = play(trial, command, folder, seeds)
     except optuna.TrialPruned as reason:

@@ -97,13 +97,13 @@ def command(name: str) -> list[str]:
 def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
     """(state digest, every logged scalar but the times) of a finished run.
 
-    Among the scalars is the score of the best checkpoint.
+    Among the scalars is the best checkpoint with its score.
     """
     digest = json.loads((run / "result.json").read_text())["state_digest"]
     curves = read_curves(run).items()
     scalars = {tag: curve for tag, curve in curves if not tag.startswith("time/")}
-    best = max(best_key(run / "checkpoints" / name) for name in names(run))
-    return digest, {**scalars, "best": [(0, best)]}
+    score, name = max((best_key(run / "checkpoints" / name), name) for name in names(run))
+    return digest, {**scalars, "best": [(int(name[5:]), score)]}
 
 
 def reference(nursery: Nursery, name: str, folder: Path) -> tuple[str, dict, float]:

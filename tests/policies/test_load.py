@@ -11,6 +11,7 @@ import torch
 import policies
 from runtime.door import enter
 from runtime.errors import ConfigError
+from runtime.spaces import Flat, as_vector
 from runtime.trained import open_trained
 from tests.helpers import lit
 from train import run
@@ -58,6 +59,13 @@ def test_an_observation_as_the_environment_gives_it(name, tmp_path):
     seen = [space.sample() for _ in range(5)]
     vectors = np.stack([gymnasium.spaces.flatten(space, obs) for obs in seen])
     assert [policy(obs) for obs in seen] == policy(vectors).tolist()
+
+
+def test_several_vectors_of_a_tuple_are_not_taken_for_one_of_its_observations():
+    space = Flat("Any-v0", gymnasium.spaces.Tuple((gymnasium.spaces.Box(-9, 9, (3,)),)))
+    several = np.ones((1, 3), np.float32)
+    assert as_vector(space, several).shape == (1, 3)
+    assert as_vector(space, (several[0],)).shape == (3,)
 
 
 WHOLE = {

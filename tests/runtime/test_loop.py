@@ -58,6 +58,7 @@ def chores(learner, envs, total_steps=300, scores=(1.0,), every=100, save=None, 
         evaluator=evaluator,
         progress=quiet,
         save=save or (lambda step, score: saved.append((step, score))),
+        rate=lambda step, score: saved.append((step, "later", score)),
         log_every=log_every,
         eval_every=every,
         checkpoint_every=every,
@@ -81,23 +82,27 @@ def test_each_step_is_saved_once_with_its_evaluation():
     assert made.best == 9.0
 
 
-@pytest.mark.parametrize("last", [100, 300])
-def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last):
+@pytest.mark.parametrize("score", [9.0, 5.0, 1.0])
+@pytest.mark.parametrize("last", [200, 300])
+def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last, score):
     def stopped(agent, step):
-        raise Stopped("stopped: by a test; go on", 75)
+        if step == 200:
+            raise Stopped("stopped: by a test; go on", 75)
+        return play(agent, step)
 
     envs = counting(1)
     learner, buffer = agent("a2c", envs.spec), Rollout(5)
-    made, saved, _ = chores(learner, envs, total_steps=last)
-    made.evaluator = stopped
+    made, saved, _ = chores(learner, envs, total_steps=last, scores=(5.0,))
+    play, made.evaluator = made.evaluator, stopped
     with pytest.raises(Stopped):
         train(learner, envs, buffer, made)
-    assert saved == [(100, None)]
-    again, later, _ = chores(learner, envs, total_steps=last, scores=(9.0, 5.0, 3.0))
+    assert saved == [(100, 5.0), (200, None)]
+    again, later, _ = chores(learner, envs, total_steps=last, scores=(score, 3.0))
     again.load_state_dict(made.state_dict())
-    again.last_save = 100
-    train(learner, envs, buffer, again, 100)
-    assert later == [(100, 9.0), (200, 5.0), (300, 3.0)][: last // 100]
+    again.last_save = 200
+    train(learner, envs, buffer, again, 200)
+    assert later == [(200, "later", score), (300, 3.0)][: last // 100 - 1]
+    assert again.best == max(score, 5.0)
 
 
 def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():

@@ -3,6 +3,7 @@
 import pytest
 
 from runtime.door import tool
+from runtime.errors import ConfigError
 from tools import bench_learning, correlated, results, sb3_a2c, scaling
 from tools.benchmark import calls
 
@@ -21,6 +22,10 @@ def test_what_is_not_known_is_one_line_and_begins_nothing(
     (line,) = said.err.splitlines()
     assert line.startswith(f"error: {argument.partition('=')[0]}: ")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_doors_word_for_a_traceback_is_not_refused():
+    assert calls.options(["debug=true", "out=x"], {"out": calls.FOLDER}) == {"out": "x"}
 
 
 @pytest.mark.parametrize("module", [bench_learning, correlated, results])
@@ -43,6 +48,11 @@ def test_a_tool_that_needs_no_arguments_works_without():
 @pytest.mark.parametrize(("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("10-10", [10])])
 def test_seeds(text, expected):
     assert list(calls.seeds(text)) == expected
+
+
+def test_no_seeds_are_none():
+    with pytest.raises(ConfigError, match="seeds: 5-3 are none"):
+        calls.seeds("5-3")
 
 
 def test_a_door_that_fails_ends_what_called_it():

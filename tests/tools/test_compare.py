@@ -111,17 +111,25 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
     }
 
 
-def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path):
-    for steps in (300, 600):
+def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path, capsys):
+    for seed, steps in enumerate((300, 600)):
         for rate in ("constant", "linear"):
             planted(tmp_path, f"{rate}{steps}", {300: 1.0}, f"total_steps={steps}",
-                    f"agent.lr_schedule={rate}")  # fmt: skip
-    groups = grouped(find([str(tmp_path)], "eval/return_mean"))
-    assert {group.label: len(group.runs) for group in groups} == {
+                    f"agent.lr_schedule={rate}", f"seed={seed}")  # fmt: skip
+    expected = {
         "lr_schedule=constant": 2,
         "lr_schedule=linear total_steps=300": 1,
         "lr_schedule=linear total_steps=600": 1,
     }
+    groups = grouped(find([str(tmp_path)], "eval/return_mean"))
+    assert {group.label: len(group.runs) for group in groups} == expected
+    # one of the seed of another, which it begins, is no sample of its own
+    planted(tmp_path, "begun", {150: 1.0}, "total_steps=150", "agent.lr_schedule=constant")
+    groups = grouped(find([str(tmp_path)], "eval/return_mean"))
+    assert {group.label: len(group.runs) for group in groups} == expected
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'begun'} is the beginning of ")
+    assert line.endswith(f"{tmp_path / 'constant300'}; left out")
 
 
 def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):

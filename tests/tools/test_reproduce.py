@@ -176,6 +176,7 @@ def test_bad_input_is_one_line(arguments, word, tmp_path, monkeypatch, capsys):
             r"env.kwargs.texts=['a\\b','é, \"c\"']",
             "env.id=a:B-v0",
         ],
+        ["env.id=a:B-v0", "env.kwargs.parts=[{a:1,b:['x y']}]", "env.kwargs.none={}"],
     ],
 )
 def test_a_command_line_composes_to_the_configuration_of_the_run(arguments):

@@ -158,8 +158,11 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
     assert len(re.findall(r"^trial \d: (7.00|stopped), as trial \d with the same settings$", said,
                           re.MULTILINE)) == 4  # fmt: skip
     states = [trial.state.name for trial in open_study(tmp_path / "out").get_trials()]
-    assert len(states) == 6
-    assert {"COMPLETE", "PRUNED"} == set(states)
+    assert sorted(states) == ["COMPLETE", *["FAIL"] * 4, "PRUNED"]
+    assert said.count(" begins: ") == 2
+    assert "best of 2: 7.00" in said
+    assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
+    assert len(open_study(tmp_path / "out").get_trials()) == 6
 
 
 def test_trials_take_one_thread_where_no_more_are_given():

@@ -22,6 +22,8 @@ def options(arguments: list[str], known: Mapping[str, str]) -> dict[str, str]:
     given = {}
     for argument in arguments:
         name, _, value = argument.partition("=")
+        if argument in ("debug=true", "debug=false"):
+            continue  # is the door's
         if name not in known:
             raise ConfigError(unknown_key(name, list(known)))
         if not re.fullmatch(known[name], value):
@@ -31,18 +33,23 @@ def options(arguments: list[str], known: Mapping[str, str]) -> dict[str, str]:
 
 
 def seeds(text: str) -> range:
-    """FIRST-LAST, or one seed, as a range."""
+    """FIRST-LAST, or one seed, as a range; ConfigError where it is empty."""
     first, _, last = text.partition("-")
-    return range(int(first), max(int(first), int(last or first)) + 1)
+    found = range(int(first), int(last or first) + 1)
+    if not found:
+        raise ConfigError(f"seeds: {text} are none; give FIRST-LAST")
+    return found
 
 
-def folder(name: str) -> Path:
-    """A folder for results; ConfigError where it cannot be made."""
+def folder(name: str, key: str = "out") -> Path:
+    """A folder for results, which the user named by `key`; ConfigError where it cannot be made."""
     path = Path(name)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"out: {path} cannot be made, {error.strerror}; name another") from error
+        raise ConfigError(
+            f"{key}: {path} cannot be made, {error.strerror}; name another"
+        ) from error
     return path
 
 

@@ -36,6 +36,7 @@ class Loop:
             evaluator=self.parts.evaluator,
             progress=Progress(config.total_steps),
             save=lambda step, return_mean: None,
+            rate=lambda step, return_mean: None,
             log_every=int(config.log.every),
             eval_every=int(config.eval.every),
             checkpoint_every=int(config.checkpoint.every),

@@ -30,6 +30,8 @@ class Run:
     task: str
     agent: str
     settings: dict[str, Any]  # flat, without what SAME names
+    seed: int
+    total_steps: int
     steps: np.ndarray
     values: np.ndarray
     digest: str | None = None  # of everything at its end
@@ -41,7 +43,7 @@ class Run:
 
 @dataclass
 class Group:
-    """Runs of one task that differ in nothing but their seed."""
+    """Runs of one task that differ in nothing but their seed, and how long they went on."""
 
     task: str
     label: str
@@ -78,14 +80,30 @@ def of_search(file: Path, given: Path) -> bool:
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """Each once: a run that was repeated bit for bit is no second sample."""
+    """Each once: a run that was repeated bit for bit, or made longer, is no second sample."""
     first: dict[str, Run] = {}
     for run in runs:
         same = first.setdefault(run.digest or str(run.path), run)
         if same is not run:
             print(f"warning: {run.path} is {same.path} again, bit for bit; left out",
                   file=sys.stderr)  # fmt: skip
-    return list(first.values())
+    longest: dict[str, Run] = {}
+    for run in sorted(first.values(), key=lambda run: run.total_steps):
+        longest[beginning(run)] = run
+    kept = []
+    for run in first.values():
+        longer = longest[beginning(run)]
+        if run.total_steps == longer.total_steps:
+            kept.append(run)
+        else:
+            print(f"warning: {run.path} is the beginning of {longer.path}; left out",
+                  file=sys.stderr)  # fmt: skip
+    return kept
+
+
+def beginning(run: Run) -> str:
+    """What two runs have in common of which one goes on longer than the other."""
+    return repr((run.task, run.agent, sorted(run.settings.items()), run.seed))
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
@@ -120,6 +138,8 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
         f"{config.env.id}{kwargs}",
         config.agent.name,
         settings,
+        config.seed,
+        config.total_steps,
         steps,
         values,
         result.get("state_digest"),
