@@ -48,16 +48,15 @@ class PPO(BaseAgent):
             names = names or [name for name, value in metrics.items() if not value.ndim]
             collected.append(vector_of(metrics, names))
             shown = {name: value for name, value in metrics.items() if value.ndim}
-            if self.looks:
-                arrays = shown
-                if self.diverged:  # this minibatch is the evidence
-                    return metrics
-                if self.stopped:
-                    break
-            else:  # all are made, and those that the KL leaves out tell nothing
+            if self.settings.target_kl is not None and not self.looks:  # what is left out is mute
                 collected[-1] = collected[-1].masked_fill(left_out, torch.nan)
-                arrays = {name: torch.where(left_out, arrays.get(name, value), value)
-                          for name, value in shown.items()}  # fmt: skip
+                shown = {name: torch.where(left_out, arrays.get(name, value), value)
+                         for name, value in shown.items()}  # fmt: skip
+            arrays = shown
+            if self.looks and self.diverged:  # this minibatch is the evidence
+                return metrics
+            if self.looks and self.stopped:
+                break
         self.stopped.zero_()  # of this update alone
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return merged(names, torch.stack(collected)) | arrays
