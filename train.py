@@ -109,7 +109,7 @@ def warn(warnings: list[str]) -> None:
 def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
     """Says what runs where, and writes it down."""
     from configs.automatic import acceleration
-    from configs.compose import to_yaml
+    from configs.files import to_yaml
     from runtime import rundir
 
     rundir.write_text(path / "config.yaml", to_yaml(config))

@@ -1,6 +1,5 @@
 """The only module that knows Hydra: command line -> one validated, fully resolved configuration."""
 
-import dataclasses
 import os
 import re
 import warnings
@@ -9,6 +8,7 @@ from typing import Any
 
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
+from configs.files import read_run, require_run
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
@@ -17,7 +17,6 @@ from runtime.errors import ConfigError
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
-LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
 
 def options(group: str) -> list[str]:
@@ -65,19 +64,6 @@ def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> None:
             raise ConfigError(
                 f"{group}: {show(value)} cannot be given to a resumed run{has}; leave it out"
             )
-
-
-def require_run(key: str, run: str) -> Path:
-    """The directory of an existing run; ConfigError where it is none, naming the newest in it."""
-    path = Path(run)
-    if not (path / "config.yaml").is_file():
-        inside = [file for depth in range(1, 4) for file in path.glob("*/" * depth + "config.yaml")]
-        newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
-        raise ConfigError(
-            f"{key}: {run} is not a run directory; give one that holds config.yaml"
-            + (f", such as {newest.parent}" if newest else "")
-        )
-    return path
 
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
@@ -231,34 +217,3 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         raise ConfigError(f"configuration: {first[0]}; --help lists the keys") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
-
-
-def to_yaml(config: TrainConfig) -> str:
-    """The resolved configuration as YAML, plain data."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of this folder as plain data, its references unresolved."""
-    from omegaconf import OmegaConf
-
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    return {str(key): value for key, value in plain.items()}
-
-
-def read_run(path: Path) -> TrainConfig:
-    """The configuration of an existing run; ConfigError where its config.yaml is not one."""
-    import yaml
-    from omegaconf import OmegaConf
-
-    try:
-        with (path / "config.yaml").open(encoding="utf-8") as file:
-            text = file.read(LARGEST_FILE)
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise ValueError("a few aliases can stand for billions of values")
-        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except Exception as error:
-        raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
-    return build(TrainConfig, plain)

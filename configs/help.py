@@ -10,7 +10,8 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from configs.agents import AGENT_GROUPS
-from configs.compose import DIRECTORY, options, read_yaml
+from configs.compose import DIRECTORY, options
+from configs.files import read_yaml
 from configs.resume import flat
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, describe

@@ -77,7 +77,7 @@ def extent(tensor: Tensor) -> dict[str, Any]:
 def repeat(folder: Path) -> dict[str, float]:
     """The numbers of the update in `divergence/`, from the weights before it, eagerly."""
     from agents import make_agent
-    from configs.compose import read_run
+    from configs.files import read_run
 
     config = read_run(folder.parent)
     state = join(json.loads((folder / "state.json").read_text()),

@@ -170,7 +170,7 @@ class Session:
 
     def run(self) -> Evaluation:
         """Trains to the end; writes `result.json`."""
-        from configs.compose import to_yaml
+        from configs.files import to_yaml
 
         self.stop.hold()
         self.ranks.decided(lambda: checkpoint.sweep(self.path))

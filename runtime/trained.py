@@ -55,7 +55,7 @@ def open_trained(
             lies in a module.
         StorageFault: no checkpoint in it is valid.
     """
-    from configs.compose import read_run, require_run
+    from configs.files import read_run, require_run
     from configs.resume import require_repeated
 
     path = require_run("run", run)

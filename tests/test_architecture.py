@@ -46,7 +46,7 @@ ONLY_IN = {
     "matplotlib": set(),
     "moviepy": {"runtime/film.py"},
     "hydra": {"configs/compose.py", "configs/sweep.py"},
-    "omegaconf": {"configs/compose.py"},
+    "omegaconf": {"configs/compose.py", "configs/files.py"},
 }
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 UNSAFE_NAMES = {"eval", "exec", "compile"}

@@ -23,7 +23,8 @@ import evaluate
 import train
 from configs import automatic
 from configs.agents import AGENT_GROUPS
-from configs.compose import read_run, train_config
+from configs.compose import train_config
+from configs.files import read_run
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import key_names
 from runtime.door import enter

@@ -17,7 +17,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import DIRECTORY, options, parse, read_yaml, train_config  # noqa: E402
+from configs.compose import DIRECTORY, options, parse, train_config  # noqa: E402
+from configs.files import read_yaml  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402

@@ -16,7 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import parse, quoted, read_run, require_run, train_config  # noqa: E402
+from configs.compose import parse, quoted, train_config  # noqa: E402
+from configs.files import read_run, require_run  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402

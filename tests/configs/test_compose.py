@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from configs import compose
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
-from configs.compose import evaluate_config, options, parse, quoted, to_yaml, train_config
+from configs.compose import evaluate_config, options, parse, quoted, train_config
+from configs.files import to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import Group, alternatives, build, key_names
 from runtime.errors import ConfigError

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
-from configs.compose import read_run
+from configs.files import read_run
 from runtime.build import make_evaluator
 from runtime.door import enter
 from runtime.errors import ConfigError

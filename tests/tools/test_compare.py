@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from configs.compose import to_yaml, train_config
+from configs.compose import train_config
+from configs.files import to_yaml
 from runtime.door import enter
 from runtime.logger import Logger
 from tools import compare

@@ -150,8 +150,17 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
             raise optuna.TrialPruned("it lags behind")
         return 7.0
 
+    looked: list[int] = []
+    look = tune.repeated
+
+    def counting(study, trial):
+        looked.append(trial.number)
+        assert len(looked) < 20, "the search does not end"
+        return look(study, trial)
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trials, "play", play)
+    monkeypatch.setattr(tune, "repeated", counting)
     assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
     assert sorted(played) == ["agent.hidden=[16]", "agent.hidden=[8]"]
     said = capsys.readouterr().out

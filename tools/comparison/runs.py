@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.compose import read_run
+from configs.files import read_run
 from runtime.curves import read_scalars
 from runtime.errors import ConfigError
 from runtime.rundir import read_result

@@ -1,0 +1,55 @@
+"""Configurations as files: those of a run, and those of this folder."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from configs.schema import TrainConfig
+from configs.validate import build
+from runtime.errors import ConfigError
+
+LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
+
+
+def require_run(key: str, run: str) -> Path:
+    """The directory of an existing run; ConfigError where it is none, naming the newest in it."""
+    path = Path(run)
+    if not (path / "config.yaml").is_file():
+        inside = [file for depth in range(1, 4) for file in path.glob("*/" * depth + "config.yaml")]
+        newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
+        raise ConfigError(
+            f"{key}: {run} is not a run directory; give one that holds config.yaml"
+            + (f", such as {newest.parent}" if newest else "")
+        )
+    return path
+
+
+def read_run(path: Path) -> TrainConfig:
+    """The configuration of an existing run; ConfigError where its config.yaml is not one."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    try:
+        with (path / "config.yaml").open(encoding="utf-8") as file:
+            text = file.read(LARGEST_FILE)
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise ValueError("a few aliases can stand for billions of values")
+        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except Exception as error:
+        raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
+    return build(TrainConfig, plain)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of this folder as plain data, its references unresolved."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    return {str(key): value for key, value in plain.items()}
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The resolved configuration as YAML, plain data."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(dataclasses.asdict(config)))
