@@ -56,6 +56,6 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(PEERS): $(READY)
-	@echo "installing the peers of the benchmark into .venv, once"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,bench]'
+	@echo "installing the peers of the benchmarks and their environments into .venv, once"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,bench,box2d,mujoco]'
 	@touch $@

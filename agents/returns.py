@@ -59,15 +59,20 @@ class Distribution(nn.Module):
         self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("largest", torch.zeros(()))
-        self.register_buffer("running", torch.zeros(0))  # (N,), of the episodes that go on
+        self.register_buffer("running", torch.zeros(0))  # (N,), since the last terminated step
 
     @torch.no_grad()
-    def observe(self, reward: Tensor, ended: Tensor, skip: Tensor) -> None:
-        """Takes the rewards (N,) of a step into the unit, unless the 0-d bool `skip` is up."""
+    def observe(self, reward: Tensor, terminated: Tensor, skip: Tensor) -> None:
+        """Takes the rewards (N,) of a step into the unit, unless the 0-d bool `skip` is up.
+
+        A return runs on where an episode is truncated, as the value does: of pieces shorter than
+        its horizon none would be as large.
+        """
         if len(self.running) != len(reward):
             self.running = torch.zeros_like(reward)
         discounted = self.gamma * self.running + reward
-        self.running = torch.where(skip, self.running, torch.where(ended, 0.0, discounted))
+        going = torch.where(terminated, 0.0, discounted)
+        self.running = torch.where(skip, self.running, going)
         self.statistics.update(discounted.unsqueeze(-1), skip=skip)
         largest = torch.maximum(self.largest, discounted.abs().amax())
         self.largest.copy_(torch.where(skip, self.largest, largest))

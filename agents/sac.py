@@ -59,10 +59,9 @@ class SAC(BaseAgent):
     def observe(self, transition: Transition) -> None:
         super().observe(transition)
         if isinstance(self.returns, Distribution):
-            ended = transition.terminated | transition.truncated
-            rows = torch.stack([transition.reward, ended.float()], -1).to(self.device)
-            reward, ended = self.optimizer.ranks.gather(rows).unbind(-1)
-            self.returns.observe(reward, ended.bool(), self.diverged)
+            rows = torch.stack([transition.reward, transition.terminated.float()], -1)
+            reward, terminated = self.optimizer.ranks.gather(rows.to(self.device)).unbind(-1)
+            self.returns.observe(reward, terminated.bool(), self.diverged)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""

@@ -94,10 +94,12 @@ def require_minibatches(config: TrainConfig) -> None:
         return
     rollout = agent.n_steps * int(config.env.num_envs)
     if rollout % agent.batch_size:
+        least = 2 if agent.normalise_advantage else 1
+        fit = [n for n in range(least, agent.batch_size) if rollout % n == 0]
         raise ConfigError(
             f"agent.batch_size: {agent.batch_size} does not divide the rollout of "
             f"agent.n_steps={agent.n_steps} x env.num_envs={config.env.num_envs} = {rollout} "
-            f"steps; use {max(n for n in range(1, agent.batch_size) if rollout % n == 0)}"
+            f"steps; {f'use {fit[-1]}' if fit else 'raise agent.n_steps'}"
         )
 
 

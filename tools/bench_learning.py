@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -21,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
 from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
@@ -46,9 +48,11 @@ def compare(arguments: list[str]) -> int:
     known = {"only": f"{one}(,{one})*", "seeds": SEEDS, "peer": "true|false", "lanes": "[1-9]",
              "out": FOLDER}  # fmt: skip
     given = options(arguments, known)
+    names = given.get("only", ",".join(TASKS)).split(",")
+    require(names, given.get("peer") != "false")
     out = folder(given.get("out", f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"))
     print(HEADER, flush=True)
-    for name in given.get("only", ",".join(TASKS)).split(","):
+    for name in names:
         task = TASKS[name]
         chosen = seeds(given.get("seeds", f"0-{task.seeds - 1}"))
         with_peer = given.get("peer") != "false" and task.peer is not None
@@ -56,6 +60,21 @@ def compare(arguments: list[str]) -> int:
         draw(name, task, sides, out / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
+
+
+def require(names: list[str], with_peer: bool) -> None:
+    """Raises ConfigError where the peer or an environment is missing: now, and not after hours."""
+    from configs.compose import train_config
+    from runtime.envs import Envs
+
+    if with_peer and find_spec("stable_baselines3") is None:
+        raise ConfigError(
+            "peer: Stable-Baselines3 is not installed; pip install -c constraints.txt '.[bench]', "
+            "or peer=false"
+        )
+    for name in names:
+        env = train_config(command(TASKS[name])).env
+        Envs(env.id, 1, "sync", env.kwargs, seed=0).close()
 
 
 def learn(

@@ -62,7 +62,7 @@ AGENTS = [("a2c", True), ("a2c", False), ("ppo", True), ("ppo", False), ("sac", 
           ("sac_discrete", True)]  # fmt: skip
 
 
-def trained(name, discrete, asks, seed=0, **options):
+def trained(name, discrete, asks, seed=0, choices=(), **options):
     where = {"discrete": discrete} | ({"asks": asks} if asks else options)
     envs = Envs("Probe-v0" if asks else "Picture-v0", 8, "sync", where, seed=seed)
     shared = {"gamma": GAMMA, "lr_schedule": "linear"}
@@ -76,7 +76,7 @@ def trained(name, discrete, asks, seed=0, **options):
     else:
         updates = 800 if asks or options else 200
         learner = agent(name, envs.spec, seed=seed, lr=1e-2, tau=0.1, alpha=1e-3, horizon=updates,
-                        **shared)  # fmt: skip
+                        **shared, **dict(choices))  # fmt: skip
         replay = Replay(10_000, 64, 64, 0.125, torch.Generator().manual_seed(seed))
         run(learner, envs, replay, updates + 8)
     return learner
@@ -89,13 +89,14 @@ def worth(learner, name, obs):
     if name in ("a2c", "ppo"):
         return learner.critic(seen).item()
     if name == "sac":
-        return learner.critic(seen, action).amin().item()
+        value = learner.returns.value(learner.critic(seen, action)).amin()
+        return (learner.returns.unit * value).item()
     return learner.critic(seen).amin(0)[0, action].item()
 
 
-def errors(name, discrete, asks, seed=0):
+def errors(name, discrete, asks, seed=0, choices=()):
     """Of every state's value; beside it, whether the better action is taken where there is one."""
-    learner = trained(name, discrete, asks, seed)
+    learner = trained(name, discrete, asks, seed, choices)
     found = [
         (worth(learner, name, torch.tensor([[obs]])) - value) / max(1.0, abs(value))
         for obs, value in KNOWN[asks].items()

@@ -90,20 +90,29 @@ def test_the_loss_is_least_where_critics_say_the_target():
 
 
 def test_the_unit_is_the_larger_of_deviation_and_a_share_of_the_largest_return():
-    """Against returns that are kept, by hand: each environment's runs on until its episode ends."""
+    """Against returns that are kept, by hand: each environment's runs on until it terminates."""
     returns, rng = Distribution(3, 0.9), np.random.default_rng(0)
     kept, now = [], np.zeros(2)
     for step in range(300):
         reward = rng.normal(0.5, 1.0, 2) + (40.0 if step == 200 else 0.0)
-        ended = rng.random(2) < 0.1
+        terminated = rng.random(2) < 0.1
         now = 0.9 * now + reward
         kept.append(now.copy())
-        now[ended] = 0.0
-        returns.observe(torch.from_numpy(reward).float(), torch.from_numpy(ended), NEVER)
+        now[terminated] = 0.0
+        returns.observe(torch.from_numpy(reward).float(), torch.from_numpy(terminated), NEVER)
         expected = max(np.std(kept), np.abs(kept).max() / LIMIT) if step else 1.0
         if step > 2:
             assert returns.unit.item() == pytest.approx(expected, rel=1e-4)
     assert returns.unit.item() == pytest.approx(np.abs(kept).max() / LIMIT, rel=1e-4)  # not before
+
+
+def test_the_unit_runs_on_where_an_episode_is_cut():
+    """Reward 1 for ever is worth 10, also where no episode has more than four steps."""
+    learner = agent("sac", SPEC, gamma=0.9, atoms=7)
+    for count in range(200):
+        cut = torch.tensor([count % 4 == 3])
+        learner.observe(step(torch.ones(1), cut & ~cut)._replace(truncated=cut))
+    assert learner.returns.unit.item() == pytest.approx(10 / LIMIT, rel=1e-4)
 
 
 @pytest.mark.parametrize("returns", [Number(), Distribution(3, 0.9)])

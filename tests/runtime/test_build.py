@@ -118,6 +118,19 @@ def test_minibatches_that_do_not_fit_into_a_rollout_are_refused_with_the_numbers
         train_config(["agent=ppo", "agent.batch_size=1"])
 
 
+@pytest.mark.parametrize(
+    ("rollout", "batch_size", "remedy"),
+    [(7, 5, None), (1, 2, None), (7, 64, 7), (9, 5, 3)],
+)
+def test_a_size_that_is_advised_is_not_refused_in_turn(rollout, batch_size, remedy):
+    given = ["agent=ppo", "env.num_envs=1", f"agent.n_steps={rollout}"]
+    advice = f"use {remedy}" if remedy else r"raise agent\.n_steps"
+    with pytest.raises(ConfigError, match=rf"= {rollout} steps; {advice}$"):
+        train_config([*given, f"agent.batch_size={batch_size}"])
+    if remedy:
+        train_config([*given, f"agent.batch_size={remedy}"])
+
+
 @pytest.mark.parametrize("mode", ["none", "compile"])
 def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
     made = []

@@ -1,5 +1,8 @@
 """What is learned beside the peer: tasks that fit on both sides, and the table made of them."""
 
+import re
+import sys
+
 import pytest
 
 from configs.compose import train_config
@@ -26,6 +29,29 @@ def test_what_is_not_understood_is_told_in_one_line_and_starts_nothing(
     assert bench_learning.main([argument]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {argument.partition('=')[0]}: ")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("module", "argument", "line"),
+    [
+        ("Box2D", "peer=false", r"env\.id: LunarLander-v3 .*; pip install '\.\[box2d\]'"),
+        ("stable_baselines3", "seeds=0", r"peer: .*; pip install .*'\.\[bench\]', or peer=false"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_learned(
+    module, argument, line, tmp_path, monkeypatch, capsys
+):
+    for name in list(sys.modules):
+        if f"{name}.".startswith((f"{module}.", "gymnasium.envs.box2d.")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
+    monkeypatch.setattr(bench_learning, "find_spec", lambda name: None if name == module else name)
+    monkeypatch.chdir(tmp_path)
+    assert bench_learning.main(["only=cartpole-ppo,lunar_lander-ppo", argument]) == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(rf"error: {line}\n", captured.err)
+    assert not captured.out
     assert not list(tmp_path.iterdir())
 
 
