@@ -6,6 +6,7 @@ against the best one from each start has a far smaller error than its mean retur
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 
 USAGE = """\
-usage: python tools/optimum.py [run=RUN_DIR ...] [starts=4000] [angles=512]
+usage: python tools/optimum.py [run=RUN_DIR ...] [gamma=0.99 ...] [starts=4000] [angles=512]
+gamma: what the best play for a discounted return loses, too
 angles: of the grid; speeds and torques follow. 512 takes three minutes on one core."""
 STEPS, SPEED, TORQUE, SECONDS = 200, 8.0, 2.0, 0.05  # of Gymnasium's Pendulum-v1
 BANDS = 6  # of the angle at the start, 30 degrees on either side
@@ -37,13 +39,15 @@ def main(arguments: list[str]) -> int:
 def compare(arguments: list[str]) -> int:
     import policies
 
-    numbers, runs = {"starts": 4000, "angles": 512}, []
+    numbers, runs, discounts = {"starts": 4000, "angles": 512}, [], []
     for argument in arguments:
         name, _, text = argument.partition("=")
         if name == "run" and text:
             runs.append(text)
         elif name in numbers and text.isdigit() and int(text) > 1:
             numbers[name] = int(text)
+        elif name == "gamma" and re.fullmatch(r"0?\.\d+", text):
+            discounts.append(float(text))
         elif name != "debug":
             raise ConfigError(f"{name}: {text!r} is not understood; --help shows what is")
     trained = [policies.load(run) for run in runs]
@@ -51,22 +55,31 @@ def compare(arguments: list[str]) -> int:
         if policy.agent.spec != PENDULUM:
             raise ConfigError(f"run: {run} is not one of Pendulum; give one that is")
     angle, speed = starts(numbers["starts"])
-    table = Table(numbers["angles"])
-    best = play(table.act, angle, speed)
-    print(f"best  {best.mean():.2f}, standard error {best.std() / len(best) ** 0.5:.2f}")
+    best = play(Table(numbers["angles"]).act, angle, speed)
+    print(
+        f"best  {best.mean():.2f}, standard error {best.std() / len(best) ** 0.5:.2f}", flush=True
+    )
+    for gamma in discounts:
+        other = play(Table(numbers["angles"], gamma=gamma).act, angle, speed)
+        print(loss(f"best for gamma={gamma:g}", best, other, angle), flush=True)
     for run, policy in zip(runs, trained, strict=True):
 
         def act(angle: Tensor, speed: Tensor, left: int, policy: object = policy) -> Tensor:
             obs = torch.stack([angle.cos(), angle.sin(), speed], -1).numpy()
             return torch.as_tensor(policy(obs)).flatten()  # type: ignore[operator]
 
-        lost = best - play(act, angle, speed)
-        band = (angle.abs() / math.pi * BANDS).long().clamp(max=BANDS - 1)
-        means = ", ".join(f"{lost[band == index].mean():.1f}" for index in range(BANDS))
-        error = lost.std() / len(lost) ** 0.5
-        print(f"{run}  {(best - lost).mean():.2f}, loses {lost.mean():.2f}, standard error "
-              f"{error:.2f}; by the start, upright to hanging: {means}")  # fmt: skip
+        print(loss(run, best, play(act, angle, speed), angle))
     return 0
+
+
+def loss(name: str, best: Tensor, found: Tensor, angle: Tensor) -> str:
+    """What returns (N,) lose against the best from the same angles, as one line."""
+    lost, band = best - found, (angle.abs() / math.pi * BANDS).long().clamp(max=BANDS - 1)
+    means = ", ".join(f"{lost[band == index].mean():.1f}" for index in range(BANDS))
+    return (
+        f"{name}  {found.mean():.2f}, loses {lost.mean():.2f}, standard error "
+        f"{lost.std() / len(lost) ** 0.5:.2f}; by the start, upright to hanging: {means}"
+    )
 
 
 def starts(count: int) -> tuple[Tensor, Tensor]:
@@ -99,10 +112,11 @@ class Table:
     Args:
         angles: of the grid.
         steps: that an episode has.
+        gamma: the discount of the return.
     """
 
-    def __init__(self, angles: int, steps: int = STEPS) -> None:
-        self.angles, self.speeds = angles, angles * 3 // 4 + 1
+    def __init__(self, angles: int, steps: int = STEPS, gamma: float = 1.0) -> None:
+        self.angles, self.speeds, self.gamma = angles, angles * 3 // 4 + 1, gamma
         angle = torch.linspace(-math.pi, math.pi, angles + 1)[:-1, None]
         speed = torch.linspace(-SPEED, SPEED, self.speeds)
         after = [step(angle, speed, torque) for torque in self.torques(angles // 16 + 1)]
@@ -110,7 +124,7 @@ class Table:
         for _ in range(steps):
             best = torch.full((angles, self.speeds), -math.inf)
             for reward, next_angle, next_speed in after:
-                best = torch.maximum(best, reward + self.at(-1, next_angle, next_speed))
+                best = torch.maximum(best, reward + gamma * self.at(-1, next_angle, next_speed))
             self.values.append(best)
 
     @staticmethod
@@ -134,7 +148,7 @@ class Table:
         worth = []
         for torque in torques:
             reward, next_angle, next_speed = step(angle, speed, torque)
-            worth.append(reward + self.at(left - 1, next_angle, next_speed))
+            worth.append(reward + self.gamma * self.at(left - 1, next_angle, next_speed))
         return torch.tensor(torques)[torch.stack(worth).argmax(0)]
 
 

@@ -40,15 +40,16 @@ def test_starts_are_drawn_as_a_reset_draws_them():
         assert drawn.mean().abs() < 5 * most / math.sqrt(3 * 100_000)
 
 
-def test_a_short_table_is_what_a_search_over_all_torques_finds():
-    table = Table(256, steps=3)
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_a_short_table_is_what_a_search_over_all_torques_finds(gamma):
+    table = Table(256, steps=3, gamma=gamma)
     angle, speed = starts(200)
     best = torch.full((200,), -math.inf)
     for torques in itertools.product(table.torques(17), repeat=3):
         total, state = torch.zeros(200), (angle, speed)
-        for torque in torques:
+        for count, torque in enumerate(torques):
             reward, *state = step(*state, torque)
-            total += reward
+            total += gamma**count * reward
         best = torch.maximum(best, total)
     torch.testing.assert_close(table.at(3, angle, speed), best, atol=0.02, rtol=2e-3)
 
@@ -63,12 +64,15 @@ def test_the_best_play_beats_others_and_does_what_its_table_says():
     idle = play(lambda angle, speed, left: torch.zeros_like(angle), angle, speed)
     pumping = play(lambda angle, speed, left: TORQUE * speed.sign(), angle, speed)
     assert (best >= idle - 1.0).all()
+    near = play(Table(96, gamma=0.9).act, angle, speed)
+    assert 3.0 < (best - near).mean() < 100.0  # a short sight costs something
     assert best.mean() > max(idle.mean(), pumping.mean()) + 100
 
 
 def test_bad_input_is_one_line(tmp_path, capsys):
-    assert main(["run="]) == 2
-    assert capsys.readouterr().err.startswith("error: run: ")
+    for argument in ("run=", "gamma=1", "gamma=x"):
+        assert main([argument]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {argument.partition('=')[0]}: ")
     other = ["total_steps=80", "env.num_envs=2", "agent.n_steps=5", f"run_dir={tmp_path / 'run'}"]
     assert enter("train", train, other) == 0
     capsys.readouterr()
