@@ -33,11 +33,12 @@ class CudaGraph:
         self.calls[kind] = self.calls.get(kind, 0) + 1
         if self.calls[kind] <= EAGER_CALLS:
             return self.aside(arguments)
-        key = (*kind, *(replay.obs.data_ptr() for replay in replays(arguments)))
+        places = [(replay.obs.data_ptr(), replay.obs.shape) for replay in replays(arguments)]
+        key = (*kind, *places)
         if key not in self.graphs:
             self.graphs[key] = self.capture(arguments)
-        graph, places, results = self.graphs[key]
-        for place, value in zip(places, moving(arguments), strict=True):
+        graph, read, results = self.graphs[key]
+        for place, value in zip(read, moving(arguments), strict=True):
             place.copy_(value)
         graph.replay()
         if isinstance(results, dict):

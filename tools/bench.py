@@ -1,7 +1,7 @@
 """Ours beside its peers, in one run: `python tools/bench.py`; --help lists comparisons and keys.
 
 Prints a row of a Markdown table as each comparison ends; writes bench.json, report.md and pictures,
-with write=true docs/performance.md too. Needs the extra `bench`; `make bench` installs it.
+with write=true into docs/, too. Needs the extra `bench`; `make bench` installs it.
 """
 
 import json
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ from tools.benchmark.ratios import HEADER, compare, line
 ROOT = measure.ROOT
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 REPEATED_RUNS = 3  # of a whole training run, for its memory
+PUBLISHED = (
+    "Every block is in [performance/bench.json](performance/bench.json). Other machines: "
+    "[processors of another make](performance_amd.md), [a GPU](performance_gpu.md).",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -51,7 +56,9 @@ def run(arguments: list[str]) -> int:
     write(results, folder / "report.md", folder)
     print(f"\n{folder / 'report.md'}")
     if options.write:
-        write(results, ROOT / "docs" / "performance.md", ROOT / "docs" / "performance")
+        pictures = ROOT / "docs" / "performance"
+        write(results, ROOT / "docs" / "performance.md", pictures, PUBLISHED)
+        rundir.write_json(pictures / "bench.json", {"results": results})
         print("docs/performance.md")
     return 0
 
@@ -159,7 +166,9 @@ def make_folder(out: str) -> Path:
     return rundir.make_new(wanted, "out")
 
 
-def write(results: dict[str, measure.Result], path: Path, pictures: Path) -> None:
+def write(
+    results: dict[str, measure.Result], path: Path, pictures: Path, more: Sequence[str] = ()
+) -> None:
     """The report at `path`, its pictures in the folder `pictures`; raises StorageFault."""
     from tools.benchmark.pictures import draw
 
@@ -171,9 +180,8 @@ def write(results: dict[str, measure.Result], path: Path, pictures: Path) -> Non
     except OSError as error:
         raise StorageFault(f"{pictures}: cannot be written, {error}; free the disk") from error
     places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
-    rundir.write_text(
-        path, report.markdown(results, {name: str(at) for name, at in places.items()})
-    )
+    shown = {name: str(at) for name, at in places.items()}
+    rundir.write_text(path, report.markdown(results, shown, more))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from configs import automatic
 from configs.compose import train_config
 from data import Replay, Spec
-from runtime import acceleration
+from runtime import acceleration, captured
 from runtime.acceleration import accelerate
 from runtime.errors import ConfigError
 from runtime.tree import digest
@@ -204,6 +204,18 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
         assert all(torch.equal(told[name], value) for name, value in expected.items()
                    if not value.isnan().any())  # fmt: skip
     assert digest(fast.state_dict()["modules"]) == digest(slow.state_dict()["modules"])
+
+
+def test_a_replay_that_has_grown_into_its_old_place_is_captured_anew(monkeypatch):
+    graph = acceleration.CudaGraph.__new__(acceleration.CudaGraph)
+    graph.calls, graph.graphs = {(): acceleration.EAGER_CALLS}, {}
+    graph.capture = lambda arguments: (Recorded(), [], ())
+    monkeypatch.setattr(Recorded, "replay", lambda self: None)
+    monkeypatch.setattr(captured, "moving", lambda arguments: [])
+    large = Replay(64, 8, 1, 1.0, torch.Generator()).example(batch(8, spec=SMALL), 2)
+    for rows in (large._replace(obs=large.obs[:3]), large, large):
+        graph(rows)
+    assert len(graph.graphs) == 2
 
 
 @needs_compiler

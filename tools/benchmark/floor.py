@@ -75,7 +75,11 @@ def flops(products: list[Product]) -> int:
 
 
 class Floor:
-    """A contestant that runs the products; a step is the products of one update."""
+    """A contestant that runs the products; a step is the products of one update.
+
+    With `square` it runs one product of that size over and over, the machine's own rate, and a step
+    is as much arithmetic as one update.
+    """
 
     def __init__(self, spec: Spec, folder: Path) -> None:
         import torch
@@ -85,17 +89,22 @@ class Floor:
         products = sac_update(**{name: spec[name] for name in names})
         self.about = {"threads": spec["threads"], "flops": flops(products)}
         self.work = [tensors(product) for product in products for _ in range(product.count)]
+        self.steps = 1.0  # in all of `work`
+        if size := spec.get("square"):
+            square = Product(1, size, size, size)
+            self.work, self.steps = [tensors(square)], square.flops / flops(products)
 
     def run(self, steps: int) -> dict[str, Any]:
         import torch
 
-        for _ in range(steps):
+        rounds = max(1, round(steps / self.steps))
+        for _ in range(rounds):
             for left, right, out in self.work:
                 if left.ndim == 2:
                     torch.mm(left, right, out=out)
                 else:
                     torch.bmm(left, right, out=out)
-        return {"steps": steps, "updates": steps}
+        return {"steps": rounds * self.steps, "updates": rounds * self.steps}
 
     def close(self) -> None:
         self.work.clear()
