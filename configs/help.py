@@ -24,9 +24,11 @@ USAGE = {
   python train.py env.id=Acrobot-v1 agent=a2c   any Gymnasium id
   python train.py +experiment=textbook_a2c      a named experiment
   python train.py resume=RUN_DIR                goes on with a run that was stopped or killed
-  python train.py -m "seed=range(5)" agent=a2c,ppo
-                                                all combinations, one after another; with
-                                                hydra/launcher=joblib threads=1 on all cores
+  python train.py -m "seed=range(5)" agent=a2c,ppo run_dir=runs/mine
+                                                all combinations, one after another, in
+                                                runs/mine/0 and so on, and a table; with
+                                                hydra/launcher=joblib threads=1 on all cores, with
+                                                hydra/launcher=submitit_slurm on a cluster
   torchrun --standalone --nproc-per-node=2 train.py env=pendulum agent=ppo
                                                 two processes, or machines, learn together
 """,
@@ -79,7 +81,7 @@ def rows(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, str]]
                 yield from rows(hint, f"{name}.")
             continue
         limits = [
-            f"{word} {declared.metadata[limit]:.15g}"
+            f"{word} {declared.metadata[limit]:{'d' if hint is int else '.15g'}}"
             for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
             if limit in declared.metadata
         ]

@@ -141,7 +141,7 @@ def composed(launcher: list[str], folder: Path) -> Any:
         return hydra.compose("train", [*QUIET, *launcher, where], return_hydra_config=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"hydra/launcher: {first}; pip install '.[sweep]' brings joblib and "
+        raise ConfigError(f'hydra/launcher: {first}; pip install ".[sweep]" brings joblib and '
                           "submitit_slurm") from None  # fmt: skip
 
 

@@ -122,7 +122,7 @@ def make_backend(
             return Vector(lambda: Serial(makes), count)
     except gymnasium.error.DependencyNotInstalled as error:
         extra = next((e for e in EXTRAS if e in str(error).lower()), None)
-        remedy = f"pip install '.[{extra}]'" if extra else f"install what it needs, {error}"
+        remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
         raise ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(

@@ -86,7 +86,7 @@ def write(module: Deployed, path: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ConfigError("format: onnx needs onnx and onnxscript; pip install '.[export]', or "
+        raise ConfigError('format: onnx needs onnx and onnxscript; pip install ".[export]", or '
                           "use format=torch") from None  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -166,7 +166,7 @@ def open_onnx(path: Path) -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise ConfigError("policy: .onnx needs onnxruntime; pip install '.[export]'") from None
+        raise ConfigError('policy: .onnx needs onnxruntime; pip install ".[export]"') from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4

@@ -26,7 +26,9 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
     Raises:
         ConfigError: the environment gives no pictures, or what writes the file is not installed.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
+    if not shown():  # pictures need no screen
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+        os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         folder = own_folder(trained.path / "video")
     except OSError as error:
@@ -48,9 +50,13 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
 
 def require_display() -> None:
     """Raises ConfigError where no window can be opened: libraries would play on without one."""
-    known = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-    if sys.platform == "linux" and not any(map(os.environ.get, known)):
+    if not (shown() or os.environ.get("SDL_VIDEODRIVER")):
         raise ConfigError("render: there is no display here; video=true films instead")
+
+
+def shown() -> bool:
+    """Whether there is a screen; only Linux goes without one."""
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
 
 
 def recorder(env: Any, folder: Path, name: str) -> Any:
@@ -61,7 +67,7 @@ def recorder(env: Any, folder: Path, name: str) -> Any:
     try:
         return RecordVideo(env, str(folder), lambda episode: episode == 0, name_prefix=name)
     except DependencyNotInstalled:
-        raise ConfigError("video: needs moviepy; pip install '.[video]'") from None
+        raise ConfigError('video: needs moviepy; pip install ".[video]"') from None
     except ValueError:
         raise not_shown(env.spec.id, "rgb_array") from None
 

@@ -24,7 +24,7 @@ from runtime.logger import Logger, Silent
 from runtime.loop import train
 from runtime.ranks import ALONE, AgreedStop, Ranks
 from runtime.segments import write_segments
-from runtime.setting import changes, require_same_run, setting
+from runtime.setting import PHYSICS, changes, require_same_run, setting
 from runtime.signals import Stop
 from runtime.tree import digest
 
@@ -242,7 +242,12 @@ class Session:
                 "return_std": summary["return_std"],
                 "episodes": len(evaluation.returns),
                 "seed": self.config.seed,
-                "versions": {name: self.setting[name] for name in rundir.versions()},
+                "versions": {
+                    name: self.setting[name]
+                    for name in self.setting
+                    if name in (*rundir.versions(), *PHYSICS.values())
+                },
+                "instructions": self.setting["instructions"],
                 "revision": self.setting["revision"],  # not that of now
                 "exact": self.exact,
                 **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),

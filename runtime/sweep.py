@@ -20,17 +20,16 @@ ENDING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
 def sweep(arguments: list[str]) -> int:
     """Checks all jobs, runs them, and ends with a table; returns the first failing code, or 0."""
-    from configs.help import text
-
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(text("train"))
-        return 0
     return guarded(lambda: run(arguments), arguments)
 
 
 def run(arguments: list[str]) -> int:
+    from configs.help import text
     from configs.sweep import launch, read_sweep
 
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(text("train"))
+        return 0
     chosen = read_sweep(arguments)
     try:
         chosen.folder.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
+from tools.benchmark.peers import INSTALL  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
 
 # seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
@@ -68,10 +69,7 @@ def require(names: list[str], with_peer: bool) -> None:
     from runtime.envs import Envs
 
     if with_peer and find_spec("stable_baselines3") is None:
-        raise ConfigError(
-            "peer: Stable-Baselines3 is not installed; pip install -c constraints.txt '.[bench]', "
-            "or peer=false"
-        )
+        raise ConfigError(f"peer: Stable-Baselines3 is not installed; {INSTALL}, or peer=false")
     for name in names:
         env = train_config(command(TASKS[name])).env
         Envs(env.id, 1, "sync", env.kwargs, seed=0).close()

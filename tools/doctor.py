@@ -23,6 +23,7 @@ from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
+from runtime.spaces import Flat  # noqa: E402
 from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
@@ -74,6 +75,7 @@ def examine(arguments: list[str]) -> int:
     try:
         say("id", config.id)
         say("observation", str(envs.backend.observation_space))
+        handed_over(make, own["seed"])
         played = play(envs, own["steps"], own["seed"])
         advice = observations(envs, played)
         say("action", str(envs.backend.action_space))
@@ -87,6 +89,20 @@ def examine(arguments: list[str]) -> int:
 
 def say(name: str, text: str) -> None:
     print(f"{name:<12} {text}", flush=True)
+
+
+def handed_over(make: Any, seed: int) -> None:
+    """A warning where a reset hands over another type than the space says."""
+    copy = make()
+    try:
+        (checked,) = copy.backend.envs.envs
+        obs, _ = checked.env.reset(seed=seed)
+        found, space = getattr(obs, "dtype", type(obs).__name__), checked.observation_space
+        if not isinstance(space, Flat) and found != space.dtype:
+            say("warning", f"observations come as {found}, the space says {space.dtype}: each is "
+                           "converted; correct one of the two")  # fmt: skip
+    finally:
+        copy.close()
 
 
 def observations(envs: Envs, played: Played) -> list[str]:

@@ -5,6 +5,7 @@ out, for any number at once. A certificate beside it says how far it is from the
 and what return the file itself reaches.
 """
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,7 @@ def export(arguments: list[str]) -> int:
         return 1
     certificate = {
         "run": str(trained.path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "checkpoint_step": trained.step,
         "env_id": trained.config.env.id,
         "env_kwargs": trained.config.env.kwargs,

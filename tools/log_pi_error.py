@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
     try:
         import mpmath
     except ImportError:
-        print("error: mpmath: is not installed; pip install '.[dev]'", file=sys.stderr)
+        print('error: mpmath: is not installed; pip install ".[dev]"', file=sys.stderr)
         return 2
     import numpy as np
     import torch

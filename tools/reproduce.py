@@ -120,19 +120,24 @@ def made_with(path: Path) -> dict[str, Any]:
         state = load_newest(path)[1]
         setting = state["setting"]
         return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
-                "revision": setting["revision"]}  # fmt: skip
+                "revision": setting["revision"],
+                "instructions": setting["instructions"]}  # fmt: skip
     except (StorageFault, LookupError, TypeError):
         return {}
 
 
 def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     """What is not as it was when the run was made."""
-    from runtime import rundir
+    from torch.backends.cpu import get_cpu_capability
 
-    now = {"revision": rundir.revision(), **rundir.versions()}
-    was = {**made.get("versions", {}), "revision": made.get("revision")}
-    found = [f"{name} was {was.get(name)}, is {now[name]}" for name in now
-             if made and was.get(name) != now[name]]  # fmt: skip
+    from runtime import rundir
+    from runtime.setting import PHYSICS
+
+    was = {**made, **made.get("versions", {})}
+    now = {"revision": rundir.revision(), **rundir.versions(*PHYSICS.values()),
+           "instructions": get_cpu_capability()}  # fmt: skip
+    found = [f"{name} was {was[name]}, is {now[name]}" for name in now
+             if name in was and was[name] != now[name]]  # fmt: skip
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
     patch, present = path / rundir.PATCH, rundir.uncommitted()

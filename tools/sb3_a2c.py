@@ -34,7 +34,7 @@ def learn(arguments: list[str]) -> int:
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.evaluation import evaluate_policy
     except ImportError:
-        raise ConfigError("stable_baselines3: is not installed; pip install '.[bench]'") from None
+        raise ConfigError('stable_baselines3: is not installed; pip install ".[bench]"') from None
     torch.set_num_threads(1)
     model = A2C("MlpPolicy", make_vec_env("CartPole-v1", 8, seed=seed), ent_coef=0.0, seed=seed)
     judge = make_vec_env("CartPole-v1", 20, seed=10_000 + seed)

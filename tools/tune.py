@@ -34,7 +34,7 @@ from tools.tuning.lasting import (  # noqa: E402
     turn,
 )
 from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
-from tools.tuning.trials import FIRST_SEED  # noqa: E402
+from tools.tuning.trials import FIRST_SEED, require_fit  # noqa: E402
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -61,6 +61,7 @@ def tune(arguments: list[str]) -> int:
     """Runs trials until the study has as many as asked, then writes the best settings down."""
     own, fixed, space = read(arguments)
     imported()
+    require_fit(fixed)
     folder = made(own["study"], "study")
     study = open_study(folder)
     print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
@@ -141,7 +142,7 @@ def imported() -> None:
     try:
         import optuna
     except ImportError:
-        raise ConfigError("tune: needs optuna; pip install '.[tune]'") from None
+        raise ConfigError('tune: needs optuna; pip install ".[tune]"') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 

@@ -268,7 +268,7 @@ def test_a_missing_library_is_named_by_the_extra_that_has_it(env_id, module, ext
         if f"{name}.".startswith((f"{module}.", f"gymnasium.envs.{extra}.")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    with pytest.raises(ConfigError, match=rf"env\.id: {env_id} .*; pip install '\.\[{extra}\]'$"):
+    with pytest.raises(ConfigError, match=rf"env\.id: {env_id} .*; pip install \"\.\[{extra}\]\"$"):
         Envs(env_id, 1, "sync", {}, seed=0)
 
 

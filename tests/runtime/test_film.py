@@ -50,6 +50,17 @@ def test_a_film_holds_the_episode_frame_by_frame(cartpole, capsys):
     assert json.loads((cartpole / "evaluation.json").read_text())["episodes"] == 2
 
 
+@pytest.mark.slow
+def test_mujoco_is_filmed_without_a_display(tmp_path, capsys):
+    pytest.importorskip("mujoco")
+    path = tmp_path / "run"
+    short = ["env=hopper", "agent=ppo", "total_steps=64", "env.num_envs=2", "agent.n_steps=32"]
+    assert enter("train", train, [*short, *SHORT[1:], f"run_dir={path}"]) == 0
+    capsys.readouterr()
+    assert film([f"run={path}", "video=true", "episodes=1"]) == 0
+    assert len(list((path / "video").glob("*.mp4"))) == 1
+
+
 def test_a_window_shows_whole_episodes(cartpole, monkeypatch, capsys):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     assert film([f"run={cartpole}", "render=human", "episodes=2"]) == 0
@@ -93,4 +104,4 @@ def test_what_is_not_installed_is_named(cartpole, monkeypatch, capsys):
 
     monkeypatch.setattr(builtins, "__import__", absent)
     assert film([f"run={cartpole}", "video=true"]) == 2
-    assert capsys.readouterr().err == "error: video: needs moviepy; pip install '.[video]'\n"
+    assert capsys.readouterr().err == 'error: video: needs moviepy; pip install ".[video]"\n'

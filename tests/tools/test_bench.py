@@ -389,7 +389,7 @@ def test_a_missing_peer_is_one_line_that_says_how_to_get_it(
     monkeypatch.chdir(tmp_path)
     assert bench.main([f"only={name}"]) == 2
     said = capsys.readouterr().err
-    assert "pip install -c constraints.txt '.[bench]'" in said
+    assert 'pip install -c constraints.txt ".[bench]"' in said
     assert said.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

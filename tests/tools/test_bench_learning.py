@@ -35,8 +35,8 @@ def test_what_is_not_understood_is_told_in_one_line_and_starts_nothing(
 @pytest.mark.parametrize(
     ("module", "argument", "line"),
     [
-        ("Box2D", "peer=false", r"env\.id: LunarLander-v3 .*; pip install '\.\[box2d\]'"),
-        ("stable_baselines3", "seeds=0", r"peer: .*; pip install .*'\.\[bench\]', or peer=false"),
+        ("Box2D", "peer=false", r'env\.id: LunarLander-v3 .*; pip install "\.\[box2d\]"'),
+        ("stable_baselines3", "seeds=0", r'peer: .*; pip install .*"\.\[bench\]", or peer=false'),
     ],
 )
 def test_what_is_missing_is_told_before_anything_is_learned(

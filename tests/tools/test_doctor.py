@@ -39,7 +39,9 @@ class Ill(gymnasium.Env):
             obs[1] = 3.0
         if self.has == "hole" and self.count == 5:
             obs[2] = np.nan
-        return obs
+        if self.has == "wide":
+            return obs.astype(np.float64)
+        return obs.tolist() if self.has == "list" else obs
 
     def step(self, action):
         self.count += 1
@@ -85,6 +87,8 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         ("limit", "all episodes end as terminated after the same number of steps"),
         ("both", "terminated and truncated at once"),
         ("nothing", "never met a reward"),
+        ("wide", "observations come as float64, the space says float32"),
+        ("list", "observations come as list, the space says float32"),
     ],
 )
 def test_what_is_planted_is_found(has, words, capsys):

@@ -231,4 +231,4 @@ def test_what_is_not_installed_is_named(pendulum, monkeypatch, capsys):
 
     monkeypatch.setattr(builtins, "__import__", absent)
     assert export.main([f"run={pendulum}", "episodes=1"]) == 2
-    assert "pip install '.[export]'" in capsys.readouterr().err
+    assert 'pip install ".[export]"' in capsys.readouterr().err

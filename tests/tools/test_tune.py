@@ -75,6 +75,7 @@ def test_every_value_of_the_usual_searches_composes(agent):
         (["agent=a2c", "trails=3"], "trails: is not a key; did you mean trials?"),
         (["agent=nope"], "agent"),
         (["agent=ppo", "agent.n_steps=5,7"], "agent.batch_size"),
+        (["env=cartpole", "agent=sac"], "agent: sac does not serve discrete actions; use"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_begins(
@@ -197,7 +198,7 @@ def test_what_a_search_began_with_is_in_its_pair():
     ("env", "words"),
     [("env=cartpole", "written to out/cartpole-a2c.yaml; copy it to configs/tuned/cartpole-a2c"),
      ("env.id=CartPole-v1", "copy it to configs/tuned/cartpole-a2c"),
-     ("env.id=MyCart-v1", "; save the environment as configs/env/mycart_v1.yaml, as tools/")],
+     ("env.id=MountainCar-v0", "; save the environment as configs/env/mountaincar_v0.yaml, as")],
 )  # fmt: skip
 def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     def attempt(study, trial, *_):

@@ -9,7 +9,7 @@ from runtime.errors import ConfigError
 from tools.benchmark.contestants import Spec
 
 MODULES = {"SB3": "stable_baselines3", "SBX": "sbx"}
-INSTALL = "pip install -c constraints.txt '.[bench]'"
+INSTALL = 'pip install -c constraints.txt ".[bench]"'
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 

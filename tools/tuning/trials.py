@@ -1,5 +1,6 @@
 """One trial: a run for each seed, watched while it learns, stopped where it lags behind."""
 
+import dataclasses
 import json
 import signal
 import statistics
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from configs.compose import quoted
+from configs.compose import quoted, train_config
 from runtime.curves import read_scalars
 from runtime.errors import StorageFault
 from runtime.lock import locked
@@ -19,6 +20,13 @@ TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
 POLL = 1.0  # seconds between two looks at a run
 FIRST_SEED = 1000  # of training, far from those that results are told of
+
+
+def require_fit(fixed: list[str]) -> None:
+    """Raises ConfigError where the agent cannot act in the environment: all trials would fail."""
+    from runtime.build import make_parts
+
+    make_parts(dataclasses.replace(train_config(fixed), accelerate="none")).close()
 
 
 def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
