@@ -34,6 +34,7 @@ Row = dict[str, Any]
 USAGE = f"""\
 usage: python tools/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
                                       [out=FOLDER]
+Ours and Stable-Baselines3 learn the same tasks; a row of docs/results.md for each, and a picture.
 lanes=2 learns two seeds at once, on one thread each
 tasks: {", ".join(TASKS)}"""
 

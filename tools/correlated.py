@@ -34,7 +34,9 @@ from tools.benchmark.calls import FOLDER, NUMBER, SEEDS, door, folder, options, 
 
 USAGE = """\
 usage: python tools/correlated.py [seeds=FIRST-LAST] [steps=N] [out=FOLDER]
-       python tools/correlated.py speed=true"""
+       python tools/correlated.py speed=true
+SAC with and without correlated actions, where the reward asks for them; speed=true: what they cost
+an update"""
 POLICIES = ("tanh_gaussian", "tanh_full_gaussian")
 DIMENSIONS, CORRELATION, WIDTH, TARGET = 2, 0.95, 0.25, 0.1
 ENTROPY = -4.0  # nats

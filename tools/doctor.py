@@ -28,6 +28,7 @@ from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
+Plays an environment at random, says what training would meet, and how to go on.
 ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. One
 that has a file in configs/env goes by its name, too: env=NAME.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""

@@ -27,6 +27,7 @@ from runtime.rundir import read_result  # noqa: E402
 
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
+Trains a run again and names the first step at which a logged number differs.
 The repetition is a run of its own, at run_dir or where train.py would put it, and stays there;
 env.id repeats the id where it names a module to import.
 exit code 0: equal; 1: different, and where; otherwise as train.py"""

@@ -38,7 +38,9 @@ FIGURES = {
 }
 
 USAGE = f"""\
-usage: python tools/results.py [figure={"|".join(FIGURES)}] [seeds=FIRST-LAST] [out=FOLDER]"""
+usage: python tools/results.py [figure={"|".join(FIGURES)}] [seeds=FIRST-LAST] [out=FOLDER]
+Trains and evaluates every seed of a figure of docs/results.md, or of all, and prints its table;
+all take half an hour."""
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,10 @@ from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from tools.benchmark.calls import NUMBER, options  # noqa: E402
 
-USAGE = "usage: python tools/scaling.py [messages=true] [repeats=3]"
+USAGE = """\
+usage: python tools/scaling.py [messages=true] [repeats=3]
+Environment steps per second of one process and of two that learn together, in turn.
+messages=true: what an average over two costs instead"""
 SIZES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers in a message
 CASES = {  # of `train.py`; the steps are those of each process
     "PPO, Pendulum, minibatches of 64": (["env=pendulum", "agent=ppo"], 12_288),

@@ -178,7 +178,7 @@ class Recording(acceleration.CudaGraph):
         return graph, places, results
 
 
-@pytest.mark.parametrize("kind", ["a2c", "sac of one action"])
+@pytest.mark.parametrize("kind", ["sac", "a2c", *SLOW])
 def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monkeypatch):
     (slow, data), (fast, _) = learner(kind), learner(kind)
     Recording.agent = fast
@@ -189,16 +189,17 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(acceleration, "CudaGraph", Recording)
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
-    example = data if kind == "a2c" else replay.example(data, 2)
-    accelerate(fast, "cudagraph", example, torch.zeros(3, 3))
+    example = data if fast.on_policy else replay.example(data, 2)
+    seen = torch.ones(3, 3, dtype=data.obs.dtype)
+    accelerate(fast, "cudagraph", example, seen)
     held = []
     for step in range(40):
         fresh = data
-        if kind != "a2c":
-            replay.add(batch(2, spec=SMALL, seed=step))
+        if not fast.on_policy:
+            replay.add(batch(2, spec=fast.spec, seed=step))
             fresh = replay.sample()
         told, expected = fast.update(fresh), slow.update(fresh.read())
-        action = fast.act(torch.ones(3, 3))[0]
+        action = fast.act(seen)[0]
         held = [(told["loss/critic"], expected["loss/critic"]), (action, action.clone()), *held[:2]]
         assert all(torch.equal(ours, theirs) for ours, theirs in held)  # none is overwritten
         assert all(torch.equal(told[name], value) for name, value in expected.items()

@@ -260,6 +260,16 @@ SHORT = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
          "agent.learning_starts=50", "agent.normalise_obs=true", "total_steps=1000",
          "checkpoint.every=100", "eval.episodes=1", "eval.every=500"]  # fmt: skip
 
+PPO = ["env=pendulum", "agent=ppo", "agent.hidden=[8]", "env.num_envs=2", "agent.n_steps=16",
+       "agent.batch_size=8", "agent.target_kl=1e-4", "agent.normalise_obs=true",
+       "total_steps=1024", "checkpoint.every=128", "eval.episodes=1", "eval.every=512"]  # fmt: skip
+JOBS = {  # what is run, the checkpoint after which it ends, its steps
+    "sac": (SHORT, 300, 1000),
+    # where it goes on, each rank holds an action of its own
+    "held": ([*SHORT, "agent.learning_starts=600", "agent.explore_hold=90"], 300, 1000),
+    "ppo": (PPO, 384, 1024),  # which its KL stops in nearly every update, on all ranks at once
+}
+
 
 def outcome(folder):
     result = json.loads((folder / "run/result.json").read_text())
@@ -283,37 +293,35 @@ def processes_of(folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes there")
 @pytest.mark.parametrize(
-    ("end", "rank", "size", "more"),
+    ("end", "rank", "size", "job"),
     [
-        *(("killed", 1, 2, ()), ("stopped", 1, 2, ()), ("killed", 0, 2, ())),
-        *(("killed", 2, 3, ()), ("killed", 0, 3, ())),
-        # where it goes on, each rank holds an action of its own
-        ("killed", 1, 2, ("agent.learning_starts=600", "agent.explore_hold=90")),
+        *(("killed", 1, 2, "sac"), ("stopped", 1, 2, "sac"), ("killed", 0, 2, "sac")),
+        *(("killed", 2, 3, "sac"), ("killed", 0, 3, "sac")),
+        *(("killed", 1, 2, "held"), ("killed", 1, 2, "ppo")),
     ],
 )
-def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(
-    end, rank, size, more, tmp_path
-):
+def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, size, job, tmp_path):
+    settings, after, steps = JOBS[job]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    command = torchrun(*SHORT, *more, size=size)
+    command = torchrun(*settings, size=size)
     subprocess.run(command, cwd=whole, check=True, capture_output=True)
-    job = subprocess.Popen(command, cwd=broken, stderr=subprocess.PIPE, text=True)
+    begun = subprocess.Popen(command, cwd=broken, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
-    while not (broken / "run/checkpoints/step-000000000300").exists():
+    while not (broken / f"run/checkpoints/step-{after:012d}").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
     (chosen,) = [pid for pid, number in processes_of(broken) if number == rank]
     os.kill(chosen, signal.SIGKILL if end == "killed" else signal.SIGTERM)
-    _, said = job.communicate(timeout=120)
-    assert job.returncode != 0
+    _, said = begun.communicate(timeout=120)
+    assert begun.returncode != 0
     (line,) = [line for line in said.splitlines() if "error: " in line]
     assert ("has ended" if end == "killed" else "the run is saved") in line
     assert processes_of(broken) == []
     subprocess.run(command, cwd=broken, check=True, capture_output=True)
     assert outcome(broken) == outcome(whole)
-    assert outcome(whole)[1:] == (True, size, -(-1000 // size) * size)
+    assert outcome(whole)[1:] == (True, size, -(-steps // size) * size)
 
 
 @pytest.mark.slow
@@ -326,7 +334,8 @@ def test_a_run_of_two_processes_is_repeated_by_two(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_machines_are_one_run(tmp_path):
+@pytest.mark.parametrize("backend", ["static", "c10d"])
+def test_two_machines_are_one_run(backend, tmp_path):
     """Two launchers that meet at an address, as on two machines, and end in the same weights."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -334,10 +343,15 @@ def test_two_machines_are_one_run(tmp_path):
     subprocess.run(torchrun(*SHORT), cwd=tmp_path, check=True, capture_output=True)
     expected = outcome(tmp_path)
     (tmp_path / "run").rename(tmp_path / "one")
+    meets = {
+        "static": lambda number: ["--master-addr=localhost", f"--master-port={port}",
+                                  f"--node-rank={number}"],
+        "c10d": lambda _: ["--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"],
+    }  # fmt: skip
     machines = [
         subprocess.Popen(
             [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1",
-             f"--node-rank={number}", "--master-addr=localhost", f"--master-port={port}",
+             *meets[backend](number),
              *torchrun(*SHORT)[5:]], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for number in range(2)
     ]  # fmt: skip
