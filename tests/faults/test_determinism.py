@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.harness import COMMON, ROOT, RUNS, outcome
 
-LONG = pytest.mark.faults
+LONG, SLOW = pytest.mark.faults, pytest.mark.slow
 SURROUNDINGS = [
     {"PYTHONHASHSEED": "0", "TZ": "UTC", "LC_ALL": "C"},
     {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8", "UNRELATED": "1"},
@@ -33,20 +33,23 @@ ENVIRONMENTS = {
     ],
 }
 FURTHER = ("ppo-cartpole", "sac_discrete-cartpole")
+COMPILED = "sac-compiled"
+EVERY = {**ENVIRONMENTS, COMPILED: [*RUNS["sac-pendulum"], "accelerate=compile"]}
 
 
 def begin(name: str, cwd: Path, surroundings: dict[str, str], command: list[str] | None = None):
-    command = command or [*ENVIRONMENTS[name], *COMMON, "run_dir=run"]
+    command = command or [*EVERY[name], *COMMON, "run_dir=run"]
+    compiles = {"TORCHINDUCTOR_CACHE_DIR": str(cwd / "cache")}  # each for itself
     return subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), *command],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **surroundings},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **compiles, **surroundings},
     )  # fmt: skip
 
 
 def run(name: str, cwd: Path, surroundings: dict[str, str], *more: str):
     cwd.mkdir()
-    process = begin(name, cwd, surroundings, [*ENVIRONMENTS[name], *COMMON, *more, "run_dir=run"])
+    process = begin(name, cwd, surroundings, [*EVERY[name], *COMMON, *more, "run_dir=run"])
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return outcome(cwd / "run")
@@ -54,7 +57,10 @@ def run(name: str, cwd: Path, surroundings: dict[str, str], *more: str):
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [("sac-pendulum", 200), *(pytest.param(name, 3000, marks=LONG) for name in ENVIRONMENTS)],
+    [
+        *(("sac-pendulum", 200), pytest.param(COMPILED, 300, marks=SLOW)),
+        *(pytest.param(name, 3000, marks=LONG) for name in ENVIRONMENTS),
+    ],
 )
 def test_two_processes_in_other_surroundings_agree_in_all_bits(name, steps, tmp_path):
     first, second = (
@@ -66,7 +72,11 @@ def test_two_processes_in_other_surroundings_agree_in_all_bits(name, steps, tmp_
 
 
 @pytest.mark.parametrize(
-    "name", ["a2c-pendulum", *(pytest.param(n, marks=LONG) for n in ("sac-pendulum", *FURTHER))]
+    "name",
+    [
+        *("a2c-pendulum", pytest.param(COMPILED, marks=SLOW)),
+        *(pytest.param(n, marks=LONG) for n in ("sac-pendulum", *FURTHER)),
+    ],
 )
 def test_another_process_elsewhere_goes_on_with_a_run_to_the_same_bits(name, tmp_path):
     """Stopped by a signal, moved, and taken up in other surroundings by a process of its own."""
@@ -80,7 +90,7 @@ def test_another_process_elsewhere_goes_on_with_a_run_to_the_same_bits(name, tmp
     process.communicate()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "first/run").rename(tmp_path / "elsewhere/moved")
-    module = [a for a in ENVIRONMENTS[name] if a.startswith("env.id=")]
+    module = [a for a in EVERY[name] if a.startswith("env.id=")]
     last = begin(name, tmp_path / "elsewhere", SURROUNDINGS[1], ["resume=moved", *module])
     assert last.communicate()[1] == ""
     assert last.returncode == 0
