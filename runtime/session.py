@@ -232,6 +232,7 @@ class Session:
         if not self.ranks.first:
             return
         summary = evaluation.summary()
+        told = (*rundir.versions(), *PHYSICS.values(), "instructions")
         rundir.write_json(
             self.path / "result.json",
             {
@@ -242,12 +243,7 @@ class Session:
                 "return_std": summary["return_std"],
                 "episodes": len(evaluation.returns),
                 "seed": self.config.seed,
-                "versions": {
-                    name: self.setting[name]
-                    for name in self.setting
-                    if name in (*rundir.versions(), *PHYSICS.values())
-                },
-                "instructions": self.setting["instructions"],
+                "versions": {name: self.setting[name] for name in told if name in self.setting},
                 "revision": self.setting["revision"],  # not that of now
                 "exact": self.exact,
                 **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),

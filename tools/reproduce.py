@@ -121,8 +121,7 @@ def made_with(path: Path) -> dict[str, Any]:
         state = load_newest(path)[1]
         setting = state["setting"]
         return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
-                "revision": setting["revision"],
-                "instructions": setting["instructions"]}  # fmt: skip
+                "revision": setting["revision"]}  # fmt: skip
     except (StorageFault, LookupError, TypeError):
         return {}
 
@@ -134,11 +133,11 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     from runtime import rundir
     from runtime.setting import PHYSICS
 
-    was = {**made, **made.get("versions", {})}
+    was = {**made.get("versions", {}), "revision": made.get("revision")}
     now = {"revision": rundir.revision(), **rundir.versions(*PHYSICS.values()),
            "instructions": get_cpu_capability()}  # fmt: skip
     found = [f"{name} was {was[name]}, is {now[name]}" for name in now
-             if name in was and was[name] != now[name]]  # fmt: skip
+             if was.get(name) not in (None, now[name])]  # fmt: skip
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
     patch, present = path / rundir.PATCH, rundir.uncommitted()

@@ -1,7 +1,6 @@
 """Compiled whole, an update is the same update: equal to eager, repeatable, all or nothing."""
 
 import copy
-import dataclasses
 import shutil
 from contextlib import nullcontext
 from unittest import mock
@@ -27,6 +26,7 @@ from tests.helpers import (
     saved_and_read,
     tensors,
 )
+from train import announce
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
@@ -259,12 +259,16 @@ def test_auto_compiles_from_20_000_updates_on(arguments, mode, monkeypatch):
     assert train_config(arguments).accelerate == mode
 
 
-def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(monkeypatch):
+def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(
+    monkeypatch, tmp_path, capsys
+):
     monkeypatch.setattr(shutil, "which", lambda _: None)
     config = train_config(["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"])
     assert config.accelerate == "none"
-    why = automatic.acceleration(dataclasses.replace(config, accelerate="auto"))[1]
-    assert "no C++ compiler" in why
+    announce(tmp_path, config, 0, 1)
+    assert "accelerate=none (20,000 updates would pay, but no C++ compiler is found)" in (
+        capsys.readouterr().out
+    )
     with pytest.raises(ConfigError, match="accelerate: compile needs a C\\+\\+ compiler"):
         train_config(["accelerate=compile"])
 

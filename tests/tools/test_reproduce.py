@@ -53,7 +53,7 @@ def test_a_change_is_named_by_its_first_step(run, capsys):
 def test_what_may_explain_a_difference_is_told(run):
     made = rundir.read_result(run)
     assert not any("instructions" in line for line in reproduce.surroundings(run, made))
-    made |= {"instructions": "OLDER", "versions": {**made["versions"], "torch": "1", "mujoco": "1"}}
+    made["versions"] |= {"instructions": "OLDER", "torch": "1", "mujoco": "1"}
     told = reproduce.surroundings(run, made)
     for name, was in (("instructions", "OLDER"), ("torch", "1"), ("mujoco", "1")):
         assert any(line.startswith(f"{name} was {was}, is ") for line in told)

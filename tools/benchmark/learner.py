@@ -27,7 +27,7 @@ def run(spec: dict[str, Any], seed: int) -> None:
     import stable_baselines3
 
     # The peer's default, "rgb_array", lets LunarLander collect the sparks of its engines for
-    # pictures that nobody takes: a step then costs twenty times as much.
+    # pictures that nobody takes: a step then costs many times as much.
     kwargs = {"render_mode": None, **spec["kwargs"]}
 
     def make(count: int, first: int, training: bool) -> Any:
