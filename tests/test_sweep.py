@@ -368,6 +368,73 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_
     assert "from step" in log
 
 
+SLURM = {  # stands in for a cluster: as much of Slurm's commands as submitit needs
+    "sbatch": """
+script = pathlib.Path(sys.argv[-1])
+(home / "script").write_text(script.read_text())
+for task in range(int(re.search(r"--array=0-(\\d+)", script.read_text())[1]) + 1):
+    begin(task)
+print("Submitted batch job 77")
+""",
+    "srun": "os.execvp(sys.executable, sys.argv[sys.argv.index(sys.executable):])",
+    "sacct": "print('JobID|State|NodeList')",
+    "scontrol": """
+(home / "requeued").write_text(" ".join(sys.argv[1:]))
+begin(int(sys.argv[2].partition("_")[2]))
+""",
+    "scancel": "",
+}
+BEGIN = """
+import os, pathlib, re, subprocess, sys
+
+home = pathlib.Path(__file__).parent
+
+
+def begin(task):
+    known = {"JOB_ID": 100 + task, "ARRAY_JOB_ID": 77, "ARRAY_TASK_ID": task, "NTASKS": 1,
+             "JOB_NUM_NODES": 1, "NODEID": 0, "PROCID": 0, "LOCALID": 0, "JOB_NODELIST": "here"}
+    env = os.environ | {f"SLURM_{name}": str(value) for name, value in known.items()}
+    subprocess.Popen(["bash", str(home / "script")], env=env, start_new_session=True,
+                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process there")
+def test_an_array_of_slurm_is_submitted_warned_queued_again_and_waited_for(tmp_path):
+    slurm = tmp_path / "slurm"
+    slurm.mkdir()
+    for name, text in SLURM.items():
+        (slurm / name).write_text(f"#!{sys.executable}\n{BEGIN}{text}\n")
+        (slurm / name).chmod(0o755)
+    arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "threads=1",
+                 "hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu",
+                 "hydra.launcher.cpus_per_task=2", "hydra.launcher.timeout_min=30",
+                 "hydra.launcher.max_num_timeout=2",
+                 "hydra.launcher.signal_delay_s=120"]  # fmt: skip
+    sweep = subprocess.Popen(
+        arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PATH": f"{slurm}{os.pathsep}{os.environ['PATH']}"},
+    )  # fmt: skip
+    for number in (0, 1):
+        wait_for((tmp_path / f"out/{number}/checkpoints/step-000000000000").exists)
+    time.sleep(2)
+    warned = min(submitit_of(tmp_path))
+    os.kill(warned, signal.SIGUSR2)  # as Slurm does before the time is over
+    said, _ = sweep.communicate(timeout=240)
+    assert sweep.returncode == 0
+    assert [row[2:5:2] for row in rows(said)] == [["0", "3,000"]] * 2
+    script = (slurm / "script").read_text()
+    for option in ("array=0-1%2", "time=30", "signal=USR2@120", "partition=cpu", "cpus-per-task=2"):
+        assert f"#SBATCH --{option}\n" in script
+    queued = (slurm / "requeued").read_text()
+    assert queued in ("requeue 77_0", "requeue 77_1")
+    log = (tmp_path / f"out/{queued[-1]}.log").read_text()
+    assert "the run is saved" in log
+    assert "from step" in log
+
+
 def submitit_of(folder):
     """Processes in which submitit runs a job of a sweep in `folder`."""
     return [
