@@ -32,8 +32,12 @@ def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int
     Raises:
         ValueError: the agent or its policy does not serve this action space; names those that do.
     """
-    agent, kind = AGENTS[settings.name], spec.kind
-    if kind not in agent.serves:
-        fitting = " or ".join(f"agent={name}" for name, a in AGENTS.items() if kind in a.serves)
-        raise ValueError(f"agent: {settings.name} does not serve {kind} actions; use {fitting}")
-    return agent(spec, settings, stream, horizon)
+    require_served(settings.name, spec.kind)
+    return AGENTS[settings.name](spec, settings, stream, horizon)
+
+
+def require_served(name: str, kind: str) -> None:
+    """Raises ValueError where the agent does not serve a kind of actions; names those that do."""
+    if kind not in AGENTS[name].serves:
+        fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if kind in a.serves)
+        raise ValueError(f"agent: {name} does not serve {kind} actions; use {fitting}")

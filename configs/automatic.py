@@ -122,7 +122,7 @@ def gradient_steps(config: TrainConfig) -> int:
 
 
 def threads(config: TrainConfig) -> int:
-    """One for small networks: a second saves a tenth, and waits in a loop beside other work."""
+    """One for small networks: a second saves a tenth, and spins while it waits for the first."""
     work = getattr(config.agent, "batch_size", 256) * max(config.agent.hidden) ** 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     own = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun's processes

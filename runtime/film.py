@@ -26,8 +26,8 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
     Raises:
         ConfigError: the environment gives no pictures, or what writes the file is not installed.
     """
-    if not shown():  # pictures need no screen
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
+    if not shown():
         os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         folder = own_folder(trained.path / "video")

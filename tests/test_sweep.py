@@ -19,6 +19,7 @@ from configs.sweep import read_sweep
 from runtime.jobs import call, stop_file
 from runtime.signals import PASSED_ON
 from runtime.sweep import ending, sweep
+from tests.slurm import stand_in
 from tools.compare import main as compare
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -368,46 +369,10 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_
     assert "from step" in log
 
 
-SLURM = {  # stands in for a cluster: as much of Slurm's commands as submitit needs
-    "sbatch": """
-script = pathlib.Path(sys.argv[-1])
-(home / "script").write_text(script.read_text())
-for task in range(int(re.search(r"--array=0-(\\d+)", script.read_text())[1]) + 1):
-    begin(task)
-print("Submitted batch job 77")
-""",
-    "srun": "os.execvp(sys.executable, sys.argv[sys.argv.index(sys.executable):])",
-    "sacct": "print('JobID|State|NodeList')",
-    "scontrol": """
-(home / "requeued").write_text(" ".join(sys.argv[1:]))
-begin(int(sys.argv[2].partition("_")[2]))
-""",
-    "scancel": "",
-}
-BEGIN = """
-import os, pathlib, re, subprocess, sys
-
-home = pathlib.Path(__file__).parent
-
-
-def begin(task):
-    known = {"JOB_ID": 100 + task, "ARRAY_JOB_ID": 77, "ARRAY_TASK_ID": task, "NTASKS": 1,
-             "JOB_NUM_NODES": 1, "NODEID": 0, "PROCID": 0, "LOCALID": 0, "JOB_NODELIST": "here"}
-    env = os.environ | {f"SLURM_{name}": str(value) for name, value in known.items()}
-    subprocess.Popen(["bash", str(home / "script")], env=env, start_new_session=True,
-                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds a process there")
 def test_an_array_of_slurm_is_submitted_warned_queued_again_and_waited_for(tmp_path):
-    slurm = tmp_path / "slurm"
-    slurm.mkdir()
-    for name, text in SLURM.items():
-        (slurm / name).write_text(f"#!{sys.executable}\n{BEGIN}{text}\n")
-        (slurm / name).chmod(0o755)
+    slurm = stand_in(tmp_path / "slurm")
     arguments = [sys.executable, str(TRAIN), "-m", *LONG, "seed=1,2", "run_dir=out", "threads=1",
                  "hydra/launcher=submitit_slurm", "hydra.launcher.partition=cpu",
                  "hydra.launcher.cpus_per_task=2", "hydra.launcher.timeout_min=30",
@@ -417,12 +382,16 @@ def test_an_array_of_slurm_is_submitted_warned_queued_again_and_waited_for(tmp_p
         arguments, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PATH": f"{slurm}{os.pathsep}{os.environ['PATH']}"},
     )  # fmt: skip
-    for number in (0, 1):
-        wait_for((tmp_path / f"out/{number}/checkpoints/step-000000000000").exists)
-    time.sleep(2)
-    warned = min(submitit_of(tmp_path))
-    os.kill(warned, signal.SIGUSR2)  # as Slurm does before the time is over
-    said, _ = sweep.communicate(timeout=240)
+    try:
+        for number in (0, 1):
+            wait_for((tmp_path / f"out/{number}/checkpoints/step-000000000000").exists)
+        time.sleep(2)
+        os.kill(min(submitit_of(tmp_path)), signal.SIGUSR2)  # as before the time is over
+        said, _ = sweep.communicate(timeout=240)
+    finally:
+        sweep.kill()
+        for left in submitit_of(tmp_path):
+            os.kill(left, signal.SIGKILL)
     assert sweep.returncode == 0
     assert [row[2:5:2] for row in rows(said)] == [["0", "3,000"]] * 2
     script = (slurm / "script").read_text()

@@ -59,7 +59,7 @@ def run(arguments: list[str]) -> int:
         pictures = ROOT / "docs" / "performance"
         write(results, ROOT / "docs" / "performance.md", pictures, PUBLISHED)
         rundir.write_json(pictures / "bench.json", {"results": results})
-        print("docs/performance.md")
+        print("docs/performance.md, docs/performance/bench.json")
     return 0
 
 

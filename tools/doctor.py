@@ -76,9 +76,9 @@ def examine(arguments: list[str]) -> int:
     try:
         say("id", config.id)
         say("observation", str(envs.backend.observation_space))
-        handed_over(make, own["seed"])
         played = play(envs, own["steps"], own["seed"])
         advice = observations(envs, played)
+        handed_over(make, own["seed"])
         say("action", str(envs.backend.action_space))
         advice += [*rewards(played), *ends(played), *speed(played)]
         repeats(make, arguments, own["steps"], own["seed"], played)

@@ -23,8 +23,9 @@ from runtime.errors import ConfigError  # noqa: E402
 
 USAGE = """\
 usage: python tools/optimum.py [run=RUN_DIR ...] [gamma=0.99 ...] [starts=4000] [angles=512]
-gamma: what the best play for a discounted return loses, too
-angles: of the grid; speeds and torques follow. 512 takes three minutes on one core."""
+gamma: below 1; what the best play for a discounted return loses, too
+angles: of the grid; speeds and torques follow. 512 takes three minutes on one core, for each
+gamma, too."""
 STEPS, SPEED, TORQUE, SECONDS = 200, 8.0, 2.0, 0.05  # of Gymnasium's Pendulum-v1
 BANDS = 6  # of the angle at the start, 30 degrees on either side
 PENDULUM = Spec(3, 1, discrete=False)

@@ -61,7 +61,8 @@ def tune(arguments: list[str]) -> int:
     """Runs trials until the study has as many as asked, then writes the best settings down."""
     own, fixed, space = read(arguments)
     imported()
-    require_fit(fixed)
+    if own["report"] and not any(key.startswith("env.") for key in space):
+        require_fit(fixed)
     folder = made(own["study"], "study")
     study = open_study(folder)
     print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",

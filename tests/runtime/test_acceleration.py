@@ -31,8 +31,8 @@ from train import announce
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 SMALL = Spec(3, 1, discrete=False)
-SLOW = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
-        "sac of distributions")  # fmt: skip
+FURTHER = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
+           "sac of distributions")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -73,7 +73,7 @@ def learner(kind, mode="none"):
     scope="module",
     params=[
         *("sac", "a2c"),
-        *(pytest.param(k, marks=pytest.mark.slow) for k in SLOW),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in FURTHER),
     ],
 )
 def compiled(request):
@@ -178,7 +178,7 @@ class Recording(acceleration.CudaGraph):
         return graph, places, results
 
 
-@pytest.mark.parametrize("kind", ["sac", "a2c", *SLOW])
+@pytest.mark.parametrize("kind", ["sac", "a2c", *FURTHER])
 def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monkeypatch):
     (slow, data), (fast, _) = learner(kind), learner(kind)
     Recording.agent = fast

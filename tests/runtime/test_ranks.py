@@ -261,13 +261,13 @@ SHORT = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
          "checkpoint.every=100", "eval.episodes=1", "eval.every=500"]  # fmt: skip
 
 PPO = ["env=pendulum", "agent=ppo", "agent.hidden=[8]", "env.num_envs=2", "agent.n_steps=16",
-       "agent.batch_size=8", "agent.target_kl=1e-4", "agent.normalise_obs=true",
-       "total_steps=1024", "checkpoint.every=128", "eval.episodes=1", "eval.every=512"]  # fmt: skip
+       "agent.batch_size=8", "agent.target_kl=1e-4", "agent.normalise_obs=true", "eval.episodes=1",
+       "total_steps=4096", "checkpoint.every=128", "eval.every=2048"]  # fmt: skip
 JOBS = {  # what is run, the checkpoint after which it ends, its steps
     "sac": (SHORT, 300, 1000),
     # where it goes on, each rank holds an action of its own
     "held": ([*SHORT, "agent.learning_starts=600", "agent.explore_hold=90"], 300, 1000),
-    "ppo": (PPO, 384, 1024),  # which its KL stops in nearly every update, on all ranks at once
+    "ppo": (PPO, 256, 4096),  # whose KL ends passes early, on all ranks at once
 }
 
 

@@ -47,7 +47,6 @@ def test_what_is_missing_is_told_before_anything_is_learned(
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     monkeypatch.setattr(bench_learning, "learn", lambda *_: pytest.fail("it learns"))
-    monkeypatch.setattr(bench_learning, "find_spec", lambda name: None if name == module else name)
     monkeypatch.chdir(tmp_path)
     assert bench_learning.main(["only=cartpole-ppo,lunar_lander-ppo", argument]) == 2
     captured = capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import hashlib
 import io
 import json
 import zipfile
@@ -93,6 +94,7 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     if form == "torch":
         return
     file = pendulum / f"policy{suffix}"
+    assert certificate["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
     played = json.loads((pendulum / f"policy{suffix}.evaluation.json").read_text())
     assert played["return_mean"] == certificate["return_mean_of_file"]

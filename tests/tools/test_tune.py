@@ -230,6 +230,19 @@ def test_a_search_that_only_fails_ends(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: trials: 6 failed; ")
 
 
+def test_what_is_searched_needs_not_fit_at_its_default(tmp_path, monkeypatch):
+    """A rollout of 256 x 16 steps would be longer than the run."""
+
+    def attempt(study, trial, *_):
+        study.tell(trial, 1.0)
+        return "1.00"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tune, "attempt", attempt)
+    few = ["env=acrobot", "agent=ppo", "total_steps=1024", "agent.n_steps=32,64"]
+    assert tune.main([*few, "study=out", "trials=1"]) == 0
+
+
 def in_memory(**options):
     return optuna.create_study(direction="maximize", **options)
 

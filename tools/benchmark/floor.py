@@ -89,22 +89,22 @@ class Floor:
         products = sac_update(**{name: spec[name] for name in names})
         self.about = {"threads": spec["threads"], "flops": flops(products)}
         self.work = [tensors(product) for product in products for _ in range(product.count)]
-        self.steps = 1.0  # in all of `work`
+        self.updates = 1.0  # as much arithmetic as in all of `work`
         if size := spec.get("square"):
             square = Product(1, size, size, size)
-            self.work, self.steps = [tensors(square)], square.flops / flops(products)
+            self.work, self.updates = [tensors(square)], square.flops / flops(products)
 
     def run(self, steps: int) -> dict[str, Any]:
         import torch
 
-        rounds = max(1, round(steps / self.steps))
+        rounds = max(1, round(steps / self.updates))
         for _ in range(rounds):
             for left, right, out in self.work:
                 if left.ndim == 2:
                     torch.mm(left, right, out=out)
                 else:
                     torch.bmm(left, right, out=out)
-        return {"steps": rounds * self.steps, "updates": rounds * self.steps}
+        return {"steps": rounds * self.updates, "updates": rounds * self.updates}
 
     def close(self) -> None:
         self.work.clear()

@@ -142,6 +142,8 @@ def told(spec: Spec) -> str:
         return f"`python {' '.join(spec['command'])}`"
     if "overrides" in spec:
         return f"`train.py {' '.join(spec['overrides'])}`".replace(" `", "`")
+    if size := spec.get("square"):
+        return f"products of two {size:,}×{size:,} matrices, nothing else"
     if spec["kind"] == "floor":
         return "all matrix products of one update, none of its element-wise work"
     settings = ", ".join(f"{name}={value!r}" for name, value in spec["settings"].items())

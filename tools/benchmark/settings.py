@@ -21,7 +21,7 @@ class Options(Group):
     seconds: float = key(3.0, "of a block, about", ge=0.01, le=600)
     seeds: int = key(5, "of each side of solve-cartpole and solve-pendulum", ge=1, le=1000)
     out: str = key("", "folder of the report; empty: runs/bench/<date-time>")
-    write: bool = key(False, "write docs/performance.md and its pictures, too")
+    write: bool = key(False, "write docs/performance.md, its blocks and its pictures, too")
     source: str = key("", "bench.json files, separated by commas, to report without measuring")
     debug: bool = key(False, "show the traceback of an error")
 

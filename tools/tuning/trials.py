@@ -1,6 +1,5 @@
 """One trial: a run for each seed, watched while it learns, stopped where it lags behind."""
 
-import dataclasses
 import json
 import signal
 import statistics
@@ -12,7 +11,7 @@ from typing import Any
 
 from configs.compose import quoted, train_config
 from runtime.curves import read_scalars
-from runtime.errors import StorageFault
+from runtime.errors import ConfigError, StorageFault
 from runtime.lock import locked
 from runtime.signals import passing_on
 
@@ -24,9 +23,17 @@ FIRST_SEED = 1000  # of training, far from those that results are told of
 
 def require_fit(fixed: list[str]) -> None:
     """Raises ConfigError where the agent cannot act in the environment: all trials would fail."""
-    from runtime.build import make_parts
+    from agents import require_served
+    from runtime.envs import Envs
 
-    make_parts(dataclasses.replace(train_config(fixed), accelerate="none")).close()
+    config = train_config(fixed)
+    envs = Envs(config.env.id, 1, "sync", config.env.kwargs, seed=0)
+    try:
+        require_served(config.agent.name, envs.spec.kind)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    finally:
+        envs.close()
 
 
 def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
