@@ -28,10 +28,13 @@ def test_the_doors_word_for_a_traceback_is_not_refused():
     assert calls.options(["debug=true", "out=x"], {"out": calls.FOLDER}) == {"out": "x"}
 
 
-@pytest.mark.parametrize("module", [bench_learning, correlated, results])
-def test_a_folder_that_cannot_be_made_is_told(module, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [(bench_learning, ["only=cartpole-ppo", "peer=false"]), (correlated, []), (results, [])],
+)
+def test_a_folder_that_cannot_be_made_is_told(module, more, tmp_path, capsys):
     (tmp_path / "file").touch()
-    assert module.main([f"out={tmp_path / 'file' / 'x'}"]) == 2
+    assert module.main([*more, f"out={tmp_path / 'file' / 'x'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out: ")
 
