@@ -306,7 +306,7 @@ def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, s
     for folder in (whole, broken):
         folder.mkdir()
     command = torchrun(*settings, size=size)
-    subprocess.run(command, cwd=whole, check=True, capture_output=True)
+    subprocess.run(command, cwd=whole, check=True, capture_output=True, timeout=120)
     begun = subprocess.Popen(command, cwd=broken, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 120
     while not (broken / f"run/checkpoints/step-{after:012d}").exists():

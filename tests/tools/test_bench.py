@@ -319,6 +319,8 @@ def test_the_report_has_every_ratio_and_section(results):
     assert "| solve-cartpole | never | SB3 A2C: never | 0 | ≥ 1 | ≥ 3 | no |" in text
     assert "(there/ratios.png)" in text
     assert "| a choice | 80 | 100 | 1.25 |" in text
+    assert "* its products: all matrix products of one update" in text
+    assert "* matrix rate: products of two 1,024×1,024 matrices" in text
     assert "| **all but the update** | 45.0 | 45.0 % |" in text
     assert "| **all but the update, without clocks** | 3.2 | under 250 |" in text
     assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text

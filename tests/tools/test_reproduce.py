@@ -5,6 +5,7 @@ import subprocess
 from functools import partial
 
 import pytest
+import torch
 
 from configs.compose import train_config
 from runtime import rundir
@@ -52,6 +53,7 @@ def test_a_change_is_named_by_its_first_step(run, capsys):
 
 def test_what_may_explain_a_difference_is_told(run):
     made = rundir.read_result(run)
+    assert made["versions"]["instructions"] == torch.backends.cpu.get_cpu_capability()
     assert not any("instructions" in line for line in reproduce.surroundings(run, made))
     made["versions"] |= {"instructions": "OLDER", "torch": "1", "mujoco": "1"}
     told = reproduce.surroundings(run, made)
