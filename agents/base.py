@@ -123,10 +123,7 @@ class BaseAgent:
 
     def policy(self, obs: Tensor) -> Policy:
         """The policy at normalised observations (*, O)."""
-        parameters = self.actor(obs)
-        if isinstance(parameters, tuple):
-            return self.policy_class(*parameters)
-        return self.policy_class(parameters)
+        return self.policy_class(*as_tuple(self.actor(obs)))
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
@@ -167,8 +164,7 @@ class BaseAgent:
 
     @torch.no_grad()
     def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
-        parameters = self.actor(self.normalizer(obs.to(self.device)))
-        parameters = parameters if isinstance(parameters, tuple) else (parameters,)
+        parameters = as_tuple(self.actor(self.normalizer(obs.to(self.device))))
         return [
             audit(self.policy_class, at_state, generator)
             for at_state in zip(*parameters, strict=True)
@@ -220,6 +216,11 @@ class BaseAgent:
         for name, generator in self.generators.items():
             go_on(generator, state["generators"][name])
         self.explored, self.held = state["explored"], state["held"]
+
+
+def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What an actor emits, as the arguments of its policy's class."""
+    return parameters if isinstance(parameters, tuple) else (parameters,)
 
 
 def make_actor(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from agents.base import make_actor
+from agents.base import as_tuple, make_actor
 from agents.optimizer import Optimizer
 from agents.ranks import Ranks
 from data import Spec, Transition, gae
@@ -69,7 +69,7 @@ class ActorValue:
             self.settings.lr,
             max_grad_norm=self.settings.max_grad_norm,
             horizon=horizon,
-            eps=1e-5,
+            eps=1e-5,  # as PPO's authors have it (Huang et al. 2022, "37 details", the third)
         )
 
     def __call__(self, obs: Tensor) -> tuple[Any, Tensor]:
@@ -82,10 +82,8 @@ class ActorValue:
         features = features.detach() if self.settings.detach_critic else features
         return policy, self.value.from_features(features)
 
-    def policy(self, parameters: Any) -> Any:
-        if isinstance(parameters, tuple):
-            return self.policy_class(*parameters)
-        return self.policy_class(parameters)
+    def policy(self, parameters: Tensor | tuple[Tensor, ...]) -> Any:
+        return self.policy_class(*as_tuple(parameters))
 
     @torch.no_grad()
     def judge(self, batch: Transition, value: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,6 +30,7 @@ class Optimizer:
         lr: learning rate.
         max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
         horizon: updates over which the learning rate falls linearly to 0; None keeps it.
+        eps: added to the root of the second moment.
     """
 
     def __init__(

@@ -34,7 +34,8 @@ class SAC(BaseAgent):
     def __init__(self, spec: Spec, settings: "SACConfig", stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.cycle, self.hold = settings.policy_delay, settings.explore_hold
+        self.cycle = min(settings.policy_delay, 2)  # with the actor, without it
+        self.hold = settings.explore_hold
         self.target_entropy = (
             -float(spec.action_dim)
             if settings.target_entropy == "auto"

@@ -35,7 +35,8 @@ class SACDiscrete(BaseAgent):
     ) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.settings = settings
-        self.cycle, self.hold = settings.policy_delay, settings.explore_hold
+        self.cycle = min(settings.policy_delay, 2)  # with the actor, without it
+        self.hold = settings.explore_hold
         self.target_entropy = target_entropy(spec.action_dim, settings)
         most = math.log(spec.action_dim)
         if settings.alpha == "auto" and self.target_entropy > RISKY * most:

@@ -24,7 +24,11 @@ class Metrics(Mapping[str, Tensor]):
         self.names, self.vector, self.arrays = names, vector, arrays
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.arrays[name] if name in self.arrays else self.vector[self.names.index(name)]
+        if name in self.arrays:
+            return self.arrays[name]
+        if name not in self.names:
+            raise KeyError(name)
+        return self.vector[self.names.index(name)]
 
     def __iter__(self) -> Iterator[str]:
         yield from self.names

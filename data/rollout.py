@@ -28,6 +28,7 @@ class Rollout:
     def add(self, transition: Transition) -> None:
         """Stores one step of all environments; every field, `latent` among them, is needed."""
         fields = [field for field in transition if field is not None]
+        assert len(fields) == len(transition)
         if not self._fields:
             self._fields = [
                 torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)

@@ -32,9 +32,9 @@ class Rows(NamedTuple):
     """Transitions (B, ·) that still lie in the arrays of a replay; valid until its next `add`."""
 
     row: Tensor  # (B,) int64, which ones
-    obs: Tensor  # (rows, O), as are the others, a row for each transition
-    pointer: Tensor  # the row of `obs` that holds the successor
-    action: Tensor
+    obs: Tensor  # (rows, O), successors of ended episodes behind the others
+    pointer: Tensor  # (transitions,) the row of `obs` that holds the successor
+    action: Tensor  # (transitions, A) or (transitions,), as are those that follow
     reward: Tensor
     terminated: Tensor
     truncated: Tensor

@@ -8,22 +8,15 @@ from networks.actors import (
 )
 from networks.critics import Critic, DiscreteCritic, Value
 from networks.encoder import Encoder
-from networks.layers import (
-    ACTIVATIONS,
-    EnsembleLinear,
-    EnsembleNorm,
-    linear,
-)
+from networks.layers import EnsembleNorm
 from networks.normalizer import Pixels, RunningNorm, SomePixels
-from networks.torso import UnitNorm, torso
+from networks.torso import torso
 
 __all__ = [
-    "ACTIVATIONS",
     "CategoricalActor",
     "Critic",
     "DiscreteCritic",
     "Encoder",
-    "EnsembleLinear",
     "EnsembleNorm",
     "FullGaussianActor",
     "GaussianActor",
@@ -31,8 +24,6 @@ __all__ = [
     "Pixels",
     "RunningNorm",
     "SomePixels",
-    "UnitNorm",
     "Value",
-    "linear",
     "torso",
 ]

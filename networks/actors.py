@@ -74,7 +74,8 @@ class GaussianActor(nn.Module):
         bounded_mean: ends the mean in tanh. An unsquashed Gaussian whose actions are clipped gets
             no gradient back once its mean is far outside [-1, 1]; this keeps it inside.
         log_std: "state" lets the network emit it; "parameter" is one free number per dimension.
-        log_std_init: its value before training (for "state", the bias of the head).
+        log_std_init: its value before training (for "state", the bias of the head); "smooth" comes
+            no closer to an end of the range than a thousandth of its half.
         log_std_min, log_std_max: its range.
         log_std_bound: "clamp" cuts at the range (no gradient outside); "smooth" maps the whole line
             into the range by tanh, with a gradient everywhere.

@@ -24,8 +24,8 @@ class Encoder(nn.Module):
     arXiv 1910.01741, appendix B).
 
     Args:
-        shape: of one image, as the environment orders it. The sides are the two that are equal, if
-            two are; else the channels are the smaller end.
+        shape: of one image, as the environment orders it. The sides are two neighbours that are
+            equal, if two are; else the channels are the smaller end.
         generator: draws the first weights.
     """
 

@@ -25,12 +25,21 @@ class TrainedPolicy:
         """One observation or several, (N, ...); actions with or without the leading N.
 
         Of a space that is no Box: one as the environment gives it, or several as vectors.
+
+        Raises:
+            ValueError: the observations are of another shape.
         """
-        obs = self.to_vector(obs)
-        several = np.asarray(obs, np.float32).reshape(-1, math.prod(self.obs_shape))
-        action, _ = self.agent.act(torch.from_numpy(several), deterministic, self.generator)
+        obs = np.asarray(self.to_vector(obs), np.float32)
+        one = obs.shape == self.obs_shape
+        if not one and obs.shape[1:] != self.obs_shape:
+            raise ValueError(
+                f"observations of shape {obs.shape}, and the policy was trained on one of "
+                f"{self.obs_shape}; give one, or several as (N, ...)"
+            )
+        several = torch.from_numpy(obs.reshape(-1, math.prod(self.obs_shape)))
+        action, _ = self.agent.act(several, deterministic, self.generator)
         mapped = self.to_env(action.numpy())
-        return mapped if np.ndim(obs) > len(self.obs_shape) else mapped[0]
+        return mapped[0] if one else mapped
 
 
 def load(

@@ -162,7 +162,7 @@ def example(config: "TrainConfig", agent: BaseAgent, buffer: Any) -> Batch:
     reward = torch.randn(leading, generator=noise)
     action, latent = (
         drawn.reshape(*leading, *drawn.shape[1:])
-        for drawn in agent.act(obs.flatten(0, -2), generator=stream(0, "example", device))
+        for drawn in agent.act(obs.flatten(0, -2), generator=stream(0, "example-action", device))
     )
     never = torch.zeros(leading, dtype=torch.bool)
     rows = Transition(obs, action, reward, next_obs, never, never.clone())

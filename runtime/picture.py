@@ -9,7 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from policies.audit import Curve, Finding
 
-COMPONENTS = 8  # action components shown
 BINS = 50
 FINE = 2  # drawn so many times larger, then averaged: smooth lines
 WIDTH, HEIGHT, TOP = 216, 158, 30  # pixels of a panel, and of what stands above all of them
@@ -22,9 +21,9 @@ UNITS = {"action": "action{}", "latent": "action{} before tanh", "choice": "acti
 def picture(findings: "Sequence[Finding]") -> np.ndarray:
     """Histogram of the draws under the claimed density, (height, width, 3) uint8.
 
-    One column per state, one row per action component.
+    One column per state, one row per curve: action components, the first ones where they are many.
     """
-    rows, columns = min(COMPONENTS, len(findings[0].curves)), len(findings)
+    rows, columns = len(findings[0].curves), len(findings)
     sheet = Sheet(WIDTH * max(columns, 2), HEIGHT * rows + TOP)  # two are as wide as the legend
     legend(sheet, findings[0].curves[0])
     for column, finding in enumerate(findings):

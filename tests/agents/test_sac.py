@@ -125,6 +125,13 @@ def test_polyak_moves_the_target_by_tau_every_update():
             assert torch.allclose(new, 0.75 * old + 0.25 * critic, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sac", "sac_discrete"])
+@pytest.mark.parametrize(("delay", "kinds"), [(1, 1), (2, 2), (1000, 2)])
+def test_updates_are_of_two_kinds_at_most(name, delay, kinds):
+    spec = SPEC if name == "sac" else Spec(3, 2, True)
+    assert agent(name, spec, policy_delay=delay).cycle == kinds
+
+
 def test_policy_delay_counts_updates():
     learner = agent("sac", SPEC, policy_delay=3)
     moved = []

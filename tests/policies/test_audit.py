@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from policies import Categorical, Gaussian, TanhFullGaussian, TanhGaussian
-from policies.audit import audit
+from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
+from policies.audit import CURVES, audit
 from policies.numerics import log_det_tanh
 
 
@@ -121,6 +121,18 @@ def test_saturated_draws_are_shown_before_the_squashing():
 def test_the_curve_is_a_density_over_its_own_axis(name):
     for curve in audit(CLASSES.get(name, TanhGaussian), PARAMETERS[name], generator()).curves:
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("size", [65, 70])
+def test_of_many_components_the_first_have_a_curve(size):
+    parameters = (torch.linspace(-0.4, 0.4, size), torch.full((size,), -1.0))
+    found = audit(TanhGaussian, parameters, generator())
+    assert found.failures == ()
+    assert len(found.curves) == CURVES
+    for curve in found.curves[::3]:
+        assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)
+    choices = torch.log_softmax(torch.zeros(CURVES + 1, 2), -1)
+    assert len(audit(MultiCategorical, (choices,), generator()).curves) == CURVES
 
 
 def test_the_curve_shows_a_constant_factor():

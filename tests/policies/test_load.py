@@ -33,6 +33,9 @@ def test_load_gives_actions_in_the_environments_units(tmp_path):
     assert several[0] == pytest.approx(action, abs=1e-6)
     drawn = {float(policy(obs, deterministic=False)[0]) for _ in range(5)}
     assert len(drawn) > 1
+    for wrong in (np.ones(6), np.ones((2, 6)), np.ones((3, 2)), np.ones((1, 2, 3)), np.ones(())):
+        with pytest.raises(ValueError, match=r"trained on one of \(3,\); give one"):
+            policy(wrong)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

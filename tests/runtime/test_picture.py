@@ -43,8 +43,8 @@ def where(pixels, colour, column=0, row=0):
     return np.nonzero(np.abs(panel - rgb(colour)).max(-1) < 12)
 
 
-def test_a_column_per_state_and_a_row_per_component_up_to_eight():
-    states = [finding(*[uniform() for _ in range(9)]) for _ in range(4)]
+def test_a_column_per_state_and_a_row_per_curve():
+    states = [finding(*[uniform() for _ in range(8)]) for _ in range(4)]
     pixels = picture(states)
     assert (pixels.shape, pixels.dtype) == ((TOP + 8 * HEIGHT, 4 * WIDTH, 3), np.uint8)
     for column in range(4):
