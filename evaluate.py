@@ -61,13 +61,18 @@ def play_file(config: "EvaluateConfig") -> int:
     from runtime.deployed import open_file
 
     path = Path(str(config.policy))
-    file, evaluator, step = open_file(path, config)
+    file, evaluator, certificate = open_file(path, config)
+    step = certificate.get("checkpoint_step", 0)
     try:
         evaluation = evaluator(file, step)
     finally:
         evaluator.close()
+    there = certificate.get("env_id"), certificate.get("env_kwargs")
+    if certificate and there != (config.env.id, config.env.kwargs):
+        of = there[0] if there[0] != config.env.id else f"other env.kwargs, {there[1]}"
+        print(f"warning: policy: was exported for {of}", file=sys.stderr)
     written = path.with_name(f"{path.name}.evaluation.json")
-    what = f"{path}, exported at step {step:,}," if step else str(path)
+    what = f"{path}, exported at step {step:,}," if certificate else str(path)
     report(config, evaluation, f"{what} on {config.env.id}", written, {"policy": str(path)})
     return 0
 
@@ -80,11 +85,14 @@ def report(
 
     summary = evaluation.summary()
     actions = "deterministic" if config.deterministic else "sampled"
+    several = config.episodes > 1
+    spread = (
+        f", standard error {summary['return_sem']:.2f}, deviation {summary['return_std']:.2f}, "
+        f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}"
+    )
     print(
-        f"{what}, {config.episodes} episode{'s' * (config.episodes > 1)}, {actions} actions\n"
-        f"return {summary['return_mean']:.2f}, standard error {summary['return_sem']:.2f}, "
-        f"deviation {summary['return_std']:.2f}, "
-        f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}\n"
+        f"{what}, {config.episodes} episode{'s' * several}, {actions} actions\n"
+        f"return {summary['return_mean']:.2f}{spread * several}\n"
         f"length {summary['length_mean']:.1f} steps"
     )
     given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}

@@ -17,6 +17,7 @@ from runtime.errors import ConfigError
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
+PATHS = ("run", "run_dir", "resume")
 
 
 def options(group: str) -> list[str]:
@@ -88,6 +89,7 @@ def train_overrides(arguments: list[str]) -> list[str]:
     """Checks every argument by itself, and rewrites them into what Hydra is to compose."""
     chosen: dict[str, str] = {}
     overrides = []
+    agent = chosen_agent(arguments)
     for name, text, value in map(parse, arguments):
         if name in GROUPS:
             if not isinstance(value, str) or value not in options(name):
@@ -106,7 +108,7 @@ def train_overrides(arguments: list[str]) -> list[str]:
             check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
             overrides.append(f"++{name}={text}")
         else:
-            accept(name, key_names(TrainConfig, chosen_agent(arguments)))
+            accept(name, key_names(TrainConfig, agent))
             if name == "env.id":
                 chosen["env.id"] = str(value)
             overrides.append(f"{name}={text}")
@@ -136,14 +138,20 @@ def parse(argument: str) -> tuple[str, str, Any]:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         value = override.value()
     except Exception:
+        remedy = f"quote it, '{show(name, quote=False)}=\"...\"'"
+        if text.startswith(("[", "{")):  # which a shell takes apart at a space
+            remedy = f"quote all of it, '{show(name, quote=False)}={text[0]}...'"
+        if text.startswith("~"):
+            remedy = "write out the folder that ~ stands for"
         raise ConfigError(
-            f"{show(name, quote=False)}: {show(text)} cannot be read; "
-            f"quote it, '{show(name, quote=False)}=\"...\"'"
+            f"{show(name, quote=False)}: {show(text)} cannot be read; {remedy}"
         ) from None
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
     if override.is_sweep_override():
-        raise ConfigError(f"{name}: {show(text)} is several values; give one")
+        raise ConfigError(f"{name}: {show(text)} is several values; give one, or -m to train.py")
+    if name in PATHS and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return name, quoted(text), text  # a folder may be named by a number
     return name, text, value
 
 
@@ -165,7 +173,10 @@ def accept(name: str, known: list[str]) -> bool:
                 f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out "
                 f"or choose agent={' or agent='.join(elsewhere)}"
             )
-        raise ConfigError(unknown_key(name, [*GROUPS, *known] if "." not in name else known))
+        groups = GROUPS if any(k.startswith("agent.") for k in known) else ("env",)
+        raise ConfigError(unknown_key(name, [*groups, *known] if "." not in name else known))
+    if name == "env.kwargs":
+        raise ConfigError("env.kwargs: is set one by one; give env.kwargs.NAME=VALUE")
     if name == "agent.name":
         raise ConfigError("agent.name: is set by the group; choose with agent=NAME")
     return True
@@ -173,7 +184,7 @@ def accept(name: str, known: list[str]) -> bool:
 
 def chosen_agent(arguments: list[str]) -> str:
     """The agent whose keys are valid: named by the arguments, by an experiment, or the default."""
-    name, given = "a2c", None
+    name, given, experiment, needed = "a2c", None, None, None
     for argument in arguments:
         group, _, text = argument.lstrip("+").partition("=")
         value = text.strip().strip("'\"")
@@ -182,12 +193,10 @@ def chosen_agent(arguments: list[str]) -> str:
         if group == "experiment" and value in options("experiment"):
             text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text(encoding="utf-8")
             found = re.search(r"override /agent: (\w+)", text)
-            name = found.group(1) if found else name
-            if given not in (None, name):
-                raise ConfigError(
-                    f"agent: experiment={value} is for agent={name}; leave agent= out"
-                )
-    return name
+            experiment, needed = value, found.group(1) if found else None
+    if given is not None and given != (needed or given):
+        raise ConfigError(f"agent: experiment={experiment} is for agent={needed}; leave agent= out")
+    return needed or name
 
 
 def env_id(group: str | None) -> str | None:

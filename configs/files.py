@@ -14,7 +14,13 @@ LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 def require_run(key: str, run: str) -> Path:
     """The directory of an existing run; ConfigError where it is none, naming the newest in it."""
     path = Path(run)
-    if not (path / "config.yaml").is_file():
+    try:
+        found = (path / "config.yaml").is_file()
+    except OSError as error:
+        raise ConfigError(
+            f"{key}: {run} cannot be looked at, {error.strerror}; give another"
+        ) from None
+    if not found:
         inside = [file for depth in range(1, 4) for file in path.glob("*/" * depth + "config.yaml")]
         newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
         raise ConfigError(
@@ -37,7 +43,10 @@ def read_run(path: Path) -> TrainConfig:
         plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     except Exception as error:
         raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
-    return build(TrainConfig, plain)
+    try:
+        return build(TrainConfig, plain)
+    except ConfigError as error:
+        raise ConfigError(f"run: {path / 'config.yaml'}, {error} in that file") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from typing import Any
 
 from configs.automatic import processes
 from configs.compose import DIRECTORY, parse, quoted, train_config
-from configs.validate import show
+from configs.validate import show, unknown_key
 from runtime.errors import ConfigError
 
 FLAGS = ("-m", "--multirun")
 MOST = 1000  # jobs, each of which is checked before the first begins
+MANY = 30  # from which on their checks take seconds
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null",
          "hydra.sweep.subdir=.", "hydra.job.name=logpi")  # fmt: skip
 
@@ -51,16 +52,19 @@ def read_sweep(arguments: list[str]) -> Sweep:
     launcher = [argument for argument in given if argument.startswith("hydra")]
     own = [argument for argument in given if not argument.startswith("hydra")]
     folder, launcher = read_launcher(launcher)
+    require_one_folder(own, folder)
     axes = [expand(argument) for argument in own]
     count = 1
     for axis in axes:
         count *= len(axis)
     if count > MOST:
         raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
+    if count > MANY:
+        print(f"checking {count} jobs", flush=True)
     jobs, names = [], []
     for number, values in enumerate(itertools.product(*axes)):
-        job = [value for value in values if not value.startswith("run_dir=")]
-        wanted = [value for value in values if value.startswith("run_dir=")]
+        wanted = [value for value in values if value.lstrip("+").startswith("run_dir=")]
+        job = [value for value in values if value not in wanted]
         folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
         folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
         jobs.append([*job, f"run_dir={quoted(folder / str(number))}"])
@@ -77,6 +81,20 @@ def read_sweep(arguments: list[str]) -> Sweep:
         with hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
             composed(launcher, folder)
     return Sweep(folder, jobs, names, launcher)
+
+
+def require_one_folder(arguments: list[str], folder: Path | None) -> None:
+    """Raises ConfigError where the jobs are to lie in several places, or in those of other runs."""
+    for argument in arguments:
+        name = argument.lstrip("+").partition("=")[0]
+        if name not in ("run_dir", "resume"):
+            continue
+        values = [value.partition("=")[2] for value in expand(argument)]
+        if name == "run_dir" and (len(values) > 1 or folder is not None):
+            raise ConfigError("run_dir: one folder holds all jobs of a sweep; give one, and no "
+                              "hydra.sweep.dir beside it")  # fmt: skip
+        if name == "resume" and not {*values} <= {"auto", "null"}:
+            raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
 
 
 def expand(argument: str) -> list[str]:
@@ -98,6 +116,8 @@ def expand(argument: str) -> list[str]:
     except (HydraException, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{name}: {show(text)}, {reason}; list the values") from None
+    if not values:
+        raise ConfigError(f"{name}: {show(text)} has no values to go through; list them")
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
@@ -140,6 +160,12 @@ def composed(launcher: list[str], folder: Path) -> Any:
     try:
         return hydra.compose("train", [*QUIET, *launcher, where], return_hydra_config=True)
     except Exception as error:
+        if len(launcher) > 1:
+            chosen = composed(launcher[:1], folder).hydra.launcher
+            known = [f"hydra.launcher.{key}" for key in chosen if not str(key).startswith("_")]
+            for name in (argument.partition("=")[0] for argument in launcher[1:]):
+                if ".".join(name.split(".")[:3]) not in known:
+                    raise ConfigError(unknown_key(name, known)) from None
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(f'hydra/launcher: {first}; pip install ".[sweep]" brings joblib and '
                           "submitit_slurm") from None  # fmt: skip

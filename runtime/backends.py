@@ -131,7 +131,7 @@ def make_backend(
     except PASSED:
         raise
     except BaseException as error:
-        if isinstance(error, TypeError) and kwargs:
+        if isinstance(error, (TypeError, ValueError)) and kwargs:
             raise ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments") from error
         raise EnvironmentFault(
             f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"

@@ -187,6 +187,8 @@ def load_newest(
             if state["segments"]:
                 used += f" without the transitions before {state['segments'][0]['start']}"
             return step, state, segments, [f"{damaged[0]}; {used}"]
+    if not candidates:
+        raise StorageFault(f"{run_dir} has no checkpoint yet; begin it again, with resume=auto")
     found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
     raise StorageFault(f"{found}; no valid checkpoint is left, restore one from a backup")
 

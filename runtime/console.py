@@ -24,7 +24,13 @@ class Progress:
         self.shown: dict[str, str] = {}
         self.next_line = first_step
         self.bar = (
-            tqdm(total=total_steps, initial=first_step, unit=" steps", dynamic_ncols=True)
+            tqdm(
+                total=total_steps,
+                initial=first_step,
+                unit=" steps",
+                dynamic_ncols=True,
+                file=sys.stdout,
+            )
             if sys.stdout.isatty()
             else None
         )

@@ -1,5 +1,6 @@
 """A trained policy as one file: observations of the environment in, its actions out."""
 
+import hashlib
 import json
 import logging
 import warnings
@@ -8,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.base import BaseAgent
-from data import Spec
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
 from runtime.spaces import ActionMap
@@ -99,7 +100,7 @@ class FromFile:
 
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
-        spec, obs_shape: of the environment that it is to play.
+        obs_shape, space: one observation, and the actions, of the environment that it is to play.
 
     Raises:
         ConfigError: it is not such a file, or what runs it is not installed.
@@ -108,10 +109,10 @@ class FromFile:
 
     device = torch.device("cpu")
 
-    def __init__(self, path: Path, spec: Spec, obs_shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, obs_shape: tuple[int, ...], space: spaces.Space[Any]) -> None:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
-        self.spec, self.obs_shape = spec, obs_shape
+        self.obs_shape, self.space = obs_shape, space
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
@@ -123,6 +124,11 @@ class FromFile:
             shape = " x ".join(map(str, self.obs_shape))
             raise ConfigError(f"policy: it takes other observations than this environment's "
                               f"({shape}); give the one it was trained in") from error  # fmt: skip
+        continuous = isinstance(self.space, spaces.Box)
+        if action.shape[1:] != self.space.shape or action.is_floating_point() != continuous:
+            raise ConfigError(f"policy: its actions, {str(action.dtype).removeprefix('torch.')} of "
+                              f"shape {tuple(action.shape[1:])}, are not of this environment's "
+                              f"{self.space}; give the one it was trained in")  # fmt: skip
         return action, action
 
 
@@ -130,11 +136,11 @@ def certificate_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, int]:
-    """The policy of a file, environments to play it in, and the step it was exported at.
+def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, dict[str, Any]]:
+    """The policy of a file, environments to play it in, and its certificate, {} without a true one.
 
-    That step, 0 where there is no certificate, makes the episodes those of the run's evaluation.
-    Close the evaluator.
+    Played at the certificate's step, the episodes are those of the run's evaluation. Close the
+    evaluator.
 
     Raises:
         ConfigError: it is no ONNX, which holds no code; or as `FromFile`.
@@ -149,16 +155,24 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     env = config.env
     evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed)
     try:
-        file = FromFile(path, evaluator.envs.spec, evaluator.envs.obs_shape)
+        file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env.space)
     except BaseException:
         evaluator.close()
         raise
     evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
+    return file, evaluator, certificate(path)
+
+
+def certificate(path: Path) -> dict[str, Any]:
+    """What `tools/export.py` wrote beside the file; {} where it is missing, or of another file."""
     try:
-        step = int(json.loads(certificate_of(path).read_text())["checkpoint_step"])
+        found = dict(json.loads(certificate_of(path).read_text()))
+        if found["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+            return {}
+        found["checkpoint_step"] = int(found["checkpoint_step"])
     except (OSError, ValueError, KeyError, TypeError):
-        step = 0
-    return file, evaluator, step
+        return {}
+    return found
 
 
 def open_onnx(path: Path) -> Any:

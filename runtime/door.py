@@ -1,12 +1,14 @@
 """What every command does around its work: arguments in, an exit code and at most one line out."""
 
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
-from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError
+from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -45,7 +47,7 @@ def tool(
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     """Runs `work` and returns its exit code, or that of its failure.
 
-    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback.
+    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback, too.
     """
     with speaking():
         return ended(work, arguments)
@@ -53,15 +55,16 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
 
 def ended(work: Callable[[], int], arguments: list[str]) -> int:
     """The exit code of `work`, or that of its failure, which is told."""
+    debug = any(re.fullmatch(r"\+*debug=true", argument, re.I) for argument in arguments)
     try:
         return work()
     except LogpiError as error:
-        if "debug=true" in arguments:
-            raise
         # what is wrong with the command line, the first of each machine tells for all that
         # torchrun has started there
-        same = isinstance(error, ConfigError) and os.environ.get("LOCAL_RANK", "0") != "0"
-        if not (same or isinstance(error, Elsewhere)):
+        launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+        if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
+            if debug and not isinstance(error, Stopped):
+                traceback.print_exc()
             print(f"error: {error}", file=sys.stderr)
         return error.code
     except Halt as halt:
@@ -71,8 +74,8 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
         print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
         return 130
     except Exception as error:
-        if "debug=true" in arguments:
-            raise
+        if debug:
+            traceback.print_exc()
         line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
         print(f"error: {line}", file=sys.stderr)
         return line.code
@@ -81,7 +84,7 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
 class Patient:
     """A stream whose disk may be full, or whose reader may have gone.
 
-    What cannot be written is lost, and nothing else is.
+    What cannot be written is lost, and nothing else is; letters that it has not are escaped.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -92,7 +95,11 @@ class Patient:
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            self.stream.write(text)
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError as error:
+                escaped = text.encode(error.encoding, "backslashreplace")
+                self.stream.write(escaped.decode(error.encoding))
         return len(text)
 
     def flush(self) -> None:

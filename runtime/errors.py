@@ -1,9 +1,12 @@
 """Failures that a user can mend, each one line and one exit code."""
 
+import os
 import re
 import shlex
+import subprocess
 from typing import Any
 
+WINDOWS = os.name == "nt"  # whose shells quote otherwise
 LONGEST = 380  # characters of a message
 
 
@@ -74,8 +77,9 @@ class Stopped(LogpiError):
         from configs.compose import quoted
 
         what = str(self).partition(";")[0]
-        plain = re.fullmatch(r"[\w./-]+", run_dir, re.ASCII)
-        again = shlex.quote(f"resume={run_dir if plain else quoted(run_dir)}")
+        plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", run_dir, re.ASCII)
+        again = f"resume={run_dir if plain else quoted(run_dir)}"
+        again = subprocess.list2cmdline([again]) if WINDOWS else shlex.quote(again)
         again += f" env.id={env_id}" if ":" in env_id else ""
         return Stopped(f"{what}, the run is saved; python train.py {again} goes on", self.code)
 

@@ -33,7 +33,8 @@ def call(
         stop: a file that comes where the job is to save and end.
 
     Returns:
-        Its exit code, 75 also where a signal ended it before it could save; what signals came.
+        Its exit code, 75 also where a signal ended it before it could save, 128 + the number of one
+        that did not come from here; what signals came.
     """
     process: subprocess.Popen[bytes] | None = None
     came: list[int] = []
@@ -67,7 +68,8 @@ def call(
             try:
                 code = ended(process, POLL if stop else None)
                 if code is not None:
-                    return (SAVED if came and code < 0 else code), came
+                    killed = SAVED if came else 128 - code  # as a shell has it
+                    return (killed if code < 0 else code), came
                 if stop and stop.exists() and not came:
                     pass_on(signal.SIGTERM, None)
             except KeyboardInterrupt:  # it was sent to the child, too, which saves

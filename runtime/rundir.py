@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a small file, whole or not at all; raises StorageFault."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp")
     try:
         write_synced(temporary, content)
         temporary.replace(path)

@@ -62,7 +62,7 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
     try:
         own_folder(folder)
         write_synced(temporary, content)
-        temporary.rename(folder / name)
+        temporary.replace(folder / name)  # which may be there, from before a kill
         sync_directory(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from runtime.jobs import SAVED, TRAIN, Jobs, call, code_file, read_code, stop_fi
 from runtime.rundir import read_result
 
 INTERRUPTED = 130  # of one that the user ended
+KILLED = 137  # of one that was, by SIGKILL
 STOPPED = (SAVED, INTERRUPTED)  # after which the sweep does not go on
 ENDING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
 
@@ -56,7 +57,7 @@ def run(arguments: list[str]) -> int:
             came = came or [signal.SIGINT]
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
-        codes = one_by_one(chosen.jobs, chosen.names)
+        codes = one_by_one(chosen.jobs, chosen.names, came)
     print(table(chosen.names, codes, chosen.folder))
     if came:
         print("the same command with run_dir=... resume=auto goes on with the sweep")
@@ -90,15 +91,17 @@ def ending(folder: Path, came: list[int], elsewhere: bool) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def one_by_one(jobs: list[list[str]], names: list[str]) -> list[int | None]:
-    """Runs the jobs here; a failed one takes no other down, a signal ends the sweep."""
+def one_by_one(jobs: list[list[str]], names: list[str], came: list[int]) -> list[int | None]:
+    """Runs the jobs here; a failed one takes no other down, a signal, noted in `came`, the rest."""
     codes: list[int | None] = []
     for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
         print(f"\njob {number} of {len(jobs)}: {name}", flush=True)
-        code, came = call(job)
+        code, signals = call(job)
         codes.append(code)
-        if came or code in STOPPED:
-            print("\nthe same command with run_dir=... resume=auto goes on with the sweep")
+        if code in STOPPED and not signals:
+            signals = [signal.SIGINT if code == INTERRUPTED else signal.SIGTERM]
+        came += signals
+        if came:
             break
     return codes + [None] * (len(jobs) - len(codes))
 
@@ -116,7 +119,10 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for number, code in enumerate(codes):
         log = folder / f"{number}.log"
-        if code != 0 and log.exists() and log.stat().st_size:
+        if code == KILLED:
+            lines.append(f"job {number}: was killed by SIGKILL, as the system does where memory "
+                         "runs out; resume=auto goes on with it")  # fmt: skip
+        elif code != 0 and log.exists() and log.stat().st_size:
             lines.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
     lines.append(f"\nrun directories: {folder}/0 to {folder}/{len(names) - 1}")
     return "\n".join(lines)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+import evaluate
 from configs import help
 from configs.agents import AGENT_GROUPS
-from configs.compose import train_config
+from configs.compose import GROUPS, train_config
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import read_sweep
 from configs.validate import key_names
+from runtime.door import enter
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,6 +40,7 @@ def test_every_train_command_composes(command):
         (read_sweep if "-m" in arguments else train_config)(arguments)
 
 
+ANY_AGENT = {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__")
 
 
@@ -48,6 +51,25 @@ def test_every_tool_says_how_it_is_used(tool, monkeypatch, capsys):
     said = capsys.readouterr()
     assert said.out.startswith("usage: python t")
     assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    "command", commands(r"python ((?:tools/\w+|evaluate)\.py(?:\\\n|[^`\n|])*)[`\n|]")
+)
+def test_every_key_of_a_command_is_one_that_its_help_names(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    path, *arguments = shlex.split(command.replace("\\\n", " ").replace("...", ""))
+    if path == "evaluate.py":
+        assert enter("evaluate", evaluate.run, ["--help"]) == 0
+    else:
+        tool = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        assert tool.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    of_training = [*GROUPS, *key_names(TrainConfig), *ANY_AGENT] if "[KEY=VALUE" in said else []
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        named = re.search(rf"(?<![\w.]){re.escape(name)}(=|  )", said)
+        assert not equals or named or name in of_training or name.startswith("env.kwargs."), name
 
 
 @pytest.mark.parametrize("target", commands(r"`?make ([a-z-]+)"))
@@ -64,6 +86,24 @@ def test_every_make_target_exists(target):
 def test_every_link_leads_somewhere(page, link):
     folder = ROOT if page == "README.md" else ROOT / "docs"
     assert (folder / link).exists()
+
+
+def headings(page):
+    """The anchors of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", TEXT[page], re.M)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    ("page", "anchor"),
+    sorted(
+        found
+        for text in TEXT.values()
+        for found in re.findall(r"\]\((?:docs/)?([\w.]*)#([^)]+)\)", text)
+    ),
+)
+def test_every_anchor_is_a_heading(page, anchor):
+    assert anchor in headings(page)
 
 
 COMMON = [
@@ -138,7 +178,6 @@ RUNS = {
 def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from runtime.door import enter
     from train import run
 
     arguments, expected = RUNS[name]
@@ -182,14 +221,17 @@ def test_the_quick_start_can_be_followed(tmp_path):
 
 
 def test_the_tutorial_runs_and_its_loss_is_the_agents():
-    code = "\n".join(re.findall(r"```python\n(.*?)```", TEXT["tutorial.md"], re.S))
+    code = "".join(re.findall(r"```python\n(.*?)```", TEXT["tutorial.md"], re.S))
     assert code.count("assert") > 10
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    pasted = f"{code}print('to the end')\n"
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], input=pasted, cwd=ROOT, capture_output=True, text=True
+    )
+    assert set(done.stderr.split()) <= {">>>", "..."}  # its prompts, and no error
+    assert "to the end" in done.stdout
 
 
 def test_the_environment_of_the_page_is_well_and_trains(tmp_path, monkeypatch, capsys):
-    from runtime.door import enter
     from tools import doctor
     from train import run
 

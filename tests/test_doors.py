@@ -190,9 +190,12 @@ def test_a_run_directory_that_is_a_file_is_refused(door: Any, tmp_path: Path) ->
     assert Path("taken").read_text() == "mine"
 
 
-def test_debug_raises_what_is_otherwise_one_line(door: Any) -> None:
-    with pytest.raises(Exception, match="agent=a2c"):
-        door("train", "agent=sac", "env=cartpole", "debug=true")
+@pytest.mark.parametrize("debug", ["debug=true", "debug=True", "+debug=true"])
+def test_debug_shows_where_and_changes_no_exit_code(debug: str, door: Any) -> None:
+    code, lines = door("train", "agent=sac", "env=cartpole", debug)
+    assert code == 2
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1].startswith("error: agent: sac does not serve")
 
 
 def test_evaluate_without_a_run_is_refused_by_the_real_command(tmp_path: Path) -> None:

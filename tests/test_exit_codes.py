@@ -1,5 +1,6 @@
 """Divergence and interruption, through the door of a real process."""
 
+import io
 import os
 import shlex
 import signal
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from configs.compose import parse
-from runtime.door import speaking
-from runtime.errors import Stopped
+from runtime.door import Patient, guarded, speaking
+from runtime.errors import ConfigError, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -42,6 +43,48 @@ def test_the_command_that_goes_on_is_read_by_a_shell_and_by_train(folder):
     door, run, env = shlex.split(command)
     assert (door, parse(run)[2], env) == ("train.py", folder, "env.id=module:A-v0")
     assert ("resume=runs/a-b_c.1 " in command) == (folder == "runs/a-b_c.1")
+
+
+@pytest.mark.parametrize(
+    ("folder", "typed"),
+    [(r"C:\runs\a-1", r"resume=C:\runs\a-1"), (r"C:\a b", r'''"resume=\"C:\a b\""''')],
+)
+def test_on_windows_the_command_is_quoted_as_its_shells_do(folder, typed, monkeypatch):
+    monkeypatch.setattr("runtime.errors.WINDOWS", True)
+    said = str(Stopped("stopped: by a test; go on", 75).at(folder, "A-v0"))
+    assert said.endswith(f"python train.py {typed} goes on")
+    if " " not in folder:
+        assert parse(typed)[2] == folder
+
+
+def test_a_traceback_changes_no_exit_code_of_a_signal(capsys):
+    """By which a cluster knows that the job is to be queued again."""
+
+    def stopped():
+        raise Stopped("stopped: by a test; go on", 75)
+
+    assert guarded(stopped, ["debug=true"]) == 75
+    assert capsys.readouterr().err == "error: stopped: by a test; go on\n"
+
+
+def test_letters_that_a_stream_has_not_are_escaped():
+    stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    assert Patient(stream).write("é 日\n") == 4
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\xe9 \\u65e5\n"
+
+
+def test_a_process_of_no_launcher_tells_what_is_wrong(monkeypatch, capsys):
+    def wrong():
+        raise ConfigError("agent: is wrong; correct it")
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.delenv("RANK", raising=False)
+    assert guarded(wrong, []) == 2
+    assert capsys.readouterr().err == "error: agent: is wrong; correct it\n"
+    monkeypatch.setenv("RANK", "1")
+    assert guarded(wrong, []) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_divergence_is_exit_code_5_and_one_line(tmp_path):

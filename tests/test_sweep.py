@@ -15,7 +15,8 @@ import pytest
 
 from configs.automatic import processes
 from configs.compose import quoted
-from configs.sweep import read_sweep
+from configs.sweep import MANY, read_sweep
+from runtime import jobs
 from runtime.jobs import call, stop_file
 from runtime.signals import PASSED_ON
 from runtime.sweep import ending, sweep
@@ -51,9 +52,14 @@ def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
         (["seed=interval(0,1)"], "seed"),
         (["seed=range(1"], "seed"),
         (["seed=range(0,3,0)"], "seed"),
+        (["seed=range(5,1)"], "seed"),
+        (["run_dir=a,b"], "run_dir"),
+        (["run_dir=a", "hydra.sweep.dir=b"], "run_dir"),
+        (["resume=somewhere", "total_steps=1280,2000"], "resume"),
         (["seed=glob(*)"], "seed"),
         (["hydra/launcher=nope"], "hydra/launcher"),
-        (["hydra/launcher=joblib", "hydra.launcher.nope=1"], "hydra/launcher"),
+        (["hydra/launcher=joblib", "hydra.launcher.nope=1"], "hydra.launcher.nope"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_job=1"], "hydra.launcher.n_job"),
         (["hydra/launcher=joblib", "hydra.launcher._target_=os.system"], "hydra.launcher._target_"),
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs={_target_:x}"], "hydra.launcher.n_jobs"),
         (
@@ -107,6 +113,40 @@ def command(*arguments):
 def rows(text):
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def test_a_mistyped_key_of_a_launcher_is_told_with_the_right_one(capsys):
+    assert sweep(["-m", "seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_job=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "did you mean hydra.launcher.n_jobs?" in line
+    assert "pip install" not in line
+
+
+def test_many_jobs_are_told_of_before_they_are_checked(capsys):
+    assert len(read_sweep(["-m", f"seed=range({MANY + 1})"]).jobs) == MANY + 1
+    assert capsys.readouterr().out == f"checking {MANY + 1} jobs\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
+def test_a_job_that_is_killed_is_told_so(monkeypatch, tmp_path, capsys):
+    script = tmp_path / "train.py"
+    script.write_text("import os, sys\nif 'seed=1' in sys.argv: os.kill(os.getpid(), 9)\n")
+    monkeypatch.setattr(jobs, "TRAIN", script)
+    monkeypatch.chdir(tmp_path)
+    assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 137
+    said = capsys.readouterr().out
+    assert [row[2] for row in rows(said)] == ["137", "0"]
+    assert "job 0: was killed by SIGKILL" in said
+
+
+def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    came = iter([(3, []), (75, [signal.SIGTERM])])
+    monkeypatch.setattr("runtime.sweep.call", lambda job: next(came))
+    assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
+    said = capsys.readouterr().out
+    assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
+    assert said.count("resume=auto goes on with the sweep") == 1
 
 
 def test_a_failed_job_takes_no_other_down(tmp_path):

@@ -60,8 +60,11 @@ def examine(arguments: list[str]) -> int:
             rest.append(argument)
         else:
             raise ConfigError(unknown_key(name, [*TAKEN, "steps", "seed"]))
-    if not any(argument.startswith(("env.id=", "env=")) for argument in rest):
+    named = [argument for argument in rest if argument.startswith(("env.id=", "env="))]
+    if not named:
         raise ConfigError("env.id: is missing; give a Gymnasium id")
+    if len(named) > 1:
+        raise ConfigError(f"env.id: {' and '.join(named)} are two; give one")
     config = train_config(rest).env
 
     def make() -> Envs:
@@ -93,15 +96,18 @@ def say(name: str, text: str) -> None:
 
 
 def handed_over(make: Any, seed: int) -> None:
-    """A warning where a reset hands over another type than the space says."""
+    """A warning where a reset, or the first step, hands over another type than the space says."""
     copy = make()
     try:
         (checked,) = copy.backend.envs.envs
-        obs, _ = checked.env.reset(seed=seed)
-        found, space = getattr(obs, "dtype", type(obs).__name__), checked.observation_space
-        if not isinstance(space, Flat) and found != space.dtype:
-            say("warning", f"observations come as {found}, the space says {space.dtype}: each is "
-                           "converted; correct one of the two")  # fmt: skip
+        space = checked.observation_space
+        checked.action_space.seed(seed)
+        seen = [checked.env.reset(seed=seed)[0], checked.env.step(checked.action_space.sample())[0]]
+        kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in seen}
+        found = kinds - {str(space.dtype)}
+        if found and not isinstance(space, Flat):
+            say("warning", f"observations come as {' and '.join(sorted(found))}, the space says "
+                           f"{space.dtype}: each is converted; correct one of the two")  # fmt: skip
     finally:
         copy.close()
 

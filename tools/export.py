@@ -21,6 +21,7 @@ from configs.compose import parse  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
+from tools.benchmark.calls import folder  # noqa: E402
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
@@ -84,9 +85,10 @@ def export(arguments: list[str]) -> int:
     path = Path(given.get("out") or trained.path / f"policy{suffix}")
     if path.suffix != suffix:
         raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
+    folder(str(path.parent))
     try:
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
-        file = FromFile(path, envs.spec, envs.obs_shape)
+        file = FromFile(path, envs.obs_shape, envs.to_env.space)
         recorder = Recorder(trained.agent)
         own = trained.evaluator(recorder, trained.step)
         compared, furthest, differing = differences(recorder, file, envs.to_env)
@@ -114,14 +116,17 @@ def export(arguments: list[str]) -> int:
         "seed": given["seed"],
         "return_mean_of_run": own.summary()["return_mean"],
         "return_mean_of_file": from_file.summary()["return_mean"],
+        "return_sem_of_run": own.summary()["return_sem"],
+        "return_sem_of_file": from_file.summary()["return_sem"],
         "versions": rundir.versions("onnx", "onnxruntime"),
     }
     rundir.write_json(certificate_of(path), certificate)
-    returns = [certificate[f"return_mean_of_{what}"] for what in ("file", "run")]
+    returns = ", ".join(f"{one.summary()['return_mean']:.2f} (standard error "
+                        f"{one.summary()['return_sem']:.2f}) from the {what}"
+                        for what, one in (("file", from_file), ("run", own)))  # fmt: skip
     print(f"{path}: {path.stat().st_size:,} bytes\n"
           f"largest difference over {compared:,} observations: {furthest:.3g}\n"
-          f"return over {given['episodes']} episodes: {returns[0]:.2f} from the file, "
-          f"{returns[1]:.2f} from the run\n"
+          f"return over {given['episodes']} episodes: {returns}\n"
           f"certificate: {certificate_of(path)}")  # fmt: skip
     return 0
 

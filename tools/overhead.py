@@ -21,7 +21,7 @@ from configs.compose import quoted  # noqa: E402
 
 def main(arguments: list[str]) -> int:
     """Trains once; returns the exit code of training."""
-    if "--help" in arguments:
+    if {"-h", "--help"} & {*arguments}:
         print(f"usage: python tools/overhead.py [KEY=VALUE ...]\n\n{__doc__}")
         return 0
     from runtime.chores import Chores

@@ -99,8 +99,12 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     """
     own: dict[str, Any] = dict(OWN)
     fixed, space = [], Space()
+    seen = set[str]()
     for argument in arguments:
         name, _, text = argument.partition("=")
+        if name in seen:
+            raise ConfigError(f"{name}: is given twice; leave one of the two out")
+        seen.add(name)
         searched = read_space(name, text) if name.startswith(("agent.", "env.")) else None
         if searched is not None:
             space[name] = searched

@@ -196,6 +196,59 @@ def test_an_experiment_moves_to_another_environment(experiment: str) -> None:
     assert within(said.get("agent", {}), dataclasses.asdict(config.agent))
 
 
+@pytest.mark.parametrize("more", [[], ["env=pendulum"], ["seed=1"], ["env.id=Acrobot-v1"]])
+def test_an_experiment_is_for_its_agent_in_every_order(more: list[str]) -> None:
+    both = ["experiment=textbook_a2c", "agent=ppo"]
+    for command in ([*both, *more], [*both[::-1], *more], [*more, *both]):
+        with pytest.raises(ConfigError, match="experiment=textbook_a2c is for agent=a2c; leave"):
+            train_config(command)
+    assert train_config(["experiment=textbook_a2c", "agent=a2c", *more]).agent.name == "a2c"
+
+
+@pytest.mark.parametrize("key", ["run_dir", "resume"])
+@pytest.mark.parametrize("name", ["0", "2024", "1e5"])
+def test_a_folder_may_be_named_by_a_number(key: str, name: str) -> None:
+    assert parse(f"{key}={name}")[2] == name
+    assert train_config([f"run_dir={name}"]).run_dir == name
+    assert evaluate_config([f"run={name}"]).run == name
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ("agent.hidden=[64,", "quote all of it, 'agent.hidden=[...'"),
+        ("run_dir=~/x", "write out the folder that ~ stands for"),
+        ("run_dir=a b=c", "quote it, 'run_dir="),
+        ("seed=1,2", "give one, or -m to train.py"),
+        ("env.kwargs={a: 1}", "give env.kwargs.NAME=VALUE"),
+    ],
+)
+def test_what_a_shell_or_a_hurry_did_is_told_with_what_helps(argument: str, remedy: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(remedy)):
+        train_config([argument])
+
+
+def test_evaluation_is_not_pointed_at_what_it_refuses() -> None:
+    with pytest.raises(ConfigError) as raised:
+        evaluate_config(["run=here", "agent=sac"])
+    assert "did you mean agent?" not in str(raised.value)
+
+
+def test_a_file_of_a_run_that_is_wrong_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("[]")
+    with pytest.raises(ConfigError, match=f"run: {re.escape(str(tmp_path))}.config.yaml, .*group"):
+        train_config([f"resume={tmp_path}"])
+    for key, name in (("resume", "x" * 300), ("run", "y" * 300)):
+        with pytest.raises(ConfigError, match=f"^{key}: .* cannot be looked at"):
+            (train_config if key == "resume" else evaluated)([f"{key}={name}"])
+
+
+def evaluated(arguments: list[str]) -> object:
+    from runtime.trained import open_trained
+
+    return open_trained(str(evaluate_config(arguments).run))
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_a_key_of_the_command_line_wins_over_an_experiment(experiment: str) -> None:
     config = train_config([f"+experiment={experiment}", "agent.lr=0.125", "total_steps=777"])
@@ -423,7 +476,8 @@ def test_a_key_with_strange_characters_is_named_without_harm(name: str, shown: s
 BAD_EVALUATION: dict[str, tuple[list[str], str]] = {
     "no run": ([], "run"),
     "null run": (["run=null"], "run"),
-    "number as run": (["run=5"], "run"),
+    "list as run": (["run=[5]"], "run"),
+    "truth as run": (["run=true"], "run"),
     "typo": (["run=x", "episode=1"], "episode"),
     "a key of training": (["run=x", "agent.lr=1"], "agent.lr"),
     "no episodes": (["run=x", "episodes=0"], "episodes"),

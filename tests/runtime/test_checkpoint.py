@@ -139,7 +139,9 @@ def test_a_save_is_written_synced_renamed_synced_and_only_then_is_the_old_one_re
     link = "/proc/self/fd/{}".format
     monkeypatch.setattr(os, "fsync", recorded("sync", os.fsync, lambda fd: os.readlink(link(fd))))
     path_type = type(tmp_path)
-    monkeypatch.setattr(path_type, "rename", recorded("name", path_type.rename, lambda a, b: b))
+    for way in ("rename", "replace"):
+        operation = getattr(path_type, way)
+        monkeypatch.setattr(path_type, way, recorded("name", operation, lambda a, b: b))
     monkeypatch.setattr(shutil, "rmtree", recorded("remove", shutil.rmtree, lambda path, **_: path))
     record = segments.write_segment(tmp_path, 0, 2, {"numbers": torch.arange(2)})
     checkpoint.save(tmp_path, 2, {"a": torch.ones(2), "return_mean": 1.0}, 1, [record])
@@ -171,7 +173,22 @@ def test_a_small_file_is_written_synced_renamed_and_its_folder_synced(tmp_path, 
         type(tmp_path), "replace", lambda old, new: done.append("->") or replace(old, new)
     )
     rundir.write_text(tmp_path / "config.yaml", "a: 1\n")
-    assert done == ["config.tmp", "->", tmp_path.name]
+    assert done == [f"config-{os.getpid()}.tmp", "->", tmp_path.name]
+
+
+def test_a_segment_that_is_there_from_before_a_kill_is_written_again(tmp_path, monkeypatch):
+    def refuse(old, new):  # as Windows does, where the new name is taken
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr(type(tmp_path), "rename", refuse)
+    rows = {"numbers": torch.arange(3)}
+    first = segments.write_segment(tmp_path, 0, 3, rows)
+    assert segments.write_segment(tmp_path, 0, 3, rows) == first
+
+
+def test_a_run_that_has_not_saved_yet_is_told_how_to_begin_again(tmp_path):
+    with pytest.raises(StorageFault, match="has no checkpoint yet; begin it again, with resume=au"):
+        checkpoint.load_newest(tmp_path)
 
 
 def test_segments_are_shared_verified_and_removed_with_the_last_that_needs_them(tmp_path):
@@ -249,7 +266,7 @@ def test_nothing_is_written_or_removed_where_a_link_leads(tmp_path, capsys):
     assert checkpoint.names(run) == ["step-000000000004"]
     target = tmp_path / "precious"
     target.write_text("precious")
-    for name in ("config.tmp", "lock"):
+    for name in (f"config-{os.getpid()}.tmp", "lock"):
         (run / name).symlink_to(target)
     rundir.write_text(run / "config.yaml", "mine")
     with pytest.raises(StorageFault, match="lock: cannot be opened"), locked(run):

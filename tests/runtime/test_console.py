@@ -1,5 +1,7 @@
 """Plain lines where stdout is no terminal: few, and with the numbers to watch."""
 
+import sys
+
 from runtime.console import LINES, Progress
 
 
@@ -15,6 +17,16 @@ def test_a_long_run_prints_few_lines(capsys):
     assert "entropy     0.5" in lines[-1]
     assert lines[-1].startswith("step 1000000/1000000")
     assert "0 s left" in lines[-1]
+
+
+def test_a_bar_is_drawn_where_the_terminal_is(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    progress = Progress(10)
+    progress.update(10)
+    progress.close()
+    said = capsys.readouterr()
+    assert "10/10" in said.out
+    assert said.err == ""
 
 
 def test_the_time_left_is_that_of_the_present_speed(capsys, monkeypatch):

@@ -250,7 +250,8 @@ def test_faults_stop_at_the_border_in_one_line(vectorization, fault):
 @pytest.mark.parametrize(
     ("env_id", "kwargs", "words"),
     [("Nope-v0", {}, "doesn't exist"), ("nope:Nope-v0", {}, "nope"), ("a b", {}, "env.id"),
-     ("CartPole-v1", {"foo": 1}, "env.kwargs")],
+     ("CartPole-v1", {"foo": 1}, "env.kwargs"),
+     ("CartPole-v1", {"max_episode_steps": 0}, "env.kwargs")],
 )  # fmt: skip
 def test_what_cannot_be_made_is_a_matter_of_configuration(env_id, kwargs, words):
     with pytest.raises(ConfigError) as caught:

@@ -1,6 +1,8 @@
 """The doctor finds what is planted, and nothing in environments that are well."""
 
 import itertools
+import re
+import time
 
 import gymnasium
 import numpy as np
@@ -39,12 +41,16 @@ class Ill(gymnasium.Env):
             obs[1] = 3.0
         if self.has == "hole" and self.count == 5:
             obs[2] = np.nan
-        if self.has == "wide":
+        if self.has == "wide" or (self.has == "later" and self.count):
             return obs.astype(np.float64)
+        if self.has == "small":
+            return obs / 1000
         return obs.tolist() if self.has == "list" else obs
 
     def step(self, action):
         self.count += 1
+        if self.has == "slow":
+            time.sleep(0.005)
         reward = 0.0 if self.has == "nothing" else self.scale
         reward += self.resets * (self.has == "memory")
         end = self.count == 10 and self.has != "endless"
@@ -88,6 +94,7 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         ("both", "terminated and truncated at once"),
         ("nothing", "never met a reward"),
         ("wide", "observations come as float64, the space says float32"),
+        ("later", "observations come as float64, the space says float32"),
         ("list", "observations come as list, the space says float32"),
     ],
 )
@@ -120,6 +127,21 @@ def test_large_rewards_get_a_scale(capsys):
     assert "agent.reward_scale=0.005 " in found["advice"]
 
 
+@pytest.mark.parametrize(("has", "advised"), [("small", True), ("", False)])
+def test_numbers_far_from_one_are_to_be_normalised(has, advised, capsys):
+    assert doctor.main([f"env.id={ILL}", f"env.kwargs.has={has}", "steps=100"]) == 0
+    assert ("agent.normalise_obs=true" in dict(lines(capsys)).get("advice", "")) == advised
+
+
+def test_steps_that_sleep_are_told_as_slow(capsys):
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.has=slow", "steps=50"]) == 0
+    found = dict(lines(capsys))
+    assert "env.vectorization=async env.num_envs=8" in found["advice"]
+    rate, each = re.match(r"([\d,]+) steps/s, ([\d,]+) µs", found["speed"]).groups()
+    assert int(rate) <= 200  # a sleep is at least as long as asked
+    assert int(each.replace(",", "")) >= 5000
+
+
 def test_it_ends_with_a_file_that_can_be_saved(capsys):
     assert doctor.main([f"env.id={ILL}", "env.kwargs.has=both", "steps=50"]) == 0
     head, text = capsys.readouterr().out.split("\n\n")[1:]
@@ -137,6 +159,7 @@ def test_it_ends_with_a_file_that_can_be_saved(capsys):
         ([f"env.id={ILL}", "steps=x"], 2, "steps"),
         ([f"env.id={ILL}", "agent=sac"], 2, "agent"),
         ([f"env.id={ILL}", "step=5"], 2, "step: is not a key; did you mean steps?"),
+        ([f"env.id={ILL}", "env=cartpole"], 2, "and env=cartpole are two; give one"),
         (["env=pendolum"], 2, "did you mean pendulum?"),
         (["steps=3"], 2, "env.id"),
     ],

@@ -60,7 +60,7 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     made.learn_statistics(obs)
     to_env, shape = ActionMap(space), spec.images[0][1] if spec.pixels else (spec.obs_dim,)
     write(Deployed(made, to_env, shape), tmp_path / f"policy{suffix}")
-    file = FromFile(tmp_path / f"policy{suffix}", spec, shape)
+    file = FromFile(tmp_path / f"policy{suffix}", shape, space)
     wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
     found = file.act(obs)[0].numpy()
     assert found.shape == wanted.shape
@@ -86,6 +86,9 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert certificate["observations"] == 10_000
     assert certificate["max_difference"] < 1e-5
     assert certificate["actions_that_differ"] == 0
+    assert certificate["return_sem_of_run"] > 0.0
+    errors = [certificate[f"return_sem_of_{what}"] for what in ("run", "file")]
+    assert errors[0] == pytest.approx(errors[1], abs=0.5)
     assert "certificate: " in capsys.readouterr().out
     assert play([f"run={pendulum}", "episodes=3", "seed=5"]) == 0
     of_run = json.loads((pendulum / "evaluation.json").read_text())["return_mean"]
@@ -100,6 +103,57 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert played["return_mean"] == certificate["return_mean_of_file"]
     step = certificate["checkpoint_step"]
     assert f"{file}, exported at step {step:,}, on Pendulum-v1" in capsys.readouterr().out
+
+
+def exported(space, obs_dim, folder):
+    """A policy for that action space, as a file without a certificate."""
+    if isinstance(space, spaces.Box):
+        spec = Spec(obs_dim, space.shape[0], False)
+    elif isinstance(space, spaces.Discrete):
+        spec = Spec(obs_dim, int(space.n), True)
+    else:
+        spec = Spec(obs_dim, int(space.nvec.max()), True, tuple(space.nvec.tolist()))
+    made = agent("a2c", spec)
+    write(Deployed(made, ActionMap(space), (obs_dim,)), folder / "policy.onnx")
+    return folder / "policy.onnx"
+
+
+@pytest.mark.parametrize(
+    ("space", "obs_dim", "env", "words"),
+    [
+        (spaces.Box(-1, 1, (2,)), 3, "pendulum", "float32 of shape (2,), are not of"),
+        (spaces.Discrete(2), 3, "pendulum", "int64 of shape (), are not of"),
+        (spaces.MultiDiscrete([3]), 3, "pendulum", "int64 of shape (1,), are not of"),
+        (spaces.Box(-1, 1, (1,)), 4, "cartpole", "float32 of shape (1,), are not of"),
+    ],
+)
+def test_a_file_for_other_actions_is_refused(space, obs_dim, env, words, tmp_path, capsys):
+    file = exported(space, obs_dim, tmp_path)
+    assert play([f"policy={file}", f"env={env}", "episodes=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: policy: its actions, ")
+    assert words in line
+
+
+def test_a_certificate_is_of_its_file_and_its_environment(pendulum, tmp_path, capsys):
+    file = tmp_path / "policy.onnx"
+    assert export.main([f"run={pendulum}", "episodes=1", f"out={file}"]) == 0
+    capsys.readouterr()
+    assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
+    said = capsys.readouterr()
+    assert (said.err, "exported at step" in said.out) == ("", True)
+    assert "return" in said.out
+    assert "standard error" not in said.out  # of one episode
+    assert play([f"policy={file}", "env=pendulum", "env.kwargs.g=9.0", "episodes=1"]) == 0
+    assert capsys.readouterr().err == "warning: policy: was exported for other env.kwargs, {}\n"
+    written = json.loads(Path(f"{file}.json").read_text())
+    Path(f"{file}.json").write_text(json.dumps(written | {"env_id": "Other-v0"}))
+    assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
+    assert capsys.readouterr().err == "warning: policy: was exported for Other-v0\n"
+    Path(f"{file}.json").write_text(json.dumps(written | {"sha256": "0"}))  # of another file
+    assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
+    said = capsys.readouterr()
+    assert (said.err, "exported at step" in said.out) == ("", False)
 
 
 class Hostile:
@@ -199,6 +253,7 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         (export.main, ["run={run}", "seed=-1"], "seed: must be a number from 0 on, got -1"),
         (export.main, ["run={run}", "seed=abc"], "seed: must be a number from 0 on, got abc"),
         (export.main, ["run={run}", "out=a.onnx", "format=torch"], "out"),
+        (export.main, ["run={run}", "out={bad}.onnx/p.onnx"], "cannot be made"),
         (play, ["policy=nowhere.onnx", "env=pendulum"], "policy: nowhere.onnx is not there"),
         (play, ["policy=README.md", "env=pendulum"], "is no .onnx"),
         (play, ["policy={bad}.onnx", "env=pendulum"], "cannot be read as ONNX"),

@@ -72,6 +72,7 @@ def test_every_value_of_the_usual_searches_composes(agent):
         (["agent=a2c", "agent.lr=1e-3..20"], "agent.lr"),
         (["agent=a2c", "agent.tau=0.1..0.2"], "agent.tau"),
         (["agent=a2c", "seed=1"], "seed"),
+        (["agent=a2c", "agent.lr=1e-3..1e-2:log", "agent.lr=3"], "agent.lr: is given twice"),
         (["agent=a2c", "trails=3"], "trails: is not a key; did you mean trials?"),
         (["agent=nope"], "agent"),
         (["agent=ppo", "agent.n_steps=5,7"], "agent.batch_size"),
