@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.base import BaseAgent
@@ -100,7 +99,8 @@ class FromFile:
 
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
-        obs_shape, space: one observation, and the actions, of the environment that it is to play.
+        obs_shape: of one observation of the environment that it is to play.
+        to_env: the map of that environment, whose actions the file gives by itself.
 
     Raises:
         ConfigError: it is not such a file, or what runs it is not installed.
@@ -109,10 +109,10 @@ class FromFile:
 
     device = torch.device("cpu")
 
-    def __init__(self, path: Path, obs_shape: tuple[int, ...], space: spaces.Space[Any]) -> None:
+    def __init__(self, path: Path, obs_shape: tuple[int, ...], to_env: ActionMap) -> None:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
-        self.obs_shape, self.space = obs_shape, space
+        self.obs_shape, self.to_env = obs_shape, to_env
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
@@ -124,11 +124,11 @@ class FromFile:
             shape = " x ".join(map(str, self.obs_shape))
             raise ConfigError(f"policy: it takes other observations than this environment's "
                               f"({shape}); give the one it was trained in") from error  # fmt: skip
-        continuous = isinstance(self.space, spaces.Box)
-        if action.shape[1:] != self.space.shape or action.is_floating_point() != continuous:
+        space, continuous = self.to_env.space, self.to_env.continuous
+        if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
             raise ConfigError(f"policy: its actions, {str(action.dtype).removeprefix('torch.')} of "
                               f"shape {tuple(action.shape[1:])}, are not of this environment's "
-                              f"{self.space}; give the one it was trained in")  # fmt: skip
+                              f"{space}; give the one it was trained in")  # fmt: skip
         return action, action
 
 
@@ -155,7 +155,7 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     env = config.env
     evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed)
     try:
-        file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env.space)
+        file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env)
     except BaseException:
         evaluator.close()
         raise

@@ -157,7 +157,7 @@ class ActionMap:
     """
 
     def __init__(self, space: spaces.Space[Any]) -> None:
-        self.space = space
+        self.space, self.continuous = space, isinstance(space, spaces.Box)
         if isinstance(space, spaces.Box):
             self.shape, self.dtype = space.shape, space.dtype
             self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)

@@ -88,7 +88,7 @@ def export(arguments: list[str]) -> int:
     folder(str(path.parent))
     try:
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
-        file = FromFile(path, envs.obs_shape, envs.to_env.space)
+        file = FromFile(path, envs.obs_shape, envs.to_env)
         recorder = Recorder(trained.agent)
         own = trained.evaluator(recorder, trained.step)
         compared, furthest, differing = differences(recorder, file, envs.to_env)

@@ -60,7 +60,7 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     made.learn_statistics(obs)
     to_env, shape = ActionMap(space), spec.images[0][1] if spec.pixels else (spec.obs_dim,)
     write(Deployed(made, to_env, shape), tmp_path / f"policy{suffix}")
-    file = FromFile(tmp_path / f"policy{suffix}", shape, space)
+    file = FromFile(tmp_path / f"policy{suffix}", shape, to_env)
     wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
     found = file.act(obs)[0].numpy()
     assert found.shape == wanted.shape
