@@ -184,19 +184,19 @@ def accept(name: str, known: list[str]) -> bool:
 
 def chosen_agent(arguments: list[str]) -> str:
     """The agent whose keys are valid: named by the arguments, by an experiment, or the default."""
-    name, given, experiment, needed = "a2c", None, None, None
+    given, experiment, needed = None, None, None
     for argument in arguments:
         group, _, text = argument.lstrip("+").partition("=")
         value = text.strip().strip("'\"")
         if group == "agent" and value in AGENT_GROUPS:
-            name = given = value
+            given = value
         if group == "experiment" and value in options("experiment"):
             text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text(encoding="utf-8")
             found = re.search(r"override /agent: (\w+)", text)
             experiment, needed = value, found.group(1) if found else None
-    if given is not None and given != (needed or given):
+    if given and needed and given != needed:
         raise ConfigError(f"agent: experiment={experiment} is for agent={needed}; leave agent= out")
-    return needed or name
+    return needed or given or "a2c"
 
 
 def env_id(group: str | None) -> str | None:

@@ -89,11 +89,11 @@ def require_one_folder(arguments: list[str], folder: Path | None) -> None:
         name = argument.lstrip("+").partition("=")[0]
         if name not in ("run_dir", "resume"):
             continue
-        values = [value.partition("=")[2] for value in expand(argument)]
+        values = [parse(value)[2] for value in expand(argument)]
         if name == "run_dir" and (len(values) > 1 or folder is not None):
             raise ConfigError("run_dir: one folder holds all jobs of a sweep; give one, and no "
                               "hydra.sweep.dir beside it")  # fmt: skip
-        if name == "resume" and not {*values} <= {"auto", "null"}:
+        if name == "resume" and not {*values} <= {"auto", None}:
             raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import BaseAgent
+from agents.base import BaseAgent, as_tuple
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
 from runtime.spaces import ActionMap
@@ -55,8 +55,7 @@ class Deployed(nn.Module):
                 self.register_buffer(name, torch.as_tensor(number, dtype=torch.float32))
 
     def forward(self, obs: Tensor) -> Tensor:
-        parameters = self.actor(self.normalizer(obs.flatten(1)))
-        parameters = parameters if isinstance(parameters, tuple) else (parameters,)
+        parameters = as_tuple(self.actor(self.normalizer(obs.flatten(1))))
         action: Tensor = self.policy_class(*parameters).deterministic()
         action = action.reshape(-1, *self.action_shape)
         if self.spec.discrete:
@@ -160,10 +159,10 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
         evaluator.close()
         raise
     evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
-    return file, evaluator, certificate(path)
+    return file, evaluator, read_certificate(path)
 
 
-def certificate(path: Path) -> dict[str, Any]:
+def read_certificate(path: Path) -> dict[str, Any]:
     """What `tools/export.py` wrote beside the file; {} where it is missing, or of another file."""
     try:
         found = dict(json.loads(certificate_of(path).read_text()))

@@ -59,7 +59,9 @@ def leave_evidence(
         write_text(folder / "repeat.py", SCRIPT.format(root=str(ROOT)))
     except (OSError, LogpiError) as error:
         return f"; {folder} could not be written, {error}"
-    return f"; python {folder / 'repeat.py'} repeats it"
+    # without metrics it was seen late, at a log: what was given last may be of a later update
+    what = "it" if metrics else "the last update before it was seen"
+    return f"; python {folder / 'repeat.py'} repeats {what}"
 
 
 def extent(tensor: Tensor) -> dict[str, Any]:

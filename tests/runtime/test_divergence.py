@@ -10,9 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 import train
+from data import Spec
 from runtime import checkpoint
+from runtime.divergence import leave_evidence
 from runtime.door import enter
 from runtime.tree import split
+from tests.helpers import agent, batch
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTING = ["env.id=tests.helpers:Counting-v0", "eval.episodes=1", "checkpoint.every=20"]
@@ -31,6 +34,14 @@ RUNS = {
         *("agent.learning_starts=30", "total_steps=300", "agent.hidden=[8]", "agent.batch_size=8"),
     ],
 }
+
+
+def test_evidence_of_what_was_seen_late_does_not_claim_to_be_of_it(tmp_path):
+    learner = agent("sac", Spec(3, 1, discrete=False), batch_size=8)
+    metrics = learner.update(batch(8, spec=Spec(3, 1, discrete=False)))
+    assert leave_evidence(tmp_path, 7, learner, metrics).endswith("repeats it")
+    said = leave_evidence(tmp_path, 7, learner, {})
+    assert said.endswith("repeats the last update before it was seen")
 
 
 @pytest.mark.parametrize("name", RUNS)
