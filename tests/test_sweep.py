@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from configs.automatic import processes
-from configs.compose import quoted
+from configs.compose import quoted, train_config
+from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
 from runtime import jobs
 from runtime.jobs import call, stop_file
@@ -113,6 +114,14 @@ def command(*arguments):
 def rows(text):
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def test_a_sweep_goes_on_with_no_single_run(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text(to_yaml(train_config(["run_dir=run"])))
+    assert sweep(["-m", "resume=run", "total_steps=1280,2000"]) == 2
+    assert "give its run_dir, resume=auto" in capsys.readouterr().err
 
 
 def test_a_mistyped_key_of_a_launcher_is_told_with_the_right_one(capsys):

@@ -32,6 +32,23 @@ def test_losses_equal_their_formulas(spec):
     assert metrics["policy/entropy"].item() == pytest.approx(policy.entropy().mean().item())
 
 
+def test_the_first_step_is_that_of_adam_with_the_published_epsilon():
+    """lr g / (|g| + 1e-5), of gradients as small as that."""
+    learner = agent("a2c", CONTINUOUS, value_coef=1e-5, max_grad_norm=None, lr=0.01)
+    rollout = batch(5, 4, spec=CONTINUOUS)
+    weights = list(learner.critic.parameters())
+    losses, _ = learner.losses(rollout)
+    slopes = torch.autograd.grad(losses["critic"], weights)
+    assert all(slope.abs().max() < 1e-4 for slope in slopes)
+    expected = [
+        weight.detach() - 0.01 * slope / (slope.abs() + 1e-5)
+        for weight, slope in zip(weights, slopes, strict=True)
+    ]
+    learner.update(rollout)
+    for weight, wanted in zip(weights, expected, strict=True):
+        assert torch.allclose(weight, wanted, atol=1e-6)
+
+
 def test_advantages_and_targets_carry_no_gradient():
     learner = agent("a2c", CONTINUOUS, value_coef=0.0, ent_coef=0.0)
     losses, _ = learner.losses(batch(5, 4, spec=CONTINUOUS))

@@ -32,6 +32,8 @@ def test_rollout_yields_once_when_full_and_reuses_its_arrays():
         assert batch.reward[:, 1].tolist() == [1 + 100 * (10 * round_number + t) for t in range(3)]
         assert batch.latent is not None
         assert list(rollout.batches()) == []
+    with pytest.raises(AssertionError):
+        Rollout(3).add(row(0, envs=2)._replace(latent=None))
 
 
 @pytest.mark.parametrize("envs", [1, 3, 4, 10])

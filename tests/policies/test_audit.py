@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
-from policies.audit import CURVES, audit
+from policies.audit import CURVES, Trial, audit
 from policies.numerics import log_det_tanh
 
 
@@ -110,6 +110,13 @@ def test_choices_that_are_not_drawn_as_claimed_fail():
             return Categorical(1.2 * self.log_probs).sample(noise)
 
     assert "frequencies" in audit(Biased, PARAMETERS["Categorical"], generator()).failures[0]
+
+
+def test_no_number_passes_no_trial():
+    assert Trial("a distance", 0.5, 0.5).passed
+    assert not Trial("a distance", 0.6, 0.5).passed
+    assert not Trial("a distance", math.nan, 0.5).passed
+    assert not Trial("a distance", 0.5, math.nan).passed
 
 
 def test_saturated_draws_are_shown_before_the_squashing():
