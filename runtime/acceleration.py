@@ -12,6 +12,7 @@ from data.metrics import Packed, packing
 from runtime.agreement import outcome, require_same
 from runtime.captured import EAGER_CALLS, CudaGraph, Function, constants, replays, tensors
 from runtime.errors import ConfigError
+from runtime.products import options
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent
@@ -132,7 +133,7 @@ class Graph:
         outputs: list[Any] = []
 
         def backend(graph: Any, inputs: Any) -> Any:
-            code: Any = compile_fx(graph, inputs, config_patches=OPTIONS)
+            code: Any = compile_fx(graph, inputs, config_patches=OPTIONS | options())
 
             def first(*real: Any) -> Any:
                 result, (self.code, self.inputs, made) = watched(code, real)

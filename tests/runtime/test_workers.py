@@ -1,7 +1,6 @@
 """A worker that hangs, stops or dies costs its deadline, names itself, and leaves nobody behind."""
 
 import multiprocessing.forkserver
-import multiprocessing.resource_tracker
 import os
 import random
 import re
@@ -251,21 +250,36 @@ def test_global_generators_differ_from_worker_to_worker():
         envs.close()
 
 
-def test_whoever_serves_never_hears_a_signal_to_the_group():
-    """Not even while its modules are loaded, nor between its birth and its first line."""
-    envs = Envs("tests.runtime.test_workers:Faulty-v0", 2, "async", {}, 0, 20.0)
-    try:
-        server = multiprocessing.forkserver._forkserver._forkserver_pid
-        workers = [process.pid for process in envs.backend.envs.envs.processes]
-        tracker = multiprocessing.resource_tracker._resource_tracker._pid
-        for pid in (server, tracker, *workers):
-            with open(f"/proc/{pid}/status") as file:
-                status = dict(line.split(":\t", 1) for line in file)
-            deaf = int(status["SigBlk"], 16) | int(status["SigIgn"], 16)
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-                assert deaf >> (number - 1) & 1
-    finally:
-        envs.close()
+SERVED = """
+import multiprocessing.forkserver, multiprocessing.resource_tracker
+from runtime.envs import Envs
+
+if __name__ == "__main__":
+    envs = Envs("CartPole-v1", 2, "async", {}, 0, 20.0)
+    server = multiprocessing.forkserver._forkserver._forkserver_pid
+    tracker = multiprocessing.resource_tracker._resource_tracker._pid
+    for pid in (server, tracker, *(process.pid for process in envs.backend.envs.envs.processes)):
+        with open(f"/proc/{pid}/status") as file:
+            status = dict(line.split(":\\t", 1) for line in file)
+        print(int(status["SigBlk"], 16) | int(status["SigIgn"], 16))
+    envs.close()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
+def test_whoever_serves_never_hears_a_signal_to_the_group(tmp_path):
+    """Not even while its modules are loaded, nor between its birth and its first line.
+
+    In a process of its own: of this one, any test may have started who tracks its resources.
+    """
+    (tmp_path / "served.py").write_text(SERVED)
+    done = subprocess.run([sys.executable, tmp_path / "served.py"], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True)  # fmt: skip
+    deaf = [int(line) for line in done.stdout.split()]
+    assert len(deaf) == 4
+    for signals in deaf:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            assert signals >> (number - 1) & 1
 
 
 LOADING = """

@@ -1,0 +1,110 @@
+"""Large products go through oneDNN where MKL is slow, and stay the products that they were."""
+
+import pytest
+import torch
+
+from configs import automatic
+from data import Spec
+from runtime import acceleration, products
+from runtime.acceleration import accelerate
+from tests.helpers import agent, assert_told_the_same, batch, numbers
+
+needs_onednn = pytest.mark.skipif(
+    automatic.compiler() is None or not torch.backends.mkldnn.is_available(),
+    reason="no C++ compiler, or torch without oneDNN",
+)
+CALL = "linear_pointwise("
+
+
+@pytest.mark.parametrize(
+    ("processor", "there", "taken"),
+    [
+        ({"sse4a": True, "avx512_f": True}, True, True),
+        ({"sse4a": True, "avx512_f": True}, False, False),
+        ({"sse4a": True, "avx512_f": False}, True, False),
+        ({"sse4a": False, "avx512_f": True}, True, False),
+        ({"sve": True}, True, False),
+    ],
+    ids=["AMD, AVX-512", "without oneDNN", "AMD, AVX2", "Intel, AVX-512", "ARM"],
+)
+def test_only_a_processor_on_which_mkl_is_slow_is_served_otherwise(
+    processor, there, taken, monkeypatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: there)
+    assert bool(products.options()) == taken
+
+
+def compiled(function, *arguments):
+    """Its result, and the C++ that was made of it."""
+    from torch._inductor.utils import run_and_get_code
+
+    graph = torch.compile(
+        function,
+        fullgraph=True,
+        dynamic=False,
+        options={"post_grad_custom_post_pass": products.large_products(), "cpp_wrapper": True},
+    )
+    result, (code,) = run_and_get_code(graph, *arguments)
+    return result, code
+
+
+LAYOUTS = {
+    "plain": lambda left, right: (left.clone(), right.clone()),
+    "right transposed": lambda left, right: (left.clone(), right.mT.contiguous().mT),
+    "left transposed": lambda left, right: (left.mT.contiguous().mT, right.clone()),
+    "both": lambda left, right: (left.mT.contiguous().mT, right.mT.contiguous().mT),
+    "shared": lambda left, right: (left[..., :1, :, :].expand_as(left), right.clone()),
+}
+
+
+@needs_onednn
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_large_product_is_the_product(layout):
+    """Sides of different lengths, so that none can stand for another; bias and ReLU after it."""
+    draws = torch.Generator().manual_seed(0)
+    left = torch.randn(3, 129, 257, generator=draws)
+    right = torch.randn(3, 257, 130, generator=draws)
+    left, right = LAYOUTS[layout](left, right)
+    if layout == "shared":
+        assert left.stride(0) == 0
+
+    def function(left, right):
+        return torch.relu(left @ right - 0.5), left[1] @ right[1]
+
+    (many, one), code = compiled(function, left, right)
+    assert code.count(CALL) == 4
+    exact = left.double() @ right.double()
+    scale = left.double().abs() @ right.double().abs()
+    assert ((many - torch.relu(exact - 0.5)).abs() <= 1e-6 * scale).all()
+    assert ((one - exact[1]).abs() <= 1e-6 * scale[1]).all()
+
+
+@needs_onednn
+def test_a_small_product_is_left_to_whoever_had_it():
+    left, right = torch.ones(128, 255), torch.ones(255, 128)
+    assert left.shape[0] * right.numel() < products.LARGE <= 128 * 256 * 128
+    result, code = compiled(torch.mm, left, right)
+    assert CALL not in code
+    assert (result == 255).all()
+
+
+@needs_onednn
+def test_an_update_whose_products_all_go_that_way_is_the_same_update(monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 0)
+    taken = []
+
+    def noted(graph):
+        products.large_products()(graph)
+        taken.append(sum(str(node.target).startswith("logpi.product") for node in graph.nodes))
+
+    monkeypatch.setattr(acceleration, "options", lambda: {"post_grad_custom_post_pass": noted})
+    spec = Spec(3, 2, discrete=False)
+    data = batch(8, spec=spec)._replace(latent=None)
+    one, other = (agent("sac", spec) for _ in range(2))
+    accelerate(other, "compile", data, data.obs)
+    assert sum(taken) >= 16  # one pair of wide layers: 4 of the actor, 6 of each critic
+    for _ in range(3):
+        assert_told_the_same(one.update(data), other.update(data))
+    ours, theirs = (numbers(made.state_dict()["modules"]) for made in (other, one))
+    assert torch.allclose(ours, theirs, 1e-4, 1e-5)
