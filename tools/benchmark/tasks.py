@@ -74,7 +74,7 @@ TASKS = {
         zoo("PPO", "LunarLander-v3", 16, LUNAR, continuous=True), 5, 5, OTHER,
     ),
     "pendulum-sac": Task(
-        ("env=pendulum", "agent=sac"), 4000, -150.0,
+        ("env=pendulum", "agent=sac", "agent.updates_per_step=4", "agent.tau=0.005"), 4000, -150.0,
         zoo("SAC", "Pendulum-v1", 1, {"learning_rate": 1e-3}), 10, 9,
     ),
     "mountain_car_continuous-sac": Task(
