@@ -17,7 +17,7 @@ from tools import bench
 from tools.benchmark import peers, races, report, studies
 from tools.benchmark.comparisons import COMPARISONS, NAMES
 from tools.benchmark.contestants import Comparison, Side, Target
-from tools.benchmark.floor import Floor, flops, sac_update
+from tools.benchmark.floor import Floor, by_onednn, flops, sac_update
 from tools.benchmark.measure import Worker, median
 from tools.benchmark.ours import Clocks
 from tools.benchmark.ratios import compare, number, paired
@@ -132,6 +132,8 @@ class Counter(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         count = flop_registry.get(func._overloadpacket)
         self.flops += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.flops += 2 * out.numel() * args[0].shape[-1]
         return out
 
 
@@ -161,14 +163,18 @@ def test_the_floor_runs_what_it_counts(tmp_path):
     assert counter.flops == 3 * runner.about["flops"] == 3 * flops(sac_update(**spec))
 
 
-def test_the_rate_of_a_square_product_is_counted_in_updates(tmp_path):
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("onednn", [False, True])
+def test_the_rate_of_a_square_product_is_counted_in_updates(onednn, tmp_path, monkeypatch):
     """64 x 64 x 64 is 2 x 64^3 = 524,288 operations: as many as so many updates."""
+    monkeypatch.setattr("runtime.products.options", lambda: {"a pass": True} if onednn else {})
     spec = {"batch": 5, "hidden": [7, 6], "obs_dim": 3, "action_dim": 2, "critics": 2}
     runner = Floor({**spec, "threads": torch.get_num_threads(), "square": 64}, tmp_path)
     asked = 3 * 524_288 / flops(sac_update(**spec))
     with Counter() as counter:
         done = runner.run(round(asked))
     assert counter.flops == 3 * 524_288
+    assert runner.multiply is (by_onednn if onednn else torch.mm)
     assert done["steps"] == done["updates"] == pytest.approx(asked)
 
 

@@ -78,8 +78,8 @@ def floor(width: int) -> Comparison:
         note="\"Its products\" runs every matrix product of one update, forward and backward, and "
         "nothing else: with torch.mm and torch.bmm, in the same shapes, into memory that is there. "
         "(What is compiled chooses other products where those are faster, so this is no strict "
-        f"floor.) \"Matrix rate\" multiplies {SQUARE:,}×{SQUARE:,} matrices, counted as "
-        "updates with as many operations.",
+        f"floor.) \"Matrix rate\" multiplies {SQUARE:,}×{SQUARE:,} matrices, by MKL "
+        "or, on AMD's AVX-512, oneDNN, counted as updates with as many operations.",
     )  # fmt: skip
 
 

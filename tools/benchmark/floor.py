@@ -78,11 +78,13 @@ class Floor:
     """A contestant that runs the products; a step is the products of one update.
 
     With `square` it runs one product of that size over and over, the machine's own rate, and a step
-    is as much arithmetic as one update.
+    is as much arithmetic as one update; by the library that our large products go through.
     """
 
     def __init__(self, spec: Spec, folder: Path) -> None:
         import torch
+
+        from runtime.products import options
 
         torch.set_num_threads(spec["threads"])
         names = ("batch", "hidden", "obs_dim", "action_dim", "critics")
@@ -93,6 +95,7 @@ class Floor:
         if size := spec.get("square"):
             square = Product(1, size, size, size)
             self.work, self.updates = [tensors(square)], square.flops / flops(products)
+        self.multiply = by_onednn if size and options() else torch.mm
 
     def run(self, steps: int) -> dict[str, Any]:
         import torch
@@ -101,13 +104,20 @@ class Floor:
         for _ in range(rounds):
             for left, right, out in self.work:
                 if left.ndim == 2:
-                    torch.mm(left, right, out=out)
+                    self.multiply(left, right, out=out)
                 else:
                     torch.bmm(left, right, out=out)
         return {"steps": rounds * self.updates, "updates": rounds * self.updates}
 
     def close(self) -> None:
         self.work.clear()
+
+
+def by_onednn(left: "Tensor", right: "Tensor", out: "Tensor") -> None:
+    """`torch.mm`, but for `out`, which oneDNN takes anew at each call."""
+    import torch
+
+    torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "none", [], "")
 
 
 def tensors(product: Product) -> tuple["Tensor", "Tensor", "Tensor"]:
