@@ -64,9 +64,9 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
         parts.close()
     summary = evaluation.summary()
     print(
-        f"final evaluation: return {summary['return_mean']:.1f} +- {summary['return_std']:.1f} "
-        f"over {len(evaluation.returns)} episodes, after "
-        f"{time.perf_counter() - session.started:.1f} s\n"
+        f"final evaluation: return {summary['return_mean']:.1f}, deviation "
+        f"{summary['return_std']:.1f}, over {len(evaluation.returns)} episodes, after "
+        f"{time.perf_counter() - session.started:.1f} s in all\n"
         f"run directory: {path}\n"
         f"see it learn: tensorboard --logdir {path}"
     )

@@ -70,8 +70,8 @@ def read_sweep(arguments: list[str]) -> Sweep:
         jobs.append([*job, f"run_dir={quoted(folder / str(number))}"])
         config = train_config(jobs[-1])
         if config.resume is None and (folder / str(number)).exists():
-            raise ConfigError(f"run_dir: {folder} holds runs of another sweep; name a new one, or "
-                              "go on with it by resume=auto")  # fmt: skip
+            raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; name a new one, "
+                              "or go on with them by resume=auto")  # fmt: skip
         if config.resume is None and any("launcher=submitit" in told for told in launcher):
             jobs[-1].append("resume=auto")  # a cluster may queue a job again
         names.append(" ".join(value for value, axis in zip(values, axes, strict=True)

@@ -124,10 +124,14 @@ def make_backend(
         extra = next((e for e in EXTRAS if e in str(error).lower()), None)
         remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
         raise ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}") from error
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+    except ModuleNotFoundError as error:
         raise ConfigError(
-            f"env.id: {env_id}: {error}; correct the id or install what it needs"
+            f"env.id: {env_id}: {error}; correct the id, install what it needs, or put a module of "
+            "your own beside train.py or on PYTHONPATH"
         ) from error
+    except gymnasium.error.Error as error:
+        own = "" if ":" in env_id else f", or name the module that registers it, MODULE:{env_id}"
+        raise ConfigError(f"env.id: {env_id}: {error}; correct the id{own}") from error
     except PASSED:
         raise
     except BaseException as error:

@@ -102,7 +102,7 @@ def test_a_sweep_takes_no_run_of_another_for_its_own(tmp_path, monkeypatch, caps
     Path("out/1").mkdir(parents=True)
     assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: run_dir: out holds runs of another sweep; ")
+    assert line.startswith("error: run_dir: out holds runs of a sweep already; ")
     assert [path.name for path in Path("out").iterdir()] == ["1"]
     assert len(read_sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]).jobs) == 2
 

@@ -6,7 +6,6 @@ that fit. Takes env.id or env, env.kwargs.NAME=VALUE, steps=N and seed=N.
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import DIRECTORY, options, parse, train_config  # noqa: E402
-from configs.files import read_yaml  # noqa: E402
+from configs.compose import parse, train_config  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
 from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
 from runtime.spaces import Flat  # noqa: E402
+from tools.examination.names import group_name, known, tuned_for  # noqa: E402
 from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
@@ -225,27 +224,21 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
     return next(wrong, None)
 
 
-def group_name(env_id: str, kwargs: dict[str, Any]) -> str:
-    """What `env=NAME` calls an environment, or could call one that has no file yet."""
-    for name in options("env"):
-        file = read_yaml(DIRECTORY / "env" / f"{name}.yaml")
-        if (file["id"], file["kwargs"]) == (env_id, kwargs):
-            return name
-    return re.split("[:/]", env_id)[-1].lower().replace("-", "_")
-
-
 def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     """The agents that fit, what to set, and the file to save."""
     from agents import AGENTS
 
     fitting = [name for name, agent in AGENTS.items() if envs.spec.kind in agent.serves]
     say("agents", f"agent={' or agent='.join(fitting)}")
-    if advice:
+    name = known(envs.env_id, kwargs)
+    tuned = tuned_for(name, fitting) if name else []
+    if advice and not tuned:
         say("advice", "; ".join(advice))
-    name = group_name(envs.env_id, kwargs)
-    if name in options("env"):
-        print(f"\nit is here already, with settings of its own: env={name}")
+    if name:
+        own = f", with settings of its own for agent={' or agent='.join(tuned)}" if tuned else ""
+        print(f"\nit is here already: env={name}{own}")
         return
+    name = group_name(envs.env_id, kwargs)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
           f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"
           f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")  # fmt: skip

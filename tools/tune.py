@@ -24,7 +24,7 @@ from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
 from tools.benchmark.calls import folder as made  # noqa: E402
-from tools.doctor import group_name  # noqa: E402
+from tools.examination.names import group_name  # noqa: E402
 from tools.tuning.lasting import (  # noqa: E402
     open_study,
     require_same,
@@ -33,7 +33,7 @@ from tools.tuning.lasting import (  # noqa: E402
     trial_folder,
     turn,
 )
-from tools.tuning.spaces import SPACES, Space, draw, ends, read_space  # noqa: E402
+from tools.tuning.spaces import SPACES, Space, draw, ends, present, read_space  # noqa: E402
 from tools.tuning.trials import FIRST_SEED, require_fit  # noqa: E402
 
 USAGE = """\
@@ -44,7 +44,8 @@ KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. W
 named to search, a few keys of the agent are. seeds=N judges settings by the mean over N runs;
 workers=N works with N processes; a run has one thread unless threads= says more. The same command
 goes on with a study that was stopped or killed. The best settings are written as
-FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false."""
+FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false. The first trial has
+the settings as they are, where the ranges hold them."""
 FAILED = "failed, "
 REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
 STOPPED = 75  # exit code of a signal, as of train.py
@@ -69,6 +70,8 @@ def tune(arguments: list[str]) -> int:
           flush=True)  # fmt: skip
     with turn(folder):
         require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
+        if not study.get_trials(deepcopy=False) and (now := present(train_config(fixed), space)):
+            study.enqueue_trial(now)
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
     helper = [sys.executable, __file__, *same, "report=false"]
@@ -114,7 +117,7 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
                 raise ConfigError(f"report: must be true or false, got {text}; correct it")
             if name in ("trials", "seeds", "workers") and (type(value) is not int or value < 1):
                 raise ConfigError(f"{name}: must be a number from 1 on, got {text}; correct it")
-            own[name] = value
+            own[name] = text if name == "study" and not isinstance(value, str) else value
         elif name in ("seed", "run_dir", "resume"):
             raise ConfigError(f"{name}: is set by each trial; leave it out")
         elif "." not in name and name.lstrip("+") not in (known := top()):
@@ -231,7 +234,7 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
     path = folder / f"{name}.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}")
-    print("\n".join(lines[1:]))
+    print("\n".join(lines))
     env = name.rpartition("-")[0]
     first = ""
     if env not in options("env"):
@@ -239,7 +242,7 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
     there = ROOT / "configs" / "tuned" / path.name
     place = ", in place of the one that is there" if there.exists() else ""
     print(f"written to {path}; {first}copy it to configs/tuned/{path.name}{place}: it comes by "
-          f"itself with env={env}")  # fmt: skip
+          f"itself with env={env}, and its total_steps with it")  # fmt: skip
 
 
 def changed(command: list[str]) -> list[str]:

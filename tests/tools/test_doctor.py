@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 import time
 
 import gymnasium
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import yaml
 
+from configs import compose
 from configs.schema import EnvConfig
 from configs.validate import build
 from tools import doctor
+from tools.examination.names import group_name
 
 OUTSIDE = itertools.count()  # what a seed does not reach
 
@@ -174,11 +177,36 @@ def test_what_cannot_be_examined_is_one_line(arguments, code, words, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["env.id=Pendulum-v1"], "it is here already, with settings of its own: env=pendulum"),
-        (["env=pendulum"], "it is here already, with settings of its own: env=pendulum"),
+        (
+            ["env.id=Pendulum-v1"],
+            "it is here already: env=pendulum, with settings of its own for "
+            "agent=a2c or agent=ppo or agent=sac\n",
+        ),
+        (["env=pendulum"], "it is here already: env=pendulum, with settings of its own for "),
         (["env.id=Pendulum-v1", "env.kwargs.g=9.8"], "configs/env/pendulum_v1.yaml, for env="),
     ],
 )
 def test_what_has_a_file_needs_no_other(arguments, said, capsys):
     assert doctor.main([*arguments, "steps=250"]) == 0
     assert said in capsys.readouterr().out.split("\n\n")[1]
+
+
+def test_files_that_are_no_environments_are_passed_over_and_names_that_are_taken(
+    tmp_path, monkeypatch
+):
+    copy = tmp_path / "configs"
+    shutil.copytree(compose.DIRECTORY, copy)
+    for name, text in (("a", ""), ("b", "id: ["), ("c", "- id"), ("d", "num_envs: 1\n"),
+                       ("pendulum_v1", "id: Pendulum-v1\nkwargs: {g: 1.0}\n")):  # fmt: skip
+        (copy / "env" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    assert group_name("Pendulum-v1", {}) == "pendulum"
+    assert group_name("Pendulum-v1", {"g": 1.0}) == "pendulum_v1"
+    assert group_name("Pendulum-v1", {"g": 2.0}) == "pendulum_v1_2"
+    assert group_name("mine:New-v0", {}) == "new_v0"
+
+
+def test_what_is_tuned_needs_no_advice(capsys):
+    for env, advised in ((["env=pendulum"], False), (["env=pendulum", "env.kwargs.g=9.8"], True)):
+        assert doctor.main([*env, "steps=250"]) == 0
+        assert ("agent.reward_scale" in capsys.readouterr().out) == advised

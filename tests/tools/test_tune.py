@@ -22,7 +22,7 @@ from runtime.signals import PASSED_ON
 from tools import tune
 from tools.tuning import trials
 from tools.tuning.lasting import open_study
-from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, read_space
+from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, present, read_space
 
 TUNE = Path(tune.__file__)
 SHORT = ["env=cartpole", "agent=a2c", "total_steps=1280", "eval.episodes=1", "agent.n_steps=5"]
@@ -210,6 +210,38 @@ def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tune, "attempt", attempt)
     assert tune.main([env, *SHORT[1:], "agent.lr=1e-4..1e-2:log", "study=out", "trials=1"]) == 0
     assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        ({"agent.lr": Range(1e-3, 1e-2, log=True)}, {"agent.lr": 3e-3}),
+        ({"agent.lr": Range(1e-4, 1e-3)}, None),
+        ({"agent.batch_size": Range(256, 512, whole=True)}, {"agent.batch_size": 256}),
+        ({"agent.hidden": Choice(("[8]", "[64,64]"))}, {"agent.hidden": "[64,64]"}),
+        ({"agent.hidden": Choice(("[8]", "[16]"))}, None),
+        ({"agent.normalise_obs": Choice(("true", "false"))}, {"agent.normalise_obs": "false"}),
+        ({"agent.target_entropy": Range(-2.0, 0.0)}, None),
+        ({"agent.lr": Range(1e-3, 1e-2), "agent.tau": Range(0.5, 1.0)}, None),
+        ({"env.kwargs.g": Range(9.0, 11.0)}, {"env.kwargs.g": 10.0}),
+        ({"env.kwargs.m": Range(9.0, 11.0)}, None),
+    ],
+    ids=str,
+)
+def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
+    command = ["env=pendulum", "agent=sac", "env.kwargs.g=10.0"]
+    assert present(train_config(command), space) == expected
+
+
+def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "play", lambda *_: 1.0)
+    tuned = train_config(SHORT).agent
+    for low, high, held in ((tuned.lr / 3, tuned.lr * 2, True), (tuned.lr * 2, 0.5, False)):
+        folder = f"study={held}"
+        assert tune.main([*SHORT, f"agent.lr={low:.6f}..{high:.6f}:log", folder, "trials=1"]) == 0
+        begun = capsys.readouterr().out.splitlines()[1]
+        assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in begun) == held
 
 
 def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from configs.compose import parse
 from runtime.errors import ConfigError
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
@@ -90,6 +91,25 @@ def draw(space: Space, trial: Any) -> list[str]:
             value = f"{trial.suggest_float(key, what.low, what.high, log=what.log):.4g}"
         chosen.append(f"{key}={value}")
     return chosen
+
+
+def present(config: Any, space: Space) -> dict[str, Any] | None:
+    """The settings as they are, in Optuna's terms; None where the space does not hold them."""
+    found: dict[str, Any] = {}
+    for key, what in space.items():
+        value = config
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        if isinstance(what, Choice):
+            same = [text for text in what.values if parse(f"{key}={text}")[2] == value]
+            if not same:
+                return None
+            found[key] = same[0]
+        elif not isinstance(value, int | float) or not what.low <= value <= what.high:
+            return None
+        else:
+            found[key] = int(value) if what.whole else float(value)
+    return found
 
 
 def ends(space: Space) -> list[list[str]]:
