@@ -29,8 +29,9 @@ ROOT = measure.ROOT
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 REPEATED_RUNS = 3  # of a whole training run, for its memory
 PUBLISHED = (
-    "Every block is in [performance/bench.json](performance/bench.json). Other machines: "
-    "[processors of another make](performance_amd.md), [a GPU](performance_gpu.md).",
+    "Every block is in [performance/bench.json](performance/bench.json). Other machines: [an Intel "
+    "Xeon](performance_intel.md), [older AMD processors](performance_amd.md), [a GPU]"
+    "(performance_gpu.md).",
 )
 
 

@@ -5,8 +5,6 @@ is stopped early where it lags behind the others. The study lies in a file of it
 command goes on with it, and several may work on it at once.
 """
 
-import dataclasses
-import json
 import signal
 import subprocess
 import sys
@@ -17,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import GROUPS, options, parse, quoted, train_config  # noqa: E402
+from configs.compose import GROUPS, options, parse, train_config  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
@@ -33,6 +31,7 @@ from tools.tuning.lasting import (  # noqa: E402
     trial_folder,
     turn,
 )
+from tools.tuning.pair import changed  # noqa: E402
 from tools.tuning.spaces import SPACES, Space, draw, ends, present, read_space  # noqa: E402
 from tools.tuning.trials import FIRST_SEED, require_fit  # noqa: E402
 
@@ -130,8 +129,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     if not space:
         given = {argument.partition("=")[0] for argument in fixed}
         space = {key: what for key, what in SPACES[config.agent.name].items() if key not in given}
-    for changed in ends(space):
-        train_config([*fixed, *changed])
+    for one in ends(space):
+        train_config([*fixed, *one])
     named = dict(argument.partition("=")[::2] for argument in fixed)
     env = named.get("env") or group_name(config.env.id, config.env.kwargs)
     where = f"{env}-{config.agent.name}"
@@ -243,20 +242,6 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
     place = ", in place of the one that is there" if there.exists() else ""
     print(f"written to {path}; {first}copy it to configs/tuned/{path.name}{place}: it comes by "
           f"itself with env={env}, and its total_steps with it")  # fmt: skip
-
-
-def changed(command: list[str]) -> list[str]:
-    """YAML of what a command line sets of agent and environment, by itself or by a tuned pair."""
-    tuned = train_config(command)
-    plain = train_config([f"agent={tuned.agent.name}", f"env.id={quoted(tuned.env.id)}"])
-    lines = []
-    for group in ("env", "agent"):
-        was, now = (dataclasses.asdict(getattr(config, group)) for config in (plain, tuned))
-        lines += [f"{group}:"]
-        lines += [f"  {key}: {json.dumps(now[key])}" for key in now if now[key] != was[key]]
-        if lines[-1] == f"{group}:":
-            lines.pop()
-    return lines
 
 
 if __name__ == "__main__":
