@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.layers import NARROW, linear, product
+from networks.layers import NARROW, Tanh, linear, product
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [
@@ -66,3 +66,15 @@ print(torch.equal(torch.get_rng_state(), before), "sympy" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "True False\n", done.stderr
+
+
+def test_the_activation_is_tanh_and_its_slope_that_of_tanh():
+    inputs = torch.cat([torch.linspace(-12, 12, 4801), torch.tensor([-1e30, -100.0, 100.0, 1e30])])
+    inputs.requires_grad_()
+    outputs = Tanh()(inputs)
+    (slope,) = torch.autograd.grad(outputs.sum(), inputs)
+    exact = inputs.detach().double().tanh()
+    assert ((outputs - exact).abs() <= 2e-7).all()
+    assert ((slope - (1.0 - exact.square())).abs() <= 5e-7).all()
+    assert outputs[2400] == 0.0  # of 0
+    assert outputs[-4:].tolist() == [-1.0, -1.0, 1.0, 1.0]
