@@ -189,7 +189,7 @@ actor learns every second update, those without it are counted, too."""
 RULE = """\
 `accelerate=auto` takes one CUDA graph where a GPU is named. On a CPU it compiles a run from 20,000
 updates on (of PPO: minibatches; 40,000 where `agent.policy_delay` makes two graphs), if there is a
-C++ compiler, torch is 2.13 or newer and one process learns: 1.7 to 3.8 times the updates after
+C++ compiler, torch is 2.13 or newer and one process learns: 1.3 to 6.1 times the updates after
 which a first compilation is repaid, for what is compiled must also be loaded. `threads=auto` is one
 thread while batch (A2C: 256) times width squared is below 4e6, else the cores, up to four. Measured
 are two widths of SAC, on the cores named above. Both ask the configuration, never a clock:
