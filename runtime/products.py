@@ -1,7 +1,7 @@
 """Large matrix products by oneDNN, where MKL leaves half of the processor's width unused.
 
 MKL takes its code for AVX2 on every processor that is not Intel's. oneDNN, which comes with torch,
-too, asks for the instructions alone: docs/performance.md has what that saves.
+too, asks for the instructions alone: docs/performance_amd.md has what that saves.
 """
 
 from functools import cache

@@ -4,6 +4,8 @@ import itertools
 import re
 from typing import Any
 
+from yaml import YAMLError
+
 from configs import compose
 from configs.files import read_yaml
 
@@ -13,8 +15,8 @@ def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
     for name in compose.options("env"):
         try:
             file = read_yaml(compose.DIRECTORY / "env" / f"{name}.yaml")
-        except Exception:
-            continue  # half written, or somebody's attempt
+        except (OSError, ValueError, AttributeError, YAMLError):
+            continue  # half written, or somebody's attempt: whoever names it is told
         if (file.get("id"), file.get("kwargs") or {}) == (env_id, kwargs):
             return name
     return None
