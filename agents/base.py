@@ -121,6 +121,11 @@ class BaseAgent:
         """Learns from a rollout (T, N, ·), or from what `Replay.sample` gave."""
         raise NotImplementedError
 
+    @property
+    def player(self) -> nn.Module:
+        """The actor whose deterministic actions count: in evaluations and in exported files."""
+        return self.modules.get("actor_average", self.actor)
+
     def policy(self, obs: Tensor) -> Policy:
         """The policy at normalised observations (*, O)."""
         return self.policy_class(*as_tuple(self.actor(obs)))
@@ -131,7 +136,8 @@ class BaseAgent:
         obs = obs.to(self.device)
         if deterministic:
             with torch.no_grad():
-                action = self.policy(self.normalizer(obs)).deterministic()
+                parameters = as_tuple(self.player(self.normalizer(obs)))
+                action = self.policy_class(*parameters).deterministic()
             return action.cpu(), action.cpu()
         if len(self.noise) != len(obs):
             self.noise = torch.empty(len(obs), *self.spec.noise_shape, device=self.device)

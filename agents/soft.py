@@ -38,6 +38,8 @@ class Temperature(nn.Module):
 class SoftNetworks:
     """An actor, an ensemble of critics with targets that follow slowly, and a temperature.
 
+    The actor may have an average that follows it, too, and plays where nothing is drawn.
+
     Args:
         policy_name: what the actor's parameters are for.
         kind: makes the critics.
@@ -88,15 +90,23 @@ class SoftNetworks:
             max_grad_norm=settings.max_grad_norm,
             horizon=horizon,
         )
-        self.tau = settings.tau
-        self.live = list(self.critic.parameters())
-        self.target = list(self.critic_target.parameters())
+        followers: list[tuple[float, nn.Module, nn.Module]] = [
+            (settings.tau, self.critic, self.critic_target)
+        ]
+        if settings.actor_tau < 1.0:
+            self.modules["actor_average"] = copy.deepcopy(self.actor).requires_grad_(False)
+            followers.append((settings.actor_tau, self.actor, self.modules["actor_average"]))
+        self.followers = [
+            (tau, list(live.parameters()), list(average.parameters()))
+            for tau, live, average in followers
+        ]
 
     def step(self, losses: Callable[[], tuple[Losses, Metrics]]) -> Metrics:
-        """Steps what the losses name; then the targets follow (arXiv 1812.05905, algorithm 1)."""
+        """Steps what the losses name; then the averages follow (arXiv 1812.05905, algorithm 1)."""
         metrics = self.optimizer.minimise(losses)
         with torch.no_grad():  # Polyak averaging, and not after divergence
-            weight = torch.where(self.optimizer.diverged, 0.0, self.tau)
-            for target, live in zip(self.target, self.live, strict=True):
-                target.lerp_(live, weight)
+            for tau, live, average in self.followers:
+                weight = torch.where(self.optimizer.diverged, 0.0, tau)
+                for old, new in zip(average, live, strict=True):
+                    old.lerp_(new, weight)
         return metrics

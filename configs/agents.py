@@ -137,6 +137,11 @@ class OffPolicyConfig(AgentConfig):
     updates_per_step: float = key("updates per environment step", gt=0, le=1000)
     policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
     tau: float = key("share of the critic that moves into its target", gt=0, le=1)
+    actor_tau: float = key(
+        "share of the actor that moves into its average, which evaluations play; 1: no average",
+        gt=0,
+        le=1,
+    )
     critics: int = key("members of the ensemble", ge=1, le=100)
     normalise_critic: bool = key("layer normalisation in the critics")
     alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)

@@ -174,7 +174,9 @@ def unknown_key(name: str, known: list[str]) -> str:
 
 def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys") -> str:
     """A question that names the nearest of those known, or something else to say."""
-    close = difflib.get_close_matches(name[:200], known, n=1, cutoff=0.6)
+    spelled = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name[:200].lower(), spelled, n=1, cutoff=0.6)
+    close = [spelled[one] for one in near]
     if not close:  # the same last part in another group
         last = name[:200].rsplit(".", 1)[-1]
         close = [k for k in known if k.rsplit(".", 1)[-1] == last][:1]

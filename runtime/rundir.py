@@ -26,16 +26,23 @@ PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safeten
 
 
 def create(
-    run_dir: str | None, env_name: str, agent_name: str, seed: int, again: bool = False
+    run_dir: str | None,
+    env_name: str,
+    agent_name: str,
+    seed: int,
+    again: bool = False,
+    root: Path = Path("runs"),
 ) -> Path:
-    """Makes a new directory; a taken name gets a suffix, or with `again` is used.
+    """Makes a new directory, without a `run_dir` below `root`.
+
+    A taken name gets a suffix, or with `again` is used.
 
     Raises:
         ConfigError: it cannot be made; choose another run_dir.
     """
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = Path("runs") / name / agent_name / f"{stamp}-s{seed}"
+    default = root / name / agent_name / f"{stamp}-s{seed}"
     if again and run_dir and Path(run_dir).is_dir():
         return Path(run_dir)
     return make_new(Path(run_dir) if run_dir else default, "run_dir")

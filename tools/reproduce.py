@@ -28,9 +28,10 @@ from runtime.rundir import read_result  # noqa: E402
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
 Trains a run again and names the first step at which a logged number differs.
-The repetition is a run of its own, at run_dir or where train.py would put it, and stays there;
+The repetition is a run of its own, at run_dir or in runs/reproduced, and stays there;
 env.id repeats the id where it names a module to import.
 exit code 0: equal; 1: different, and where; otherwise as train.py"""
+APART = Path("runs/reproduced")  # compared with the rest, one seed would count twice
 LOOKS = ("eval/", "audit/")
 SHOWN = 5  # tags that differ, of which there may be dozens
 
@@ -69,7 +70,9 @@ def repeat(arguments: list[str]) -> int:
         print(f"note: {line}")
     from runtime import rundir
 
-    again = rundir.create(given.get("run_dir"), config.env.id, config.agent.name, config.seed)
+    again = rundir.create(
+        given.get("run_dir"), config.env.id, config.agent.name, config.seed, root=APART
+    )
     again.rmdir()  # train.py makes it; its name was all that was asked for
     command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume=None))
     ranks = int(made.get("ranks", 1))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from agents.base import as_tuple
 from data import Spec
 from policies import TanhGaussian
 from runtime.envs import Envs
@@ -126,6 +127,41 @@ def test_polyak_moves_the_target_by_tau_every_update():
 
 
 @pytest.mark.parametrize("name", ["sac", "sac_discrete"])
+def test_the_actor_s_average_follows_and_plays_where_nothing_is_drawn(name):
+    spec = SPEC if name == "sac" else Spec(3, 2, discrete=True)
+    learner = agent(name, spec, actor_tau=0.25, policy_delay=3)
+    plain = agent(name, spec, policy_delay=3)
+    average = learner.modules["actor_average"]
+    obs = torch.randn(50, 3, generator=torch.Generator().manual_seed(1))
+    for _ in range(4):
+        before = [p.clone() for p in average.parameters()]
+        learner.update(batch(8, spec=spec))
+        plain.update(batch(8, spec=spec))
+        for old, new, live in zip(
+            before, average.parameters(), learner.actor.parameters(), strict=True
+        ):
+            assert torch.allclose(new, 0.75 * old + 0.25 * live, atol=1e-6)
+    # it learns and draws as without it, and plays otherwise
+    assert all(map(torch.equal, learner.actor.parameters(), plain.actor.parameters()))
+    assert torch.equal(learner.act(obs)[0], plain.act(obs)[0])
+    with torch.no_grad():
+        for parameter in learner.actor.parameters():
+            parameter.neg_()  # far from what it was
+        played = learner.policy_class(*as_tuple(average(obs))).deterministic()
+    assert torch.equal(learner.act(obs, deterministic=True)[0], played)
+    assert not torch.equal(played, learner.policy(obs).deterministic())
+    other = agent(name, spec, seed=1, actor_tau=0.25)
+    other.load_state_dict(saved_and_read(learner.state_dict()))
+    assert torch.equal(other.act(obs, deterministic=True)[0], played)
+
+
+def test_without_an_average_the_actor_plays():
+    learner = agent("sac", SPEC)
+    assert learner.player is learner.actor
+    assert "actor_average" not in learner.modules
+
+
+@pytest.mark.parametrize("name", ["sac", "sac_discrete"])
 @pytest.mark.parametrize(("delay", "kinds"), [(1, 1), (2, 2), (1000, 2)])
 def test_updates_are_of_two_kinds_at_most(name, delay, kinds):
     spec = SPEC if name == "sac" else Spec(3, 2, True)
@@ -154,7 +190,7 @@ def test_the_full_policy_starts_with_the_diagonal_one_s_losses_and_then_couples(
 
 
 def test_a_batch_with_nan_commits_nothing_and_raises_the_flag():
-    learner = agent("sac", SPEC)
+    learner = agent("sac", SPEC, actor_tau=0.5)
     learner.update(batch(8, spec=SPEC))
     before = [p.clone() for m in learner.modules.values() for p in m.parameters()]
     bad = batch(8, spec=SPEC)

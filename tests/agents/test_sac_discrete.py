@@ -50,10 +50,12 @@ def test_losses_equal_their_formulas():
 
 @pytest.mark.parametrize("name", ["sac", "sac_discrete"])
 def test_targets_begin_as_the_critics_they_follow(name):
-    learner = agent(name, SPEC if name == "sac_discrete" else None)
-    for target, live in zip(learner.networks.target, learner.networks.live, strict=True):
-        assert torch.equal(target, live)
-        assert target is not live
+    learner = agent(name, SPEC if name == "sac_discrete" else None, actor_tau=0.1)
+    for _, live, target in learner.networks.followers:
+        assert len(live) == len(target) > 0
+        for one, other in zip(live, target, strict=True):
+            assert torch.equal(one, other)
+            assert one is not other
 
 
 def test_no_loss_depends_on_the_clocks():
@@ -67,7 +69,7 @@ def test_no_loss_depends_on_the_clocks():
 
 def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
     learner, data = agent("sac_discrete", SPEC, policy_delay=2, tau=0.25), batch(6, spec=SPEC)
-    targets, live = learner.networks.target, learner.networks.live
+    ((_, live, targets),) = learner.networks.followers
     for delayed in (False, True):
         before = [[p.clone() for p in group] for group in learner.optimizer.groups.values()]
         target = [p.clone() for p in targets]
@@ -77,10 +79,8 @@ def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
             for old, new in zip(before, learner.optimizer.groups.values(), strict=True)
         ]
         assert moved == [True, not delayed, not delayed]
-        for old, new, live in zip(
-            target, learner.networks.target, learner.networks.live, strict=True
-        ):
-            assert torch.allclose(new, 0.75 * old + 0.25 * live)
+        for old, new, critic in zip(target, targets, live, strict=True):
+            assert torch.allclose(new, 0.75 * old + 0.25 * critic)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0])

@@ -503,6 +503,7 @@ def test_bad_arguments_of_evaluation_are_refused_in_one_line(name: str) -> None:
         ("total_step", "total_steps"),
         ("rundir", "run_dir"),
         ("agent.Lr", "agent.lr"),
+        ("AGENT.GAMMA", "agent.gamma"),
         ("agent.hiden", "agent.hidden"),
         ("agent.gama", "agent.gamma"),
         ("agent.nsteps", "agent.n_steps"),

@@ -45,7 +45,7 @@ def learner(kind, mode="none"):
         made = agent("sac_discrete", DISCRETE, normalise_obs=True)
         data = batch(8, spec=DISCRETE)._replace(latent=None)
     elif kind == "sac of one action":
-        made = agent("sac", SMALL, normalise_critic=True)
+        made = agent("sac", SMALL, normalise_critic=True, actor_tau=0.3)
         data = batch(8, spec=SMALL)._replace(latent=None)
     elif kind == "sac of distributions":
         made = agent("sac", CONTINUOUS, atoms=11)

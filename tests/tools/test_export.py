@@ -32,7 +32,8 @@ SEVERAL = spaces.MultiDiscrete([4, 2], start=[5, 0])
 KINDS = {
     "sac": (agent, Spec(3, 2, discrete=False), {"normalise_obs": True}, WIDE),
     "a2c gaussian": (agent, Spec(3, 2, discrete=False), {"policy": "gaussian"}, WIDE),
-    "sac full": (agent, Spec(3, 2, discrete=False), {"policy": "tanh_full_gaussian"}, WIDE),
+    "sac full": (agent, Spec(3, 2, discrete=False), {"policy": "tanh_full_gaussian",
+                                                     "actor_tau": 0.1}, WIDE),
     "ppo several": (agent, Spec(3, 4, True, (4, 2)), {}, SEVERAL),
     "a2c binary": (agent, Spec(3, 2, True, (2,) * 6), {}, spaces.MultiBinary((2, 3))),
     "sac_discrete": (agent, Spec(3, 4, discrete=True), {}, spaces.Discrete(4, start=-1)),
@@ -53,8 +54,9 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     make, spec, settings, space = KINDS[kind]
     made = make(kind.split()[0], spec, **settings)
     generator = torch.Generator().manual_seed(0)
-    for parameter in made.actor.parameters():  # far from the symmetric start
-        parameter.data.normal_(generator=generator)
+    for actor in dict.fromkeys([made.actor, made.player]):  # far from the symmetric start
+        for parameter in actor.parameters():
+            parameter.data.normal_(generator=generator)
     obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
     obs = (obs.abs() * 50).byte() if spec.pixels else obs
     made.learn_statistics(obs)

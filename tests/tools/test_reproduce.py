@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,8 +46,10 @@ def test_a_change_is_named_by_its_first_step(run, capsys):
     text = (run / "config.yaml").read_text()
     assert "lr: 0.003\n" in text
     (run / "config.yaml").write_text(text.replace("lr: 0.003\n", "lr: 0.003001\n"))
-    assert reproduce.main([f"run={run}", "run_dir=again"]) == 1
+    assert reproduce.main([f"run={run}"]) == 1
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("different")]
+    (again,) = Path("runs").glob("*/*/*/*")  # apart from where runs to compare lie
+    assert again.parent == Path("runs/reproduced/CartPole-v1/a2c")
     # Weights differ from the first update on, and so what is logged with it.
     assert line == "different from step 640 on, equal up to 384:"
 
