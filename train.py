@@ -59,7 +59,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
             try:
                 evaluation = session.run()
             except Stopped as stopped:
-                raise stopped.at(f"{path}", config.env.id) from None
+                raise stopped.at(f"{path}", config.env.id, ranks.launcher) from None
     finally:
         parts.close()
     summary = evaluation.summary()

@@ -10,6 +10,13 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 
 from runtime.errors import ConfigError
 
+ELSEWHERE = {  # what other libraries call a key -> its last part here
+    "learning_rate": "lr", "discount": "gamma", "n_envs": "num_envs", "n_epochs": "epochs",
+    "total_timesteps": "total_steps", "gradient_steps": "updates_per_step", "polyak": "tau",
+    "vf_coef": "value_coef", "entropy_coef": "ent_coef", "ent_coef": "alpha",
+    "clip_eps": "clip_range", "clip_coef": "clip_range", "minibatch_size": "batch_size",
+    "net_arch": "hidden", "hidden_sizes": "hidden", "lam": "gae_lambda",
+}  # fmt: skip
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
@@ -174,12 +181,15 @@ def unknown_key(name: str, known: list[str]) -> str:
 
 def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys") -> str:
     """A question that names the nearest of those known, or something else to say."""
-    spelled = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name[:200].lower(), spelled, n=1, cutoff=0.6)
-    close = [spelled[one] for one in near]
-    if not close:  # the same last part in another group
-        last = name[:200].rsplit(".", 1)[-1]
-        close = [k for k in known if k.rsplit(".", 1)[-1] == last][:1]
+    name = name[:200].lower()
+    group, dot, last = name.rpartition(".")
+    meant = ELSEWHERE.get(last, last)
+    close = [one for one in known if one.rpartition(".")[-1].lower() == meant]  # in any group
+    if not close:  # in its own one by the last part, for the first is alike in all
+        skip = len(group + dot) if any(one.startswith(group + dot) for one in known) else 0
+        spelled = {one[skip:].lower(): one for one in known if one.startswith(name[:skip])}
+        near = difflib.get_close_matches(name[skip:], spelled, n=1, cutoff=0.6)
+        close = [spelled[one] for one in near]
     return f"did you mean {close[0]}?" if close else otherwise
 
 

@@ -72,8 +72,8 @@ class Stopped(LogpiError):
         super().__init__(message)
         self.code = code
 
-    def at(self, run_dir: str, env_id: str) -> "Stopped":
-        """The same, once the run is saved."""
+    def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
+        """The same, once the run is saved that was started so."""
         from configs.compose import quoted
 
         what = str(self).partition(";")[0]
@@ -81,7 +81,7 @@ class Stopped(LogpiError):
         again = f"resume={run_dir if plain else quoted(run_dir)}"
         again = subprocess.list2cmdline([again]) if WINDOWS else shlex.quote(again)
         again += f" env.id={env_id}" if ":" in env_id else ""
-        return Stopped(f"{what}, the run is saved; python train.py {again} goes on", self.code)
+        return Stopped(f"{what}, the run is saved; {launcher} train.py {again} goes on", self.code)
 
 
 class Halt(BaseException):

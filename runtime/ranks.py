@@ -63,6 +63,14 @@ class Ranks:
     def first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def launcher(self) -> str:
+        """What a command line begins with that starts as many."""
+        if self.size == 1:
+            return "python"
+        here = self.neighbours == self.size
+        return f"torchrun {f'--standalone --nproc-per-node={self.size}' if here else '...'}"
+
     def join(self, device: str) -> None:
         """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""
         with self.reaching():

@@ -31,10 +31,11 @@ USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
 
 RUNS are run directories, or directories that hold some; `runs` is all of yours. Runs that differ
-in their seed alone, or in how long they went on at one learning rate, form a group. Each group is
-described by the interquartile mean of its runs at the last step that all runs of the task reach,
-with a 95 % interval (bootstrap); each pair of groups by how likely a run of the first is above one
-of the second (bootstrap, stratified by task); threshold=NUMBER adds the steps until the curve is
+in their seed alone, or in how long they went on at one learning rate, form a group. Those of a task
+that have no value at the step at which most have one are left out. Each group is described by the
+interquartile mean of its runs at the last step that all of the task reach, with a 95 % interval
+(bootstrap); each pair of groups by how likely a run of the first is above one of the second
+(bootstrap, stratified by task); threshold=NUMBER adds the steps until the curve is
 there. Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
 
 

@@ -32,7 +32,15 @@ from tools.tuning.lasting import (  # noqa: E402
     turn,
 )
 from tools.tuning.pair import changed  # noqa: E402
-from tools.tuning.spaces import SPACES, Space, draw, ends, present, read_space  # noqa: E402
+from tools.tuning.spaces import (  # noqa: E402
+    SPACES,
+    Space,
+    draw,
+    ends,
+    holding,
+    present,
+    read_space,
+)
 from tools.tuning.trials import FIRST_SEED, require_fit  # noqa: E402
 
 USAGE = """\
@@ -44,7 +52,7 @@ named to search, a few keys of the agent are. seeds=N judges settings by the mea
 workers=N works with N processes; a run has one thread unless threads= says more. The same command
 goes on with a study that was stopped or killed. The best settings are written as
 FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false. The first trial has
-the settings as they are, where the ranges hold them."""
+the settings as they are, unless ranges are named that do not hold them."""
 FAILED = "failed, "
 REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
 STOPPED = 75  # exit code of a signal, as of train.py
@@ -69,7 +77,10 @@ def tune(arguments: list[str]) -> int:
           flush=True)  # fmt: skip
     with turn(folder):
         require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
-        if not study.get_trials(deepcopy=False) and (now := present(train_config(fixed), space)):
+        now = present(train_config(fixed), space)
+        if now is None and own["report"]:
+            print("the settings as they are lie outside these ranges: no trial has them")
+        elif now is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(now)
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
@@ -90,6 +101,8 @@ def tune(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, before)
     if own["report"]:
         report(study, own["where"], fixed, own["seeds"], folder)
+        if now is None:
+            print("compare it with the settings as they are first, which no trial had")
     return max(codes, default=0)
 
 
@@ -128,7 +141,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     config = train_config(fixed)
     if not space:
         given = {argument.partition("=")[0] for argument in fixed}
-        space = {key: what for key, what in SPACES[config.agent.name].items() if key not in given}
+        free = {key: what for key, what in SPACES[config.agent.name].items() if key not in given}
+        space = holding(config, free)
     for one in ends(space):
         train_config([*fixed, *one])
     named = dict(argument.partition("=")[::2] for argument in fixed)
@@ -232,7 +246,7 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
              *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}")
+    print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}, {trial_folder(best, folder)}")
     print("\n".join(lines))
     env = name.rpartition("-")[0]
     first = ""

@@ -199,6 +199,12 @@ def test_ranks_of_one_machine_share_its_memory(monkeypatch):
         make_parts(config, Ranks(0, 2, neighbours=2))
 
 
+def test_a_command_line_that_starts_as_many():
+    assert Ranks().launcher == "python"
+    assert Ranks(1, 2, 1, 2).launcher == "torchrun --standalone --nproc-per-node=2"
+    assert Ranks(0, 4, 0, 2).launcher == "torchrun ..."  # it cannot know how they meet
+
+
 def test_one_process_sends_nothing_to_anyone():
     ranks = Ranks()
     assert ranks.decided(lambda: (1, 2)) == (1, 2)
@@ -319,6 +325,10 @@ def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, s
     (line,) = [line for line in said.splitlines() if "error: " in line]
     assert ("has ended" if end == "killed" else "the run is saved") in line
     assert processes_of(broken) == []
+    if end == "stopped":  # as it says
+        told = line.partition("is saved; torchrun ")[2].removesuffix(" goes on").split()
+        command = [sys.executable, "-m", "torch.distributed.run", *told]
+        command[command.index("train.py")] = str(TRAIN)
     subprocess.run(command, cwd=broken, check=True, capture_output=True)
     assert outcome(broken) == outcome(whole)
     assert outcome(whole)[1:] == (True, size, -(-steps // size) * size)

@@ -12,7 +12,7 @@ from configs.files import to_yaml
 from runtime.door import enter
 from runtime.logger import Logger
 from tools import compare
-from tools.comparison.runs import find, grouped
+from tools.comparison.runs import find, grouped, overlapping
 from tools.comparison.statistics import (
     interquartile_mean,
     interval,
@@ -199,10 +199,34 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     planted(tmp_path, "other", {100: 7.0}, "env=pendulum")
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     said = capsys.readouterr()
-    assert "short ends at step 100, before others on CartPole-v1 have a value" in said.err
+    (line,) = said.err.splitlines()
+    assert line == (f"warning: {tmp_path / 'short'} end before step 500, where most on CartPole-v1 "
+                    "have a value; left out")  # fmt: skip
     table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
     assert table[0][3:5] == ["1,000", "2"]
+
+
+def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
+    for seed in range(5):
+        planted(tmp_path, f"short{seed}", {100: 1.0, 200: 2.0}, f"seed={seed}")
+        planted(tmp_path, f"long{seed}", {500 + seed: 1.0, 1000: 2.0}, f"seed={seed}", "agent.lr=1")
+    planted(tmp_path, "middle", {200: 3.0, 300: 1.0}, "seed=9")
+
+    def kept():
+        runs = overlapping(find([str(tmp_path)], "eval/return_mean"))
+        capsys.readouterr()
+        return {run.path.name for run in runs}
+
+    assert kept() == {*(f"short{seed}" for seed in range(5)), "middle"}
+    planted(tmp_path, "long5", {600: 1.0, 1000: 2.0}, "seed=5", "agent.lr=1")
+    assert kept() == {f"long{seed}" for seed in range(6)}  # as many, and longer
+    runs = find([str(tmp_path)], "eval/return_mean")
+    overlapping(runs)
+    (line,) = capsys.readouterr().err.splitlines()
+    middle, *short = (tmp_path / name for name in ("middle", "short0", "short1"))
+    assert line == (f"warning: {middle}, {short[0]}, {short[1]} and 3 more end before step 600, "
+                    "where most on CartPole-v1 have a value; left out")  # fmt: skip
 
 
 def test_a_run_that_shortens_the_comparison_is_named(tmp_path, capsys):

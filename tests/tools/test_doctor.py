@@ -73,7 +73,7 @@ def lines(capsys):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "FrozenLake-v1", ILL]
+    "env_id", ["Pendulum-v1", "CartPole-v1", "FrozenLake-v1", ILL]
 )
 def test_what_is_well_is_not_warned_of(env_id, capsys):
     assert doctor.main([f"env.id={env_id}", "steps=400"]) == 0

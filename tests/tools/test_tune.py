@@ -22,7 +22,7 @@ from runtime.signals import PASSED_ON
 from tools import tune
 from tools.tuning import trials
 from tools.tuning.lasting import open_study
-from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, present, read_space
+from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, holding, present, read_space
 
 TUNE = Path(tune.__file__)
 SHORT = ["env=cartpole", "agent=a2c", "total_steps=1280", "eval.episodes=1", "agent.n_steps=5"]
@@ -199,7 +199,7 @@ def test_what_a_search_began_with_is_in_its_pair():
     ("env", "words"),
     [("env=cartpole", "written to out/cartpole-a2c.yaml; copy it to configs/tuned/cartpole-a2c"),
      ("env.id=CartPole-v1", "copy it to configs/tuned/cartpole-a2c"),
-     ("env.id=MountainCar-v0", "; save the environment as configs/env/mountaincar_v0.yaml, as")],
+     ("env.id=FrozenLake-v1", "; save the environment as configs/env/frozenlake_v1.yaml, as")],
 )  # fmt: skip
 def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     def attempt(study, trial, *_):
@@ -233,6 +233,28 @@ def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
     assert present(train_config(command), space) == expected
 
 
+@pytest.mark.parametrize("agent", sorted(SPACES))
+def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
+    pairs = [path.stem.rpartition("-") for path in Path("configs/tuned").glob(f"*-{agent}.yaml")]
+    of_all = [f"env.id={'CartPole-v1' if agent == 'sac_discrete' else 'Pendulum-v1'}"]
+    for command in [of_all, *([f"env={env}"] for env, _, _ in pairs)]:
+        config = train_config([f"agent={agent}", *command])
+        space = holding(config, SPACES[agent])
+        assert present(config, space) is not None
+        for key, what in SPACES[agent].items():  # and nothing is taken out of them
+            assert draw_ends({key: what}) <= draw_ends({key: space[key]})
+        for one in ends(space):
+            train_config([f"agent={agent}", *command, *one])
+
+
+def draw_ends(space):
+    """Values of choices, or every ten-thousandth of a range."""
+    (what,) = space.values()
+    if isinstance(what, Choice):
+        return set(what.values)
+    return {n for n in range(20_000) if what.low <= n / 10_000 <= what.high}
+
+
 def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trials, "play", lambda *_: 1.0)
@@ -240,8 +262,10 @@ def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, ca
     for low, high, held in ((tuned.lr / 3, tuned.lr * 2, True), (tuned.lr * 2, 0.5, False)):
         folder = f"study={held}"
         assert tune.main([*SHORT, f"agent.lr={low:.6f}..{high:.6f}:log", folder, "trials=1"]) == 0
-        begun = capsys.readouterr().out.splitlines()[1]
-        assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in begun) == held
+        said = capsys.readouterr().out
+        assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in said) == held
+        assert ("lie outside these ranges: no trial has them" in said) == (not held)
+        assert ("compare it with the settings as they are first" in said) == (not held)
 
 
 def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):

@@ -65,6 +65,12 @@ TASKS = {
             "n_epochs": 4}),
         5, 5, normalise=True,
     ),
+    "mountain_car-ppo": Task(
+        ("env=mountain_car", "agent=ppo"), 999_936, -110.0,
+        zoo("PPO", "MountainCar-v0", 16, {"n_steps": 16, "gae_lambda": 0.98, "gamma": 0.99,
+            "n_epochs": 4}),
+        5, 5, normalise=True,
+    ),
     "lunar_lander-ppo": Task(
         ("env=lunar_lander", "agent=ppo"), 999_424, 245.0,
         zoo("PPO", "LunarLander-v3", 16, LUNAR), 5, 5, OTHER,
@@ -74,7 +80,8 @@ TASKS = {
         zoo("PPO", "LunarLander-v3", 16, LUNAR, continuous=True), 5, 5, OTHER,
     ),
     "pendulum-sac": Task(
-        ("env=pendulum", "agent=sac", "agent.updates_per_step=4", "agent.tau=0.005"), 4000, -150.0,
+        ("env=pendulum", "agent=sac", "agent.updates_per_step=4", "agent.tau=0.005",
+         "agent.actor_tau=0.001", "agent.hidden=[128,128]", "agent.batch_size=512"), 4000, -150.0,
         zoo("SAC", "Pendulum-v1", 1, {"learning_rate": 1e-3}), 10, 9,
     ),
     "mountain_car_continuous-sac": Task(

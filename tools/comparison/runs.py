@@ -4,6 +4,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate",
         "checkpoint", "audit", "env.id", "env.kwargs", "env.timeout",
         "env.vectorization")  # fmt: skip
 STUDY = "study.journal"  # in the folder of a search of settings
+NAMED = 3  # runs in a warning
 SHORT = 0.9  # of the median of the runs' last steps
 
 
@@ -59,6 +61,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
         ConfigError: there is none in one of them.
     """
     runs: dict[Path, Run] = {}
+    without: list[Path] = []
     for given in paths:
         files = sorted(Path(given).rglob("config.yaml"))
         if not files:
@@ -68,9 +71,11 @@ def find(paths: list[str], tag: str) -> list[Run]:
             if curve:
                 runs[path.resolve()] = read(path, curve)
             else:
-                print(f"warning: {path} has no {tag}; left out", file=sys.stderr)
+                without.append(path)
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
+    if without:
+        print(f"warning: {named(without)} have no {tag}; left out", file=sys.stderr)
     return distinct(list(runs.values()))
 
 
@@ -107,21 +112,39 @@ def beginning(run: Run) -> str:
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
-    """Without the runs of a task that end before another one begins to be logged."""
-    begins = {task: max(run.steps[0] for run in runs if run.task == task)
-              for task in {run.task for run in runs}}  # fmt: skip
-    kept = [run for run in runs if run.steps[-1] >= begins[run.task]]
-    for run in runs:
-        if run not in kept:
-            print(f"warning: {run.path} ends at step {run.steps[-1]:,.0f}, before others on "
-                  f"{run.task} have a value; left out", file=sys.stderr)  # fmt: skip
-    for task in begins:
+    """The most runs of each task that all have a value at one step; of as many, the longer ones."""
+    tasks = sorted({run.task for run in runs})
+    kept = []
+    for task in tasks:
+        of_task = [run for run in runs if run.task == task]
+        common = max(sorted({run.steps[0] for run in of_task}, reverse=True),
+                     key=lambda step: sum(map(partial(logged, step=step), of_task)))  # fmt: skip
+        kept += [run for run in of_task if logged(run, common)]
+        for what, ours in (
+            ("end before", [run for run in of_task if run.steps[-1] < common]),
+            ("begin after", [run for run in of_task if run.steps[0] > common]),
+        ):
+            if ours:
+                print(f"warning: {named([run.path for run in ours])} {what} step {common:,.0f}, "
+                      f"where most on {task} have a value; left out", file=sys.stderr)  # fmt: skip
+    for task in tasks:
         ends = {run: run.steps[-1] for run in kept if run.task == task}
         run, end = min(ends.items(), key=lambda item: item[1])
         if end < SHORT * np.median(list(ends.values())):
             print(f"warning: {run.path} ends at step {end:,.0f}, and all on {task} are compared "
                   "there; leave it out, or let it go on", file=sys.stderr)  # fmt: skip
     return kept
+
+
+def named(paths: list[Path]) -> str:
+    """The first few, and how many more there are."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(map(str, paths[:NAMED])) + more
+
+
+def logged(run: Run, step: float) -> bool:
+    """Whether its curve has begun there, and has not ended."""
+    return bool(run.steps[0] <= step <= run.steps[-1])
 
 
 def read(path: Path, curve: list[tuple[int, float]]) -> Run:

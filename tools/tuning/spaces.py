@@ -1,7 +1,8 @@
 """What is searched: ranges on the command line, or these."""
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from configs.compose import parse
@@ -34,7 +35,7 @@ ON_POLICY: Space = {
     "agent.gamma": Choice(("0.9", "0.95", "0.98", "0.99", "0.995")),
     "agent.gae_lambda": Range(0.8, 1.0),
     "agent.n_steps": Choice(("5", "8", "16", "32")),
-    "agent.ent_coef": Range(1e-5, 0.1, log=True),
+    "agent.ent_coef": Choice(("0.0", "0.001", "0.003", "0.01", "0.03")),
     "agent.normalise_obs": Choice(("false", "true")),
 }
 OFF_POLICY: Space = {
@@ -45,7 +46,7 @@ OFF_POLICY: Space = {
     "agent.normalise_critic": Choice(("false", "true")),
     "agent.normalise_obs": Choice(("false", "true")),
 }
-SPACES: dict[str, Space] = {  # where the command line names none
+SPACES: dict[str, Space] = {  # where the command line names none, widened by `holding`
     "a2c": ON_POLICY,
     "ppo": {**ON_POLICY, "agent.n_steps": Choice(("64", "128", "256")),
             "agent.epochs": Choice(("4", "10", "20"))},
@@ -93,13 +94,34 @@ def draw(space: Space, trial: Any) -> list[str]:
     return chosen
 
 
+def setting(config: Any, key: str) -> Any:
+    """The value of a key, its name in full; None of an environment's option that is not given."""
+    value = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+    return value
+
+
+def holding(config: Any, space: Space) -> Space:
+    """The space, as much wider as it takes to hold the settings as they are."""
+    wider: Space = {}
+    for key, what in space.items():
+        value = setting(config, key)
+        if present(config, {key: what}) is not None:
+            wider[key] = what
+        elif isinstance(what, Choice):
+            text = json.dumps(value, separators=(",", ":"))
+            wider[key] = Choice((*what.values, text))
+        else:
+            wider[key] = replace(what, low=min(what.low, value), high=max(what.high, value))
+    return wider
+
+
 def present(config: Any, space: Space) -> dict[str, Any] | None:
     """The settings as they are, in Optuna's terms; None where the space does not hold them."""
     found: dict[str, Any] = {}
     for key, what in space.items():
-        value = config
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else getattr(value, name)
+        value = setting(config, key)
         if isinstance(what, Choice):
             same = [text for text in what.values if parse(f"{key}={text}")[2] == value]
             if not same:
