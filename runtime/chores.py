@@ -243,6 +243,8 @@ class Chores:
 
     def complete(self, step: int) -> Evaluation:
         since, seconds = self.learning_since or (0, 0.0)
+        if since == step:  # the first update was the last step
+            since, seconds = 0, 0.0
         self.steps_per_second = (step - since) / max(self.clock.elapsed() - seconds, 1e-9)
         if self.last_log[0] < step:
             self.log(step)

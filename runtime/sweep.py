@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.door import guarded
-from runtime.errors import StorageFault
+from runtime.errors import ConfigError, StorageFault
 from runtime.jobs import SAVED, TRAIN, Jobs, call, code_file, read_code, stop_file
 from runtime.rundir import read_result
 
@@ -49,8 +49,12 @@ def run(arguments: list[str]) -> int:
         try:
             with ending(chosen.folder, came, elsewhere="submitit" in chosen.launcher[0]):
                 launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
-        except RuntimeError as error:  # of a launcher: the table says which job it was
-            print(f"warning: {str(error).splitlines()[0]}", file=sys.stderr)
+        except RuntimeError as error:  # of a launcher
+            said = str(error).splitlines()[0]
+            if not [*chosen.folder.glob("*.log"), *chosen.folder.glob("*/config.yaml")]:
+                raise ConfigError(f"hydra/launcher: {said}; where there is none, use "
+                                  "hydra/launcher=joblib") from error  # fmt: skip
+            print(f"warning: {said}", file=sys.stderr)  # the table says which job it was
         except KeyboardInterrupt:
             print("interrupted: jobs on a cluster go on, those here have ended",
                   file=sys.stderr)  # fmt: skip

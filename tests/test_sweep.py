@@ -259,6 +259,27 @@ def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
     assert job.sent == [signal.SIGTERM]
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
+    begun, tmp_path, monkeypatch, capsys
+):
+    def refused(chosen, jobs):
+        if begun:
+            (chosen.folder / "0.log").write_text("")
+        raise RuntimeError("no cluster\nhere")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("configs.sweep.launch", refused)
+    code = sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"])
+    said = capsys.readouterr()
+    if begun:
+        assert (code, len(rows(said.out))) == (1, 2)
+        assert said.err == "warning: no cluster\n"
+    else:
+        assert (code, rows(said.out)) == (2, [])
+        assert said.err.startswith("error: hydra/launcher: no cluster; ")
+
+
 def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch, capsys):
     def interrupted(chosen, jobs):
         (chosen.folder / "0").mkdir()

@@ -34,8 +34,9 @@ RUNS are run directories, or directories that hold some; `runs` is all of yours.
 in their seed alone, or in how long they went on at one learning rate, form a group. Those of a task
 that have no value at the step at which most have one are left out. Each group is described by the
 interquartile mean of its runs at the last step that all of the task reach, with a 95 % interval
-(bootstrap); each pair of groups by how likely a run of the first is above one of the second
-(bootstrap, stratified by task); threshold=NUMBER adds the steps until the curve is
+(bootstrap); over several tasks by that of their scores between each task's lowest and highest run,
+and each pair of groups by how likely a run of the first is above one of the second (bootstrap,
+stratified by task); threshold=NUMBER adds the steps until the curve is
 there. Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
 
 
@@ -104,19 +105,48 @@ def report(groups: list[Group], options: Options) -> str:
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         lines.append(row(cells))
-    lines += improvements(groups)
+    lines += [*overall(groups), *improvements(groups)]
     if any(len(group.runs) < 5 for group in groups):
         lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
     return "\n".join(lines)
 
 
-def improvements(groups: list[Group]) -> list[str]:
-    """For each pair of groups, how likely a run of one is above a run of the other."""
+def finals(groups: list[Group]) -> dict[str, dict[str, np.ndarray]]:
+    """What the runs of each group came to, {label: {task: scores}}."""
     by_label: dict[str, dict[str, np.ndarray]] = {}
     for group in groups:
         scores = final(group, last_step(groups, group.task))
         by_label.setdefault(group.label, {})[group.task] = scores
+    return by_label
+
+
+def overall(groups: list[Group]) -> list[str]:
+    """The interquartile mean over several tasks, of the groups that have runs of each."""
+    tasks, by_label = sorted({group.task for group in groups}), finals(groups)
+    ends = {task: np.concatenate([of[task] for of in by_label.values() if task in of])
+            for task in tasks}  # fmt: skip
     lines = []
+    for label, of in by_label.items():
+        if len(tasks) > 1 and len(of) == len(tasks):
+            scores = [(of[task] - ends[task].min()) / (np.ptp(ends[task]) or 1.0) for task in tasks]
+            low, high = interval(pooled, scores)
+            lines.append(row([label, str(len(tasks)), str(sum(map(len, scores))),
+                              f"{pooled(scores):.2f}", f"{low:.2f} to {high:.2f}"]))  # fmt: skip
+    if lines:
+        head = [
+            "group",
+            "tasks",
+            "runs",
+            "IQM, each task's lowest run as 0, its highest as 1",
+            "95 %",
+        ]
+        lines = ["", row(head), row(["---"] * len(head)), *lines]
+    return lines
+
+
+def improvements(groups: list[Group]) -> list[str]:
+    """For each pair of groups, how likely a run of one is above a run of the other."""
+    by_label, lines = finals(groups), []
     for first, second in itertools.combinations(by_label, 2):
         tasks = sorted(set(by_label[first]) & set(by_label[second]))
         if tasks:

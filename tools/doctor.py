@@ -77,7 +77,8 @@ def examine(arguments: list[str]) -> int:
     envs = make()
     try:
         say("id", config.id)
-        say("observation", str(envs.backend.observation_space))
+        space = envs.backend.observation_space
+        say("observation", str(space.whole if isinstance(space, Flat) else space))
         played = play(envs, own["steps"], own["seed"])
         advice = observations(envs, played)
         handed_over(make, own["seed"])
@@ -95,18 +96,24 @@ def say(name: str, text: str) -> None:
 
 
 def handed_over(make: Any, seed: int) -> None:
-    """A warning where a reset, or the first step, hands over another type than the space says."""
+    """Warnings where a reset, or the first step, hands over other types than it should."""
     copy = make()
     try:
         (checked,) = copy.backend.envs.envs
         space = checked.observation_space
         checked.action_space.seed(seed)
-        seen = [checked.env.reset(seed=seed)[0], checked.env.step(checked.action_space.sample())[0]]
+        first, _ = checked.env.reset(seed=seed)
+        second, _, *flags, _ = checked.env.step(checked.action_space.sample())
+        seen = [first, second]
         kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in seen}
         found = kinds - {str(space.dtype)}
         if found and not isinstance(space, Flat):
             say("warning", f"observations come as {' and '.join(sorted(found))}, the space says "
                            f"{space.dtype}: each is converted; correct one of the two")  # fmt: skip
+        others = {type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)}
+        if others:
+            say("warning", f"terminated and truncated come as {' and '.join(sorted(others))}; they "
+                           "are taken as true or false, give bool")  # fmt: skip
     finally:
         copy.close()
 
@@ -128,7 +135,10 @@ def observations(envs: Envs, played: Played) -> list[str]:
     if outside:
         say("warning", f"{outside} components leave the bounds of the space; correct the space")
     moving = deviation[deviation > 0]
-    fits = len(moving) and LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1]
+    if not len(moving):
+        say("warning", "observations never change; nothing can be learned from them")
+        return []
+    fits = LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1]
     return [] if fits or envs.spec.pixels else ["agent.normalise_obs=true"]
 
 

@@ -161,6 +161,14 @@ def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
+def test_a_run_whose_first_update_is_its_last_step_has_a_speed():
+    envs = counting(1)
+    made, _, _ = chores(agent("a2c", envs.spec), envs, 5)
+    train(made.agent, envs, Rollout(5), made)
+    assert made.learning_since[0] == made.total_steps == 5
+    assert made.steps_per_second > 0
+
+
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(("length", "ends"), [(1, "terminated"), (3, "truncated")])
 def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):

@@ -207,6 +207,28 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     assert table[0][3:5] == ["1,000", "2"]
 
 
+def test_groups_on_several_tasks_are_told_over_all_of_them(tmp_path, capsys):
+    ends = {"cartpole": ([0.0, 50, 100, 50], [100.0, 100, 100, 50]),
+            "pendulum": ([-200.0, -1000, -200, -600], [-600.0, -600, -600, -600])}  # fmt: skip
+    for env, sides in ends.items():
+        for rate, values in zip(("0.1", "0.2"), sides, strict=True):
+            for seed, value in enumerate(values):
+                planted(tmp_path, f"{env}{rate}{seed}", {100: value}, f"env={env}",
+                        f"seed={seed}", f"agent.lr={rate}")  # fmt: skip
+    planted(tmp_path, "more", {100: 30.0}, "agent.lr=0.3")  # on one task alone
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    table = capsys.readouterr().out.split("IQM, each task's lowest run as 0")[1].split("\n\n")[0]
+    cells = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+    assert [row[:4] for row in cells] == [
+        ["lr=0.1", "2", "8", "0.62"],
+        ["lr=0.2", "2", "8", "0.62"],
+    ]
+    scores = [np.array([0.0, 0.5, 1, 0.5]), np.array([1.0, 0, 1, 0.5])]
+    assert pooled(scores) == 0.625  # the mean of 0.5, 0.5, 0.5 and 1
+    low, high = interval(pooled, scores)
+    assert cells[0][4] == f"{low:.2f} to {high:.2f}"
+
+
 def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
     for seed in range(5):
         planted(tmp_path, f"short{seed}", {100: 1.0, 200: 2.0}, f"seed={seed}")

@@ -42,6 +42,8 @@ class Ill(gymnasium.Env):
             obs[0] = hash("a text") % 1000 / 1000
         if self.has == "bounds" or (self.has == "start" and self.count == 0):
             obs[1] = 3.0
+        if self.has == "still":
+            obs[:] = 0.5
         if self.has == "hole" and self.count == 5:
             obs[2] = np.nan
         if self.has == "wide" or (self.has == "later" and self.count):
@@ -58,6 +60,8 @@ class Ill(gymnasium.Env):
         reward += self.resets * (self.has == "memory")
         end = self.count == 10 and self.has != "endless"
         terminated = end and self.has in ("both", "limit")
+        if self.has == "numbers":
+            return self.seen(), reward, 0, int(end), {}
         return self.seen(), reward, terminated, end and self.has != "limit", {}
 
 
@@ -73,7 +77,7 @@ def lines(capsys):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["Pendulum-v1", "CartPole-v1", "FrozenLake-v1", ILL]
+    "env_id", ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "FrozenLake-v1", ILL]
 )
 def test_what_is_well_is_not_warned_of(env_id, capsys):
     assert doctor.main([f"env.id={env_id}", "steps=400"]) == 0
@@ -99,6 +103,8 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         ("wide", "observations come as float64, the space says float32"),
         ("later", "observations come as float64, the space says float32"),
         ("list", "observations come as list, the space says float32"),
+        ("numbers", "terminated and truncated come as int"),
+        ("still", "observations never change"),
     ],
 )
 def test_what_is_planted_is_found(has, words, capsys):

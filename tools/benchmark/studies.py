@@ -22,6 +22,7 @@ CHOICES = {  # what may be added to SAC, beside which each is measured
     "layer-normalised critics": ("agent.normalise_critic=true",),
     "running observation statistics": ("agent.normalise_obs=true",),
     "actor every second update": ("agent.policy_delay=2",),
+    "an average of the actor": ("agent.actor_tau=0.001",),
     "full covariance": ("agent.policy=tanh_full_gaussian",),
     "a critic of 51 returns": ("agent.atoms=51",),
     "a critic of 101 returns": ("agent.atoms=101",),
