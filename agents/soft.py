@@ -38,7 +38,7 @@ class Temperature(nn.Module):
 class SoftNetworks:
     """An actor, an ensemble of critics with targets that follow slowly, and a temperature.
 
-    The actor may have an average that follows it, too, and plays where nothing is drawn.
+    The actor may have an average that follows it, too, and acts wherever actions are deterministic.
 
     Args:
         policy_name: what the actor's parameters are for.

@@ -141,6 +141,7 @@ class OffPolicyConfig(AgentConfig):
         "share of the actor that moves into its average, which evaluations play; 1: no average",
         gt=0,
         le=1,
+        before=1.0,
     )
     critics: int = key("members of the ensemble", ge=1, le=100)
     normalise_critic: bool = key("layer normalisation in the critics")

@@ -44,7 +44,7 @@ def read_run(path: Path) -> TrainConfig:
     except Exception as error:
         raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
     try:
-        return build(TrainConfig, plain)
+        return build(TrainConfig, plain, recorded=True)
     except ConfigError as error:
         raise ConfigError(f"run: {path / 'config.yaml'}, {error} in that file") from None
 

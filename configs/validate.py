@@ -10,19 +10,23 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_ty
 
 from runtime.errors import ConfigError
 
-ELSEWHERE = {  # what other libraries call a key -> its last part here
-    "learning_rate": "lr", "discount": "gamma", "n_envs": "num_envs", "n_epochs": "epochs",
-    "total_timesteps": "total_steps", "gradient_steps": "updates_per_step", "polyak": "tau",
-    "vf_coef": "value_coef", "entropy_coef": "ent_coef", "ent_coef": "alpha",
-    "clip_eps": "clip_range", "clip_coef": "clip_range", "minibatch_size": "batch_size",
-    "net_arch": "hidden", "hidden_sizes": "hidden", "lam": "gae_lambda",
+ELSEWHERE = {  # what other libraries call a key -> the last part of its name here
+    "learning_rate": ("lr",), "discount": ("gamma",), "n_envs": ("num_envs",),
+    "n_epochs": ("epochs",), "total_timesteps": ("total_steps",), "net_arch": ("hidden",),
+    "hidden_sizes": ("hidden",), "gradient_steps": ("updates_per_step",), "lam": ("gae_lambda",),
+    "vf_coef": ("value_coef",), "entropy_coef": ("ent_coef", "alpha"), "ent_coef": ("alpha",),
+    "clip_eps": ("clip_range",), "clip_epsilon": ("clip_range",), "clip_coef": ("clip_range",),
+    "minibatch_size": ("batch_size",),
 }  # fmt: skip
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
 
 def key(doc: str, **limits: float) -> Any:
-    """A field with its meaning and its limits: ge/gt (from below), le/lt (from above)."""
+    """A field with its meaning and its limits: ge/gt (from below), le/lt (from above).
+
+    Of a newer key, `before` is the value of runs that were made before it was there.
+    """
     return field(metadata={"doc": doc, **limits})
 
 
@@ -42,8 +46,8 @@ class Group:
             raise ConfigError(f"{self.PREFIX}{name}: {why}; {remedy}")
 
 
-def build(group: type[G], data: Any, prefix: str = "") -> G:
-    """Makes `group` from nested dictionaries.
+def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -> G:
+    """Makes `group` from nested dictionaries, `recorded` ones where they are those of a run.
 
     Raises:
         ConfigError: an unknown or missing key, a wrong type, a value that is not finite or out of
@@ -61,6 +65,9 @@ def build(group: type[G], data: Any, prefix: str = "") -> G:
             raise ConfigError(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
     values = {}
     for name, declared in known.items():
+        if name not in data and recorded and "before" in declared.metadata:
+            values[name] = declared.metadata["before"]
+            continue
         if name not in data:
             raise ConfigError(f"{prefix}{name}: is missing; give it a value")
         hint = hints[name]
@@ -74,7 +81,7 @@ def build(group: type[G], data: Any, prefix: str = "") -> G:
                         f"{', '.join(variants)}; choose with {name}=NAME"
                     )
                 hint = variants[chosen]
-            values[name] = build(hint, data[name], f"{prefix}{name}.")
+            values[name] = build(hint, data[name], f"{prefix}{name}.", recorded)
         else:
             values[name] = convert(data[name], hint, f"{prefix}{name}", declared.metadata)
     made = group(**values)
@@ -183,9 +190,11 @@ def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys
     """A question that names the nearest of those known, or something else to say."""
     name = name[:200].lower()
     group, dot, last = name.rpartition(".")
-    meant = ELSEWHERE.get(last, last)
-    close = [one for one in known if one.rpartition(".")[-1].lower() == meant]  # in any group
-    if not close:  # in its own one by the last part, for the first is alike in all
+    meant = (last, *ELSEWHERE.get(last, ()))
+    same = [one for one in known if one.rpartition(".")[-1].lower() in meant]  # in any group
+    if same:
+        close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
+    else:  # within its own group by the last part, for the group's name would make all alike
         skip = len(group + dot) if any(one.startswith(group + dot) for one in known) else 0
         spelled = {one[skip:].lower(): one for one in known if one.startswith(name[:skip])}
         near = difflib.get_close_matches(name[skip:], spelled, n=1, cutoff=0.6)

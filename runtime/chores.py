@@ -59,7 +59,7 @@ class Chores:
     heard: int = 0  # updates when a signal was last looked for
     temperature: Watchdog = field(default_factory=Watchdog)
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
-    steps_per_second: float = 0.0  # since learning began, without evaluations and saving
+    steps_per_second: float = 0.0  # since learning began, if any came after; no evaluations, saving
 
     def __post_init__(self) -> None:
         on_cpu = self.agent.device.type == "cpu"  # where reading it waits for nothing

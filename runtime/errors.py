@@ -73,7 +73,12 @@ class Stopped(LogpiError):
         self.code = code
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
-        """The same, once the run is saved that was started so."""
+        """The same, once the run is saved.
+
+        Args:
+            run_dir, env_id: of the run.
+            launcher: what the command begins with that goes on with it.
+        """
         from configs.compose import quoted
 
         what = str(self).partition(";")[0]

@@ -65,11 +65,13 @@ class Ranks:
 
     @property
     def launcher(self) -> str:
-        """What a command line begins with that starts as many."""
+        """What the command begins with that starts as many processes again."""
         if self.size == 1:
             return "python"
         here = self.neighbours == self.size
-        return f"torchrun {f'--standalone --nproc-per-node={self.size}' if here else '...'}"
+        return (
+            f"torchrun --standalone --nproc-per-node={self.size}" if here else "the same torchrun"
+        )
 
     def join(self, device: str) -> None:
         """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""

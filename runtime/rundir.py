@@ -23,6 +23,7 @@ CODE = (*COMPUTING, "tools")
 DIFF = ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--binary", "--src-prefix=a/",
         "--dst-prefix=b/")  # fmt: skip
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
+REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
 
 
 def create(
@@ -33,7 +34,7 @@ def create(
     again: bool = False,
     root: Path = Path("runs"),
 ) -> Path:
-    """Makes a new directory, without a `run_dir` below `root`.
+    """Makes a new directory: `run_dir`, or where none is given one below `root`.
 
     A taken name gets a suffix, or with `again` is used.
 

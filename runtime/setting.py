@@ -46,7 +46,10 @@ def require_same_run(recorded: dict[str, Any], config: "TrainConfig") -> None:
     A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
     """
     from configs.resume import differences
+    from configs.schema import TrainConfig
+    from configs.validate import build
 
+    recorded = dataclasses.asdict(build(TrainConfig, recorded, recorded=True))
     present = json.loads(json.dumps(dataclasses.asdict(config)))  # as a checkpoint has it
     for key, was, now in differences(recorded, present):
         raise ConfigError(

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +44,20 @@ def run(arguments: list[str]) -> int:
         for number in range(len(chosen.jobs)):
             code_file(chosen.folder, number).unlink(missing_ok=True)
         stop_file(chosen.folder).unlink(missing_ok=True)
+        before = begun(chosen.folder)
         paths = [str(TRAIN.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # a launcher's processes import `Jobs`
         try:
             with ending(chosen.folder, came, elsewhere="submitit" in chosen.launcher[0]):
                 launch(chosen, Jobs(chosen.jobs, chosen.folder.absolute()))
         except RuntimeError as error:  # of a launcher
-            said = str(error).splitlines()[0]
-            if not [*chosen.folder.glob("*.log"), *chosen.folder.glob("*/config.yaml")]:
-                raise ConfigError(f"hydra/launcher: {said}; where there is none, use "
-                                  "hydra/launcher=joblib") from error  # fmt: skip
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            if begun(chosen.folder) == before:
+                with suppress(OSError):  # it is not empty
+                    chosen.folder.rmdir()
+                raise ConfigError(
+                    f"hydra/launcher: {said}; mend that, or leave the launcher out"
+                ) from error
             print(f"warning: {said}", file=sys.stderr)  # the table says which job it was
         except KeyboardInterrupt:
             print("interrupted: jobs on a cluster go on, those here have ended",
@@ -69,6 +73,12 @@ def run(arguments: list[str]) -> int:
     if failed := [code for code in codes if code]:
         return failed[0]
     return 0 if None not in codes else 1 if chosen.launcher else SAVED
+
+
+def begun(folder: Path) -> set[tuple[Path, int]]:
+    """What jobs have left so far: their files, and when each was last written."""
+    files = [*folder.glob("*.log"), *folder.glob("*/config.yaml")]
+    return {(file, file.stat().st_mtime_ns) for file in files}
 
 
 @contextmanager

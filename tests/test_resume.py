@@ -15,12 +15,13 @@ import evaluate
 import train
 from configs import automatic, compose
 from configs.compose import train_config
+from configs.files import read_run, to_yaml
 from configs.resume import differences, resumed
 from runtime import checkpoint, session
 from runtime.door import enter
 from runtime.errors import ConfigError, Stopped, StorageFault
 from runtime.sealed import seal, seal_of
-from runtime.setting import changes, setting
+from runtime.setting import changes, require_same_run, setting
 from runtime.signals import Stop
 from runtime.tree import digest
 from tests import helpers
@@ -618,3 +619,21 @@ def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):
     assert (again.threads, again.accelerate) == (first.threads, first.accelerate)
     with pytest.raises(ConfigError, match="is not a run directory"):
         train_config(["resume=missing"])
+
+
+def test_a_run_from_before_a_key_was_there_goes_on_and_no_other_key_is_made_up(tmp_path):
+    config = train_config(["env=pendulum", "agent=sac"])
+    text = to_yaml(config)
+    for key, there in (("actor_tau", True), ("tau", False)):
+        (tmp_path / "config.yaml").write_text(re.sub(rf"\n  {key}: .*", "", text))
+        if there:
+            assert read_run(tmp_path) == config
+        else:
+            with pytest.raises(ConfigError, match=r"agent\.tau: is missing"):
+                read_run(tmp_path)
+    recorded = json.loads(json.dumps(dataclasses.asdict(config)))
+    del recorded["agent"]["actor_tau"]
+    require_same_run(recorded, config)
+    other = dataclasses.replace(config, agent=dataclasses.replace(config.agent, actor_tau=0.5))
+    with pytest.raises(ConfigError, match=r"agent\.actor_tau: 0\.5 is not what .* with, 1"):
+        require_same_run(recorded, other)

@@ -259,16 +259,20 @@ def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
     assert job.sent == [signal.SIGTERM]
 
 
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("begun", [None, "0.log", "0/config.yaml"])
 def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
     begun, tmp_path, monkeypatch, capsys
 ):
     def refused(chosen, jobs):
         if begun:
-            (chosen.folder / "0.log").write_text("")
+            (chosen.folder / begun).parent.mkdir(exist_ok=True)
+            (chosen.folder / begun).write_text("")
         raise RuntimeError("no cluster\nhere")
 
     monkeypatch.chdir(tmp_path)
+    Path("out").mkdir()
+    if not begun:  # of a sweep before
+        Path("out/1.log").write_text("")
     monkeypatch.setattr("configs.sweep.launch", refused)
     code = sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"])
     said = capsys.readouterr()
@@ -278,6 +282,7 @@ def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
     else:
         assert (code, rows(said.out)) == (2, [])
         assert said.err.startswith("error: hydra/launcher: no cluster; ")
+        assert Path("out/1.log").exists()
 
 
 def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch, capsys):

@@ -30,14 +30,15 @@ from tools.comparison.statistics import (  # noqa: E402
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
 
-RUNS are run directories, or directories that hold some; `runs` is all of yours. Runs that differ
-in their seed alone, or in how long they went on at one learning rate, form a group. Those of a task
-that have no value at the step at which most have one are left out. Each group is described by the
-interquartile mean of its runs at the last step that all of the task reach, with a 95 % interval
-(bootstrap); over several tasks by that of their scores between each task's lowest and highest run,
-and each pair of groups by how likely a run of the first is above one of the second (bootstrap,
-stratified by task); threshold=NUMBER adds the steps until the curve is
-there. Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
+RUNS are run directories, or directories that hold some; `runs` is all of yours, but for what a
+search or tools/reproduce.py made. Runs that differ in their seed alone, or in how long they went on
+at one learning rate, form a group. Runs of a task that have no value at the step at which most have
+one are left out. Each group is described by the interquartile mean of its runs at the last step
+that all of the task reach, with a 95 % interval (bootstrap). Groups with runs of every task are
+described over all of them, too, each score between the lowest and the highest run of its task, and
+each pair of groups by how likely a run of the first is above one of the second (both bootstraps
+stratified by task). threshold=NUMBER adds the steps until the curve is there.
+Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
 
 
 @dataclass
@@ -105,26 +106,34 @@ def report(groups: list[Group], options: Options) -> str:
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         lines.append(row(cells))
-    lines += [*overall(groups), *improvements(groups)]
+    by_label = finals(groups)
+    lines += [*overall(by_label), *improvements(by_label)]
     if any(len(group.runs) < 5 for group in groups):
         lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
     return "\n".join(lines)
 
 
-def finals(groups: list[Group]) -> dict[str, dict[str, np.ndarray]]:
-    """What the runs of each group came to, {label: {task: scores}}."""
-    by_label: dict[str, dict[str, np.ndarray]] = {}
+Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
+
+
+def finals(groups: list[Group]) -> Finals:
+    """What the runs of each group came to."""
+    by_label: Finals = {}
     for group in groups:
         scores = final(group, last_step(groups, group.task))
         by_label.setdefault(group.label, {})[group.task] = scores
     return by_label
 
 
-def overall(groups: list[Group]) -> list[str]:
-    """The interquartile mean over several tasks, of the groups that have runs of each."""
-    tasks, by_label = sorted({group.task for group in groups}), finals(groups)
-    ends = {task: np.concatenate([of[task] for of in by_label.values() if task in of])
-            for task in tasks}  # fmt: skip
+def overall(by_label: Finals) -> list[str]:
+    """The interquartile mean over all tasks, of the groups that have runs of each, if several do.
+
+    All runs of a group are taken together, as in Agarwal et al. 2021 (arXiv 2108.13264).
+    """
+    tasks = sorted({task for of in by_label.values() for task in of})
+    ends = {
+        task: np.concatenate([of[task] for of in by_label.values() if task in of]) for task in tasks
+    }
     lines = []
     for label, of in by_label.items():
         if len(tasks) > 1 and len(of) == len(tasks):
@@ -132,21 +141,13 @@ def overall(groups: list[Group]) -> list[str]:
             low, high = interval(pooled, scores)
             lines.append(row([label, str(len(tasks)), str(sum(map(len, scores))),
                               f"{pooled(scores):.2f}", f"{low:.2f} to {high:.2f}"]))  # fmt: skip
-    if lines:
-        head = [
-            "group",
-            "tasks",
-            "runs",
-            "IQM, each task's lowest run as 0, its highest as 1",
-            "95 %",
-        ]
-        lines = ["", row(head), row(["---"] * len(head)), *lines]
-    return lines
+    return under(["group", "tasks", "runs", "IQM, each task's lowest run as 0, its highest as 1",
+                  "95 %"], lines if len(lines) > 1 else [])  # fmt: skip
 
 
-def improvements(groups: list[Group]) -> list[str]:
+def improvements(by_label: Finals) -> list[str]:
     """For each pair of groups, how likely a run of one is above a run of the other."""
-    by_label, lines = finals(groups), []
+    lines = []
     for first, second in itertools.combinations(by_label, 2):
         tasks = sorted(set(by_label[first]) & set(by_label[second]))
         if tasks:
@@ -155,10 +156,12 @@ def improvements(groups: list[Group]) -> list[str]:
             share = probability_of_improvement(*pair)
             lines.append(row([first, second, str(len(tasks)), f"{share:.2f}",
                               f"{low:.2f} to {high:.2f}"]))  # fmt: skip
-    if lines:
-        head = ["a run of", "is above one of", "tasks", "probability", "95 %"]
-        lines = ["", row(head), row(["---"] * len(head)), *lines]
-    return lines
+    return under(["a run of", "is above one of", "tasks", "probability", "95 %"], lines)
+
+
+def under(head: list[str], lines: list[str]) -> list[str]:
+    """The lines as a table of their own; nothing where there are none."""
+    return ["", row(head), row(["---"] * len(head)), *lines] if lines else []
 
 
 def last_step(groups: list[Group], task: str) -> float:

@@ -110,10 +110,10 @@ def handed_over(make: Any, seed: int) -> None:
         if found and not isinstance(space, Flat):
             say("warning", f"observations come as {' and '.join(sorted(found))}, the space says "
                            f"{space.dtype}: each is converted; correct one of the two")  # fmt: skip
-        others = {type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)}
+        others = [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]
         if others:
-            say("warning", f"terminated and truncated come as {' and '.join(sorted(others))}; they "
-                           "are taken as true or false, give bool")  # fmt: skip
+            say("warning", f"a flag of terminated and truncated comes as {' and '.join(others)}, "
+                           "which is taken as true or false; give bool")  # fmt: skip
     finally:
         copy.close()
 
@@ -136,7 +136,8 @@ def observations(envs: Envs, played: Played) -> list[str]:
         say("warning", f"{outside} components leave the bounds of the space; correct the space")
     moving = deviation[deviation > 0]
     if not len(moving):
-        say("warning", "observations never change; nothing can be learned from them")
+        say("warning", f"observations did not change in {len(played.transitions):,} steps; where "
+                       "they never do, nothing can be learned from them")  # fmt: skip
         return []
     fits = LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1]
     return [] if fits or envs.spec.pixels else ["agent.normalise_obs=true"]

@@ -31,7 +31,6 @@ Trains a run again and names the first step at which a logged number differs.
 The repetition is a run of its own, at run_dir or in runs/reproduced, and stays there;
 env.id repeats the id where it names a module to import.
 exit code 0: equal; 1: different, and where; otherwise as train.py"""
-APART = Path("runs/reproduced")  # compared with the rest, one seed would count twice
 LOOKS = ("eval/", "audit/")
 SHOWN = 5  # tags that differ, of which there may be dozens
 
@@ -71,7 +70,7 @@ def repeat(arguments: list[str]) -> int:
     from runtime import rundir
 
     again = rundir.create(
-        given.get("run_dir"), config.env.id, config.agent.name, config.seed, root=APART
+        given.get("run_dir"), config.env.id, config.agent.name, config.seed, root=rundir.REPEATED
     )
     again.rmdir()  # train.py makes it; its name was all that was asked for
     command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume=None))

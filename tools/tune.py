@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import GROUPS, options, parse, train_config  # noqa: E402
+from configs.compose import GROUPS, parse, train_config  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
@@ -25,13 +25,14 @@ from tools.benchmark.calls import folder as made  # noqa: E402
 from tools.examination.names import group_name  # noqa: E402
 from tools.tuning.lasting import (  # noqa: E402
     open_study,
+    recorded_space,
     require_same,
     sampler,
     take_over,
     trial_folder,
     turn,
 )
-from tools.tuning.pair import changed  # noqa: E402
+from tools.tuning.pair import report  # noqa: E402
 from tools.tuning.spaces import (  # noqa: E402
     SPACES,
     Space,
@@ -41,7 +42,7 @@ from tools.tuning.spaces import (  # noqa: E402
     present,
     read_space,
 )
-from tools.tuning.trials import FIRST_SEED, require_fit  # noqa: E402
+from tools.tuning.trials import require_fit  # noqa: E402
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -73,14 +74,16 @@ def tune(arguments: list[str]) -> int:
         require_fit(fixed)
     folder = made(own["study"], "study")
     study = open_study(folder)
+    if not own["named"]:  # the usual ranges: those that the study began with
+        space = recorded_space(study) or space
     print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
           flush=True)  # fmt: skip
+    now = present(train_config(fixed), space)
+    if now is None and own["report"]:
+        print("the settings as they are lie outside these ranges: no trial has them")
     with turn(folder):
         require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
-        now = present(train_config(fixed), space)
-        if now is None and own["report"]:
-            print("the settings as they are lie outside these ranges: no trial has them")
-        elif now is not None and not study.get_trials(deepcopy=False):
+        if now is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(now)
         take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
@@ -101,7 +104,7 @@ def tune(arguments: list[str]) -> int:
         signal.signal(signal.SIGTERM, before)
     if own["report"]:
         report(study, own["where"], fixed, own["seeds"], folder)
-        if now is None:
+        if all(trial.params != now for trial in study.get_trials(deepcopy=False)):
             print("compare it with the settings as they are first, which no trial had")
     return max(codes, default=0)
 
@@ -139,6 +142,7 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     if not any(argument.startswith("threads=") for argument in fixed):
         fixed.append("threads=1")  # two threads beside other work wait for each other in a loop
     config = train_config(fixed)
+    own["named"] = bool(space)
     if not space:
         given = {argument.partition("=")[0] for argument in fixed}
         free = {key: what for key, what in SPACES[config.agent.name].items() if key not in given}
@@ -229,33 +233,6 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
         return f"{FAILED}{error}"
     study.tell(trial, found)
     return f"{found:.2f}"
-
-
-def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) -> None:
-    """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
-    import optuna
-
-    states = optuna.trial.TrialState
-    ended = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
-    if not any(trial.state == states.COMPLETE for trial in ended):
-        raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
-    best, count = study.best_trial, len(ended)
-    lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
-             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f} on seed"
-             + (f"s {FIRST_SEED} to {FIRST_SEED + seeds - 1}." if seeds > 1 else f" {FIRST_SEED}."),
-             *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
-    path = folder / f"{name}.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}, {trial_folder(best, folder)}")
-    print("\n".join(lines))
-    env = name.rpartition("-")[0]
-    first = ""
-    if env not in options("env"):
-        first = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
-    there = ROOT / "configs" / "tuned" / path.name
-    place = ", in place of the one that is there" if there.exists() else ""
-    print(f"written to {path}; {first}copy it to configs/tuned/{path.name}{place}: it comes by "
-          f"itself with env={env}, and its total_steps with it")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
 from configs.compose import evaluate_config, options, parse, quoted, train_config
 from configs.files import to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
-from configs.validate import Group, alternatives, build, key_names
+from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
 from runtime.errors import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -508,6 +508,9 @@ def test_bad_arguments_of_evaluation_are_refused_in_one_line(name: str) -> None:
         ("learning_rate", "agent.lr"),
         ("agent.discount", "agent.gamma"),
         ("n_envs", "env.num_envs"),
+        ("evl.every", "eval.every"),
+        ("chekpoint.every", "checkpoint.every"),
+        ("audits.every", "audit.every"),
         ("total_timesteps", "total_steps"),
         ("agent.hiden", "agent.hidden"),
         ("agent.gama", "agent.gamma"),
@@ -524,6 +527,19 @@ def test_a_typo_names_the_key_that_was_meant(typo: str, meant: str) -> None:
     text = refusal(train_config, [f"{typo}=1"])
     assert names_key(text, typo)
     assert f"did you mean {meant}?" in text
+
+
+@pytest.mark.parametrize("word", sorted(ELSEWHERE))
+def test_what_other_libraries_call_a_key_names_it(word: str) -> None:
+    every = {
+        key.rpartition(".")[-1] for name in AGENT_GROUPS for key in key_names(TrainConfig, name)
+    }
+    assert set(ELSEWHERE[word]) <= every
+    for name in AGENT_GROUPS:
+        keys = {k for k in key_names(TrainConfig, name) if k.rpartition(".")[-1] in ELSEWHERE[word]}
+        if keys and word not in every:
+            text = refusal(train_config, [f"agent={name}", f"{word}=1"])
+            assert any(f"did you mean {key}?" in text for key in keys)
 
 
 @pytest.mark.parametrize("agent", sorted(AGENT_GROUPS))

@@ -39,13 +39,14 @@ needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++
 def learner(kind, mode="none"):
     """One of each kind of update, with what a user may add to it."""
     if kind == "sac":
-        made = agent("sac", CONTINUOUS, policy_delay=2, normalise_obs=True, max_grad_norm=1.0)
+        made = agent("sac", CONTINUOUS, policy_delay=2, normalise_obs=True, max_grad_norm=1.0,
+                     actor_tau=0.3)  # fmt: skip
         data = batch(8, spec=CONTINUOUS)._replace(latent=None)
     elif kind == "sac_discrete":
         made = agent("sac_discrete", DISCRETE, normalise_obs=True)
         data = batch(8, spec=DISCRETE)._replace(latent=None)
     elif kind == "sac of one action":
-        made = agent("sac", SMALL, normalise_critic=True, actor_tau=0.3)
+        made = agent("sac", SMALL, normalise_critic=True)
         data = batch(8, spec=SMALL)._replace(latent=None)
     elif kind == "sac of distributions":
         made = agent("sac", CONTINUOUS, atoms=11)

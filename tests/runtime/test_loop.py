@@ -6,6 +6,7 @@ import torch
 
 from data import Replay, Rollout
 from runtime.chores import Chores
+from runtime.clock import Clock
 from runtime.envs import Envs
 from runtime.errors import Divergence, Stopped, StorageFault
 from runtime.evaluation import Evaluation
@@ -161,12 +162,22 @@ def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
-def test_a_run_whose_first_update_is_its_last_step_has_a_speed():
+def test_a_run_whose_first_update_is_its_last_step_has_the_speed_of_all_its_steps(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("runtime.chores.time.perf_counter", lambda: now[0])
     envs = counting(1)
     made, _, _ = chores(agent("a2c", envs.spec), envs, 5)
+    made.clock = Clock(0.0)
+    step = envs.step
+
+    def spending(*arguments):
+        now[0] += 0.01
+        return step(*arguments)
+
+    envs.step = spending
     train(made.agent, envs, Rollout(5), made)
     assert made.learning_since[0] == made.total_steps == 5
-    assert made.steps_per_second > 0
+    assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])

@@ -1,6 +1,7 @@
 """Comparing runs: published numbers, groups by what differs, and the door itself."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -215,16 +216,16 @@ def test_groups_on_several_tasks_are_told_over_all_of_them(tmp_path, capsys):
             for seed, value in enumerate(values):
                 planted(tmp_path, f"{env}{rate}{seed}", {100: value}, f"env={env}",
                         f"seed={seed}", f"agent.lr={rate}")  # fmt: skip
-    planted(tmp_path, "more", {100: 30.0}, "agent.lr=0.3")  # on one task alone
+    planted(tmp_path, "more", {100: 200.0}, "agent.lr=0.3")  # on one task alone
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     table = capsys.readouterr().out.split("IQM, each task's lowest run as 0")[1].split("\n\n")[0]
     cells = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     assert [row[:4] for row in cells] == [
-        ["lr=0.1", "2", "8", "0.62"],
-        ["lr=0.2", "2", "8", "0.62"],
+        ["lr=0.1", "2", "8", "0.38"],
+        ["lr=0.2", "2", "8", "0.50"],
     ]
-    scores = [np.array([0.0, 0.5, 1, 0.5]), np.array([1.0, 0, 1, 0.5])]
-    assert pooled(scores) == 0.625  # the mean of 0.5, 0.5, 0.5 and 1
+    scores = [np.array([0.0, 0.25, 0.5, 0.25]), np.array([1.0, 0, 1, 0.5])]
+    assert pooled(scores) == 0.375  # the mean of 0.25, 0.25, 0.5 and 0.5
     low, high = interval(pooled, scores)
     assert cells[0][4] == f"{low:.2f} to {high:.2f}"
 
@@ -241,6 +242,14 @@ def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
         return {run.path.name for run in runs}
 
     assert kept() == {*(f"short{seed}" for seed in range(5)), "middle"}
+    planted(tmp_path, "late", {900: 1.0, 950: 2.0}, "seed=7", "agent.lr=0.5")
+    planted(tmp_path, "short5", {100: 1.0, 200: 2.0}, "seed=5")
+    overlapping(find([str(tmp_path)], "eval/return_mean"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {tmp_path / 'late'}, {tmp_path / 'long0'}")
+    assert "begin after step 200, where most" in line
+    for name in ("late", "short5"):
+        shutil.rmtree(tmp_path / name)
     planted(tmp_path, "long5", {600: 1.0, 1000: 2.0}, "seed=5", "agent.lr=1")
     assert kept() == {f"long{seed}" for seed in range(6)}  # as many, and longer
     runs = find([str(tmp_path)], "eval/return_mean")
@@ -277,6 +286,9 @@ def test_what_a_search_tried_and_what_repeats_a_run_are_no_samples(tmp_path, mon
 
     assert found("runs") == found(".") == found(str(tmp_path)) == ["a1", "a2"]
     assert "runs/a3 is runs/a2 again, bit for bit; left out" in capsys.readouterr().err
+    planted(tmp_path, "runs/reproduced/b", {100: 2.0}, "seed=1")
+    assert found("runs") == found(".") == ["a1", "a2"]
+    assert found("runs/reproduced") == ["b"]
     assert found("runs/tuning/out") == found("runs/tuning/out/trial-0000") == ["s0"]
 
 

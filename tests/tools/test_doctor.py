@@ -60,8 +60,10 @@ class Ill(gymnasium.Env):
         reward += self.resets * (self.has == "memory")
         end = self.count == 10 and self.has != "endless"
         terminated = end and self.has in ("both", "limit")
+        if self.has == "number":
+            return self.seen(), reward, 0, end, {}
         if self.has == "numbers":
-            return self.seen(), reward, 0, int(end), {}
+            return self.seen(), reward, np.bool_(False), np.int64(end), {}
         return self.seen(), reward, terminated, end and self.has != "limit", {}
 
 
@@ -84,6 +86,8 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     found = dict(lines(capsys))
     assert "warning" not in found or found["warning"].startswith(("no episode", "random actions"))
     assert found["seed"] == "the same seed gives the same 400 steps, in another process too"
+    if env_id == "FrozenLake-v1":
+        assert found["observation"] == "Discrete(16)"
     assert found["resume"].startswith("exact")
     fitting = "agent=a2c or agent=ppo or agent=sac"
     assert found["agents"] == fitting + ("" if env_id == "Pendulum-v1" else "_discrete")
@@ -103,8 +107,9 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         ("wide", "observations come as float64, the space says float32"),
         ("later", "observations come as float64, the space says float32"),
         ("list", "observations come as list, the space says float32"),
-        ("numbers", "terminated and truncated come as int"),
-        ("still", "observations never change"),
+        ("number", "a flag of terminated and truncated comes as int"),
+        ("numbers", "a flag of terminated and truncated comes as int64"),
+        ("still", "observations did not change in 100 steps"),
     ],
 )
 def test_what_is_planted_is_found(has, words, capsys):

@@ -20,7 +20,7 @@ from configs.compose import train_config
 from runtime.errors import ConfigError
 from runtime.signals import PASSED_ON
 from tools import tune
-from tools.tuning import trials
+from tools.tuning import pair, trials
 from tools.tuning.lasting import open_study
 from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, holding, present, read_space
 
@@ -188,7 +188,7 @@ def test_an_id_that_has_a_file_goes_by_its_name():
 
 def test_what_a_search_began_with_is_in_its_pair():
     """A pair that is to take another's place has what that one had, and was searched with."""
-    text = "\n".join(tune.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
+    text = "\n".join(pair.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
     found = yaml.safe_load(text)
     assert found["env"] == {"num_envs": 4}
     assert found["agent"] == {"gamma": 0.97, "lr_schedule": "linear",
@@ -242,13 +242,13 @@ def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
         space = holding(config, SPACES[agent])
         assert present(config, space) is not None
         for key, what in SPACES[agent].items():  # and nothing is taken out of them
-            assert draw_ends({key: what}) <= draw_ends({key: space[key]})
+            assert members({key: what}) <= members({key: space[key]})
         for one in ends(space):
             train_config([f"agent={agent}", *command, *one])
 
 
-def draw_ends(space):
-    """Values of choices, or every ten-thousandth of a range."""
+def members(space):
+    """Values of choices, or the ten-thousandths, up to 2, in a range."""
     (what,) = space.values()
     if isinstance(what, Choice):
         return set(what.values)
@@ -266,6 +266,24 @@ def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, ca
         assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in said) == held
         assert ("lie outside these ranges: no trial has them" in said) == (not held)
         assert ("compare it with the settings as they are first" in said) == (not held)
+
+
+def test_a_search_of_the_usual_ranges_goes_on_after_its_pair_was_replaced(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(trials, "play", lambda *_: 1.0)
+    command = [*SHORT, "study=out"]
+    assert tune.main([*command, "trials=1"]) == 0
+    assert "no trial had" not in capsys.readouterr().out
+    space = tune.holding
+    monkeypatch.setattr(tune, "holding", lambda config, usual: {  # as of another pair
+        **space(config, usual), "agent.lr": Range(1e-4, 0.5, log=True)})  # fmt: skip
+    assert tune.main([*command, "trials=2"]) == 0
+    assert "trial 1" in capsys.readouterr().out
+    monkeypatch.setattr(tune, "present", lambda *_: {"agent.lr": 0.3})
+    assert tune.main([*command, "trials=2"]) == 0
+    assert "which no trial had" in capsys.readouterr().out
 
 
 def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):

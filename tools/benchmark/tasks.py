@@ -66,7 +66,7 @@ TASKS = {
         5, 5, normalise=True,
     ),
     "mountain_car-ppo": Task(
-        ("env=mountain_car", "agent=ppo"), 999_936, -110.0,
+        ("env=mountain_car", "agent=ppo"), 999_936, None,
         zoo("PPO", "MountainCar-v0", 16, {"n_steps": 16, "gae_lambda": 0.98, "gamma": 0.99,
             "n_epochs": 4}),
         5, 5, normalise=True,

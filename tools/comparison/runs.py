@@ -13,7 +13,7 @@ import numpy as np
 from configs.files import read_run
 from runtime.curves import read_scalars
 from runtime.errors import ConfigError
-from runtime.rundir import read_result
+from runtime.rundir import REPEATED, read_result
 
 # What does not make a run another one in kind.
 SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval",
@@ -55,7 +55,7 @@ class Group:
 def find(paths: list[str], tag: str) -> list[Run]:
     """All runs in these directories and below that have logged the tag.
 
-    Those that a search of settings made only where it is named; those that repeat one, not at all.
+    Those that a search of settings made, or tools/reproduce.py, only where that is named.
 
     Raises:
         ConfigError: there is none in one of them.
@@ -66,7 +66,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
         files = sorted(Path(given).rglob("config.yaml"))
         if not files:
             raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
-        for path in (file.parent for file in files if not of_search(file, Path(given))):
+        for path in (file.parent for file in files if not apart(file, Path(given))):
             curve = read_scalars(path, tag)
             if curve:
                 runs[path.resolve()] = read(path, curve)
@@ -79,9 +79,10 @@ def find(paths: list[str], tag: str) -> list[Run]:
     return distinct(list(runs.values()))
 
 
-def of_search(file: Path, given: Path) -> bool:
-    """Whether it lies in a search of settings, somewhere below what was named."""
-    return any((above / STUDY).exists() for above in file.parents if given in above.parents)
+def apart(file: Path, given: Path) -> bool:
+    """Whether it lies in a search of settings, or among repetitions, below what was named."""
+    below = [above for above in file.parents if given in above.parents]
+    return any((above / STUDY).exists() or above.name == REPEATED.name for above in below)
 
 
 def distinct(runs: list[Run]) -> list[Run]:
@@ -112,7 +113,7 @@ def beginning(run: Run) -> str:
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
-    """The most runs of each task that all have a value at one step; of as many, the longer ones."""
+    """The most runs of each task that all have a value at one step; of as many, the later ones."""
     tasks = sorted({run.task for run in runs})
     kept = []
     for task in tasks:

@@ -9,7 +9,7 @@ from typing import Any
 
 from runtime.errors import ConfigError, StorageFault
 from runtime.lock import locked
-from tools.tuning.spaces import Space
+from tools.tuning.spaces import Choice, Range, Space
 
 LONGEST_TURN = 60.0  # seconds
 
@@ -49,12 +49,22 @@ def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> No
     was = study.user_attrs.get("asked")
     if was is None:
         study.set_user_attr("asked", asked)
+        study.set_user_attr("space", {key: vars(what) for key, what in space.items()})
     elif was != asked:
         keys = ", ".join(was["searched"])
         raise ConfigError(
             f"study: {folder} was made with other settings, {' '.join(was['fixed'])}, searching "
             f"{keys}; repeat those, or name another by study=FOLDER"
         )
+
+
+def recorded_space(study: Any) -> Space:
+    """What the study searches; empty of one that has not begun."""
+    found = study.user_attrs.get("space", {})
+    return {
+        key: Choice(tuple(what["values"])) if "values" in what else Range(**what)
+        for key, what in found.items()
+    }
 
 
 @contextmanager

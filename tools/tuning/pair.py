@@ -2,8 +2,14 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
-from configs.compose import quoted, train_config
+from configs.compose import options, quoted, train_config
+from runtime.errors import ConfigError
+from runtime.rundir import ROOT
+from tools.tuning.lasting import trial_folder
+from tools.tuning.trials import FIRST_SEED
 
 
 def changed(command: list[str]) -> list[str]:
@@ -18,3 +24,30 @@ def changed(command: list[str]) -> list[str]:
         if lines[-1] == f"{group}:":
             lines.pop()
     return lines
+
+
+def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) -> None:
+    """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    ended = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
+    if not any(trial.state == states.COMPLETE for trial in ended):
+        raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
+    best, count = study.best_trial, len(ended)
+    lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
+             f"# By tools/tune.py: best of {count} trials, return {best.value:.2f} on seed"
+             + (f"s {FIRST_SEED} to {FIRST_SEED + seeds - 1}." if seeds > 1 else f" {FIRST_SEED}."),
+             *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
+    path = folder / f"{name}.yaml"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"\nbest of {count}: {best.value:.2f}, trial {best.number}, {trial_folder(best, folder)}")
+    print("\n".join(lines))
+    env = name.rpartition("-")[0]
+    first = ""
+    if env not in options("env"):
+        first = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
+    there = ROOT / "configs" / "tuned" / path.name
+    place = ", in place of the one that is there" if there.exists() else ""
+    print(f"written to {path}; {first}copy it to configs/tuned/{path.name}{place}: it comes by "
+          f"itself with env={env}, and its total_steps with it")  # fmt: skip
