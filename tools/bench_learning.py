@@ -86,7 +86,8 @@ def learn(
     from configs.compose import train_config
 
     kept, writing, failed = folder.with_suffix(".json"), Lock(), Event()
-    sides: dict[str, list[Row]] = {side: [] for side in ("ours", "SB3")[: 1 + with_peer]}
+    wanted = ("ours", "SB3")[: 1 + with_peer]
+    sides: dict[str, list[Row]] = {side: [] for side in wanted}
     sides |= json.loads(kept.read_text()) if kept.exists() else {}
     threads = 1 if lanes > 1 else int(train_config(command(task)).threads)
 
@@ -105,7 +106,7 @@ def learn(
 
     known = {(side, row["seed"]) for side, rows in sides.items() for row in rows}
     with ThreadPoolExecutor(lanes) as pool:
-        due = [pool.submit(one, side, seed) for seed in seeds for side in sides
+        due = [pool.submit(one, side, seed) for seed in seeds for side in wanted
                if (side, seed) not in known]  # fmt: skip
         for row in due:
             row.result()

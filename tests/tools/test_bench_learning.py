@@ -92,6 +92,9 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
     sides = bench_learning.learn(task, range(6), True, folder, lanes=3)
     assert sorted(learned[6:]) == [(side, seed) for side in ("SB3", "ours") for seed in (3, 4, 5)]
     assert [row["seed"] for row in sides["SB3"]] == list(range(6))
+    learned.clear()
+    bench_learning.learn(task, range(7), False, folder)  # the peer's rows that are known stay
+    assert learned == [("ours", 6)]
     sides = bench_learning.learn(task, range(1, 3), True, folder)
     assert {side: [row["seed"] for row in rows] for side, rows in sides.items()} == {
         "ours": [1, 2],

@@ -255,6 +255,18 @@ def members(space):
     return {n for n in range(20_000) if what.low <= n / 10_000 <= what.high}
 
 
+def test_a_range_is_widened_at_either_end_and_a_choice_by_one():
+    config = train_config(["env=pendulum", "agent=sac"])
+    given = {"agent.lr": Range(1e-4, 1e-3, log=True), "agent.tau": Range(0.02, 0.05),
+             "agent.hidden": Choice(("[8]",)), "agent.gamma": Choice(("0.9", "0.99"))}  # fmt: skip
+    assert holding(config, given) == {
+        "agent.lr": Range(1e-4, 3e-3, log=True),
+        "agent.tau": Range(0.01, 0.05),
+        "agent.hidden": Choice(("[8]", "[64,64]")),
+        "agent.gamma": Choice(("0.9", "0.99")),
+    }
+
+
 def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(trials, "play", lambda *_: 1.0)
@@ -296,6 +308,9 @@ def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, ca
         assert tune.main([*command, *other]) == 2
         line = capsys.readouterr().err
         assert line.startswith("error: study: out was made with other settings, ")
+        assert "another range" not in line
+    assert tune.main([one.replace("1e-2", "2e-2") for one in command]) == 2
+    assert "searching agent.lr in another range; repeat those" in capsys.readouterr().err
 
 
 def test_a_search_that_only_fails_ends(tmp_path, monkeypatch, capsys):

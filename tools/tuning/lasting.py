@@ -45,13 +45,17 @@ def sampler(number: int) -> Any:
 
 def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
     """Raises ConfigError where the study searches other keys, or under other settings."""
-    asked = {"fixed": sorted(fixed), "searched": {key: repr(space[key]) for key in sorted(space)}}
+    ranges = {key: repr(space[key]) for key in sorted(space)}
+    asked = {"fixed": sorted(fixed), "searched": ranges}
     was = study.user_attrs.get("asked")
     if was is None:
         study.set_user_attr("asked", asked)
         study.set_user_attr("space", {key: vars(what) for key, what in space.items()})
     elif was != asked:
-        keys = ", ".join(was["searched"])
+        keys = ", ".join(
+            f"{key} in another range" if ranges.get(key, what) != what else key
+            for key, what in was["searched"].items()
+        )
         raise ConfigError(
             f"study: {folder} was made with other settings, {' '.join(was['fixed'])}, searching "
             f"{keys}; repeat those, or name another by study=FOLDER"
