@@ -29,7 +29,6 @@ from runtime.errors import (
 )
 from runtime.rundir import existing
 from runtime.seeding import derive
-from runtime.signals import Stop
 from runtime.tree import pack, unpack
 
 if TYPE_CHECKING:
@@ -68,10 +67,9 @@ class Ranks:
         """What the command begins with that starts as many processes again."""
         if self.size == 1:
             return "python"
-        here = self.neighbours == self.size
-        return (
-            f"torchrun --standalone --nproc-per-node={self.size}" if here else "the same torchrun"
-        )
+        if self.neighbours < self.size:  # how the machines meet is not known here
+            return "the same torchrun"
+        return f"torchrun --standalone --nproc-per-node={self.size}"
 
     def join(self, device: str) -> None:
         """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""
@@ -240,22 +238,3 @@ ALONE = Ranks()
 
 def by(rank: int, message: str) -> str:
     return f"rank {rank}: {message}" if rank else message
-
-
-class AgreedStop(Stop):
-    """A signal to any rank stops them all after the same step.
-
-    A second one changes nothing: torchrun passes on every signal to all, as the terminal does.
-    """
-
-    def __init__(self, own: Stop, ranks: Ranks) -> None:
-        super().__init__()
-        self.own, self.ranks = own, ranks
-        own.patient = ranks.size > 1
-
-    def check(self) -> None:
-        """Raises Stopped on all ranks where a signal has come to one of them."""
-        noted = self.own.noted
-        code = self.ranks.most(noted.code if noted else 0)
-        if code:
-            raise noted or Stopped("stopped: by a signal to another rank", code)

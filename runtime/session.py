@@ -22,10 +22,10 @@ from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger, Silent
 from runtime.loop import train
-from runtime.ranks import ALONE, AgreedStop, Ranks
+from runtime.ranks import ALONE, Ranks
 from runtime.segments import write_segments
 from runtime.setting import PHYSICS, changes, require_same_run, setting
-from runtime.signals import Stop
+from runtime.signals import AgreedStop, Stop
 from runtime.tree import digest
 
 if TYPE_CHECKING:

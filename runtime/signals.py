@@ -5,8 +5,12 @@ import signal
 import threading
 import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from runtime.errors import Halt, Stopped
+
+if TYPE_CHECKING:
+    from runtime.ranks import Ranks
 
 CODES = {"SIGTERM": 75, "SIGUSR1": 75, "SIGHUP": 75, "SIGINT": 130}
 PASSED_ON = "LOGPI_SIGNALS_PASSED_ON"  # an environment variable
@@ -72,3 +76,22 @@ class Stop:
 def passing_on() -> dict[str, str]:
     """The environment variables of a run that this process begins, and passes its signals on to."""
     return {**os.environ, PASSED_ON: "1"}
+
+
+class AgreedStop(Stop):
+    """A signal to any rank stops them all after the same step.
+
+    A second one changes nothing: torchrun passes on every signal to all, as the terminal does.
+    """
+
+    def __init__(self, own: Stop, ranks: "Ranks") -> None:
+        super().__init__()
+        self.own, self.ranks = own, ranks
+        own.patient = ranks.size > 1
+
+    def check(self) -> None:
+        """Raises Stopped on all ranks where a signal has come to one of them."""
+        noted = self.own.noted
+        code = self.ranks.most(noted.code if noted else 0)
+        if code:
+            raise noted or Stopped("stopped: by a signal to another rank", code)
