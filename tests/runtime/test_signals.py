@@ -7,7 +7,7 @@ import pytest
 
 from runtime import signals
 from runtime.errors import Stopped
-from runtime.signals import Stop, passing_on
+from runtime.signals import AgreedStop, Stop, passing_on
 
 
 class Ended(BaseException):
@@ -36,3 +36,24 @@ def test_what_a_parent_passes_on_is_no_second_signal(after, passed_on, monkeypat
     with pytest.raises(Stopped, match="interrupted: by SIGINT") as caught:
         stop.check()
     assert caught.value.code == 130
+
+
+@pytest.mark.parametrize(("own", "others", "code"), [(0, 0, None), (75, 0, 75), (0, 130, 130)])
+def test_all_ranks_stop_where_a_signal_came_to_one(own, others, code):
+    class Two:
+        size = 2
+
+        def most(self, number):
+            return max(number, others)
+
+    stop = Stop()
+    stop.noted = Stopped("stopped: by a test; go on", own) if own else None
+    agreed = AgreedStop(stop, Two())
+    assert stop.patient
+    if code is None:
+        agreed.check()
+        return
+    with pytest.raises(Stopped) as raised:
+        agreed.check()
+    assert raised.value.code == code
+    assert ("another rank" in str(raised.value)) == (not own)
