@@ -6,7 +6,7 @@ PEERS := .venv/.peers
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all faults verify lint format results bench bench-learning clean
+.PHONY: help train test test-all faults verify lint format results bench bench-learning planted clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ test-all: $(READY) ## every test but the long campaigns
 
 faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, two hours
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
+
+planted: $(READY) ## plant each listed error and see its test fail, half an hour; ARGS="only=ppo" for a part
+	@$(BIN)/python bench/planted.py $(ARGS)
 
 bench-learning: $(PEERS) ## learning beside Stable-Baselines3, hours; ARGS="only=cartpole-ppo" for a part
 	@$(BIN)/python tools/bench_learning.py $(ARGS)

@@ -1,0 +1,117 @@
+"""Plants each error of `bench/planted/*.yaml` in a copy, and runs the tests that should see it."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from runtime.door import tool  # noqa: E402
+from runtime.errors import ConfigError  # noqa: E402
+from tools.benchmark.calls import options  # noqa: E402
+
+USAGE = """\
+usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true]
+Plants each error of bench/planted/*.yaml, alone, and runs the tests that should see it.
+only=WORDS: errors whose name or file contains them. file=NAME: one list, e.g. file=learning.
+all=true: the whole fast suite for those that their tests do not see.
+Exit code 1 where an error is not seen."""
+LIMIT, SUITE = 300.0, 3600.0  # seconds of one error's tests, and of the fast suite
+ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Plant:
+    """One error: `find`, which occurs once in `file`, becomes `replace`."""
+
+    name: str
+    file: str
+    find: str
+    replace: str
+    tests: tuple[str, ...] = ()
+    equivalent: str = ""  # why nothing changes; such an error is not planted
+
+    def apply(self, root: Path) -> str:
+        """Plants it below `root`; returns the text of the file as it was."""
+        text = (root / self.file).read_text(encoding="utf-8")
+        if (count := text.count(self.find)) != 1:
+            why = f"{self.file} has its text {count} times"
+            raise ConfigError(f"{self.name}: {why}; correct the list")
+        planted = text.replace(self.find, self.replace)
+        if self.file.endswith(".py"):
+            ast.parse(planted, self.file)
+        (root / self.file).write_text(planted, encoding="utf-8")
+        return text
+
+
+def plants(name: str, words: str) -> list[Plant]:
+    """Those of one list, or of all, whose name or file contains the words."""
+    lists = [path.read_text(encoding="utf-8") for path in (ROOT / "bench/planted").glob(name)]
+    found = [Plant(**entry) for text in sorted(lists) for entry in yaml.safe_load(text)]
+    if not (found := [plant for plant in found if words in plant.name or words in plant.file]):
+        raise ConfigError("only, file: no listed error has these words; leave them out")
+    return found
+
+
+def copy_to(root: Path) -> None:
+    """The checkout's files as they are now, committed in a repository of their own."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(lambda name: (ROOT / name).is_file(), names.split("\0")):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes((ROOT / name).read_bytes())
+    author = ["-c", "user.name=planted", "-c", "user.email=planted@localhost"]
+    for command in (["init", "-q"], ["add", "-A"], [*author, "commit", "-q", "-m", "copy"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+def run(root: Path, tests: list[str], limit: float) -> tuple[int, str]:
+    """(exit code of pytest, the first test that failed)."""
+    command = [sys.executable, "-m", "pytest", "-x", "-rfE", "--tb=no", *tests]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=ENVIRONMENT, timeout=limit, capture_output=True, text=True
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"no end after {limit:g} s"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    return done.returncode, failed[1] if failed else done.stdout[-500:]
+
+
+def measure(arguments: list[str]) -> int:
+    """Plants one error after another; 1 where one is not seen."""
+    given = options(arguments, {"only": ".+", "file": r"\w+", "all": "true|false"})
+    chosen = plants(f"{given.get('file', '*')}.yaml", given.get("only", ""))
+    tried, unseen = [plant for plant in chosen if not plant.equivalent], 0
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder).resolve()
+        copy_to(root)
+        code, failed = run(root, sorted({t for plant in tried for t in plant.tests}), SUITE)
+        if code:
+            raise ConfigError(f"tests: without an error, {failed} fails; mend that first")
+        for plant in tried:
+            began, text = time.monotonic(), plant.apply(root)
+            code, failed = run(root, [*plant.tests], LIMIT) if plant.tests else (0, "")
+            if code in (4, 5):  # pytest's
+                raise ConfigError(f"{plant.name}: no such test, {failed}; correct the list")
+            if not code and given.get("all") == "true":
+                code, failed = run(root, ["-m", "not slow and not faults"], SUITE)
+            (root / plant.file).write_text(text, encoding="utf-8")
+            unseen += not code
+            seconds = time.monotonic() - began
+            print(f"{plant.name}: {failed if code else 'NOT SEEN'}, {seconds:.1f} s", flush=True)
+    print(f"{len(tried) - unseen} of {len(tried)} seen; {len(chosen) - len(tried)} change nothing")
+    return 1 if unseen else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(tool(USAGE, measure, sys.argv[1:], bare=True))
