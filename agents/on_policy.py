@@ -9,7 +9,7 @@ from agents.base import as_tuple, make_actor
 from agents.optimizer import Optimizer
 from agents.ranks import Ranks
 from data import Spec, Transition, gae
-from networks import Value, torso
+from networks import Value, inverse_deviation, torso
 
 if TYPE_CHECKING:
     from configs.agents import OnPolicyConfig
@@ -109,12 +109,13 @@ class ActorValue:
 def standardise(advantage: Tensor, ranks: Ranks) -> Tensor:
     """Zero mean and unit standard deviation over the batches of all ranks.
 
-    A single sample, or equal ones, become exactly 0: in float64 the mean of equal float32 numbers
-    is exact.
+    Whatever the unit of the rewards. A single sample, or samples that are equal up to the
+    resolution of float32, become exactly 0.
     """
     mean = advantage.double().mean()
     variance = (advantage.double() - mean).square().mean()
     if ranks.size > 1:
         mean, square = ranks.average([mean, variance + mean.square()])
         variance = (square - mean.square()).clamp_min(0.0)
-    return ((advantage.double() - mean) / (variance.sqrt() + 1e-8)).to(advantage)
+    inverse_std = inverse_deviation(mean, variance, constant=0.0)
+    return ((advantage.double() - mean) * inverse_std).to(advantage)

@@ -39,7 +39,7 @@ class Distribution(nn.Module):
 
     The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
     (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen
-    and a LIMIT-th of the largest one.
+    and a LIMIT-th of the largest one. While all of them are 0, the unit is 1.
 
     Args:
         atoms: K.
@@ -76,8 +76,10 @@ class Distribution(nn.Module):
         self.statistics.update(discounted.unsqueeze(-1), skip=skip)
         largest = torch.maximum(self.largest, discounted.abs().amax())
         self.largest.copy_(torch.where(skip, self.largest, largest))
-        deviation = 1.0 / self.statistics.inverse_std[0]
-        self.unit.copy_(torch.maximum(deviation, self.largest / LIMIT))
+        seen = self.statistics
+        deviation = (seen.seen_square[0] / seen.seen_count.clamp_min(1.0)).sqrt()
+        unit = torch.maximum(deviation.to(self.unit), self.largest / LIMIT)
+        self.unit.copy_(torch.where(unit > 0.0, unit, 1.0))
 
     def value(self, said: Tensor) -> Tensor:
         """Logits (E, B, K) -> the scaled return that they expect, (E, B)."""

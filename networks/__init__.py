@@ -9,7 +9,7 @@ from networks.actors import (
 from networks.critics import Critic, DiscreteCritic, Value
 from networks.encoder import Encoder
 from networks.layers import EnsembleNorm
-from networks.normalizer import Pixels, RunningNorm, SomePixels
+from networks.normalizer import Pixels, RunningNorm, SomePixels, inverse_deviation
 from networks.torso import torso
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "RunningNorm",
     "SomePixels",
     "Value",
+    "inverse_deviation",
     "torso",
 ]

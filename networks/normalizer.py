@@ -6,7 +6,17 @@ import torch
 from torch import Tensor, nn
 
 CLIP = 10.0  # standard deviations
-EPSILON = 1e-8  # keeps a constant observation finite
+ROUNDING = torch.finfo(torch.float32).eps  # relative distance between neighbouring numbers
+SMALLEST = torch.finfo(torch.float32).tiny
+
+
+def inverse_deviation(mean: Tensor, variance: Tensor, constant: float) -> Tensor:
+    """1 / std of float32 numbers, from their mean and variance in float64.
+
+    `constant` where they vary by no more than the resolution of float32 at their mean.
+    """
+    least = (ROUNDING * mean.abs()).clamp_min(SMALLEST)
+    return torch.where(variance > least.square(), variance.rsqrt(), constant)
 
 
 class Pixels(nn.Module):
@@ -36,7 +46,8 @@ class RunningNorm(nn.Module):
     """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
 
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
-    eq. 2.1; with fewer than two observations nothing is changed.
+    eq. 2.1; with fewer than two observations nothing is changed. The units of an observation do not
+    matter; a component that is constant up to the resolution of float32 is centred, and not scaled.
 
     Args:
         obs_dim: O.
@@ -82,7 +93,8 @@ class RunningNorm(nn.Module):
         enough = self.seen_count > 1
         variance = self.seen_square / self.seen_count.clamp_min(1.0)
         self.mean.copy_(torch.where(enough, self.seen_mean, 0.0))
-        self.inverse_std.copy_(torch.where(enough, (variance + EPSILON).rsqrt(), 1.0))
+        inverse_std = inverse_deviation(self.seen_mean, variance, constant=1.0)
+        self.inverse_std.copy_(torch.where(enough, inverse_std, 1.0))
         if self.pixels is not None:
             self.mean.masked_fill_(self.pixels, 0.0)
             self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)

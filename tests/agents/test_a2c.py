@@ -91,9 +91,22 @@ def test_standardise_is_safe_with_one_sample_and_with_equal_ones():
     for value in (7.0, 100.1, 0.1):
         assert standardise(torch.full((16, 8), value), Alone()).abs().max() == 0
     draws = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
+    assert standardise(100 + 1e-5 * draws, Alone()).abs().max() == 0  # of rounding alone
     many = standardise(draws * 5 + 3, Alone())
     assert many.mean().abs() < 1e-5
     assert many.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize("unit", [2.0**-20, 2.0**20])
+def test_the_unit_of_the_rewards_does_not_matter_to_the_policy(unit):
+    """Where the value is 0, and so as small as they are."""
+    losses = []
+    for scale in (1.0, unit):
+        learner = agent("a2c", CONTINUOUS, value_coef=0.0)
+        torch.nn.init.zeros_(learner.critic.head.weight)
+        rollout = batch(5, 4, spec=CONTINUOUS)
+        losses.append(learner.losses(rollout._replace(reward=scale * rollout.reward))[0]["actor"])
+    assert torch.equal(*losses)
 
 
 def test_an_update_with_one_sample_is_finite():

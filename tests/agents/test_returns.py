@@ -181,3 +181,30 @@ def test_what_was_observed_goes_on_to_the_bit():
     assert all(torch.equal(state[name], copy[name]) for name in state)
     fresh = saved_and_read(learner.state_dict())
     assert_repeats_and_resumes(learner, other, fresh, batch(8, spec=SPEC))
+
+
+@pytest.mark.parametrize("unit", [2.0**-30, 2.0**20])
+def test_the_unit_of_the_rewards_does_not_matter(unit):
+    """What is learned is the same to the last bit, while all are equal, too."""
+    learners = [agent("sac", SPEC, atoms=7) for _ in range(2)]
+    for seed in range(-3, 6):
+        for scale, learner in zip((1.0, unit), learners, strict=True):
+            data = batch(8, spec=SPEC, seed=max(0, seed))
+            reward = data.reward if seed >= 0 else torch.full((8,), seed + 2.0)
+            data = data._replace(reward=reward * scale)
+            learner.observe(data)
+            learner.update(data)
+    plain, scaled = (learner.returns.unit.item() for learner in learners)
+    assert scaled == plain * unit
+    for name in ("actor", "critic", "critic_target", "temperature"):
+        pairs = zip(*(learner.modules[name].parameters() for learner in learners), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs), name
+
+
+def test_the_unit_is_one_until_a_return_is_not_zero():
+    returns = Distribution(3, 0.9)
+    units = []
+    for reward in (0.0, 0.0, 1e-6):
+        returns.observe(torch.tensor([reward]), torch.tensor([False]), NEVER)
+        units.append(returns.unit.item())
+    assert units == pytest.approx([1.0, 1.0, np.std([0, 0, 1e-6])])
