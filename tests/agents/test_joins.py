@@ -96,6 +96,30 @@ def test_statistics_on_raw_observations_are_none_on_prepared_ones(kind):
         assert weights(raw) == weights(plain)
 
 
+@pytest.mark.parametrize("kind", ["sac average", "sac_discrete"])
+def test_the_average_of_an_actor_plays_and_the_actor_draws_and_is_audited(kind):
+    learner = made(kind)
+    obs, noise = draws(8, 3), torch.ones(8, *learner.spec.noise_shape)
+
+    def made_of(learner=learner):
+        findings = learner.audit(obs[:1], torch.Generator().manual_seed(0))
+        return {
+            "played": learner.act(obs, deterministic=True)[0],
+            "drawn": learner.draw(obs, noise)[1],
+            "audited": torch.tensor(
+                [float(found.curves[0].draws.double().mean()) for found in findings]
+            ),
+        }
+
+    for name, moved in (("actor_average", {"played"}), ("actor", {"drawn", "audited"})):
+        before = made_of()
+        with torch.no_grad():
+            for number, parameter in enumerate(learner.modules[name].parameters()):
+                parameter.normal_(generator=torch.Generator().manual_seed(number))
+        after = made_of()
+        assert {what for what in after if not torch.equal(before[what], after[what])} == moved
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_fresh_observation_is_counted_once(kind):
     """Off-policy as it is collected, on-policy after the update; the next ones not before."""
@@ -143,6 +167,7 @@ def test_each_action_is_a_draw_of_its_own_from_the_stream_of_acting(kind):
     fresh = made(kind)
     fresh.act(obs), fresh.act(obs)
     assert torch.equal(learner.act(obs)[1], fresh.act(obs)[1])
+    assert [len(part) for part in learner.act(obs[:7])] == [7, 7]
 
 
 @pytest.mark.parametrize("kind", KINDS)
