@@ -1,11 +1,13 @@
 """The audit of an agent in training: what is written, and the warning."""
 
+import pytest
 import torch
 
 from data import Spec
 from policies import TanhGaussian
 from runtime.audit import audit
 from runtime.logger import Logger
+from runtime.seeding import derive
 from tests.helpers import agent
 from tests.runtime.test_logger import read
 
@@ -49,3 +51,17 @@ def test_auditing_changes_nothing(tmp_path):
     before = learner.generators["act"].get_state()
     run(tmp_path, learner)
     assert torch.equal(before, learner.generators["act"].get_state())
+
+
+def test_what_is_written_is_the_worst_of_the_states(tmp_path):
+    learner = agent("sac")
+    obs = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
+    seeded = torch.Generator().manual_seed(derive(0, "audit", 500))
+    findings = learner.audit(obs, seeded)
+    _, events = run(tmp_path, learner)
+    worst = {"pit_ks": max(f.pit_ks for f in findings),
+             "normaliser": 1 + max((f.normaliser - 1 for f in findings), key=abs),
+             "entropy_gap": max((f.entropy_gap for f in findings), key=abs)}  # fmt: skip
+    for tag, value in worst.items():
+        assert events.Scalars(f"audit/{tag}")[0].value == pytest.approx(value, rel=1e-6)
+    assert len({f.pit_ks for f in findings}) == 3

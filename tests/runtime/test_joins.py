@@ -5,7 +5,6 @@ evaluates and takes up again.
 """
 
 import json
-import time
 from functools import partial
 from itertools import pairwise
 
@@ -13,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 from gymnasium import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -20,19 +20,22 @@ import evaluate
 import policies
 import train
 from agents.base import BaseAgent
+from configs import compose
 from configs.compose import train_config
 from runtime import checkpoint
+from runtime.build import make_parts
 from runtime.door import enter
 from runtime.envs import Envs
 from runtime.errors import Stopped
 from runtime.evaluation import Evaluator
+from runtime.logger import Logger
 from runtime.signals import Stop
-from tests.helpers import agent
+from tests.helpers import agent, saved_and_read, sleep_takes_no_time
 
 ID = "tests.runtime.test_joins:Told-v0"
 COPIES = 3  # of training in the runs below; copies made later are of evaluations
 ACTIONS = {
-    "bounds": spaces.Box(np.array([-1.0, 2.0]), np.array([3.0, 10.0]), dtype=np.float32),
+    "bounds": spaces.Box(np.float32([-1, 2]), np.float32([3, 10])),
     "one": spaces.Box(-0.5, 2.0, (), np.float64),
     "discrete": spaces.Discrete(3, start=5),
     "several": spaces.MultiDiscrete([3, 2], start=[4, -1]),
@@ -127,13 +130,14 @@ def test_what_comes_out_of_copies_that_end_at_different_times(mode):
     Told.made.clear()
     envs = Envs(ID, COPIES, mode, {}, seed=4)
     generator = torch.Generator().manual_seed(0)
-    finished, before, paid = [], envs.obs.clone(), np.zeros(COPIES)
+    finished, before, paid, rows = [], envs.obs.clone(), np.zeros(COPIES), []
     starts = set(before[:, 0].tolist())
     try:
         for _ in range(40):
             action = torch.rand(COPIES, 2, generator=generator) * 2 - 1
             latent = torch.rand(COPIES, 2, generator=generator)
             row = envs.step(action, latent)
+            rows.append((row, [field.clone() for field in row]))
             assert torch.equal(row.obs, before)
             assert torch.equal(row.action, action)
             assert torch.equal(row.latent, latent)
@@ -155,6 +159,7 @@ def test_what_comes_out_of_copies_that_end_at_different_times(mode):
                 starts.add(envs.obs[index, 0].item())
             assert torch.equal(envs.obs[~done], row.next_obs[~done])
             before = envs.obs.clone()
+        assert all(torch.equal(*pair) for row, was in rows for pair in zip(row, was, strict=True))
         assert envs.drain() == finished
         assert envs.drain() == []
         assert len({length for _, _, length in finished}) > 1
@@ -163,21 +168,23 @@ def test_what_comes_out_of_copies_that_end_at_different_times(mode):
         envs.close()
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["sync", "async", "native"])
 def test_each_episode_of_each_copy_under_each_seed_has_a_beginning_of_its_own(mode):
     def beginnings(mode, seed):
-        envs = Envs("Pendulum-v1", 3, mode, {"max_episode_steps": 2}, seed)
+        name, rest = ("CartPole-v1", torch.zeros(3, dtype=int)) if mode == "native" else (
+            "Pendulum-v1", torch.zeros(3, 1))  # fmt: skip
+        envs = Envs(name, 3, mode, {"max_episode_steps": 2}, seed)
         seen = [envs.obs]
         for _ in range(8):
-            envs.step(torch.zeros(3, 1), torch.zeros(3, 1))
+            envs.step(rest, rest)
             seen.append(envs.obs)
         envs.reset(seed + 10)
         envs.close()
         return torch.cat([*seen[::2], envs.obs]).tolist()
 
-    found = beginnings(mode, 0)
-    assert len({tuple(obs) for obs in found + beginnings("sync", 1)}) == 2 * 3 * 6
-    assert found == beginnings("sync", 0)
+    found, same = beginnings(mode, 0), "native" if mode == "native" else "sync"
+    assert len({tuple(obs) for obs in found + beginnings(same, 1)}) == 2 * 3 * 6
+    assert found == beginnings(same, 0)
 
 
 def test_native_episodes_are_counted_anew_each():
@@ -198,6 +205,33 @@ def test_native_episodes_are_counted_anew_each():
     assert cut == [(500, 0), (500 + fallen[2], 1), (1000, 0), (1000 + fallen[2], 1)]
     assert [(index, length) for index, _, length in rest] == [(0, 500), (1, 500)] * 2
     assert [total for _, total, _ in rest] == [500.0] * 4
+
+
+def test_native_step_counters_are_restored():
+    kwargs = {"max_episode_steps": 9}
+    first, second = (Envs("CartPole-v1", 2, "native", kwargs, seed=seed) for seed in (0, 1))
+    left, right = torch.tensor([0, 1]), torch.tensor([1, 0])
+    for step in range(5):
+        first.step(*2 * [left if step % 2 else right])
+    second.load_state_dict(saved_and_read(first.state_dict()))
+    cut = [second.step(*2 * [left if step % 2 else right]).truncated.tolist() for step in range(4)]
+    assert cut == [[False, False]] * 3 + [[True, True]]
+
+
+def test_a_reset_forgets_what_was_before():
+    Told.made.clear()
+    envs = Envs(ID, COPIES, "sync", {}, seed=0)
+    Told.made.clear()
+    fresh = Envs(ID, COPIES, "sync", {}, seed=0)
+    action = torch.zeros(COPIES, 2)
+    for _ in range(5):
+        envs.step(action, action)
+    for one in (envs, fresh):
+        one.reset(7)
+        assert one.drain() == []
+        for _ in range(9):
+            one.step(action, action)
+    assert envs.drain() == fresh.drain() != []
 
 
 @pytest.mark.parametrize("name", ACTIONS)
@@ -264,12 +298,10 @@ class Seen:
             self.audits.append((obs.tolist(), generator.initial_seed()))
             return audit(agent, obs, generator)
 
-        ahead, real = [0.0], time.time
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(BaseAgent, "audit", recorded)
             patch.setattr("time.perf_counter", lambda: Told.now)
-            patch.setattr("time.time", lambda: real() + sum(ahead))
-            patch.setattr("time.sleep", ahead.append)
+            sleep_takes_no_time(patch)
             self.code = enter("train", partial(train.run, stop=stop), arguments)
         self.training, self.others = Told.made[:COPIES], Told.made[COPIES:]
         self.ended = Told.now
@@ -482,12 +514,14 @@ def test_an_evaluation_is_deterministic_unless_it_is_asked_to_sample():
 def test_episodes_are_shared_out_evenly_and_the_rest_goes_to_the_first_copies():
     Told.made.clear()
     judge = Evaluator(ID, "sync", {}, 7, 0, most_envs=COPIES)
-    evaluated = judge(agent("a2c", judge.envs.spec), 0)
+    made = agent("a2c", judge.envs.spec)
+    evaluated = judge(made, 0)
     ended = [copy.episodes for copy in Told.made]
     counted = [e for one, quota in zip(ended, (3, 2, 2), strict=True) for e in one[:quota]]
     assert len(counted) == 7
     assert sorted(evaluated.lengths) == sorted(length for *_, length in counted)
     np.testing.assert_allclose(sorted(evaluated.returns), sorted(paid for _, paid, _ in counted))
+    assert len(judge(made, 1).returns) == 7
 
 
 def test_in_training_too_evaluations_do_not_sample(tmp_path):
@@ -567,6 +601,18 @@ def test_every_door_gives_the_environment_the_same_action(name, tmp_path):
         assert ACTIONS[name].contains(action if action.shape else action[()])
 
 
+def test_a_policy_is_loaded_from_the_checkpoint_that_is_named(whole):
+    run, seen = whole
+    obs = np.stack([obs for obs, _ in seen.training[0].rows])
+    names = ["latest", "best", *checkpoint.names(run)]
+    actions = {name: policies.load(run, name, env_id=ID)(obs) for name in names}
+    at = {name: f"step-{step:012d}" for name, step in (("latest", LAST), ("best", 42))}
+    for name, same in at.items():
+        assert np.array_equal(actions[name], actions[same])
+    distinct = {step // UPDATE for step in (0, 36, 42, 72, LAST)}
+    assert len({action.tobytes() for action in actions.values()}) == len(distinct)
+
+
 # the agents' own
 
 AGENTS = {
@@ -616,3 +662,119 @@ def test_each_agent_logs_its_tags_and_its_rate_falls_to_0_with_its_last_update(n
         longer = curves(run)["train/lr"]
         assert longer[: len(found["train/lr"])] == found["train/lr"]
         assert [value for step, value in longer if step > 64] == [0.0] * 4
+
+
+# what the loop passes on
+
+
+SAC = [
+    *(f"env.id={ID}", f"env.num_envs={COPIES}", "agent=sac", "agent.hidden=[8]", "total_steps=90"),
+    *("agent.batch_size=8", "agent.learning_starts=30", "agent.explore_hold=5"),
+    *("agent.normalise_obs=true", "eval.episodes=2"),
+]
+
+
+def test_until_learning_starts_actions_are_uniform_and_held(tmp_path):
+    seen = Seen([*SAC, f"run_dir={tmp_path / 'run'}"])
+    assert seen.code == 0
+    for copy in seen.training:
+        actions = [tuple(action.tolist()) for _, action in copy.rows]
+        assert [len({*actions[:5]}), len({*actions[5:10]})] == [1, 1]
+        assert len({*actions}) == 2 + 20  # each of the policy's its own
+    held = [copy.rows[0][1].tolist() for copy in seen.training]
+    assert len({*map(tuple, held)}) == COPIES
+
+
+@pytest.mark.parametrize("given", [SAC, SETTINGS], ids=["sac", "a2c"])
+def test_the_statistics_are_those_of_what_training_has_met(given, tmp_path):
+    """Of every observation that was acted on; on-policy, up to the last update."""
+    run = tmp_path / "run"
+    seen = Seen([*given, f"run_dir={run}"])
+    assert seen.code == 0
+    steps = 30 if given is SAC else 100 // UPDATE * UPDATE // COPIES
+    met = np.stack([obs for copy in seen.training for obs, _ in copy.rows[:steps]])
+    state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
+    found = state["agent"]["modules"]["normalizer"]
+    np.testing.assert_allclose(found["mean"], met.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["inverse_std"], 1 / met.std(0), rtol=1e-4)
+
+
+def test_no_two_generators_of_a_run_begin_alike():
+    states = []
+    for seed in (0, 1):
+        config = train_config([*SAC, f"seed={seed}", "accelerate=none"])
+        parts = make_parts(config)
+        states += [g.get_state() for g in parts.agent.generators.values()]
+        states.append(parts.buffer.generator.get_state())
+        parts.close()
+    assert len({state.numpy().tobytes() for state in states}) == 6
+
+
+def test_the_digest_is_of_all_that_the_next_step_depends_on():
+    parts = make_parts(train_config([*SAC, "accelerate=none"]))
+    learner, replay = parts.agent, parts.buffer
+    found = [parts.digest()]
+
+    def changed():
+        found.append(parts.digest())
+        return len({*found}) == len(found)
+
+    replay.add(parts.envs.step(*learner.explore(parts.envs.obs)))
+    assert changed()
+    assert parts.digest() == found[-1]
+    replay.obs[0, 0] += 1
+    assert changed()
+    next(learner.actor.parameters()).data.view(-1)[0] += 1
+    assert changed()
+    for generator in (*learner.generators.values(), replay.generator):
+        torch.rand(1, generator=generator)
+        assert changed()
+    parts.envs.step(*2 * [learner.held])
+    assert changed()
+    parts.close()
+
+
+# files
+
+
+def test_of_equal_evaluations_the_newest_is_the_best_and_stays(tmp_path):
+    for step, score in enumerate([None, 1.0, 2.0, 2.0, None, 1.0, 0.0]):
+        checkpoint.save(tmp_path, step, {"return_mean": score, "a": 1}, keep=2)
+    assert [int(name[5:]) for name in checkpoint.names(tmp_path)] == [3, 5, 6]
+    assert checkpoint.load_newest(tmp_path, "best")[0] == 3
+    assert checkpoint.load_newest(tmp_path)[0] == 6
+
+
+def test_evaluations_below_zero_are_better_than_none(tmp_path):
+    for step, score in enumerate([-5.0, -9.0, None, None]):
+        checkpoint.save(tmp_path, step, {"return_mean": score, "a": 1}, keep=1)
+    assert [int(name[5:]) for name in checkpoint.names(tmp_path)] == [0, 3]
+    assert checkpoint.load_newest(tmp_path, "best")[0] == 0
+
+
+def test_the_log_of_a_resumed_run_is_named_after_the_one_that_it_takes_back(tmp_path, monkeypatch):
+    sleep_takes_no_time(monkeypatch)
+    for purge_step in (None, 11, 21):
+        Logger(tmp_path, purge_step=purge_step).close()
+    births = {path.name.split(".")[3] for path in tmp_path.iterdir()}
+    assert len(births) == 3
+
+
+TUNED = sorted(path.stem for path in (compose.DIRECTORY / "tuned").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("pair", TUNED)
+def test_a_tuned_pair_is_of_its_environment_and_agent_and_is_what_they_are_trained_with(pair):
+    env, _, name = pair.rpartition("-")
+    config = train_config([f"env={env}", f"agent={name}"])
+    where = yaml.safe_load((compose.DIRECTORY / "env" / f"{env}.yaml").read_text())
+    assert (config.env.id, config.agent.name) == (where["id"], name)
+    tuned = yaml.safe_load((compose.DIRECTORY / "tuned" / f"{pair}.yaml").read_text())
+    general = train_config([f"env.id={where['id']}", f"agent={name}"])
+    assert config.total_steps == tuned.pop("total_steps")
+    differ = 0
+    for group, keys in tuned.items():
+        for key, value in keys.items():
+            assert getattr(getattr(config, group), key) == value
+            differ += getattr(getattr(general, group), key) != value
+    assert differ > 0

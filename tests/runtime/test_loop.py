@@ -239,3 +239,36 @@ def test_the_chores_go_on_where_they_were(best):
         assert getattr(again, name) == getattr(made, name)
     assert again.updates == 2
     assert again.clock.elapsed() >= made.last_log[1] > 0
+
+
+def test_a_temperature_goes_on_being_watched_where_a_run_goes_on(capsys):
+    """Of three processes, the first logs where it began, the second warns, the third does not."""
+    envs = counting(1)
+    learner, state = agent("a2c", envs.spec), None
+    for step, alpha in enumerate([0.2, 21.0, 30.0], 1):
+        made, _, quiet = chores(learner, envs)
+        if state is not None:
+            made.load_state_dict(saved_and_read(state))
+        shown = {"policy/alpha": alpha, "policy/entropy": -3.0, "policy/target_entropy": -1.0}
+        quiet.flush = lambda step, extra, shown=shown: shown
+        made.log(50 * step)
+        state = made.state_dict()
+        assert capsys.readouterr().err.count("the temperature runs away") == (alpha == 21.0)
+
+
+def test_an_update_is_given_the_draws_that_its_actions_came_from():
+    envs = counting(2)
+    learner, batches = agent("a2c", envs.spec, policy="tanh_gaussian"), []
+    update = learner.update
+
+    def recorded(batch):
+        batches.append([field.clone() for field in batch])
+        return update(batch)
+
+    learner.update = recorded
+    made, _, _ = chores(learner, envs, total_steps=40)
+    train(learner, envs, Rollout(5), made)
+    assert len(batches) == 4
+    for _, action, *_, latent in batches:
+        assert torch.allclose(latent.tanh(), action)
+        assert not torch.equal(latent, action)

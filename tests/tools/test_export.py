@@ -73,6 +73,24 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     assert all(space.contains(np.asarray(one, space.dtype)) for one in found)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_acts_as_its_agent_does(kind):
+    """Before it is a file; far enough from the start that an unsquashed action is clipped."""
+    make, spec, settings, space = KINDS[kind]
+    made = make(kind.split()[0], spec, **settings)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in made.player.parameters():
+        parameter.data.normal_(generator=generator)
+    obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
+    obs = (obs.abs() * 50).byte() if spec.pixels else obs
+    to_env, shape = ActionMap(space), spec.images[0][1] if spec.pixels else (spec.obs_dim,)
+    found = Deployed(made, to_env, shape)(obs.reshape(-1, *shape)).detach().numpy()
+    wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+    assert len(np.unique(wanted, axis=0)) > 1
+
+
 @pytest.fixture(scope="module")
 def pendulum(tmp_path_factory):
     path = tmp_path_factory.mktemp("run") / "run"
