@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 class Clock:
     """Seconds since it was started, without those in which it was paused."""
 
-    started: float = field(default_factory=time.perf_counter)
+    started: float = field(default_factory=lambda: time.perf_counter())  # as it is by then
     paused: float = 0.0
 
     @contextmanager

@@ -1,10 +1,13 @@
 """A run that is taken up again is, bit for bit, the run that was never stopped."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -98,16 +101,40 @@ def whole(tmp_path_factory):
     return get
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """A resumed run waits for the next second, by which its log is named."""
+    helpers.sleep_takes_no_time(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def first_part(tmp_path_factory):
+    """Runs that were stopped after so many looks: (name, looks) -> (directory, what was said)."""
+    known = {}
+
+    def get(name, looks):
+        if (name, looks) not in known:
+            folder, said = tmp_path_factory.mktemp("first"), io.StringIO()
+            keep = "checkpoint.keep=99"  # the first one too
+            with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(said):
+                patch.chdir(folder)
+                given = [*ALL[name], *COMMON, keep, "run_dir=first"]
+                assert start(*given, stop=StopAfter(looks)) == 75
+            known[name, looks] = folder / "first", said.getvalue()
+        return known[name, looks]
+
+    return get
+
+
 @pytest.fixture
-def stopped(tmp_path, monkeypatch):
+def stopped(first_part, tmp_path, monkeypatch):
     """A run that was stopped after so many looks, moved to another place: its new directory."""
     monkeypatch.chdir(tmp_path)
 
     def get(name, looks):
-        keep = "checkpoint.keep=99"  # the first one too
-        code = start(*ALL[name], *COMMON, keep, "run_dir=first", stop=StopAfter(looks))
-        assert code == 75
-        return Path("first").rename("moved")
+        first, said = first_part(name, looks)
+        sys.stderr.write(said)
+        return Path(shutil.copytree(first, "moved"))
 
     return get
 
@@ -402,7 +429,7 @@ def test_arguments_with_keys_that_are_no_texts_come_back(tmp_path, monkeypatch):
     own = ["env.id=tests.helpers:Counting-v0"]
     run = [*own, "env.kwargs.reward={0:1,1:2}", "env.num_envs=1", "total_steps=40"]
     monkeypatch.setattr(helpers.Counting, "step", lambda self, action: (
-        self.observe(), self.fixed[0], False, False, {}))  # fmt: skip
+        self.observe(), self.fixed[0], True, False, {}))  # fmt: skip
     assert start(*run, *COMMON, "agent=a2c", "agent.n_steps=8", "run_dir=run") == 0
     assert start("resume=run", *own, "total_steps=80") == 0
 
@@ -509,6 +536,15 @@ def test_other_threads_end_exactness_with_one_warning(stopped, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: this run is from here on not promised")
     assert "threads was 1, is 2" in line
+    assert json.loads((run / "result.json").read_text())["exact"] is False
+
+
+def test_a_run_that_was_not_exact_stays_so(stopped, capsys):
+    run = stopped("a2c-pendulum", 80)
+    assert start(f"resume={run}", "threads=2") == 0
+    capsys.readouterr()
+    assert start(f"resume={run}", "threads=2", "total_steps=1100") == 0
+    assert "not promised" not in capsys.readouterr().err
     assert json.loads((run / "result.json").read_text())["exact"] is False
 
 
