@@ -4,13 +4,14 @@ A rule that measured would choose otherwise on another day, and a run could not 
 """
 
 import dataclasses
+import math
 import os
 import shutil
 import sys
 import sysconfig
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from configs.agents import PPOConfig
 from configs.schema import Acceleration, TrainConfig
@@ -27,8 +28,11 @@ def resolve(config: TrainConfig) -> TrainConfig:
     Raises:
         ConfigError: a choice that is not to be had here.
     """
-    config = resolve_env(config)
-    mode = acceleration(config)[0] if config.accelerate == "auto" else config.accelerate
+    config = settle(config)
+    mode, env = config.accelerate, config.env
+    if env.vectorization == "native" and env.id not in NATIVE:
+        raise ConfigError(f"env.vectorization: native is not to be had for {env.id}, only for "
+                          f"{', '.join(NATIVE)}; use sync or async")  # fmt: skip
     if mode != "none" and processes() > 1:
         raise ConfigError(f"accelerate: {mode} makes one graph of an update, in which several "
                           "processes cannot average their gradients; use none")  # fmt: skip
@@ -38,47 +42,39 @@ def resolve(config: TrainConfig) -> TrainConfig:
     if mode == "cudagraph" and not config.device.startswith("cuda"):
         raise ConfigError(f"accelerate: cudagraph needs device=cuda, got {config.device}; "
                           "use compile or none")  # fmt: skip
-    agent: Any = config.agent
     require_minibatches(config)
+    return config
+
+
+def settle(config: TrainConfig) -> TrainConfig:
+    """The rules behind `resolve`, without its checks."""
+    env, agent = config.env, cast(Any, config.agent)
+    if env.num_envs == "auto":
+        env = dataclasses.replace(env, num_envs=8 if agent.on_policy else 1)
+    if env.vectorization == "auto":
+        native = env.id in NATIVE and not env.kwargs
+        env = dataclasses.replace(env, vectorization="native" if native else "sync")
+    config = dataclasses.replace(config, env=env)
     if isinstance(agent, PPOConfig):
         per_step = agent.epochs / agent.batch_size
     elif agent.on_policy:
-        per_step = 1.0 / (agent.n_steps * int(config.env.num_envs))
+        per_step = 1.0 / (agent.n_steps * int(env.num_envs))
     else:
         per_step = agent.updates_per_step
     total = config.total_steps
 
-    def every(value: int | str, rule: int) -> int:
-        return max(1, rule) if value == "auto" else int(value)
+    def every(group: Any, rule: int) -> Any:
+        return dataclasses.replace(group, every=max(1, rule)) if group.every == "auto" else group
 
-    audit = max(total // 4, round(10_000 / max(per_step, 1e-9)))
     return dataclasses.replace(
         config,
         threads=threads(config) if config.threads == "auto" else config.threads,
-        accelerate=mode,
-        log=dataclasses.replace(config.log, every=every(config.log.every, max(50, total // 100))),
-        eval=dataclasses.replace(config.eval, every=every(config.eval.every, total // 10)),
-        checkpoint=dataclasses.replace(
-            config.checkpoint, every=every(config.checkpoint.every, total // 10)
-        ),
-        audit=dataclasses.replace(config.audit, every=every(config.audit.every, audit)),
+        accelerate=acceleration(config)[0] if config.accelerate == "auto" else config.accelerate,
+        log=every(config.log, max(50, total // 100)),
+        eval=every(config.eval, total // 10),
+        checkpoint=every(config.checkpoint, total // 10),
+        audit=every(config.audit, max(total // 4, round(10_000 / max(per_step, 1e-9)))),
     )
-
-
-def resolve_env(config: TrainConfig) -> TrainConfig:
-    """The number of environments, and how they are stepped."""
-    env = config.env
-    if env.num_envs == "auto":
-        env = dataclasses.replace(env, num_envs=8 if config.agent.on_policy else 1)
-    if env.vectorization == "auto":
-        native = env.id in NATIVE and not env.kwargs
-        env = dataclasses.replace(env, vectorization="native" if native else "sync")
-    if env.vectorization == "native" and env.id not in NATIVE:
-        raise ConfigError(
-            f"env.vectorization: native is not to be had for {env.id}, only for "
-            f"{', '.join(NATIVE)}; use sync or async"
-        )
-    return dataclasses.replace(config, env=env)
 
 
 def require_minibatches(config: TrainConfig) -> None:
@@ -96,10 +92,12 @@ def require_minibatches(config: TrainConfig) -> None:
     if rollout % agent.batch_size:
         least = 2 if agent.normalise_advantage else 1
         fit = [n for n in range(least, agent.batch_size) if rollout % n == 0]
+        whole = agent.batch_size // math.gcd(agent.batch_size, int(config.env.num_envs))
+        longer = -(-agent.n_steps // whole) * whole
         raise ConfigError(
             f"agent.batch_size: {agent.batch_size} does not divide the rollout of "
             f"agent.n_steps={agent.n_steps} x env.num_envs={config.env.num_envs} = {rollout} "
-            f"steps; {f'use {fit[-1]}' if fit else 'raise agent.n_steps'}"
+            f"steps; use {fit[-1] if fit else f'agent.n_steps={longer}'}"
         )
 
 

@@ -2,14 +2,15 @@
 
 import os
 import re
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
-from configs.files import read_run, require_run
-from configs.resume import continued, resumed
+from configs.files import read_run, read_yaml, require_run, unreadable
+from configs.resume import NONE, continued, flat, kept, leaves, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError
@@ -18,6 +19,7 @@ DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume")
+TEXTS = (*PATHS, "policy", "checkpoint", "device", "env.id")
 
 
 def options(group: str) -> list[str]:
@@ -26,45 +28,64 @@ def options(group: str) -> list[str]:
     return [name for name in names if (group, name) != ("env", "custom")]
 
 
-def train_config(arguments: list[str]) -> TrainConfig:
+def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     """Composes, checks and resolves what `train.py` is to run.
+
+    A resumed run keeps what is left out; unless `quiet`, one warning names what differs.
 
     Raises:
         ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
     """
-    given = {name: value for name, _, value in map(parse, arguments)}
+    parsed = [parse(argument) for argument in arguments]
+    given = {name: value for name, _, value in parsed}
     run = given.get("resume")
     if run in (None, "auto"):
-        asked = compose("train", train_overrides(arguments))
-        config = resolve(build(TrainConfig, asked))
+        composed = compose("train", train_overrides(parsed))
+        general = {key: value for key, value in group("env", "custom").items() if key != "id"}
+        asked = build(TrainConfig, {**composed, "env": {**general, **composed["env"]}})
         if run is None:
-            return config
-        if config.run_dir is None:
+            return resolve(asked)
+        if asked.run_dir is None:
             raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
-        if not any(Path(config.run_dir).glob("checkpoints/step-*")):
-            return config
-        return continued(read_run(Path(config.run_dir)), asked, given)
-    recorded = read_run(require_run("resume", str(run)))
-    require_groups(recorded, given)
-    for name in given:
-        if not name.startswith("env.kwargs."):
-            accept(name, key_names(TrainConfig, recorded.agent.name))
-    return resumed(recorded, given, str(run))
+        if not any(Path(asked.run_dir).glob("checkpoints/step-*")):
+            return resolve(asked)
+        recorded = read_run(Path(asked.run_dir))
+        keys = {**experiment(given.get("experiment")), **given}
+        config = continued(recorded, asked, keys)
+        wanted = {**dict.fromkeys(dict(leaves(recorded)), NONE), **dict(leaves(asked))}
+    else:
+        recorded = read_run(require_run("resume", str(run)))
+        wanted = require_groups(recorded, given)
+        for name in given:
+            if not name.startswith("env.kwargs."):
+                accept(name, key_names(TrainConfig, recorded.agent.name))
+        config = resumed(recorded, given, str(run))
+    same = kept(recorded, wanted, config)
+    if same and not quiet and os.environ.get("RANK", "0") == "0":
+        print(f"warning: kept as the run was made with: {', '.join(same)}", file=sys.stderr)
+    return config
 
 
-def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> None:
-    """Takes out of what is given the groups that the run was made with; ConfigError for others."""
-    known = {"env": recorded.env.id, "agent": recorded.agent.name, "experiment": None}
+def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> dict[str, Any]:
+    """Takes out of what is given the groups that the run was made with; ConfigError for others.
+
+    Returns:
+        What the file of the environment sets, by key.
+    """
+    named: dict[str, Any] = {}
     if given.get("env") in options("env"):  # a file of this checkout's names the module
-        given.setdefault("env.id", env_id(given["env"]))
-    for group in GROUPS:
-        value = given.pop(group, None)
-        asked = env_id(value) if group == "env" and value in options("env") else value
-        if asked != known[group] and value is not None:
-            has = f", which has {show(known[group])}" if known[group] else ""
+        named = dict(flat(group("env", given["env"]), "env."))
+        if given.setdefault("env.id", named.get("env.id")) != named.get("env.id"):
+            del given["env"]  # another id beside it counts
+    known = {"env": recorded.env.id, "agent": recorded.agent.name, "experiment": None}
+    for name, has in known.items():
+        if name in given and meant(name, value := given.pop(name)) != has:
+            which = f", which has {show(has)}" if has else ""
             raise ConfigError(
-                f"{group}: {show(value)} cannot be given to a resumed run{has}; leave it out"
+                f"{name}: {show(value)} cannot be given to a resumed run{which}; leave it out"
             )
+    general = dict(flat(group("env", "custom"), "env."))
+    return {key: value for key, value in named.items() if value != general.get(key)}
 
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
@@ -73,7 +94,7 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     for name, text, _ in map(parse, arguments):
         if name == "env":
             played = train_config([f"env={text}"]).env
-            overrides.append(f"env.id={quoted(played.id)}")
+            overrides.insert(0, f"env.id={quoted(played.id)}")  # an id beside it counts
         elif name.startswith("env.kwargs."):
             check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
             overrides.append(f"++{name}={text}")
@@ -85,35 +106,34 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     return build(EvaluateConfig, composed)
 
 
-def train_overrides(arguments: list[str]) -> list[str]:
+def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
     """Checks every argument by itself, and rewrites them into what Hydra is to compose."""
     chosen: dict[str, str] = {}
     overrides = []
-    agent = chosen_agent(arguments)
-    for name, text, value in map(parse, arguments):
+    for name, _, value in parsed:
         if name in GROUPS:
             if not isinstance(value, str) or value not in options(name):
+                said = nearest(str(value), options(name), "" if name == "env" else "choose one")
+                said += " for any Gymnasium id give env.id=ID" if name == "env" else ""
                 raise ConfigError(
-                    f"{name}: {show(value)} is not one of {', '.join(options(name))}; "
-                    + (
-                        nearest(str(value), options(name))
-                        if name != "env"
-                        else f"{nearest(str(value), options(name), '')} for any Gymnasium id give "
-                        "env.id=ID"
-                    )
+                    f"{name}: {show(value)} is not one of {', '.join(options(name))}; {said}"
                 )
             chosen[name] = value
-            overrides.append(f"+{name}={value}" if name == "experiment" else f"{name}={value}")
-        elif name.startswith("env.kwargs."):
+            overrides.append(f"{'+' * (name == 'experiment')}{name}={quoted(value)}")
+    sets = {**experiment(chosen.get("experiment")), **chosen}
+    known = key_names(TrainConfig, chosen_agent(chosen))
+    for name, text, value in parsed:
+        if name.startswith("env.kwargs."):
             check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
-            overrides.append(f"++{name}={text}")
-        else:
-            accept(name, key_names(TrainConfig, agent))
-            if name == "env.id":
-                chosen["env.id"] = str(value)
-            overrides.append(f"{name}={text}")
-    if "env.id" in chosen and chosen["env.id"] != env_id(chosen.get("env")):
-        overrides = ["env=custom"] + [o for o in overrides if not o.startswith("env=")]
+        elif name in GROUPS or not accept(name, known):
+            continue
+        if name == "env.id":
+            sets[name] = str(value)
+        overrides.append(f"++{name}={text}")  # also where a file of one's own lacks it
+    own = meant("env", sets.get("env"))
+    if sets.get("env.id", own) != own:
+        overrides.append("~tuned")  # made for the id of the file alone
+        overrides += ["env=custom"] * ("env" not in sets)
     return overrides
 
 
@@ -138,21 +158,34 @@ def parse(argument: str) -> tuple[str, str, Any]:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         value = override.value()
     except Exception:
-        remedy = f"quote it, '{show(name, quote=False)}=\"...\"'"
-        if text.startswith(("[", "{")):  # which a shell takes apart at a space
-            remedy = f"quote all of it, '{show(name, quote=False)}={text[0]}...'"
-        if text.startswith("~"):
-            remedy = "write out the folder that ~ stands for"
-        raise ConfigError(
-            f"{show(name, quote=False)}: {show(text)} cannot be read; {remedy}"
-        ) from None
+        raise unreadable_text(name, text) from None
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
     if override.is_sweep_override():
-        raise ConfigError(f"{name}: {show(text)} is several values; give one, or -m to train.py")
-    if name in PATHS and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return name, quoted(text), text  # a folder may be named by a number
+        one = f"quote it, '{name}=\"...\"'" if takes_text(name) else "give one"
+        raise ConfigError(f"{name}: {show(text)} is several values; {one}, or -m to train.py")
+    if name in (*PATHS, *GROUPS) and type(value) in (int, float):
+        return name, quoted(text), text  # a folder or a file may be named by a number
     return name, text, value
+
+
+def unreadable_text(name: str, text: str) -> ConfigError:
+    """What `parse` raises for a value that is not of its grammar."""
+    key = show(name, quote=False)
+    if not re.fullmatch(r"[\w@/-]+(\.[\w@/-]+)*", name):
+        return ConfigError(f"{key}: is not a key; --help lists the keys")
+    remedy = f"quote it, '{key}=\"...\"'" if takes_text(name) else "correct it"
+    if text.startswith(("[", "{")):  # which a shell takes apart at a space
+        remedy = f"quote all of it, '{key}={text[0]}...'"
+    if text.startswith("~"):
+        remedy = "write out the folder that ~ stands for"
+    return ConfigError(f"{key}: {show(text)} cannot be read; {remedy}")
+
+
+def takes_text(name: str) -> bool:
+    """Whether a key may have any text; of the tools' keys it is not known."""
+    keys = {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}
+    return name not in {*keys, *key_names(EvaluateConfig), *GROUPS} or name in TEXTS
 
 
 def quoted(text: object) -> str:
@@ -167,6 +200,8 @@ def accept(name: str, known: list[str]) -> bool:
         inside = next(key for key in known if key.startswith(f"{name}."))
         raise ConfigError(f"{name}: is a group of keys; set a single one, e.g. {inside}")
     if name not in known:
+        if name.startswith("hydra"):
+            raise ConfigError(f"{name}: is of sweeps; leave it out, or add -m to train.py")
         elsewhere = [a for a in AGENT_GROUPS if name in key_names(TrainConfig, a)]
         if elsewhere and any(k.startswith("agent.") for k in known):
             raise ConfigError(
@@ -182,29 +217,39 @@ def accept(name: str, known: list[str]) -> bool:
     return True
 
 
-def chosen_agent(arguments: list[str]) -> str:
-    """The agent whose keys are valid: named by the arguments, by an experiment, or the default."""
-    given, experiment, needed = None, None, None
-    for argument in arguments:
-        group, _, text = argument.lstrip("+").partition("=")
-        value = text.strip().strip("'\"")
-        if group == "agent" and value in AGENT_GROUPS:
-            given = value
-        if group == "experiment" and value in options("experiment"):
-            text = (DIRECTORY / "experiment" / f"{value}.yaml").read_text(encoding="utf-8")
-            found = re.search(r"override /agent: (\w+)", text)
-            experiment, needed = value, found.group(1) if found else None
+def chosen_agent(chosen: dict[str, str]) -> str:
+    """The agent whose keys are valid: of the chosen groups, of an experiment, or the default."""
+    given, needed = chosen.get("agent"), experiment(chosen.get("experiment")).get("agent")
     if given and needed and given != needed:
-        raise ConfigError(f"agent: experiment={experiment} is for agent={needed}; leave agent= out")
-    return needed or given or "a2c"
+        raise ConfigError(
+            f"agent: experiment={chosen['experiment']} is for agent={needed}; leave agent= out"
+        )
+    name = meant("agent", needed or given or "a2c")
+    return name if name in AGENT_GROUPS else "a2c"
 
 
-def env_id(group: str | None) -> str | None:
-    """The Gymnasium id in configs/env/<group>.yaml; None without a group."""
-    if group is None:
-        return None
-    lines = (DIRECTORY / "env" / f"{group}.yaml").read_text(encoding="utf-8").splitlines()
-    return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("id:"))
+def group(folder: str, name: str) -> dict[str, Any]:
+    """The file of `folder=name`."""
+    return read_yaml(DIRECTORY / folder / f"{name}.yaml")
+
+
+def meant(folder: str, name: Any) -> Any:
+    """The id of the environment, or the name of the agent, that `folder=name` stands for."""
+    key = {"env": "id", "agent": "name"}.get(folder)
+    return group(folder, name).get(key) if key and name in options(folder) else name
+
+
+def experiment(name: Any) -> dict[str, Any]:
+    """What an experiment sets, by key, and the groups that it chooses; its own bases included."""
+    if name not in options("experiment"):
+        return {}
+    file, sets = group("experiment", name), {}
+    for entry in file.pop("defaults", None) or []:
+        for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            chosen = key.rpartition("/")[2] or "experiment"
+            last = str(value).rpartition("/")[2]
+            sets |= experiment(last) if chosen == "experiment" else {chosen: last}
+    return {**sets, **dict(flat(file))}
 
 
 def compose(name: str, overrides: list[str]) -> dict[str, Any]:
@@ -222,6 +267,8 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
             composed = hydra.compose(name, overrides=overrides)
             plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except Exception as error:
+        if mark := getattr(error, "problem_mark", None):
+            raise unreadable("configuration", Path(mark.name), error) from error
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(f"configuration: {first[0]}; --help lists the keys") from error
     assert isinstance(plain, dict)

@@ -50,11 +50,25 @@ def read_run(path: Path) -> TrainConfig:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of this folder as plain data, its references unresolved."""
+    """A file of this folder as plain data, its references unresolved; ConfigError for no YAML."""
     from omegaconf import OmegaConf
 
-    plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except Exception as error:
+        raise unreadable(path.parent.name, path, error) from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path.parent.name}: {path} is not a group of keys; correct the file")
     return {str(key): value for key, value in plain.items()}
+
+
+def unreadable(name: str, path: Path, error: Exception) -> ConfigError:
+    """A file of this folder that is no YAML, with the line where YAML says one."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else f"line {mark.line + 1}: "
+    reason = getattr(error, "problem", None) or str(error).strip() or type(error).__name__
+    return ConfigError(f"{name}: {path} cannot be read, {line}{reason.splitlines()[0]}; "
+                       "correct the file")  # fmt: skip
 
 
 def to_yaml(config: TrainConfig) -> str:

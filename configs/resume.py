@@ -1,18 +1,25 @@
 """What a resumed run is: the recorded configuration, and the few keys that may be given anew."""
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from configs.automatic import compiles, resolve
+from configs.automatic import compiles, resolve, settle
 from configs.schema import TrainConfig
 from configs.validate import build, show
 from runtime.errors import ConfigError
 
 FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume")
 FREE_GROUPS = ("log", "eval", "checkpoint")
-Given = dict[str, Any]  # key in full -> value, as on the command line
+RULED = ("threads", "accelerate", "env.num_envs", "env.vectorization",
+         "log.every", "eval.every", "checkpoint.every", "audit.every")  # fmt: skip
+WHERE = ("run_dir", "resume")
+ARGUMENTS = "env.kwargs"  # a key where there are none
+NONE = object()  # of a key that is not there
+UPDATES = ("accelerate", "auto")  # by the number of updates, and the compiler here
+Given = dict[str, Any]  # key in full -> value
 
 
 def resumed(recorded: TrainConfig, given: Given, run: str) -> TrainConfig:
@@ -21,41 +28,89 @@ def resumed(recorded: TrainConfig, given: Given, run: str) -> TrainConfig:
     Raises:
         ConfigError: another key is given, or `total_steps` is cut; the line has both values.
     """
-    plain = dataclasses.asdict(recorded)
     require_repeated(recorded.env.id, given.get("env.id"))
-    for key, value in given.items():
-        old = dict(flat(plain)).get(key)
-        if key == "resume" or value == old or (key == "run_dir" and Path(str(value)) == Path(run)):
+    plain, old = dataclasses.asdict(recorded), dict(leaves(recorded))
+    for key, value in flat(given):
+        if key == "resume" or (key == "run_dir" and Path(str(value)) == Path(run)):
             continue
-        if not free(key) or key == "run_dir":
-            old = run if key == "run_dir" else old
+        if key == "run_dir" or not (free(key) or was(recorded, key, value)):
+            has = show(run if key == "run_dir" else old[key]) if key in old else "none"
             raise ConfigError(
-                f"{key}: {show(value)} cannot be given to a resumed run, which has {show(old)}; "
+                f"{key}: {show(value)} cannot be given to a resumed run, which has {has}; "
                 "leave it out"
             )
-        put(plain, key, value)
+        if free(key):
+            put(plain, key, value)
     return finish(plain, recorded, run, run)
 
 
-def continued(recorded: TrainConfig, asked: dict[str, Any], given: Given) -> TrainConfig:
+def continued(recorded: TrainConfig, asked: TrainConfig, given: Given) -> TrainConfig:
     """The configuration of `resume=auto` where there is a run: the same command, given again.
 
+    Args:
+        recorded: of the run.
+        asked: what the command would begin, its `auto` unresolved.
+        given: the keys of the command, and those of the experiment that it names.
+
     Raises:
-        ConfigError: the command asks for another run than the recorded one.
+        ConfigError: a key is given that the run was not made with, or another environment or agent.
     """
-    plain = dataclasses.asdict(recorded)
-    old = dict(flat(plain))
-    require_repeated(recorded.env.id, asked["env"]["id"])
-    for key, value in flat(asked):
+    require_repeated(recorded.env.id, asked.env.id)
+    if asked.agent.name != recorded.agent.name:
+        raise other("agent", asked.agent.name, recorded.agent.name)
+    plain, old = dataclasses.asdict(recorded), dict(leaves(recorded))
+    stated = {"env.id", *dict(flat(given))} - {*WHERE, ARGUMENTS}
+    for key, value in leaves(asked):
+        if key not in stated:
+            continue
         if free(key):
-            if key in given:
-                put(plain, key, value)
-        elif value not in ("auto", old.get(key)) and (key in given or key != "audit.every"):
-            raise ConfigError(
-                f"{key}: {show(value)} is not what the run in run_dir was made with, "
-                f"{show(old.get(key))}; give that, or another run_dir"
-            )
-    return finish(plain, recorded, str(asked["run_dir"]), "auto")
+            put(plain, key, value)
+        elif not was(recorded, key, value, asked.total_steps) and (key, value) != UPDATES:
+            raise other(key, value, old.get(key, NONE))
+    return finish(plain, recorded, str(asked.run_dir), "auto")
+
+
+def kept(recorded: TrainConfig, asked: Given, final: TrainConfig) -> list[str]:
+    """What the command asks for otherwise, by a default or a file, KEY=VALUE as the run has it."""
+    old, now = dict(leaves(recorded)), dict(leaves(final))
+    total = asked.get("total_steps", recorded.total_steps)
+    return [
+        shown(key, old)
+        for key, value in asked.items()
+        if key not in (*WHERE, ARGUMENTS) and now.get(key) == old.get(key)
+        if not was(recorded, key, value, total)
+    ]
+
+
+def other(key: str, value: object, old: object) -> ConfigError:
+    has = "none; leave it out" if old is NONE else f"{show(old)}; give that"
+    return ConfigError(f"{key}: {show(value)} is not what the run in run_dir was made with, {has}, "
+                       "or another run_dir")  # fmt: skip
+
+
+def was(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
+    """Whether a key of a run has this value, or what `auto` stands for in this run.
+
+    Args:
+        recorded, key, value: of the run, in full, as given.
+        totals: of other lengths of the run, by which `auto` may have been resolved.
+    """
+    old = dict(leaves(recorded)).get(key, NONE)
+    if value != "auto" or key not in RULED:
+        return bool(value == old) and isinstance(value, bool) == isinstance(old, bool)
+    group, _, name = key.rpartition(".")
+    ruled: Any = recorded
+    inner = dataclasses.replace(getattr(ruled, group) if group else ruled, **{name: value})
+    ruled = dataclasses.replace(ruled, **{group: inner}) if group else inner
+    lengths = (dataclasses.replace(ruled, total_steps=total) for total in totals)
+    return any(dict(leaves(settle(each)))[key] == old for each in (ruled, *lengths))
+
+
+def shown(key: str, values: Given) -> str:
+    """KEY=VALUE, as on the command line."""
+    if key not in values:
+        return f"no {key}"
+    return f"{key}={show(json.dumps(values[key], separators=(',', ':')).strip(chr(34)), False)}"
 
 
 def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> TrainConfig:
@@ -95,7 +150,7 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str,
     """
     old, new = dict(flat(was)), dict(flat(now))
     for key in {**old, **new}:
-        if not free(key) and key != "accelerate" and old.get(key) != new.get(key):
+        if not free(key) and key not in ("accelerate", ARGUMENTS) and old.get(key) != new.get(key):
             yield key, show(old.get(key)), show(new.get(key))
 
 
@@ -104,12 +159,16 @@ def free(key: str) -> bool:
 
 
 def flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(key in full, value); the arguments of the environment are one value."""
+    """(key in full, value); each argument of the environment is one."""
     for name, value in plain.items():
-        if isinstance(value, dict) and f"{prefix}{name}" != "env.kwargs":
+        if isinstance(value, dict) and value:
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def leaves(config: TrainConfig) -> Iterator[tuple[str, Any]]:
+    return flat(dataclasses.asdict(config))
 
 
 def put(plain: dict[str, Any], key: str, value: Any) -> None:

@@ -68,7 +68,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
         folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
         folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
         jobs.append([*job, f"run_dir={quoted(folder / str(number))}"])
-        config = train_config(jobs[-1])
+        config = train_config(jobs[-1], quiet=True)  # it warns when it runs
         if config.resume is None and (folder / str(number)).exists():
             raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; name a new one, "
                               "or go on with them by resume=auto")  # fmt: skip

@@ -4,10 +4,9 @@ import itertools
 import re
 from typing import Any
 
-from yaml import YAMLError
-
 from configs import compose
 from configs.files import read_yaml
+from runtime.errors import ConfigError
 
 
 def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
@@ -15,7 +14,7 @@ def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
     for name in compose.options("env"):
         try:
             file = read_yaml(compose.DIRECTORY / "env" / f"{name}.yaml")
-        except (OSError, ValueError, AttributeError, YAMLError):
+        except ConfigError:
             continue  # half written, or somebody's attempt: whoever names it is told
         if (file.get("id"), file.get("kwargs") or {}) == (env_id, kwargs):
             return name
