@@ -1,11 +1,26 @@
-"""One thread: small tensors gain nothing from more, and tests may run side by side."""
+"""One thread: small tensors gain nothing from more, and tests may run side by side.
+
+Configurations are those of the project: files of one's own in `configs/` change no test.
+"""
 
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
 
+from configs import compose
+from tests.tracked import copied, files
+
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Composes from a copy of `configs/`, before any test asks what there is."""
+    folder = TemporaryDirectory()
+    config.add_cleanup(folder.cleanup)
+    compose.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
 
 
 @pytest.fixture(autouse=True)

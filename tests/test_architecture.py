@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.tracked import ROOT, files
+
 PACKAGES = ("agents", "networks", "policies", "data", "runtime", "configs")
 OUTSIDE = ("tools", "bench")
 DOORS = ("train", "evaluate")
@@ -17,7 +18,7 @@ GALLERY = ("tools/verify.py", "tools/gallery/")
 FILES = sorted(
     path.relative_to(ROOT).as_posix()
     for pattern in ("*.py", *(f"{package}/**/*.py" for package in (*PACKAGES, *OUTSIDE)))
-    for path in ROOT.glob(pattern)
+    for path in files(pattern)
 )
 MAY_IMPORT: dict[str, set[str]] = {  # wherever the import stands
     "networks": set(),

@@ -5,7 +5,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import read_sweep
 from configs.validate import key_names
 from runtime.door import enter
+from tests.tracked import ROOT, files
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *files("docs/*.md")]
 TEXT = {page.name: page.read_text() for page in PAGES}
 
 
@@ -32,7 +31,8 @@ SHOWN = re.sub(r" {3,}.*", "", help.USAGE["train"].partition("\n")[2])  # withou
 
 
 @pytest.mark.parametrize("command", commands(r"train\.py((?:\\\n|[^`\n|])*)[`\n|]", SHOWN))
-def test_every_train_command_composes(command):
+def test_every_train_command_composes(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where nobody followed it before
     arguments = [
         a for a in shlex.split(command.replace("\\\n", " ")) if a != "--help" and "ANY-v0" not in a
     ]
@@ -41,7 +41,7 @@ def test_every_train_command_composes(command):
 
 
 ANY_AGENT = {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}
-TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py") if path.stem != "__init__")
+TOOLS = [path.stem for path in files("tools/*.py") if path.stem != "__init__"]
 
 
 @pytest.mark.parametrize("tool", TOOLS)

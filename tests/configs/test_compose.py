@@ -20,7 +20,7 @@ from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
 from runtime.errors import ConfigError
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = compose.DIRECTORY
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 SAC = ["env.id=Another-v0", "agent=sac"]  # an id without a tuned pair
 LONGEST = 400

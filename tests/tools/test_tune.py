@@ -235,7 +235,8 @@ def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
 
 @pytest.mark.parametrize("agent", sorted(SPACES))
 def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
-    pairs = [path.stem.rpartition("-") for path in Path("configs/tuned").glob(f"*-{agent}.yaml")]
+    tuned = (compose.DIRECTORY / "tuned").glob(f"*-{agent}.yaml")
+    pairs = [path.stem.rpartition("-") for path in tuned]
     of_all = [f"env.id={'CartPole-v1' if agent == 'sac_discrete' else 'Pendulum-v1'}"]
     for command in [of_all, *([f"env={env}"] for env, _, _ in pairs)]:
         config = train_config([f"agent={agent}", *command])
