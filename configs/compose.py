@@ -270,6 +270,6 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         if mark := getattr(error, "problem_mark", None):
             raise unreadable("configuration", Path(mark.name), error) from error
         first = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"configuration: {first[0]}; --help lists the keys") from error
+        raise ConfigError(f"configuration: {first[0]}; correct the files in configs/") from error
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
