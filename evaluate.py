@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.console import number
 from runtime.door import enter
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def play_run(config: "EvaluateConfig") -> int:
 
     if config.render == "human":
         require_display()
+    out = folder(config, Path(str(config.run)))
 
     trained = open_trained(
         str(config.run),
@@ -40,7 +42,7 @@ def play_run(config: "EvaluateConfig") -> int:
         if config.video:
             from runtime.film import film
 
-            filmed = film(trained, config.seed, config.deterministic)
+            filmed = film(trained, out, config.seed, config.deterministic)
         evaluation = trained.evaluator(trained.agent, trained.step, config.deterministic)
     finally:
         trained.evaluator.close()
@@ -49,11 +51,11 @@ def play_run(config: "EvaluateConfig") -> int:
         config,
         evaluation,
         f"{what}, checkpoint of step {trained.step:,}",
-        trained.path / "evaluation.json",
+        out / "evaluation.json",
         {"checkpoint_step": trained.step},
     )
     if filmed is not None:
-        print(f"film of an episode with return {filmed[1]:.2f}: {filmed[0]}")
+        print(f"film of an episode with return {number(filmed[1])}: {filmed[0]}")
     return 0
 
 
@@ -61,6 +63,7 @@ def play_file(config: "EvaluateConfig") -> int:
     from runtime.deployed import open_file
 
     path = Path(str(config.policy))
+    out = folder(config, path.parent)
     file, evaluator, certificate = open_file(path, config)
     step = certificate.get("checkpoint_step", 0)
     try:
@@ -71,33 +74,47 @@ def play_file(config: "EvaluateConfig") -> int:
     if certificate and there != (config.env.id, config.env.kwargs):
         of = there[0] if there[0] != config.env.id else f"other env.kwargs, {there[1]}"
         print(f"warning: policy: was exported for {of}", file=sys.stderr)
-    written = path.with_name(f"{path.name}.evaluation.json")
+    written = out / f"{path.name}.evaluation.json"
     what = f"{path}, exported at step {step:,}," if certificate else str(path)
     report(config, evaluation, f"{what} on {config.env.id}", written, {"policy": str(path)})
     return 0
 
 
+def folder(config: "EvaluateConfig", own: Path) -> Path:
+    """Where the summary goes: `out`, or the folder of the run or file itself."""
+    from runtime.rundir import make_folder
+
+    return make_folder(config.out) if config.out else own
+
+
 def report(
     config: "EvaluateConfig", evaluation: "Evaluation", what: str, path: Path, more: dict[str, Any]
 ) -> None:
-    """Prints a summary, and writes it down."""
+    """Prints a summary, and writes it down; one that cannot be kept is a warning."""
     from runtime import rundir
+    from runtime.errors import StorageFault
 
     summary = evaluation.summary()
     actions = "deterministic" if config.deterministic else "sampled"
     several = config.episodes > 1
     spread = (
-        f", standard error {summary['return_sem']:.2f}, deviation {summary['return_std']:.2f}, "
-        f"from {summary['return_min']:.2f} to {summary['return_max']:.2f}"
+        f", standard error {number(summary['return_sem'])}, "
+        f"deviation {number(summary['return_std'])}, "
+        f"from {number(summary['return_min'])} to {number(summary['return_max'])}"
     )
     print(
         f"{what}, {config.episodes} episode{'s' * several}, {actions} actions\n"
-        f"return {summary['return_mean']:.2f}{spread * several}\n"
+        f"return {number(summary['return_mean'])}{spread * several}\n"
         f"length {summary['length_mean']:.1f} steps"
     )
     given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}
-    rundir.write_json(path, {**summary, **given, **more})
-    print(f"written to {path}")
+    try:
+        rundir.write_json(path, {**summary, **given, **more})
+    except StorageFault as fault:
+        why = str(fault).rpartition("; ")[0]
+        print(f"warning: {why}; give out=FOLDER to keep the summary", file=sys.stderr)
+    else:
+        print(f"written to {path}")
 
 
 if __name__ == "__main__":

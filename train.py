@@ -33,10 +33,13 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
 def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
     from runtime import checkpoint, rundir
-    from runtime.errors import Stopped
+    from runtime.console import number
+    from runtime.errors import Stopped, shown
     from runtime.lock import locked
     from runtime.session import Session
 
+    if ranks.first:
+        warn(unrecorded())
     path = ranks.found(config.run_dir) if config.resume else None
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
@@ -64,11 +67,11 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
         parts.close()
     summary = evaluation.summary()
     print(
-        f"final evaluation: return {summary['return_mean']:.1f}, deviation "
-        f"{summary['return_std']:.1f}, over {len(evaluation.returns)} episodes, after "
+        f"final evaluation: return {number(summary['return_mean'])}, deviation "
+        f"{number(summary['return_std'])}, over {len(evaluation.returns)} episodes, after "
         f"{time.perf_counter() - session.started:.1f} s in all\n"
         f"run directory: {path}\n"
-        f"see it learn: tensorboard --logdir {path}"
+        f"see it learn: tensorboard --logdir {shown(path)}"
     )
     return 0
 
@@ -91,14 +94,24 @@ def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConf
 def begin(config: "TrainConfig") -> Path:
     """The directory of a new run."""
     from runtime import rundir
+    from runtime.jobs import tell_sweep
 
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                          again=config.resume == "auto")  # fmt: skip
     if config.run_dir and path != Path(config.run_dir):
+        tell_sweep(Path(config.run_dir), path)
         warn([f"run_dir: {config.run_dir} is taken, this run goes to {path}; with resume=auto the "
               "one that is there goes on"])  # fmt: skip
     rundir.keep_patch(path)
     return path
+
+
+def unrecorded() -> list[str]:
+    """A warning where git cannot tell which code makes the run."""
+    from runtime import rundir
+
+    why = rundir.head()[1]
+    return [f"the run's revision is not recorded: {why}"] if why else []
 
 
 def warn(warnings: list[str]) -> None:

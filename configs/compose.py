@@ -13,13 +13,13 @@ from configs.files import read_run, read_yaml, require_run, unreadable
 from configs.resume import NONE, continued, flat, kept, leaves, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, key_value, quoted
 
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
-PATHS = ("run", "run_dir", "resume")
-TEXTS = (*PATHS, "policy", "checkpoint", "device", "env.id")
+PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
+TEXTS = (*PATHS, "checkpoint", "device", "env.id")
 
 
 def options(group: str) -> list[str]:
@@ -137,35 +137,47 @@ def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
     return overrides
 
 
-def parse(argument: str) -> tuple[str, str, Any]:
-    """(name, text of the value, value) of one KEY=VALUE; a leading + is accepted and dropped."""
+def parse(given: str) -> tuple[str, str, Any]:
+    """(name, text of the value, value) of one KEY=VALUE; a leading + is accepted and dropped.
+
+    The value of a path is its text, where Hydra's grammar does not read it as another text, a list
+    or a dictionary: quotes around all of it are no part of it.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    name, equals, text = argument.partition("=")
+    name, equals, text = given.partition("=")
     name = name.lstrip("+")
-    if len(argument) > LONGEST:
+    if len(given) > LONGEST:
         raise ConfigError(
             f"{show(name, quote=False)}: is longer than {LONGEST} characters; shorten"
         )
     if not equals or not name or name.startswith(("~", "-")):
-        raise ConfigError(f"{show(argument, quote=False)}: is not KEY=VALUE; --help lists the keys")
-    if "${" in argument:
+        raise ConfigError(f"{show(given, quote=False)}: is not KEY=VALUE; --help lists the keys")
+    if "${" in given:
         raise ConfigError(
             f"{show(name, quote=False)}: refers to another key or the environment; "
             "write the value itself"
         )
+    path = name in PATHS
     try:
         override = OverridesParser.create().parse_override(f"{name}={text}")
-        value = override.value()
+        several, value = override.is_sweep_override(), override.value()
     except Exception:
+        if path and text[:1] not in ("", "~"):
+            return name, quoted(text), text
         raise unreadable_text(name, text) from None
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
-    if override.is_sweep_override():
+    if path and (several or type(value) in (int, float)):
+        return name, quoted(text), text  # a folder may be named by a number, or have a comma
+    if several:
         one = f"quote it, '{name}=\"...\"'" if takes_text(name) else "give one"
         raise ConfigError(f"{name}: {show(text)} is several values; {one}, or -m to train.py")
-    if name in (*PATHS, *GROUPS) and type(value) in (int, float):
-        return name, quoted(text), text  # a folder or a file may be named by a number
+    if path and not isinstance(value, str | None):
+        remedy = f"quote it, {key_value(name, text)}" if len(text) < 60 else "quote it"
+        raise ConfigError(f"{name}: {show(text)} is no text; {remedy}")
+    if name in GROUPS and type(value) in (int, float):
+        return name, quoted(text), text  # a file may be named by a number
     return name, text, value
 
 
@@ -186,12 +198,6 @@ def takes_text(name: str) -> bool:
     """Whether a key may have any text; of the tools' keys it is not known."""
     keys = {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}
     return name not in {*keys, *key_names(EvaluateConfig), *GROUPS} or name in TEXTS
-
-
-def quoted(text: object) -> str:
-    """Any text as a value that `parse` reads as this text."""
-    ends = re.sub(r'(\\*)("|$)', r"\1\1\2", str(text))  # backslashes count only before a quote
-    return '"' + ends.replace('"', '\\"') + '"'
 
 
 def accept(name: str, known: list[str]) -> bool:

@@ -38,6 +38,7 @@ USAGE = {
   python evaluate.py run=runs/... video=true            films an episode, into TensorBoard too
   python evaluate.py run=runs/... render=human          plays in a window
   python evaluate.py policy=policy.onnx env=pendulum    an exported file
+  python evaluate.py run=RUN_DIR out=FOLDER             a run that is not to be written
 """,
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 from configs.automatic import compiles, resolve, settle
 from configs.schema import TrainConfig
 from configs.validate import build, show
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, shown
 
 FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume")
 FREE_GROUPS = ("log", "eval", "checkpoint")
@@ -135,7 +135,7 @@ def require_repeated(recorded: str, given: object) -> None:
     if ":" in recorded and given != recorded:
         raise ConfigError(
             f"env.id: the run would import the module of {show(recorded)}; if you trust it, repeat "
-            f"env.id={recorded}"
+            f"{shown(f'env.id={recorded}')}"
         )
 
 

@@ -91,10 +91,10 @@ class TrainConfig(Group):
         for name in ("resume", "run_dir"):
             value = getattr(self, name)
             self.require(
-                value is None or not (set(value) & set("=,\n") or not value.strip()),
+                value is None or bool(value.strip() and not set(value) & set("\n\r\0")),
                 name,
-                f"{value!r} is empty or contains '=' or ','",
-                "choose a plain path",
+                f"{value!r} is empty or more than one line",
+                "name a folder",
             )
 
 
@@ -110,11 +110,12 @@ class EvaluateConfig(Group):
 
     run: str | None = key("run directory")
     policy: str | None = key("in place of a run: a file of tools/export.py, played in env=NAME")
+    out: str | None = key("folder for evaluation.json and the film; null: that of the run or file")
     episodes: int = key("how many", ge=1, le=10_000_000)
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
     checkpoint: str = key("latest, best, or step-<12 digits>")
-    video: bool = key("film an episode: an mp4 in the run directory, and TensorBoard")
+    video: bool = key("film an episode: an mp4 in the folder `video`, and TensorBoard")
     render: Literal["human"] | None = key("human: play in a window, one episode after another")
     env: PlayedConfig = key("what it is played in")
     device: str = key("cpu, cuda or cuda:N")
@@ -130,6 +131,7 @@ class EvaluateConfig(Group):
         self.require(
             not (self.video and self.render), "video", "a window is not filmed", "leave one out"
         )
+        self.require(self.out is None or bool(self.out.strip()), "out", "is empty", "name a folder")
         if self.policy is not None:
             self.require(self.env.id is not None, "env", "is missing", "give env=NAME or env.id=ID")
             for name in ("video", "render"):

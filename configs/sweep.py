@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,31 @@ class Sweep:
 
     Attributes:
         folder: holds a run directory for each, named by its number.
+        named: whether the user chose it.
         jobs: the command line of each.
         names: what sets each apart from the others.
         launcher: what Hydra is told of it; empty: one after another, here.
     """
 
     folder: Path
+    named: bool
     jobs: list[list[str]]
     names: list[str]
     launcher: list[str]
+
+    def moved(self, folder: Path) -> "Sweep":
+        """The same jobs in another folder."""
+        jobs = [
+            [run_dir(folder, number) if value == run_dir(self.folder, number) else value
+             for value in job]
+            for number, job in enumerate(self.jobs)
+        ]  # fmt: skip
+        return replace(self, folder=folder, jobs=jobs)
+
+
+def run_dir(folder: Path, number: int) -> str:
+    """The argument that sends a job to its directory."""
+    return f"run_dir={quoted(folder / str(number))}"
 
 
 def read_sweep(arguments: list[str]) -> Sweep:
@@ -61,15 +77,16 @@ def read_sweep(arguments: list[str]) -> Sweep:
         raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
     if count > MANY:
         print(f"checking {count} jobs", flush=True)
-    jobs, names = [], []
+    jobs, names, named = [], [], folder is not None
     for number, values in enumerate(itertools.product(*axes)):
         wanted = [value for value in values if value.lstrip("+").startswith("run_dir=")]
         job = [value for value in values if value not in wanted]
         folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
+        named = named or bool(wanted)
         folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
-        jobs.append([*job, f"run_dir={quoted(folder / str(number))}"])
+        jobs.append([*job, run_dir(folder, number)])
         config = train_config(jobs[-1], quiet=True)  # it warns when it runs
-        if config.resume is None and (folder / str(number)).exists():
+        if named and config.resume is None and (folder / str(number)).exists():
             raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; name a new one, "
                               "or go on with them by resume=auto")  # fmt: skip
         if config.resume is None and any("launcher=submitit" in told for told in launcher):
@@ -80,7 +97,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
     if launcher:
         with hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
             composed(launcher, folder)
-    return Sweep(folder, jobs, names, launcher)
+    return Sweep(folder, named, jobs, names, launcher)
 
 
 def require_one_folder(arguments: list[str], folder: Path | None) -> None:
@@ -91,8 +108,8 @@ def require_one_folder(arguments: list[str], folder: Path | None) -> None:
             continue
         values = [parse(value)[2] for value in expand(argument)]
         if name == "run_dir" and (len(values) > 1 or folder is not None):
-            raise ConfigError("run_dir: one folder holds all jobs of a sweep; give one, and no "
-                              "hydra.sweep.dir beside it")  # fmt: skip
+            raise ConfigError("run_dir: one folder holds all jobs of a sweep; give one, in quotes "
+                              "if it has a comma, and no hydra.sweep.dir beside it")  # fmt: skip
         if name == "resume" and not {*values} <= {"auto", None}:
             raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
 

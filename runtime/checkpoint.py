@@ -15,7 +15,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, StorageFault, remedy
 from runtime.rundir import write_json
 from runtime.sealed import (
     FORMAT,
@@ -86,7 +86,7 @@ def save(
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise StorageFault(
-            f"checkpoint {target}: cannot be written, {error.strerror}; free the disk or "
+            f"checkpoint {target}: cannot be written, {error.strerror}; {remedy(error)} or "
             "choose another run_dir"
         ) from error
     try:

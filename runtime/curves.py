@@ -1,8 +1,12 @@
 """What a run has logged, read as TensorBoard would show it."""
 
 import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
@@ -10,12 +14,32 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
-    events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-    events.Reload()
+    with utf8_path(run_dir) as path:
+        events = EventAccumulator(path, size_guidance={"scalars": 0})
+        events.Reload()
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
+
+
+@contextmanager
+def utf8_path(run_dir: Path) -> Iterator[str]:
+    """The directory by a name in UTF-8, which TensorBoard takes every name for: its own, or a link.
+
+    A locale may spell names otherwise, and names on the disk need have no encoding at all.
+    """
+    try:
+        own = os.fsencode(run_dir) == str(run_dir).encode()
+    except UnicodeEncodeError:
+        own = False
+    if own:
+        yield str(run_dir)
+        return
+    with TemporaryDirectory(prefix="logpi-") as folder:
+        link = Path(folder) / "run"
+        link.symlink_to(run_dir.absolute(), target_is_directory=True)
+        yield str(link)
 
 
 def read_scalars(run_dir: Path, tag: str) -> list[tuple[int, float]]:

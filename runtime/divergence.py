@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from data import Rows, Spec, Transition
-from runtime.errors import LogpiError
+from runtime.errors import LogpiError, shown
 from runtime.rundir import ROOT, write_bytes, write_json, write_text
 from runtime.sealed import own_folder
 from runtime.seeding import stream
@@ -61,7 +61,7 @@ def leave_evidence(
         return f"; {folder} could not be written, {error}"
     # without metrics it was seen late, at a log: what was given last may be of a later update
     what = "it" if metrics else "the last update before it was seen"
-    return f"; python {folder / 'repeat.py'} repeats {what}"
+    return f"; python {shown(folder / 'repeat.py')} repeats {what}"
 
 
 def extent(tensor: Tensor) -> dict[str, Any]:

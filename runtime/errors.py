@@ -1,5 +1,6 @@
-"""Failures that a user can mend, each one line and one exit code."""
+"""Failures that a user can mend: one line, one exit code, and commands as a shell reads them."""
 
+import errno
 import os
 import re
 import shlex
@@ -7,7 +8,51 @@ import subprocess
 from typing import Any
 
 WINDOWS = os.name == "nt"  # whose shells quote otherwise
-LONGEST = 380  # characters of a message
+LONGEST = 380  # characters of a message, where its remedy is no longer
+LONGEST_PATH = 5_000  # characters
+REMEDIES = {  # of what the system refuses
+    "make the folder writable": (errno.EACCES, errno.EPERM, errno.EROFS),
+    "free the disk": (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)),
+    "allow larger files, ulimit -f unlimited": (errno.EFBIG,),
+    "choose a shorter name": (errno.ENAMETOOLONG,),
+    "choose another name": (errno.EILSEQ, errno.EINVAL, errno.ELOOP),
+    "see that the folder is there": (errno.ENOENT, errno.ENOTDIR, getattr(errno, "ESTALE", 0)),
+    "allow more open files, ulimit -n 4096": (errno.EMFILE, errno.ENFILE),
+}
+
+
+def remedy(error: OSError) -> str:
+    """What to do where a file or folder cannot be written."""
+    found = (what for what, numbers in REMEDIES.items() if error.errno in numbers)
+    return next(found, "see to the disk")
+
+
+def quoted(text: object) -> str:
+    """Any text as a value that `configs.compose.parse` reads as this text."""
+    ends = re.sub(r'(\\*)("|$)', r"\1\1\2", str(text))  # backslashes count only before a quote
+    return '"' + ends.replace('"', '\\"') + '"'
+
+
+def key_value(key: str, path: object) -> str:
+    """KEY=PATH of a command, as a shell and then `configs.compose.parse` read it."""
+    plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", str(path), re.ASCII)
+    readable = plain and str(path).lower() not in ("null", "true", "false")
+    path = "./auto" if str(path) == "auto" else path
+    return shown(f"{key}={path if readable else quoted(path)}")
+
+
+def shown(word: object) -> str:
+    """A word of a command, as a shell reads it."""
+    text = str(word)
+    if WINDOWS:
+        return subprocess.list2cmdline([text])
+    if text.isprintable():
+        return shlex.quote(text)
+    octal = "".join(  # of what no screen shows
+        chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\{byte:03o}"
+        for byte in os.fsencode(text)
+    )
+    return f"$'{octal}'"
 
 
 class LogpiError(Exception):
@@ -22,11 +67,15 @@ class LogpiError(Exception):
     shared = False
 
     def __init__(self, message: str) -> None:
-        line = " ".join(message.split())
+        line = " ".join(filter(None, map(str.strip, message.splitlines())))
         line = "".join(character if character.isprintable() else "?" for character in line)
-        if len(line) > LONGEST:
-            line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-        super().__init__(line)
+        why, semicolon, remedy = line.rpartition("; ")
+        if not semicolon or len(remedy) > LONGEST_PATH:
+            why, semicolon, remedy = line, "", ""
+        room = max(LONGEST - len(semicolon + remedy), LONGEST // 4)
+        if len(why) > room:  # the remedy stays whole: it may hold a command
+            why = f"{why[: room // 2]} ... {why[-room // 2 :]}"
+        super().__init__(f"{why}{semicolon}{remedy}")
 
 
 class ConfigError(LogpiError):
@@ -69,7 +118,7 @@ class Stopped(LogpiError):
     """
 
     def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # as it is: every letter of its command counts
         self.code = code
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
@@ -79,13 +128,9 @@ class Stopped(LogpiError):
             run_dir, env_id: of the run.
             launcher: what the command begins with that goes on with it.
         """
-        from configs.compose import quoted
-
         what = str(self).partition(";")[0]
-        plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", run_dir, re.ASCII)
-        again = f"resume={run_dir if plain else quoted(run_dir)}"
-        again = subprocess.list2cmdline([again]) if WINDOWS else shlex.quote(again)
-        again += f" env.id={env_id}" if ":" in env_id else ""
+        again = key_value("resume", run_dir)
+        again += f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
         return Stopped(f"{what}, the run is saved; {launcher} train.py {again} goes on", self.code)
 
 

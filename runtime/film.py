@@ -6,17 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from runtime.build import make_evaluator, not_shown
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError
 from runtime.logger import Logger
+from runtime.rundir import require_writable
 from runtime.sealed import own_folder
 from runtime.trained import Trained
 
 
-def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]:
+def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, float]:
     """Plays one episode before a camera.
 
     Args:
-        trained: whose policy acts; its `path` gets a folder `video`.
+        trained: whose policy acts.
+        out: gets a folder `video`.
         seed: of the episode, as for an evaluation.
         deterministic: as for an evaluation.
 
@@ -24,17 +26,21 @@ def film(trained: Trained, seed: int, deterministic: bool) -> tuple[Path, float]
         The mp4, and the return of the episode.
 
     Raises:
-        ConfigError: the environment gives no pictures, or what writes the file is not installed.
+        ConfigError: the environment gives no pictures, what writes the file is not installed, or
+            `out` cannot be written.
     """
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
     if not shown():
         os.environ.setdefault("MUJOCO_GL", "egl")
+    folder = out / "video"
     try:
-        folder = own_folder(trained.path / "video")
+        own_folder(folder)
     except OSError as error:
-        raise StorageFault(
-            f"video: {trained.path / 'video'} {error.strerror}; remove it"
+        what = "remove it or " if os.path.lexists(folder) else ""
+        raise ConfigError(
+            f"video: {folder} cannot be used, {error.strerror}; {what}give out=FOLDER"
         ) from error
+    require_writable(folder, "video", "give out=FOLDER")
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
         serial: Any = evaluator.envs.backend

@@ -15,6 +15,7 @@ TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
 POLL = 0.5  # seconds between two looks at whether the sweep is to end
+SWEEP = "LOGPI_SWEEP"  # an environment variable: the folder of the sweep that a run is a job of
 AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
 
 
@@ -136,6 +137,26 @@ class Jobs:
 
 def code_file(folder: Path, number: int) -> Path:
     return folder / f"{number}.exit"
+
+
+def went_file(run_dir: Path) -> Path:
+    """Where a job leaves the name of its directory if the one that it was given was taken."""
+    return run_dir.with_name(f"{run_dir.name}.went")
+
+
+def tell_sweep(run_dir: Path, went: Path) -> None:
+    """Leaves for the sweep, if the run is a job of one, where it went in place of `run_dir`."""
+    if os.environ.get(SWEEP) == str(run_dir.absolute().parent):
+        went_file(run_dir).write_bytes(os.fsencode(went.name))
+
+
+def run_of(folder: Path, number: int) -> Path:
+    """The run directory of a job."""
+    run_dir = folder / str(number)
+    try:
+        return run_dir.with_name(os.fsdecode(went_file(run_dir).read_bytes()))
+    except OSError:
+        return run_dir
 
 
 def stop_file(folder: Path) -> Path:

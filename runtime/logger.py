@@ -5,7 +5,9 @@ import math
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,7 @@ import torch
 from torch import Tensor
 
 from data.metrics import Metrics
-from runtime.curves import wait_for_a_later_name
-from runtime.errors import StorageFault
+from runtime.curves import utf8_path, wait_for_a_later_name
 from runtime.ledger import ledger
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
@@ -57,24 +58,25 @@ class Logger:
         device: torch.device | str = "cpu",
         actions: int = 0,
     ) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
-
-        if purge_step is not None:
-            wait_for_a_later_name(run_dir)
-        try:
-            self.writer: Any = SummaryWriter(str(run_dir), purge_step=purge_step)
-        except OSError as error:
-            raise StorageFault(
-                f"{run_dir}: no events can be written, {error}; free the disk"
-            ) from error
         self.flushes = 0
         self.device, self.actions = device, actions
         self.broken = False
         self.hook = threading.excepthook
         threading.excepthook = self.excuse
-        self.guard(self.writer.add_custom_scalars, {"logpi": LAYOUT})
+        self.open = ExitStack()
+        self.guard("begin", run_dir, purge_step)
         self.rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> 0-d in turn, or (K,)
         self.arrays: dict[str, Tensor] = {}
+
+    def begin(self, run_dir: Path, purge_step: int | None) -> None:
+        """Opens the event file, and writes its first events."""
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        if purge_step is not None:
+            wait_for_a_later_name(run_dir)
+        path = self.open.enter_context(utf8_path(run_dir))
+        self.writer: Any = SummaryWriter(path, purge_step=purge_step)
+        self.writer.add_custom_scalars({"logpi": LAYOUT})
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Keeps detached metrics: every 0-d one, and the last of those with dimensions."""
@@ -106,7 +108,7 @@ class Logger:
         self.flushes += 1
         for name, array in arrays.items() if self.flushes % HISTOGRAM_EVERY == 1 else ():
             if array.ndim == 1 and np.isfinite(array).all():
-                self.guard(self.writer.add_histogram, name, array, step, bins=64)
+                self.guard("add_histogram", name, array, step, bins=64)
         return shown
 
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -115,12 +117,12 @@ class Logger:
 
         shown = {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
         event = Summary(value=[Summary.Value(tag=n, simple_value=v) for n, v in shown.items()])
-        self.guard(self.writer.file_writer.add_summary, event, step)
+        self.guard("file_writer.add_summary", event, step)
         return shown
 
     def text(self, tag: str, text: str) -> None:
         """Writes Markdown."""
-        self.guard(self.writer.add_text, tag, text, 0)
+        self.guard("add_text", tag, text, 0)
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """Writes an image, (H, W, 3) uint8; `SummaryWriter.add_image` takes four times as long."""
@@ -134,7 +136,7 @@ class Logger:
             height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
         )
         event = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self.guard(self.writer.file_writer.add_summary, event, step)
+        self.guard("file_writer.add_summary", event, step)
 
     def film(self, tag: str, frames: list[np.ndarray], seconds: float, step: int) -> None:
         """Writes a moving image of at most 100 frames, (H, W, 3) uint8, 300 pixels wide."""
@@ -150,13 +152,14 @@ class Logger:
         image = Summary.Image(height=kept[0].height, width=kept[0].width, colorspace=3,
                               encoded_image_string=gif.getvalue())  # fmt: skip
         event = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self.guard(self.writer.file_writer.add_summary, event, step)
+        self.guard("file_writer.add_summary", event, step)
 
-    def guard(self, write: Callable[..., object], *arguments: Any, **options: Any) -> None:
-        """Calls the writer; a disk that is full stops the logging, not the run."""
+    def guard(self, name: str, *arguments: Any, **options: Any) -> None:
+        """Calls a method of the writer; a disk that is full stops the logging, not the run."""
         if self.broken:
             return
         try:
+            write = self.begin if name == "begin" else attrgetter(name)(self.writer)
             write(*arguments, **options)
         except OSError as error:
             self.broken = True
@@ -175,10 +178,11 @@ class Logger:
 
     def sync(self) -> None:
         """Leaves nothing in memory: what a checkpoint follows must not be lost with the process."""
-        self.guard(self.writer.flush)
+        self.guard("flush")
 
     def close(self) -> None:
-        self.guard(self.writer.close)
+        self.guard("close")
+        self.open.close()
         threading.excepthook = self.hook
 
     def excuse(self, failure: threading.ExceptHookArgs) -> None:

@@ -1,18 +1,22 @@
 """The run directory: where a run lies, and the files beside its checkpoints."""
 
-import errno
 import json
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, LogpiError, StorageFault, remedy, shown
 from runtime.sealed import read_file, sync_directory, write_synced
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,8 +24,15 @@ PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
 COMPUTING = ("agents", "configs", "data", "networks", "policies", "runtime")
 CODE = (*COMPUTING, "tools")
-DIFF = ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--binary", "--src-prefix=a/",
-        "--dst-prefix=b/")  # fmt: skip
+DOORS = ("train.py", "evaluate.py")
+KINDS = (".py", ".yaml", ".yml")  # of files that a run may depend on
+CHANGED = ("HEAD", "--", *(f":(glob)**/*{kind}" for kind in KINDS), ":!tests", ":!docs")
+FRESH = [f":(glob){place}*{kind}" for place in ("", *(f"{folder}/**/" for folder in CODE))
+         for kind in KINDS]  # fmt: skip
+DIFF = ("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--no-renames", "--binary",
+        "--src-prefix=a/", "--dst-prefix=b/")  # fmt: skip
+PATIENCE = 10.0  # seconds, with git
+STAMP = "%Y%m%d-%H%M%S"
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
 
@@ -42,9 +53,9 @@ def create(
         ConfigError: it cannot be made; choose another run_dir.
     """
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = root / name / agent_name / f"{stamp}-s{seed}"
+    default = root / name / agent_name / f"{time.strftime(STAMP)}-s{seed}"
     if again and run_dir and Path(run_dir).is_dir():
+        require_writable(Path(run_dir), "run_dir", "choose another")
         return Path(run_dir)
     return make_new(Path(run_dir) if run_dir else default, "run_dir")
 
@@ -78,6 +89,9 @@ def make_new(wanted: Path, key: str) -> Path:
     Raises:
         ConfigError: it cannot be made; choose another.
     """
+    if wanted.name in ("", ".."):
+        also = ", or add resume=auto to use it" if key == "run_dir" else ""
+        raise ConfigError(f"{key}: {wanted} is there already; name a new folder{also}")
     for attempt in range(1, 1000):
         path = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
         try:
@@ -86,12 +100,45 @@ def make_new(wanted: Path, key: str) -> Path:
             if not path.is_dir():
                 raise ConfigError(f"{key}: {path} is a file; choose another") from None
             continue
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
-                f"{key}: {path} cannot be made, {error.strerror}; choose another"
+                f"{key}: {path} cannot be made, {reason(error)}; choose another"
             ) from error
         return path
     raise ConfigError(f"{key}: {wanted} and its suffixes are taken; choose another")
+
+
+def make_by_time(parent: Path, key: str = "out") -> Path:
+    """Makes a directory in `parent` that is named by the present second, with a suffix if taken."""
+    return make_new(parent / time.strftime(STAMP), key)
+
+
+def make_folder(name: str | Path, key: str = "out") -> Path:
+    """The directory, which the user named by `key` and which may exist already.
+
+    Raises:
+        ConfigError: it cannot be made or written; choose another.
+    """
+    path = Path(name)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{key}: {path} cannot be made, {reason(error)}; choose another"
+        ) from error
+    require_writable(path, key, "choose another")
+    return path
+
+
+def require_writable(path: Path, key: str, remedy: str) -> None:
+    """Raises ConfigError where no file can be made in a directory."""
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {path} cannot be written; {remedy}")
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a path cannot be used; ValueError is of one that cannot be handed to the system."""
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -101,7 +148,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a small file, whole or not at all; raises StorageFault."""
-    write_bytes(path, text.encode())
+    write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -119,12 +166,6 @@ def write_bytes(path: Path, content: bytes) -> None:
         ) from error
 
 
-def remedy(error: OSError) -> str:
-    """What helps where nothing can be written."""
-    forbidden = (errno.EACCES, errno.EPERM, errno.EROFS)
-    return "make the folder writable" if error.errno in forbidden else "free the disk"
-
-
 def versions(*others: str) -> dict[str, str]:
     """What the run was made with, and the versions of other packages."""
     found = {"python": platform.python_version()}
@@ -138,46 +179,149 @@ def versions(*others: str) -> dict[str, str]:
 
 def revision() -> str:
     """The commit of this checkout; `none` outside git."""
-    return git("rev-parse", "HEAD").decode().strip() or "none"
+    return head()[0]
+
+
+def head() -> tuple[str, str]:
+    """(commit of this checkout or `none`, why that is unknown where there is a `.git`)."""
+    try:
+        return git("rev-parse", "--verify", "HEAD").decode().strip(), ""
+    except GitFailed as error:
+        return "none", f"{error}"
 
 
 def code() -> bytes:
     """All that a run is computed by, with the names of the files, wherever they were copied."""
-    files = sorted(path for folder in COMPUTING for path in (ROOT / folder).glob("*.py"))
-    return b"".join(f"{path.parent.name}/{path.name}".encode() + path.read_bytes()
-                    for path in files)  # fmt: skip
+    files = [ROOT / door for door in DOORS if (ROOT / door).is_file()]
+    files += [path for folder in COMPUTING for path in (ROOT / folder).rglob("*.py")]
+    named = sorted((path.relative_to(ROOT).as_posix(), path) for path in files)
+    return b"".join(f"{name}\0".encode(errors="surrogateescape") + path.read_bytes() + b"\0"
+                    for name, path in named)  # fmt: skip
+
+
+class TooLarge(LogpiError):
+    """What is not committed is more than is kept beside a run."""
 
 
 def uncommitted() -> bytes:
-    """What this checkout differs in from that commit, as a patch; empty outside git.
+    """What this checkout differs in from its commit, as a patch; empty outside git.
 
-    Files that are not yet added to git are in it where code or configurations lie; tests and
-    documents, which change no run, are not.
+    Code and configurations alone; tests and documents, which change no run, are left out. Files
+    that git does not track are taken from the top and from the folders of this code.
+
+    Raises:
+        TooLarge: it is more than `LARGEST_PATCH`.
     """
-    patch = git(*DIFF, "HEAD", "--", ".", ":!tests", ":!docs", ":!*.md")
-    inside = [":(glob)*.py", *CODE]
-    fresh = git("ls-files", "-z", "--others", "--exclude-standard", "--", *inside)
-    for name in fresh.decode(errors="surrogateescape").split("\0")[:-1]:
-        patch += git(*DIFF, "--no-index", "--", "/dev/null", name, code=1)  # 1: they differ
-    return patch
+    with suppress(GitFailed), listing() as index:
+        names = split(git("diff", "--name-only", "-z", *CHANGED, index=index))
+        sizes = {name: size_of(ROOT / name) for name in names}
+        largest = max(sizes, key=sizes.__getitem__, default="")
+        patch = b""
+        if names and (kept := sizes[largest] <= LARGEST_PATCH):
+            patch = git(*DIFF, *CHANGED, most=LARGEST_PATCH + 1, index=index)
+            kept = len(patch) <= LARGEST_PATCH
+        if names and not kept:
+            raise TooLarge(
+                f"more than {LARGEST_PATCH >> 20} MiB of code is not committed, too much to keep "
+                f"beside the run, the largest file {largest} ({sizes[largest]:,} bytes); commit "
+                "it, or name it in .gitignore"
+            )
+        return patch
+    return b""
+
+
+@contextmanager
+def listing() -> Iterator[Path]:
+    """A copy of git's index, in which code is listed that is not tracked, too."""
+    with tempfile.TemporaryDirectory(prefix="logpi-") as folder:
+        index = Path(folder) / "index"
+        commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
+        if (ROOT / os.fsdecode(kept)).is_file():
+            shutil.copy2(ROOT / os.fsdecode(kept), index)  # git compares its time with files
+        fresh = split(git("ls-files", "-z", "--others", "--exclude-standard", "--", *FRESH))
+        entry = b"100644 " + b"1" * len(commit) + b"\t"  # no content is stored for a difference
+        if fresh:
+            git("update-index", "-z", "--index-info", index=index,
+                given=b"".join(entry + os.fsencode(name) + b"\0" for name in fresh))  # fmt: skip
+        yield index
+
+
+def split(names: bytes) -> list[str]:
+    """File names that git ends with NUL each."""
+    return [os.fsdecode(name) for name in names.split(b"\0")[:-1]]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 of one that is not there."""
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
 
 
 def keep_patch(path: Path) -> None:
     """Leaves in a fresh run directory what is not committed, so that the run can be repeated."""
-    patch = uncommitted()
-    if len(patch) > LARGEST_PATCH:
-        print(f"warning: {len(patch):,} bytes of changes are not committed, which is too much to "
-              "keep beside the run; commit them to repeat it", file=sys.stderr)  # fmt: skip
-    elif patch:
+    try:
+        patch = uncommitted()
+    except TooLarge as error:
+        print(f"warning: {error}", file=sys.stderr)
+        return
+    if patch:
         write_bytes(path / PATCH, patch)
 
 
-def git(*arguments: str, code: int = 0) -> bytes:
-    """What git says of this checkout; empty outside git, and where it does not end with `code`."""
+class GitFailed(Exception):
+    """Git gave no answer: why, and what to do; empty outside git."""
+
+
+def git(*arguments: str, given: bytes = b"", most: int = -1, index: Path | None = None) -> bytes:
+    """The answer of git about this checkout, whatever repository the environment names.
+
+    Args:
+        given: its standard input.
+        most: bytes of the answer, after which git is ended; -1: all.
+        index: in place of the user's own.
+
+    Raises:
+        GitFailed: it did not answer.
+    """
     if not (ROOT / ".git").exists():
-        return b""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, timeout=10)
-    except (OSError, subprocess.SubprocessError):
-        return b""
-    return done.stdout if done.returncode == code else b""
+        raise GitFailed("")
+    kept = {name: value for name, value in os.environ.items()  # git's settings stay the user's
+            if not name.startswith("GIT_") or name.startswith("GIT_CONFIG_")}  # fmt: skip
+    kept |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    kept |= {"GIT_INDEX_FILE": str(index)} if index else {}
+    with tempfile.TemporaryFile() as sent, tempfile.TemporaryFile() as complaint:
+        sent.write(given)
+        sent.seek(0)
+        try:
+            process = subprocess.Popen(["git", *arguments], cwd=ROOT, env=kept, stdin=sent,
+                                       stdout=subprocess.PIPE, stderr=complaint)  # fmt: skip
+        except OSError as error:
+            raise GitFailed(f"git cannot be started, {error.strerror}; install it") from error
+        timer = threading.Timer(PATIENCE, process.kill)
+        with process:
+            timer.start()
+            assert process.stdout is not None
+            answer = process.stdout.read(most)
+            if len(answer) == most:
+                process.kill()
+            process.wait()
+            timer.cancel()
+        complaint.seek(0)
+        if process.returncode and len(answer) != most:
+            raise GitFailed(mended(complaint.read().decode(errors="replace")))
+    return answer
+
+
+def mended(complaint: str) -> str:
+    """Git's complaint and what helps, in one line."""
+    first = (complaint.splitlines() or [f"it gave no answer in {PATIENCE:.0f} s"])[0]
+    first = first.removeprefix("fatal: ")
+    allow = "git config --global --add safe.directory"
+    if "dubious ownership" in first or allow in complaint:
+        found = re.search(rf"{re.escape(allow)} (.+)", complaint)
+        return f"{first}; allow it: {allow} {found[1] if found else shown(ROOT)}"
+    if "single revision" in first:
+        return "there is no commit yet; make one"
+    return f"{first}; see what git status says there"

@@ -7,7 +7,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from data import Replay
-from runtime.errors import StorageFault
+from runtime.errors import StorageFault, remedy
 from runtime.sealed import (
     Damage,
     Record,
@@ -67,7 +67,7 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StorageFault(
-            f"replay {folder}: cannot be written, {error.strerror}; free the disk"
+            f"replay {folder}: cannot be written, {error.strerror}; {remedy(error)}"
         ) from error
     return {"name": name, "start": start, "stop": stop, **sealed}
 

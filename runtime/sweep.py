@@ -6,12 +6,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from runtime.console import number as display
 from runtime.door import guarded
-from runtime.errors import ConfigError, StorageFault
-from runtime.jobs import SAVED, TRAIN, Jobs, call, code_file, read_code, stop_file
-from runtime.rundir import read_result
+from runtime.errors import ConfigError, key_value
+from runtime.jobs import (
+    SAVED,
+    SWEEP,
+    TRAIN,
+    Jobs,
+    call,
+    code_file,
+    read_code,
+    run_of,
+    stop_file,
+    went_file,
+)
+from runtime.lock import locked
+from runtime.rundir import make_folder, make_new, read_result
+
+if TYPE_CHECKING:
+    from configs.sweep import Sweep
 
 INTERRUPTED = 130  # of one that the user ended
 KILLED = 137  # of one that was, by SIGKILL
@@ -26,18 +42,33 @@ def sweep(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     from configs.help import text
-    from configs.sweep import launch, read_sweep
+    from configs.sweep import read_sweep
 
     if any(argument in ("-h", "--help") for argument in arguments):
         print(text("train"))
         return 0
     chosen = read_sweep(arguments)
+    if chosen.named:
+        make_folder(chosen.folder, "run_dir")
+    else:
+        chosen = chosen.moved(make_new(chosen.folder, "run_dir"))
     try:
-        chosen.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageFault(f"{chosen.folder}: cannot be made, {error.strerror}; choose another "
-                           "hydra.sweep.dir") from error  # fmt: skip
+        with locked(chosen.folder):
+            return finish(chosen)
+    except ConfigError:  # no job has begun
+        with suppress(OSError):  # it is not empty
+            chosen.folder.rmdir()
+        raise
+
+
+def finish(chosen: "Sweep") -> int:
+    """Runs the jobs in the folder of the sweep, and prints the table."""
+    from configs.sweep import launch
+
+    os.environ[SWEEP] = str(chosen.folder.absolute())
     came: list[int] = []
+    for number in range(len(chosen.jobs)):
+        went_file(chosen.folder / str(number)).unlink(missing_ok=True)
     print(f"{len(chosen.jobs)} jobs; {chosen.folder}", flush=True)
     if chosen.launcher:
         print(f"what job N says goes into {chosen.folder}/N.log", flush=True)
@@ -53,8 +84,6 @@ def run(arguments: list[str]) -> int:
         except RuntimeError as error:  # of a launcher
             said = (str(error).splitlines() or [type(error).__name__])[0]
             if begun(chosen.folder) == before:
-                with suppress(OSError):  # it is not empty
-                    chosen.folder.rmdir()
                 raise ConfigError(
                     f"hydra/launcher: {said}; mend that, or leave the launcher out"
                 ) from error
@@ -68,7 +97,8 @@ def run(arguments: list[str]) -> int:
         codes = one_by_one(chosen.jobs, chosen.names, came)
     print(table(chosen.names, codes, chosen.folder))
     if came:
-        print("the same command with run_dir=... resume=auto goes on with the sweep")
+        again = f"{key_value('run_dir', chosen.folder)} resume=auto"
+        print(f"the same command with {again} goes on with the sweep")
         return INTERRUPTED if came[0] == signal.SIGINT else SAVED
     if failed := [code for code in codes if code]:
         return failed[0]
@@ -124,12 +154,12 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
     """One row for each job."""
     lines = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
-        found = read_result(folder / str(number))
-        missing = "not ended" if (folder / str(number)).exists() else "not run"
+        found = read_result(run_of(folder, number))
+        missing = "not ended" if run_of(folder, number).exists() else "not run"
         cells = [str(number), name, missing if code is None else str(code)]
-        cells += [f"{found[key]:{form}}" if key in found else ""
-                  for key, form in (("return_mean", ".1f"), ("steps", ","),
-                                    ("steps_per_second", ",.0f"))]  # fmt: skip
+        forms = (("return_mean", display), ("steps", "{:,}".format),
+                 ("steps_per_second", "{:,.0f}".format))  # fmt: skip
+        cells += [form(found[key]) if key in found else "" for key, form in forms]
         lines.append(f"| {' | '.join(cells)} |")
     for number, code in enumerate(codes):
         log = folder / f"{number}.log"
@@ -139,4 +169,9 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
         elif code != 0 and log.exists() and log.stat().st_size:
             lines.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
     lines.append(f"\nrun directories: {folder}/0 to {folder}/{len(names) - 1}")
+    lines += [
+        f"but that of job {number}, which was taken: {run_of(folder, number)}"
+        for number in range(len(names))
+        if went_file(folder / str(number)).exists()
+    ]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime import rundir
 from runtime.door import guarded
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, StorageFault, remedy
 from tools.benchmark import measure, peers, races, report, settings, studies
 from tools.benchmark.comparisons import COMPARISONS, STUDIES
 from tools.benchmark.ratios import HEADER, compare, line
@@ -163,8 +163,7 @@ def read(paths: list[str]) -> dict[str, measure.Result]:
 
 def make_folder(out: str) -> Path:
     """A new folder; a taken name gets a suffix."""
-    wanted = Path(out) if out else Path("runs/bench") / time.strftime("%Y%m%d-%H%M%S")
-    return rundir.make_new(wanted, "out")
+    return rundir.make_new(Path(out), "out") if out else rundir.make_by_time(Path("runs/bench"))
 
 
 def write(
@@ -179,7 +178,7 @@ def write(
         for name, figure in drawn.items():
             figure.savefig(pictures / f"{name}.png")
     except OSError as error:
-        raise StorageFault(f"{pictures}: cannot be written, {error}; free the disk") from error
+        raise StorageFault(f"{pictures}: cannot be written, {error}; {remedy(error)}") from error
     places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
     shown = {name: str(at) for name, at in places.items()}
     rundir.write_text(path, report.markdown(results, shown, more))

@@ -21,9 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
+from runtime.console import number  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
-from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
+from runtime.rundir import make_by_time, make_folder  # noqa: E402
+from tools.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
 from tools.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
 from tools.benchmark.peers import INSTALL  # noqa: E402
 from tools.benchmark.tasks import TASKS, Task  # noqa: E402
@@ -52,7 +54,7 @@ def compare(arguments: list[str]) -> int:
     given = options(arguments, known)
     names = given.get("only", ",".join(TASKS)).split(",")
     require(names, given.get("peer") != "false")
-    out = folder(given.get("out", f"runs/learning/{time.strftime('%Y%m%d-%H%M%S')}"))
+    out = make_folder(given["out"]) if "out" in given else make_by_time(Path("runs/learning"))
     print(HEADER, flush=True)
     for name in names:
         task = TASKS[name]
@@ -186,7 +188,8 @@ def summary(rows: list[Row], bound: float | None) -> list[str]:
     returns = [row["return_mean"] for row in rows]
     reached = "" if bound is None else f"{sum(r >= bound for r in returns)} of {len(rows)}"
     seconds = statistics.median(row["seconds"] for row in rows)
-    spread = f"{statistics.median(returns):.1f} ({min(returns):.1f} to {max(returns):.1f})"
+    middle, *ends = map(number, (statistics.median(returns), min(returns), max(returns)))
+    spread = f"{middle} ({' to '.join(ends)})"
     return [spread, reached, f"{seconds:.1f}"]
 
 

@@ -6,7 +6,6 @@ writes a table (comparison.md) and a picture (comparison.png).
 
 import itertools
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
-from tools.benchmark.calls import folder  # noqa: E402
+from runtime.rundir import make_by_time, make_folder  # noqa: E402
 from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,
@@ -79,7 +78,7 @@ def parse(arguments: list[str]) -> Options:
 
 def compare(options: Options) -> int:
     groups = grouped(overlapping(find(options.paths, options.tag)))
-    out = folder(options.out or f"runs/comparisons/{time.strftime('%Y%m%d-%H%M%S')}")
+    out = make_folder(options.out) if options.out else make_by_time(Path("runs/comparisons"))
     text = report(groups, options)
     (out / "comparison.md").write_text(text + "\n", encoding="utf-8")
     draw(groups, options, out / "comparison.png")

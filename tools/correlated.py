@@ -30,7 +30,8 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from tools.benchmark.calls import FOLDER, NUMBER, SEEDS, door, folder, options, seeds  # noqa: E402
+from runtime.rundir import make_by_time  # noqa: E402
+from tools.benchmark.calls import FOLDER, NUMBER, SEEDS, door, options, seeds  # noqa: E402
 
 USAGE = """\
 usage: python tools/correlated.py [seeds=FIRST-LAST] [steps=N] [out=FOLDER]
@@ -99,7 +100,7 @@ def compare(arguments: list[str]) -> int:
                                 "out": FOLDER})  # fmt: skip
     if given.get("speed") == "true":
         return speed()
-    out = folder(given.get("out", "runs/correlated")) / time.strftime("%Y%m%d-%H%M%S")
+    out = make_by_time(Path(given.get("out", "runs/correlated")))
     print("| policy | seed | mean reward | s.e. | optimum at the target entropy | entropy | "
           "optimum at this entropy |\n|---|---|---|---|---|---|---|")  # fmt: skip
     for policy in POLICIES:

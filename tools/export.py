@@ -19,9 +19,9 @@ sys.path.insert(0, str(ROOT))
 
 from configs.compose import parse  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
+from runtime.console import number  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
-from tools.benchmark.calls import folder  # noqa: E402
+from runtime.errors import ConfigError, StorageFault, remedy  # noqa: E402
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
@@ -79,13 +79,16 @@ def export(arguments: list[str]) -> int:
         raise ConfigError("run: give run=RUN_DIR, and episodes=N from 1 on")
     if not isinstance(given["seed"], int) or given["seed"] < 0:
         raise ConfigError(f"seed: must be a number from 0 on, got {given['seed']}; correct it")
+    path = Path(given.get("out") or Path(str(given["run"])) / f"policy{suffix}")
+    if path.suffix != suffix:
+        raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
+    if given.get("out"):
+        rundir.make_folder(path.parent)
+    elif path.parent.is_dir():
+        rundir.require_writable(path.parent, "out", f"give out=FILE{suffix}")
     trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
                            seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
     envs = trained.evaluator.envs
-    path = Path(given.get("out") or trained.path / f"policy{suffix}")
-    if path.suffix != suffix:
-        raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
-    folder(str(path.parent))
     try:
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
         file = FromFile(path, envs.obs_shape, envs.to_env)
@@ -94,6 +97,9 @@ def export(arguments: list[str]) -> int:
         compared, furthest, differing = differences(recorder, file, envs.to_env)
         envs.to_env = np.asarray  # type: ignore  # the file's actions are the environment's
         from_file = trained.evaluator(file, trained.step)
+    except OSError as error:
+        raise StorageFault(f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or "
+                           f"give out=FILE{suffix}") from error  # fmt: skip
     finally:
         trained.evaluator.close()
     if differing > compared * TOLERANCE:
@@ -121,8 +127,8 @@ def export(arguments: list[str]) -> int:
         "versions": rundir.versions("onnx", "onnxruntime"),
     }
     rundir.write_json(certificate_of(path), certificate)
-    returns = ", ".join(f"{one.summary()['return_mean']:.2f} (standard error "
-                        f"{one.summary()['return_sem']:.2f}) from the {what}"
+    returns = ", ".join(f"{number(one.summary()['return_mean'])} (standard error "
+                        f"{number(one.summary()['return_sem'])}) from the {what}"
                         for what, one in (("file", from_file), ("run", own)))  # fmt: skip
     print(f"{path}: {path.stat().st_size:,} bytes\n"
           f"largest difference over {compared:,} observations: {furthest:.3g}\n"

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
+from runtime.errors import ConfigError, shown  # noqa: E402
 from runtime.rundir import read_result  # noqa: E402
 
 USAGE = """\
@@ -72,12 +73,14 @@ def repeat(arguments: list[str]) -> int:
     again = rundir.create(
         given.get("run_dir"), config.env.id, config.agent.name, config.seed, root=rundir.REPEATED
     )
-    again.rmdir()  # train.py makes it; its name was all that was asked for
-    command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume=None))
+    # It is this command's from now on: train.py takes it as it is.
+    command = overrides(dataclasses.replace(config, run_dir=str(again.absolute()), resume="auto"))
     ranks = int(made.get("ranks", 1))
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     launcher = torchrun if ranks > 1 else []
     done = subprocess.run([sys.executable, *launcher, str(ROOT / "train.py"), *command])
+    with suppress(OSError):  # of a run that did not begin
+        again.rmdir()
     return done.returncode or verdict(path, again)
 
 
@@ -142,10 +145,12 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
              if was.get(name) not in (None, now[name])]  # fmt: skip
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
-    patch, present = path / rundir.PATCH, rundir.uncommitted()
+    patch, present = path / rundir.PATCH, b"too large to keep"
+    with suppress(rundir.TooLarge):
+        present = rundir.uncommitted()
     if (patch.read_bytes() if patch.exists() else b"") != present:
         if patch.exists():
-            found.append(f"the code had changes that were not committed: git apply {patch}")
+            found.append(f"the code had changes that were not committed: git apply {shown(patch)}")
         if present:
             found.append("the code has changes that are not committed")
     if not made.get("exact", True):

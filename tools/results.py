@@ -6,7 +6,6 @@ Trains every seed with `train.py`, evaluates each with `evaluate.py`, prints a M
 import json
 import statistics
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from configs.compose import quoted  # noqa: E402
+from runtime.console import number  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from tools.benchmark.calls import FOLDER, SEEDS, door, folder, options, seeds  # noqa: E402
+from runtime.rundir import make_by_time  # noqa: E402
+from tools.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
 def figures(arguments: list[str]) -> int:
     """Trains, evaluates and reports."""
     given = options(arguments, {"figure": "|".join(FIGURES), "seeds": SEEDS, "out": FOLDER})
-    out = folder(given.get("out", "runs/results")) / time.strftime("%Y%m%d-%H%M%S")
+    out = make_by_time(Path(given.get("out", "runs/results")))
     names = [given["figure"]] if "figure" in given else list(FIGURES)
     for name in names:
         figure = FIGURES[name]
@@ -92,13 +93,13 @@ def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
     print("| seed | return | s.e. | lowest of last three evaluations | steps | seconds | steps/s |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['seed']} | {row['return_mean']:.1f} | {row['return_sem']:.1f} | "
-              f"{row['last_three_min']:.1f} | {row['steps']} | {row['wall_seconds']:.1f} | "
+        print(f"| {row['seed']} | {number(row['return_mean'])} | {number(row['return_sem'])} | "
+              f"{number(row['last_three_min'])} | {row['steps']} | {row['wall_seconds']:.1f} | "
               f"{row['steps_per_second']:.0f} |")  # fmt: skip
     mean = statistics.median(row["return_mean"] for row in rows)
     wall = statistics.median(row["wall_seconds"] for row in rows)
     print(f"\nmean return >= {figure.at_least:g} on {reached}/{len(rows)} seeds, last three "
-          f"evaluations too on {stayed}/{len(rows)}; median return {mean:.1f}, "
+          f"evaluations too on {stayed}/{len(rows)}; median return {number(mean)}, "
           f"median {wall:.1f} s", flush=True)  # fmt: skip
 
 

@@ -18,10 +18,11 @@ sys.path.insert(0, str(ROOT))
 from configs.compose import GROUPS, parse, train_config  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import key_names, unknown_key  # noqa: E402
+from runtime.console import number  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.errors import ConfigError  # noqa: E402
 from runtime.lock import locked  # noqa: E402
-from tools.benchmark.calls import folder as made  # noqa: E402
+from runtime.rundir import make_folder  # noqa: E402
 from tools.examination.names import group_name  # noqa: E402
 from tools.tuning.lasting import (  # noqa: E402
     open_study,
@@ -72,7 +73,7 @@ def tune(arguments: list[str]) -> int:
     imported()
     if own["report"] and not any(key.startswith("env.") for key in space):
         require_fit(fixed)
-    folder = made(own["study"], "study")
+    folder = make_folder(own["study"], "study")
     study = open_study(folder)
     if not own["named"]:  # the usual ranges: those that the study began with
         space = recorded_space(study) or space
@@ -212,7 +213,7 @@ def repeated(study: Any, trial: Any) -> str | None:
         if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
             trial.set_user_attr(REPEATED, other.number)
             study.tell(trial, state=states.FAIL)  # which sampler and pruner leave out
-            said = f"{other.value:.2f}" if other.state == states.COMPLETE else "stopped"
+            said = number(other.value) if other.state == states.COMPLETE else "stopped"
             return f"{said}, as trial {other.number} with the same settings"
     return None
 
@@ -232,7 +233,7 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return f"{FAILED}{error}"
     study.tell(trial, found)
-    return f"{found:.2f}"
+    return number(found)
 
 
 if __name__ == "__main__":

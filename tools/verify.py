@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime.door import guarded
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import StorageFault, remedy
 from tools.gallery import commandline
 from tools.gallery.settings import SECTIONS
 
@@ -80,13 +80,13 @@ def sections(chosen: dict[str, Any]) -> "list[Section]":
 
 def make_folder(out: str) -> Path:
     """A new folder; one that exists is taken if it is empty, else the name gets a suffix."""
-    from runtime.rundir import make_new
+    from runtime.rundir import make_by_time, make_new
 
-    wanted = Path(out) if out else Path("runs/verify") / time.strftime("%Y%m%d-%H%M%S")
+    if not out:
+        return make_by_time(Path("runs/verify"))
+    wanted = Path(out)
     if wanted.is_dir() and not any(wanted.iterdir()):
         return wanted
-    if not wanted.name:
-        raise ConfigError(f"out: {wanted} is not empty; choose another")
     return make_new(wanted, "out")
 
 
@@ -107,7 +107,7 @@ def save(image: Any, path: Path) -> None:
     try:
         imsave(path, image)
     except OSError as error:
-        raise StorageFault(f"{path}: cannot be written, {error}; free the disk") from error
+        raise StorageFault(f"{path}: cannot be written, {error}; {remedy(error)}") from error
 
 
 def write(

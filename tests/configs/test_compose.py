@@ -218,7 +218,7 @@ def test_a_folder_may_be_named_by_a_number(key: str, name: str) -> None:
     [
         ("agent.hidden=[64,", "quote all of it, 'agent.hidden=[...'"),
         ("run_dir=~/x", "write out the folder that ~ stands for"),
-        ("run_dir=a b=c", "quote it, 'run_dir="),
+        ("device=a b=c", "quote it, 'device="),
         ("seed=1,2", "give one, or -m to train.py"),
         ("env.kwargs={a: 1}", "give env.kwargs.NAME=VALUE"),
     ],
@@ -374,8 +374,6 @@ BAD: dict[str, tuple[list[str], str]] = {  # name: (arguments, the key that the 
     "empty list": (["agent.hidden="], "agent.hidden"),
     "empty path": (["run_dir="], "run_dir"),
     "empty quoted path": (['run_dir=""'], "run_dir"),
-    "comma in a path": (['run_dir="a,b"'], "run_dir"),
-    "equals in a path": (['run_dir="a=b"'], "run_dir"),
     "line break in a path": (['run_dir="a\nb"'], "run_dir"),
     "zero learning rate": (["agent.lr=0"], "agent.lr"),
     "negative zero learning rate": (["agent.lr=-0.0"], "agent.lr"),
@@ -484,7 +482,7 @@ BAD_EVALUATION: dict[str, tuple[list[str], str]] = {
     "nan": (["run=x", "seed=nan"], "seed"),
     "bool": (["run=x", "episodes=true"], "episodes"),
     "number as checkpoint": (["run=x", "checkpoint=5"], "checkpoint"),
-    "sweep": (["run=a,b"], "run"),
+    "sweep": (["run=x", "episodes=1,2"], "episodes"),
     "interpolation": (["run=${oc.env:HOME}"], "run"),
     "hydra": (["run=x", "hydra.run.dir=y"], "hydra.run.dir"),
 }

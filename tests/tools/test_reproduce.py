@@ -158,14 +158,6 @@ def test_code_that_is_not_committed_is_kept_with_the_run(setting, after, tmp_pat
     assert (rundir.revision(), rundir.uncommitted()) == ("none", b"")
 
 
-def test_code_that_is_too_much_to_keep_is_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(rundir, "uncommitted", lambda: b"x" * (rundir.LARGEST_PATCH + 1))
-    rundir.keep_patch(tmp_path)
-    assert not list(tmp_path.iterdir())
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: 1,048,577 bytes of changes are not committed")
-
-
 @pytest.mark.parametrize(
     ("arguments", "word"), [(["run=nowhere"], "run"), (["x=1"], "x"), (["run_dir=a"], "run")]
 )

@@ -41,18 +41,6 @@ def seeds(text: str) -> range:
     return found
 
 
-def folder(name: str, key: str = "out") -> Path:
-    """A folder for results, which the user named by `key`; ConfigError where it cannot be made."""
-    path = Path(name)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{key}: {path} cannot be made, {error.strerror}; name another"
-        ) from error
-    return path
-
-
 def door(*command: str) -> None:
     """One of the project's commands in a process of its own; its failure ends this one too."""
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)

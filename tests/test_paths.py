@@ -1,0 +1,599 @@
+"""Names, paths, git, and what is printed: whatever is printed is true, and can be pasted."""
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import evaluate
+import train
+from configs.compose import evaluate_config, parse, quoted, train_config
+from configs.files import read_run
+from runtime import rundir
+from runtime.console import number
+from runtime.curves import read_scalars
+from runtime.door import enter
+from runtime.errors import ConfigError, Stopped, key_value, remedy
+from runtime.logger import Logger
+from runtime.signals import Stop
+from runtime.sweep import sweep
+from tools import bench, compare, correlated, export, reproduce, results, verify
+
+start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
+TINY = ["env.id=tests.helpers:Counting-v0", "env.kwargs.ends=truncated", "env.kwargs.reward=1e-5",
+        "env.num_envs=2", "agent.n_steps=4", "agent.hidden=[4]", "total_steps=16",
+        "eval.episodes=1"]  # fmt: skip
+MODULE = "env.id=tests.helpers:Counting-v0"
+NAMES = [
+    *("date=2026-01-02", "lr=0.1,seed=2", "a,b", "it's", 'a "b" c', "a  b", "[x] (1) {y}", "é 漢"),
+    *(
+        "1st",
+        "1e5",
+        "range(3)",
+        "a;b&c",
+        "#a",
+        "C:\\runs\\a",
+        "=",
+        "/a/[b]/c",
+        '"',
+        "a\\,b",
+        "^!<>",
+    ),
+]
+
+
+class StopAfter(Stop):
+    """A signal comes at the given look for one."""
+
+    def __init__(self, looks):
+        super().__init__()
+        self.left = looks
+
+    def check(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Stopped("stopped: by a test; go on", 75)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, in which everything happens in one second."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda form, *_: "20260102-030405")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    path = tmp_path_factory.mktemp("made") / "run"
+    assert start([*TINY, f"run_dir={path}"]) == 0
+    return path
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# names of the present second
+
+
+def rows(text):
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines[1:]]
+
+
+def ended(job, value):
+    """In place of a process: a run that goes where `train.py` would, and reaches a return."""
+    path = train.begin(train_config(job))
+    rundir.write_json(path / "result.json", {"return_mean": value, "steps": 9,
+                                             "steps_per_second": 1.0})  # fmt: skip
+    return 0, []
+
+
+def test_sweeps_of_one_second_have_folders_and_tables_of_their_own(here, monkeypatch, capsys):
+    """The second begins while the first is at its first job."""
+    value = [1.0]
+
+    def call(job):
+        if value[0] == 1.0:
+            value[0] = 2.0
+            assert sweep(["-m", "seed=3,4"]) == 0
+            value[0] = 1.5
+        return ended(job, value[0])
+
+    monkeypatch.setattr("runtime.sweep.call", call)
+    assert sweep(["-m", "seed=1,2"]) == 0
+    said = capsys.readouterr().out
+    second, first = said.split("run directories: ")[1:]
+    assert second.startswith("runs/sweeps/20260102-030405-2/0 ")
+    assert first.startswith("runs/sweeps/20260102-030405/0 ")
+    assert [row[3] for row in rows(said) if len(row) > 3] == ["2.0", "2.0", "return", "1.5", "1.5"]
+    assert len(list(Path("runs/sweeps").iterdir())) == 2
+
+
+def test_a_table_is_read_from_where_its_jobs_went(here, monkeypatch, capsys):
+    def call(job):
+        if not Path("out/0").exists():  # another run takes the name just now
+            Path("out/0").mkdir()
+            rundir.write_json(Path("out/0/result.json"), {"return_mean": 9.0})
+        return ended(job, 1.0)
+
+    monkeypatch.setattr("runtime.sweep.call", call)
+    assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 0
+    said = capsys.readouterr()
+    assert [row[3] for row in rows(said.out)] == ["1.0", "1.0"]
+    assert "but that of job 0, which was taken: out/0-2" in said.out
+    assert "this run goes to out/0-2" in said.err
+    assert not rundir.existing("out/0.went")
+
+
+def test_a_second_sweep_does_not_write_into_the_folder_of_a_living_one(here, monkeypatch, capsys):
+    codes = []
+
+    def call(job):
+        codes.append(sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]))
+        return ended(job, 1.0)
+
+    monkeypatch.setattr("runtime.sweep.call", call)
+    assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
+    assert codes == [4]
+    said = capsys.readouterr()
+    assert said.err.startswith("error: out: is in use by process ")
+    assert not Path("out/lock").exists()
+
+
+def test_whatever_is_named_by_the_second_claims_its_folder_at_once(here, monkeypatch, capsys):
+    """Twice each, and nothing is in the first folder when the second is made."""
+    monkeypatch.setattr(compare, "find", lambda paths, tag: [])
+    monkeypatch.setattr(compare, "draw", lambda *_: None)
+    monkeypatch.setattr(compare, "report", lambda *_: "")
+    for door, folder in (
+        (lambda: verify.make_folder(""), "verify"),
+        (lambda: bench.make_folder(""), "bench"),
+        (lambda: compare.compare(compare.Options(["x"])), "comparisons"),
+    ):
+        door()
+        door()
+        made = sorted(Path("runs", folder).iterdir())
+        assert [path.name for path in made] == ["20260102-030405", "20260102-030405-2"]
+    went = []
+    monkeypatch.setattr(results, "one", lambda figure, seed, run_dir: went.append(run_dir))
+    monkeypatch.setattr(results, "report", lambda *_: went[-1].parent.mkdir())
+    monkeypatch.setattr(correlated, "row", lambda *given: went.append(given[-1]))
+    for door in (results.main, correlated.main):
+        for _ in range(2):
+            assert door(["seeds=0"]) == 0
+    assert len(went) == len(set(went))
+
+
+def test_repetitions_of_one_second_are_two(here, made, monkeypatch):
+    went = []
+
+    def run(command):
+        (run_dir,) = (parse(word)[2] for word in command if word.startswith("run_dir="))
+        went.append(run_dir)
+        assert os.listdir(run_dir) == []  # it is there, so that no other takes it
+        if len(went) == 1:
+            reproduce.main([f"run={made}", MODULE])
+        return subprocess.CompletedProcess(command, 2)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert reproduce.main([f"run={made}", MODULE]) == 2
+    assert len(set(went)) == 2
+    assert not any(map(os.path.exists, went))  # nothing has begun there
+
+
+# git
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A small checkout with one commit, in the place of this one; (its folder, git in it)."""
+    root = tmp_path / "check out"
+    for name in ("agents", "data", "runtime/deep", "docs"):
+        (root / name).mkdir(parents=True)
+    files = {"train.py": "1\n", "evaluate.py": "1\n", "agents/a.py": "1\n", "docs/a.py": "1\n"}
+    for name, text in files.items():
+        (root / name).write_text(text)
+
+    def git(*arguments):
+        name = ["-c", "user.name=n", "-c", "user.email=n@n"]
+        done = subprocess.run(["git", *name, *arguments], cwd=root, check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(rundir, "ROOT", root)
+    return root, git
+
+
+def test_a_patch_makes_the_same_code_of_the_commit(checkout, tmp_path):
+    """Also of the doors, of folders in folders, and of files that git does not track."""
+    root, git = checkout
+    before = rundir.code()
+    changes = {"train.py": "2\n", "evaluate.py": "3\n", "runtime/deep/new é.py": "4\n",
+               "agents/a.py": "5", "configs.yaml": "a: 1\n", "data/x.yml": "b: 1\n"}  # fmt: skip
+    seen = {before}
+    for name, text in changes.items():
+        (root / name).write_text(text)
+        seen.add(rundir.code())
+    assert len(seen) == 5  # YAML is recorded as the configuration
+    for name in ("notes.txt", "data/table.csv", "docs/b.py"):
+        (root / name).write_text("no code")
+    after, status = rundir.code(), git("status", "--porcelain")
+    index = (root / ".git/index").read_bytes()
+    rundir.keep_patch(tmp_path)
+    assert (root / ".git/index").read_bytes() == index
+    assert git("status", "--porcelain") == status
+    patch = (tmp_path / rundir.PATCH).read_bytes()
+    assert b"no code" not in patch
+    git("checkout", ".")
+    git("clean", "-fdq")
+    assert rundir.code() == before
+    git("apply", str(tmp_path / rundir.PATCH))
+    assert rundir.code() == after
+    assert {name: (root / name).read_text() for name in changes} == changes
+
+
+def test_a_data_set_in_the_checkout_costs_nothing(checkout, monkeypatch):
+    root, _ = checkout
+    calls = []
+    popen = subprocess.Popen
+
+    def counted(command, **options):
+        calls.append(command[1])
+        return popen(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", counted)
+    counts = []
+    for many in (1, 60):
+        for index in range(many):
+            (root / f"data/{index}.csv").write_text("1,2\n")
+            (root / f"data/{index}.py").write_text("x = 1\n")
+        with (root / "data/large.npy").open("wb") as file:
+            file.truncate(1 << 40)  # bytes, that nobody reads
+        calls.clear()
+        patch = rundir.uncommitted()
+        assert patch.count(b"+++ b/data/") == many
+        counts.append(len(calls))
+    assert counts[0] == counts[1] <= 5
+
+
+@pytest.mark.parametrize("many", [1, 40])
+def test_too_much_code_is_one_warning_that_names_the_largest_file(
+    many, checkout, tmp_path, monkeypatch, capsys
+):
+    root, _ = checkout
+    (root / "agents/a.py").write_text("2\n")
+    for index in range(many):
+        size = rundir.LARGEST_PATCH * 2 // many
+        (root / f"data/{index}.py").write_bytes(b"#" * (size + index))
+    read = []
+    ours = rundir.git
+
+    def seen(*arguments, **options):
+        answer = ours(*arguments, **options)
+        read.append(len(answer))
+        return answer
+
+    monkeypatch.setattr(rundir, "git", seen)
+    rundir.keep_patch(tmp_path)
+    assert not (tmp_path / rundir.PATCH).exists()
+    assert max(read) <= rundir.LARGEST_PATCH + 1
+    assert many > 1 or max(read) < 1000  # a file that is too large by itself is not even opened
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: more than 1 MiB of code is not committed")
+    assert f"data/{many - 1}.py" in line
+    (root / ".gitignore").write_text("data\n")  # as it says
+    rundir.keep_patch(tmp_path)
+    assert b"+2" in (tmp_path / rundir.PATCH).read_bytes()
+    assert capsys.readouterr().err == ""
+
+
+def test_variables_of_git_lead_to_no_other_repository(checkout, tmp_path, monkeypatch):
+    root, git = checkout
+    commit = git("rev-parse", "HEAD")
+    (root / "train.py").write_text("2\n")
+    patch = rundir.uncommitted()
+    other = tmp_path / "other"
+    subprocess.run(["git", "init", str(other)], check=True, capture_output=True)
+    for name, value in {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_PREFIX": "x/",
+                        "GIT_INDEX_FILE": other / "index", "GIT_OBJECT_DIRECTORY": other,
+                        "GIT_COMMON_DIR": other / ".git"}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    assert rundir.revision() == commit
+    assert rundir.uncommitted() == patch != b""
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder away")
+def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
+    checkout, tmp_path, monkeypatch, capsys
+):
+    root, git = checkout
+    commit = git("rev-parse", "HEAD")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    for path in (root, root / ".git"):
+        os.chown(path, 12345, 12345)
+    assert rundir.revision() == "none"
+    monkeypatch.chdir(tmp_path)
+    assert start([*TINY, "run_dir=run"]) == 0
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("warning"))
+    assert line.startswith("warning: the run's revision is not recorded: detected dubious owner")
+    assert json.loads(Path("run/result.json").read_text())["revision"] == "none"
+    command = shlex.split(line[line.index("git config") :])
+    subprocess.run(command, check=True)
+    assert rundir.revision() == commit
+    assert train.unrecorded() == []
+
+
+def test_outside_git_there_is_no_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(rundir, "ROOT", tmp_path)
+    assert train.unrecorded() == []
+    subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
+    assert train.unrecorded() == ["the run's revision is not recorded: there is no commit yet; "
+                                  "make one"]  # fmt: skip
+    monkeypatch.setenv("PATH", "")
+    assert "git cannot be started" in train.unrecorded()[0]
+
+
+# paths
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_taken_as_it_is_and_printed_so_that_it_can_be_pasted(name):
+    (word,) = shlex.split(key_value("resume", name))
+    command = str(Stopped("stopped: x; y", 75).at(name, "m:A-v0")).partition("; ")[2]
+    pasted = shlex.split(command.removesuffix(" goes on"))
+    assert pasted[:3] == ["python", "train.py", word]
+    assert parse(word)[2] == name
+    assert train_config([f"run_dir={quoted(name)}", *TINY]).run_dir == name
+    for key in ("run", "run_dir", "resume", "policy", "out"):
+        if name not in ('"', "a\\,b"):  # in which the grammar reads marks of its own
+            assert parse(f"{key}={name}")[2] == name
+
+
+def test_what_reads_as_something_else_says_how_to_quote_it():
+    for text in ("[a]", "{a: 1}", "true"):
+        with pytest.raises(ConfigError) as caught:
+            train_config([f"run_dir={text}"])
+        (word,) = shlex.split(str(caught.value).partition("quote it, ")[2])
+        assert train_config([word]).run_dir == text
+    for text in ("", '""', '"a\nb"', '"a\0b"', '" "'):
+        with pytest.raises(ConfigError, match=r"^run_dir: "):
+            train_config([f"run_dir={text}"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['date=2026-01-02, it\'s [1] {"é"}/a  b', "/".join(["x" * 120] * 3), os.fsdecode(b"lat\xe9in")],
+)
+def test_a_run_anywhere_is_stopped_resumed_and_evaluated(name, here, capsys):
+    """By the very command that is printed, however long it is."""
+    stopped = partial(enter, "train", partial(train.run, stop=StopAfter(2)))
+    assert stopped([*TINY, f"run_dir={quoted(name)}"]) == 75
+    line = capsys.readouterr().err.splitlines()[-1]
+    command = line.partition("the run is saved; ")[2].removesuffix(" goes on")
+    if name.isprintable():
+        arguments = shlex.split(command)[2:]
+    else:  # `$'...'` is no matter of shlex
+        arguments = [f"resume={quoted(name)}", MODULE]
+        assert command == f"python train.py $'resume=\"lat\\351in\"' {MODULE}"
+    assert start([*arguments, "total_steps=24"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert not name.isprintable() or shlex.split(last)[-1] == name
+    assert json.loads((Path(name) / "result.json").read_text())["steps"] == 24
+    assert read_scalars(Path(name), "eval/return_mean")[-1][0] == 24
+    assert play([f"run={quoted(name)}", MODULE, "episodes=1"]) == 0
+    assert (Path(name) / "evaluation.json").exists()
+    assert read_run(Path(name)).run_dir == name
+
+
+def test_the_cut_of_a_long_message_leaves_its_remedy_whole():
+    path = "/" + "x" * 300
+    line = str(ConfigError(f"run: {'why ' * 200} no; give run={path}"))
+    assert line.endswith(f"no; give run={path}")
+    assert len(line) < 420
+    assert len(str(ConfigError("x" * 10_000))) < 390
+
+
+def test_a_run_in_the_present_folder_is_refused_and_its_remedy_helps(here, capsys):
+    for name in (".", "..", "/"):
+        assert start([*TINY, f"run_dir={name}"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: run_dir: {name} is there already; ")
+    assert os.listdir() == []
+    assert start([*TINY, "run_dir=.", "resume=auto"]) == 0
+    assert Path("result.json").exists()
+    assert start(["resume=.", MODULE, "total_steps=24"]) == 0
+
+
+def test_a_folder_that_cannot_be_made_is_one_exit_code(here, monkeypatch, capsys):
+    Path("file").write_text("")
+    doors = [start, lambda given: sweep(["-m", *given, "seed=1,2"])]
+    for door in doors:
+        assert door([*TINY, "run_dir=file/run"]) == 2
+        assert capsys.readouterr().err.startswith("error: run_dir: file/run")
+    assert os.listdir() == ["file"]
+    Path("mine").mkdir()
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "mine"
+                        and access(path, mode))  # fmt: skip
+    for door in doors:
+        assert door([*TINY, "run_dir=mine", "resume=auto"]) == 2
+        assert "mine cannot be written; choose another" in capsys.readouterr().err
+    assert os.listdir("mine") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "helps"),
+    [
+        (errno.ENOSPC, "free the disk"),
+        (errno.EROFS, "make the folder writable"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.EILSEQ, "choose another name"),
+        (errno.EINVAL, "choose another name"),
+        (errno.ENOENT, "see that the folder is there"),
+        (errno.EMFILE, "allow more open files, ulimit -n 4096"),
+        (errno.EIO, "see to the disk"),
+    ],
+)
+def test_what_helps_is_told_by_what_the_system_says(number, helps):
+    assert remedy(OSError(number, os.strerror(number))) == helps
+
+
+# a run that is not to be written
+
+
+def forbid(monkeypatch, folder):
+    """As a mount that may only be read."""
+    access, write = os.access, rundir.write_synced
+
+    def written(path, content):
+        if folder in path.parents:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        write(path, content)
+
+    monkeypatch.setattr(rundir, "write_synced", written)
+
+    def accessible(path, mode):
+        return folder not in (Path(path), *Path(path).parents) and access(path, mode)
+
+    monkeypatch.setattr(os, "access", accessible)
+
+
+def test_a_run_of_a_colleague_is_evaluated_and_its_summary_goes_elsewhere(
+    here, made, monkeypatch, capsys
+):
+    forbid(monkeypatch, made)
+    before = contents(made)
+    assert play([f"run={made}", MODULE, "episodes=2"]) == 0
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"warning: {made}/evaluation.json: cannot be written, Read-only")
+    assert line.endswith("; give out=FOLDER to keep the summary")
+    assert "return 3e-05" in said.out
+    assert play([f"run={made}", MODULE, "episodes=2", "out=mine/deep"]) == 0
+    assert json.loads(Path("mine/deep/evaluation.json").read_text())["episodes"] == 2
+    assert capsys.readouterr().err == ""
+    assert contents(made) == before
+    Path("file").write_text("")
+    assert play([f"run={made}", MODULE, "out=file/x"]) == 2
+    assert capsys.readouterr().err.startswith("error: out: file/x cannot be made, Not a directory;")
+    with pytest.raises(ConfigError, match=r"^out: "):
+        evaluate_config(["run=x", "out="])
+
+
+def test_a_film_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, capsys):
+    forbid(monkeypatch, made)
+    monkeypatch.setattr(Path, "mkdir", mkdir := forbidden_mkdir(made))
+    assert play([f"run={made}", MODULE, "video=true"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (f"error: video: {made}/video cannot be used, Read-only file system; give "
+                    "out=FOLDER")  # fmt: skip
+    assert mkdir.refused
+    asked = []
+
+    def camera(env, folder, name):
+        asked.append(folder)
+        raise ConfigError("video: enough; stop")
+
+    monkeypatch.setattr("runtime.film.recorder", camera)
+    monkeypatch.setattr("runtime.film.make_evaluator", lambda config, *given, render: real(config))
+    assert play([f"run={made}", MODULE, "video=true", "out=mine"]) == 2
+    assert asked == [Path("mine/video")]
+
+
+def real(config):
+    from runtime.build import make_evaluator
+
+    return make_evaluator(config, 1, 0)
+
+
+def forbidden_mkdir(folder):
+    mkdir = Path.mkdir
+
+    def refuse(self, *given, **options):
+        if folder in self.parents:
+            refuse.refused = True
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        mkdir(self, *given, **options)
+
+    return refuse
+
+
+def test_a_file_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, capsys):
+    forbid(monkeypatch, made)
+    before = contents(made)
+    given = [f"run={made}", MODULE, "format=torch", "episodes=1"]
+    assert export.main(given) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"error: out: {made} cannot be written; give out=FILE.pt2"
+    assert export.main([*given, "out=my files/a.pt2"]) == 0
+    assert sorted(os.listdir("my files")) == ["a.pt2", "a.pt2.json"]
+    assert contents(made) == before
+    monkeypatch.setattr("runtime.deployed.write", full)
+    assert export.main([*given, "out=b.pt2"]) == 4
+    assert "out: b.pt2 cannot be written, No space left on device; free the disk, or give" in (
+        capsys.readouterr().err
+    )
+
+
+def full(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+# logs
+
+
+@pytest.mark.parametrize("purge_step", [None, 5])
+@pytest.mark.parametrize("where", ["EventFileWriter.__init__", "RecordWriter.write"])
+def test_a_log_that_cannot_be_begun_is_one_warning(
+    where, purge_step, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("runtime.curves.time.sleep", lambda _: None)
+    place = "tensorboard.summary.writer."
+    place += "event_file_writer." if where.startswith("Event") else "record_writer."
+    monkeypatch.setattr(place + where, full)
+    logger = Logger(tmp_path, purge_step)
+    for step in range(50):
+        logger.write(step, {"a": 1.0})
+        logger.sync()
+    logger.text("a", "b")
+    logger.close()
+    said = capsys.readouterr().err
+    assert said.count("warning: logging stopped") == said.count("\n") == 1, said
+
+
+# numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0.0"), (500, "500.0"), (-148.374, "-148.37"), (9.5, "9.5"), (9.5e-5, "9.5e-05"),
+     (0.0123456, "0.012346"), (12345.678, "12345.7"), (1e20 / 3, "3.3333e+19"), (1e6, "1e+06"),
+     (-1.23456e-7, "-1.2346e-07"), (0.0099999999, "0.01"), (99.99999, "100.0"),
+     (float("nan"), "nan"), (float("-inf"), "-inf")],
+)  # fmt: skip
+def test_numbers_have_five_digits(value, text):
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(("reward", "shown"), [(1e-5, "3e-05"), (1e20, "3e+20"), (1.0, "3.0")])
+def test_returns_are_told_in_whatever_unit_they_are(reward, shown, here, monkeypatch, capsys):
+    monkeypatch.setattr("runtime.sweep.call", lambda job: (start(job), []))
+    given = [*TINY, f"env.kwargs.reward={reward}", "agent.reward_scale=1e-6"]
+    assert sweep(["-m", *given, "run_dir=out"]) == 0
+    said = capsys.readouterr().out
+    assert f"final evaluation: return {shown}, deviation 0.0, over 1 episodes" in said
+    assert rows(said)[0][3] == shown
+    assert play(["run=out/0", MODULE, "episodes=2"]) == 0
+    assert f"\nreturn {shown}, standard error 0.0, deviation 0.0, from {shown} to {shown}\n" in (
+        capsys.readouterr().out
+    )
