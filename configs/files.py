@@ -6,7 +6,7 @@ from typing import Any
 
 from configs.schema import TrainConfig
 from configs.validate import build
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, shown
 
 LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
@@ -25,7 +25,7 @@ def require_run(key: str, run: str) -> Path:
         newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
         raise ConfigError(
             f"{key}: {run} is not a run directory; give one that holds config.yaml"
-            + (f", such as {newest.parent}" if newest else "")
+            + (f", such as {shown(newest.parent)}" if newest else "")
         )
     return path
 

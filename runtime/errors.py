@@ -67,7 +67,7 @@ class LogpiError(Exception):
     shared = False
 
     def __init__(self, message: str) -> None:
-        line = " ".join(filter(None, map(str.strip, message.splitlines())))
+        line = " ".join(filter(None, map(str.strip, message.replace("\t", " ").splitlines())))
         line = "".join(character if character.isprintable() else "?" for character in line)
         why, semicolon, remedy = line.rpartition("; ")
         if not semicolon or len(remedy) > LONGEST_PATH:

@@ -90,8 +90,7 @@ def make_new(wanted: Path, key: str) -> Path:
         ConfigError: it cannot be made; choose another.
     """
     if wanted.name in ("", ".."):
-        also = ", or add resume=auto to use it" if key == "run_dir" else ""
-        raise ConfigError(f"{key}: {wanted} is there already; name a new folder{also}")
+        raise ConfigError(f"{key}: {wanted} is there already; name a new folder")
     for attempt in range(1, 1000):
         path = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
         try:

@@ -3,6 +3,7 @@
 Configurations are those of the project: files of one's own in `configs/` change no test.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,11 @@ from configs import compose
 from tests.tracked import copied, files
 
 torch.set_num_threads(1)
+os.environ |= {  # a checkout of another user's is no warning, whoever runs the tests
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
-from runtime.rundir import make_by_time, make_folder  # noqa: E402
+from runtime.errors import ConfigError, StorageFault, remedy  # noqa: E402
+from runtime.rundir import make_by_time, make_folder, write_text  # noqa: E402
 from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,
@@ -80,7 +80,7 @@ def compare(options: Options) -> int:
     groups = grouped(overlapping(find(options.paths, options.tag)))
     out = make_folder(options.out) if options.out else make_by_time(Path("runs/comparisons"))
     text = report(groups, options)
-    (out / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    write_text(out / "comparison.md", text + "\n")
     draw(groups, options, out / "comparison.png")
     print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png")
     return 0
@@ -203,7 +203,10 @@ def draw(groups: list[Group], options: Options, path: Path) -> None:
             axes.axhline(options.threshold, color="grey", linewidth=0.8, linestyle="--")
         axes.set(xlabel="environment steps", ylabel=options.tag, title=task)
         axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise StorageFault(f"{path}: cannot be written, {error}; {remedy(error)}") from error
 
 
 if __name__ == "__main__":

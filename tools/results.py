@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 from configs.compose import quoted  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.door import tool  # noqa: E402
-from runtime.rundir import make_by_time  # noqa: E402
+from runtime.rundir import make_by_time, write_text  # noqa: E402
 from tools.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
 
 
@@ -59,7 +59,7 @@ def figures(arguments: list[str]) -> int:
         chosen = seeds(given.get("seeds", f"0-{figure.seeds - 1}"))
         rows = [one(figure, seed, out / name / f"s{seed}") for seed in chosen]
         report(name, figure, rows)
-        (out / name / "summary.json").write_text(json.dumps(rows, indent=2) + "\n")
+        write_text(out / name / "summary.json", json.dumps(rows, indent=2) + "\n")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from configs.compose import options, quoted, train_config
 from runtime.console import number
 from runtime.errors import ConfigError
-from runtime.rundir import ROOT
+from runtime.rundir import ROOT, write_text
 from tools.tuning.lasting import trial_folder
 from tools.tuning.trials import FIRST_SEED
 
@@ -41,7 +41,7 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
              + (f"s {FIRST_SEED} to {FIRST_SEED + seeds - 1}." if seeds > 1 else f" {FIRST_SEED}."),
              *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")
     where = trial_folder(best, folder)
     print(f"\nbest of {count}: {number(best.value)}, trial {best.number}, {where}")
     print("\n".join(lines))
