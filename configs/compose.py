@@ -90,7 +90,8 @@ def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> dict[str, An
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """Composes and checks what `evaluate.py` is to run; raises ConfigError like `train_config`."""
-    known, overrides, played = key_names(EvaluateConfig), [], None
+    known, played = key_names(EvaluateConfig), None
+    overrides: list[str] = []
     for name, text, _ in map(parse, arguments):
         if name == "env":
             played = train_config([f"env={text}"]).env
@@ -249,7 +250,8 @@ def experiment(name: Any) -> dict[str, Any]:
     """What an experiment sets, by key, and the groups that it chooses; its own bases included."""
     if name not in options("experiment"):
         return {}
-    file, sets = group("experiment", name), {}
+    file = group("experiment", name)
+    sets: dict[str, Any] = {}
     for entry in file.pop("defaults", None) or []:
         for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
             chosen = key.rpartition("/")[2] or "experiment"

@@ -97,6 +97,16 @@ def markdown() -> str:
         "schema.\nDefaults are those without a tuned pair (`configs/tuned/`); `auto` is resolved "
         "before the run\nbegins, and what it became stands in the run's `config.yaml`.\n",
         "## `train.py`\n",
+        "`env.id=ID` alone begins from the general settings. Beside `env=NAME`, or an experiment "
+        "that chooses\none, it takes the place of the id in that file: the file's other keys stay, "
+        "the tuned pair of its name\ndoes not come. A file of your own in `configs/env/` need hold "
+        "no more than its id and what differs from\n`configs/env/custom.yaml`.\n",
+        "With `resume=auto`, where there is a run, the command is held against it. A key that is "
+        "given, or set by\nthe experiment that is named, and differs is refused, and so are "
+        "another environment and another\nagent; `auto` is what its rule makes of it in that run. "
+        "What is "
+        "left out is as the run was made with, and\none warning names what would be otherwise. "
+        "(`accelerate=auto` never ends a run: it keeps what it has.)\n",
         table(TrainConfig, "", defaults("train.yaml") | defaults("env/custom.yaml", "env.")),
     ]
     for agent, group in AGENT_GROUPS.items():

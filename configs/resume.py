@@ -34,9 +34,9 @@ def resumed(recorded: TrainConfig, given: Given, run: str) -> TrainConfig:
         if key == "resume" or (key == "run_dir" and Path(str(value)) == Path(run)):
             continue
         if key == "run_dir" or not (free(key) or was(recorded, key, value)):
-            has = show(run if key == "run_dir" else old[key]) if key in old else "none"
+            has = run if key == "run_dir" else old.get(key, NONE)
             raise ConfigError(
-                f"{key}: {show(value)} cannot be given to a resumed run, which has {has}; "
+                f"{key}: {show(value)} cannot be given to a resumed run, which has {told(has)}; "
                 "leave it out"
             )
         if free(key):
@@ -83,9 +83,13 @@ def kept(recorded: TrainConfig, asked: Given, final: TrainConfig) -> list[str]:
 
 
 def other(key: str, value: object, old: object) -> ConfigError:
-    has = "none; leave it out" if old is NONE else f"{show(old)}; give that"
-    return ConfigError(f"{key}: {show(value)} is not what the run in run_dir was made with, {has}, "
-                       "or another run_dir")  # fmt: skip
+    remedy = "leave it out" if old is NONE else "give that"
+    return ConfigError(f"{key}: {show(value)} is not what the run in run_dir was made with, "
+                       f"{told(old)}; {remedy}, or another run_dir")  # fmt: skip
+
+
+def told(value: object) -> str:
+    return "none" if value is NONE else show(value)
 
 
 def was(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
@@ -108,9 +112,11 @@ def was(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
 
 def shown(key: str, values: Given) -> str:
     """KEY=VALUE, as on the command line."""
+    name = show(key, quote=False)
     if key not in values:
-        return f"no {key}"
-    return f"{key}={show(json.dumps(values[key], separators=(',', ':')).strip(chr(34)), False)}"
+        return f"no {name}"
+    text = json.dumps(values[key], separators=(",", ":")).strip('"')
+    return f"{name}={show(text, quote=False)}"
 
 
 def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> TrainConfig:
@@ -150,8 +156,9 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str,
     """
     old, new = dict(flat(was)), dict(flat(now))
     for key in {**old, **new}:
-        if not free(key) and key not in ("accelerate", ARGUMENTS) and old.get(key) != new.get(key):
-            yield key, show(old.get(key)), show(new.get(key))
+        before, after = old.get(key, NONE), new.get(key, NONE)
+        if not free(key) and key not in ("accelerate", ARGUMENTS) and before != after:
+            yield key, told(before), told(after)
 
 
 def free(key: str) -> bool:

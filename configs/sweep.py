@@ -10,11 +10,12 @@ from typing import Any
 
 from configs.automatic import processes
 from configs.compose import DIRECTORY, parse, quoted, train_config
-from configs.validate import show, unknown_key
+from configs.validate import nearest, show
 from runtime.errors import ConfigError
 
 FLAGS = ("-m", "--multirun")
 MOST = 1000  # jobs, each of which is checked before the first begins
+BROUGHT = ("joblib", "submitit_local", "submitit_slurm")  # by an extra of ours
 MANY = 30  # from which on their checks take seconds
 QUIET = ("hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null",
          "hydra.sweep.subdir=.", "hydra.job.name=logpi")  # fmt: skip
@@ -63,7 +64,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
 
     if processes() > 1:
         raise ConfigError("sweep: torchrun starts one run in several processes, not several runs; "
-                          "use hydra/launcher=joblib")  # fmt: skip
+                          "use hydra/launcher=joblib in its place")  # fmt: skip
     given = [argument for argument in arguments if argument not in FLAGS]
     launcher = [argument for argument in given if argument.startswith("hydra")]
     own = [argument for argument in given if not argument.startswith("hydra")]
@@ -172,20 +173,30 @@ def names_code(keys: Iterable[Any], value: Any) -> bool:
 def composed(launcher: list[str], folder: Path) -> Any:
     """Hydra's own configuration of a launcher; ConfigError where there is no such one."""
     import hydra
+    from hydra.core.global_hydra import GlobalHydra
 
     where = f"hydra.sweep.dir={quoted(folder)}"
     try:
         return hydra.compose("train", [*QUIET, *launcher, where], return_hydra_config=True)
     except Exception as error:
-        if len(launcher) > 1:
-            chosen = composed(launcher[:1], folder).hydra.launcher
-            known = [f"hydra.launcher.{key}" for key in chosen if not str(key).startswith("_")]
-            for name in (argument.partition("=")[0] for argument in launcher[1:]):
-                if ".".join(name.split(".")[:3]) not in known:
-                    raise ConfigError(unknown_key(name, known)) from None
+        name = launcher[0].partition("=")[2]
+        there = GlobalHydra.instance().config_loader().get_group_options("hydra/launcher")
+        if name in BROUGHT and name not in there:
+            raise ConfigError(
+                f'hydra/launcher: {name} is not installed; pip install ".[sweep]" brings it'
+            ) from None
+        if name not in there:
+            raise ConfigError(f"hydra/launcher: {show(name)} is not one of {', '.join(there)}; "
+                              f"{nearest(name, there, 'choose one')}") from None  # fmt: skip
+        chosen = composed(launcher[:1], folder).hydra.launcher
+        known = [f"hydra.launcher.{key}" for key in chosen if not str(key).startswith("_")]
+        keys = ", ".join(key.rpartition(".")[2] for key in known)
+        for name in (argument.partition("=")[0] for argument in launcher[1:]):
+            if ".".join(name.split(".")[:3]) not in known:
+                near = nearest(name, known, f"choose one of {keys}")
+                raise ConfigError(f"{show(name, quote=False)}: is not a key; {near}") from None
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f'hydra/launcher: {first}; pip install ".[sweep]" brings joblib and '
-                          "submitit_slurm") from None  # fmt: skip
+        raise ConfigError(f"hydra.launcher: {first}; correct it") from None
 
 
 def launch(sweep: Sweep, task: Callable[[Any], int]) -> None:
