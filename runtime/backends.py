@@ -2,8 +2,12 @@
 
 import sys
 import warnings
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
+from importlib import import_module
+from itertools import product
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import gymnasium
@@ -11,12 +15,13 @@ import numpy as np
 import torch
 
 from runtime.border import PASSED, Checked
-from runtime.errors import ConfigError, EnvironmentFault
+from runtime.errors import ConfigError, EnvironmentFault, LogpiError
 from runtime.serial import Serial
-from runtime.spaces import Flat
+from runtime.spaces import require_unclipped
 from runtime.vector import Step, Vector
 from runtime.workers import Workers
 
+ROOT = Path(__file__).resolve().parent.parent
 SILENT = 50  # what matters is raised, in one line
 EXTRAS = ("box2d", "mujoco")  # of this project, with what such environments need
 
@@ -26,6 +31,10 @@ class Backend(Protocol):
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
 
     def reset(self, seed: int) -> np.ndarray:
         """Starts all episodes anew: observations (N, ...)."""
@@ -61,6 +70,8 @@ class NativeCartPole:
     It resets on the step after an episode's end; here the finished columns are reset in place, from
     its own generator, before that step.
     """
+
+    lasting = None
 
     def __init__(self, env_id: str, count: int, kwargs: dict[str, Any]) -> None:
         envs = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
@@ -106,7 +117,12 @@ class NativeCartPole:
 
 
 def make_backend(
-    env_id: str, count: int, vectorization: str, kwargs: dict[str, Any], timeout: float
+    env_id: str,
+    count: int,
+    vectorization: str,
+    kwargs: dict[str, Any],
+    timeout: float,
+    journal: bool = True,
 ) -> Backend:
     """Makes the environments; raises ConfigError where the id or the arguments do not fit."""
     gymnasium.logger.min_level = SILENT
@@ -116,38 +132,86 @@ def make_backend(
             if vectorization == "native":
                 return NativeCartPole(env_id, count, kwargs)
             spec = gymnasium_spec(env_id)
-            makes = [partial(make_single, spec, kwargs, index) for index in range(count)]
+            # A worker imports the module itself, once it has the path for it.
+            known = env_id if ":" in env_id else spec
+            makes = [partial(make_single, known, kwargs, index) for index in range(count)]
             if vectorization == "async":
-                return Vector(lambda: Workers(makes, env_id, timeout), count)
-            return Vector(lambda: Serial(makes), count)
-    except gymnasium.error.DependencyNotInstalled as error:
-        extra = next((e for e in EXTRAS if e in str(error).lower()), None)
-        remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
-        raise ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}") from error
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"env.id: {env_id}: {error}; correct the id, install what it needs, or put a module of "
-            "your own beside train.py or on PYTHONPATH"
-        ) from error
-    except gymnasium.error.Error as error:
-        own = "" if ":" in env_id else f", or name the module that registers it, MODULE:{env_id}"
-        raise ConfigError(f"env.id: {env_id}: {error}; correct the id{own}") from error
+                return Vector(lambda: Workers(makes, env_id, timeout), count, journal)
+            return Vector(lambda: Serial(makes), count, journal)
     except PASSED:
         raise
     except BaseException as error:
-        if isinstance(error, (TypeError, ValueError)) and kwargs:
-            raise ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments") from error
-        raise EnvironmentFault(
-            f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"
-        ) from error
+        raise explained(error, env_id, kwargs) from error
+
+
+def explained(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:
+    """Why an environment could not be made, and what to do."""
+    if theirs := hidden(error):
+        return ConfigError(
+            f"env.id: {env_id}: {error}, since this project's {theirs.stem} comes first; "
+            f"rename {theirs}"
+        )
+    if isinstance(error, gymnasium.error.DependencyNotInstalled):
+        extra = next((e for e in EXTRAS if e in str(error).lower()), None)
+        remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
+        return ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}")
+    if isinstance(error, ModuleNotFoundError):
+        return ConfigError(
+            f"env.id: {env_id}: {error}; correct the id, install what it needs, or put a module of "
+            "your own beside train.py or on PYTHONPATH"
+        )
+    if isinstance(error, gymnasium.error.Error):
+        own = "" if ":" in env_id else f", or name the module that registers it, MODULE:{env_id}"
+        return ConfigError(f"env.id: {env_id}: {error}; correct the id{own}")
+    if isinstance(error, (TypeError, ValueError)) and kwargs:
+        return ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments")
+    return EnvironmentFault(
+        f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"
+    )
 
 
 def gymnasium_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:
     """The registered specification, importing the module that stands before a colon."""
+    share_names(*sys.path)
     module, _, name = env_id.rpartition(":")
     if module:
         __import__(module)
     return gymnasium.spec(name)
+
+
+@cache
+def share_names(*path: str) -> None:
+    """Lets Python find `data.prices` in a folder `data` of the user's, beside this project's own.
+
+    A module that both have is this project's.
+    """
+    for name, folder in product(own_packages(), path):
+        theirs = Path(folder).resolve() / name
+        if theirs.is_dir() and theirs != ROOT / name:
+            places = import_module(name).__path__
+            if str(theirs) not in places:
+                places.append(str(theirs))
+
+
+def own_packages() -> list[str]:
+    return [file.parent.name for file in ROOT.glob("*/__init__.py")]
+
+
+def hidden(error: BaseException) -> Path | None:
+    """The user's package or module that one of this project's hides, where that is the error."""
+    name = error.name if isinstance(error, ImportError) else None
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        name = error.obj.__name__
+    if name is None:
+        return None
+    top, *inner = name.split(".")
+    if top not in {*own_packages(), *(file.stem for file in ROOT.glob("*.py"))}:
+        return None
+    for folder in (Path(entry).resolve() for entry in sys.path):
+        module = folder.joinpath(top, *inner)
+        if folder != ROOT and (module.is_dir() or module.with_suffix(".py").is_file()):
+            return folder / top if inner or module.is_dir() else module.with_suffix(".py")
+    return None
 
 
 def source(env_id: str) -> bytes:
@@ -161,28 +225,13 @@ def source(env_id: str) -> bytes:
         return b""
 
 
-class FreshWorld(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Begins each episode in a new world of Box2D; in the old one it would depend on its past.
-
-    Only LunarLander does so itself.
-    """
-
-    def reset(self, **options: Any) -> Any:
-        inner: Any = self.env.unwrapped
-        inner._destroy()
-        inner.world = type(inner.world)()
-        return self.env.reset(**options)
-
-
 def make_single(
-    spec: gymnasium.envs.registration.EnvSpec, kwargs: dict[str, Any], index: int
+    known: str | gymnasium.envs.registration.EnvSpec, kwargs: dict[str, Any], index: int
 ) -> gymnasium.Env[Any, Any]:
-    """Copy number `index`; observations that are not a Box are flattened into one."""
-    env = gymnasium.make(spec, disable_env_checker=True, **kwargs)
-    if type(getattr(env.unwrapped, "world", None)).__module__.startswith("Box2D"):
-        env = FreshWorld(env)
-    if not isinstance(env.observation_space, gymnasium.spaces.Box):
-        flat = Flat(spec.id, env.observation_space)
-        env = gymnasium.wrappers.FlattenObservation(env)
-        env.observation_space = flat
-    return Checked(env, index)
+    """Copy number `index` of the environment with this id or specification."""
+    share_names(*sys.path)
+    spec = gymnasium_spec(known) if isinstance(known, str) else known
+    env_id = known if isinstance(known, str) else spec.id
+    env = gymnasium.make(spec, disable_env_checker=True, **deepcopy(kwargs))  # each has its own
+    require_unclipped(env_id, env)
+    return Checked(env, env_id, index)

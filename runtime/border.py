@@ -3,13 +3,16 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import weakref
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from runtime.errors import Halt, LogpiError
+from runtime.spaces import Flat, held
 
 LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
 QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the parent acts
@@ -29,26 +32,39 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     uint16 for a uint8 space that can hold them), a reward or a flag an array of one element;
     nothing else is converted. `info` is dropped.
 
+    Observations that are no Box are flattened into one, each part held to its own space.
+
+    Attributes:
+        lasting: why an episode may depend on those before it, if it is known to.
+
     Args:
-        env: with a Box of observations.
+        env: as it is made.
+        env_id: for messages.
         index: its place among the copies.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], index: int) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
         super().__init__(env)
         self.index = index
+        self.lasting: str | None = None
         space: Any = env.observation_space
-        self.shape, self.dtype = space.shape, space.dtype
+        if not isinstance(space, gymnasium.spaces.Box):
+            space = self.observation_space = Flat(env_id, space)
+        self.space, self.dtype = space, space.dtype
+        self.shape = None if isinstance(space, Flat) else space.shape  # of what needs no change
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
+        before = [weakref.ref(world) for world in worlds(self.env)]
         try:
             obs, _ = self.env.reset(seed=seed, options=options)
         except PASSED:
             raise
         except BaseException as error:  # some bindings raise what is no Exception
             raise self.fault(f"reset raised {type(error).__name__}: {error}") from error
+        if any(old() is world for old in before for world in worlds(self.env)):
+            self.lasting = "its Box2D world outlives a reset"
         return self.observation(obs), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -71,19 +87,13 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def observation(self, obs: Any) -> np.ndarray:
         """The observation as an array of the space's shape."""
-        array = obs if isinstance(obs, np.ndarray) else np.asarray(obs)
-        if array.dtype == self.dtype and array.shape == self.shape:
-            return array
-        if not np.can_cast(array.dtype, self.dtype, "same_kind"):
-            raise self.fault(f"observation has dtype {array.dtype}, its space {self.dtype}")
-        if array.shape != self.shape:
-            raise self.fault(f"observation has shape {array.shape}, its space {self.shape}")
-        if self.dtype.kind in "iu" and array.size:
-            limits = np.iinfo(self.dtype)
-            for value in (array.min(), array.max()):
-                if not limits.min <= value <= limits.max:
-                    raise self.fault(f"observation has {value}, which {self.dtype} cannot hold")
-        return array
+        if isinstance(obs, np.ndarray) and obs.dtype == self.dtype and obs.shape == self.shape:
+            return obs
+        space = self.space
+        try:
+            return space.read(obs) if self.shape is None else held(space, obs, "observation")
+        except ValueError as error:
+            raise self.fault(str(error)) from error
 
     def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:
         """The value, or the one element of an array, of NumPy's kinds; CopyFault for all else."""
@@ -96,6 +106,15 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     def fault(self, what: str) -> CopyFault:
         return CopyFault(f"{what} in environment {self.index}")
+
+
+def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """The worlds of Box2D that an environment holds."""
+    box2d = sys.modules.get("Box2D")
+    if box2d is None:
+        return []
+    own = getattr(env.unwrapped, "__dict__", {}).values()
+    return [value for value in own if isinstance(value, box2d.b2World)]
 
 
 def serve_quietly() -> None:

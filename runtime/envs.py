@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from data import Transition
-from runtime.backends import make_backend
+from runtime.backends import Backend, make_backend
 from runtime.border import PASSED, CopyFault
-from runtime.errors import EnvironmentFault, Halt, LogpiError
-from runtime.spaces import ActionMap, as_vector, check_spaces
+from runtime.errors import EnvironmentFault, Halt
+from runtime.spaces import ActionMap, as_vector, check_spaces, not_finite
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -28,6 +28,7 @@ class Envs:
         kwargs: arguments of the environment.
         seed: every episode derives from it.
         timeout: seconds that an async environment has to answer.
+        journal: whether to keep what brings the environments back in `load_state_dict`.
 
     Raises:
         ConfigError: the environment does not exist, cannot be made with these arguments, or has
@@ -45,9 +46,12 @@ class Envs:
         kwargs: dict[str, Any],
         seed: int,
         timeout: float = 60.0,
+        journal: bool = True,
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
-        self.backend = make_backend(env_id, num_envs, vectorization, kwargs, timeout)
+        self.backend: Backend = self._guard(
+            lambda: make_backend(env_id, num_envs, vectorization, kwargs, timeout, journal)
+        )
         observation_space = self.backend.observation_space
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
@@ -55,9 +59,19 @@ class Envs:
             self.to_vector = partial(as_vector, observation_space)
             self.obs_shape: tuple[int, ...] = observation_space.shape or ()
             self.reset(seed)
-        except LogpiError:
+        except BaseException:
             self.close()
             raise
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, None where nothing shows it.
+
+        Such an environment cannot be brought back for certain. Known once copy 0 was reset with
+        what it depends on: after the first reset, or the second where the first one makes it.
+        """
+        reason: str | None = self._guard(lambda: self.backend.lasting)
+        return reason
 
     def reset(self, seed: int) -> None:
         """Starts all episodes anew from `seed`, and forgets the statistics."""
@@ -115,7 +129,7 @@ class Envs:
     def close(self) -> None:
         """Closes every environment; raises nothing of theirs."""
         try:
-            self.backend.close()
+            unflushed(self.backend.close)
         except (KeyboardInterrupt, Halt):
             raise
         except BaseException as error:
@@ -168,26 +182,34 @@ class Envs:
                 rounded = obs.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
-            raise self._fault(f"observation {obs[index]} is not finite in environment {index}")
+            what = not_finite(self.backend.observation_space, obs[index])
+            raise self._fault(f"{what} in environment {index}")
         return torch.from_numpy(rounded)
 
     def _guard(self, call: Callable[[], Any]) -> Any:
-        # An environment computes as it does anywhere, in a worker too: `set_up_torch` lets numbers
-        # below 1e-38 count as 0 in this process.
-        flushing = bool(TINY * ONE == 0.0)
-        torch.set_flush_denormal(False)
         try:
-            return call()
+            return unflushed(call)
         except PASSED:
             raise
         except CopyFault as error:
             raise self._fault(str(error)) from error
         except BaseException as error:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
-        finally:
-            torch.set_flush_denormal(flushing)
 
     def _fault(self, what: str) -> EnvironmentFault:
         return EnvironmentFault(
             f"env {self.env_id}: {what} at step {self.steps}; mend the environment"
         )
+
+
+def unflushed(call: Callable[[], Any]) -> Any:
+    """Calls with numbers below 1e-38 as they are, which `set_up_torch` lets count as 0 here.
+
+    So an environment computes in this process as in a worker.
+    """
+    flushing = bool(TINY * ONE == 0.0)
+    torch.set_flush_denormal(False)
+    try:
+        return call()
+    finally:
+        torch.set_flush_denormal(flushing)

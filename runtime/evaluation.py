@@ -74,7 +74,7 @@ class Evaluator:
         self.quota[: episodes % count] += 1
         making = None if deadline is None else max(deadline, MAKING)
         with within(making, env_id, "while it was made"):
-            self.envs = Envs(env_id, count, vectorization, kwargs, seed)
+            self.envs = Envs(env_id, count, vectorization, kwargs, seed, journal=False)
         self.warned = False
 
     def __call__(self, agent: Acting, step: int, deterministic: bool = True) -> Evaluation:

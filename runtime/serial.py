@@ -36,11 +36,17 @@ class Serial:
         self, action: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, None]:
         """Observations (N, ...), rewards, terminated, truncated (N,) after one action in each."""
+        action = action.copy()  # which an environment may change in place
         for index, env in enumerate(self.envs):
             obs, reward, terminated, truncated, _ = env.step(action[index])
             self.obs[index], self.reward[index] = obs, reward
             self.terminated[index], self.truncated[index] = terminated, truncated
         return self.obs, self.reward, self.terminated, self.truncated, None
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
+        return self.envs[0].lasting
 
     def close(self) -> None:
         """Closes every copy, whatever another one raises."""

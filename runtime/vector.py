@@ -9,6 +9,7 @@ import torch
 from runtime.seeding import derive
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+STEPS, NUMBERS = 200_000, 1 << 26  # of the actions that are kept of the longest episodes
 
 
 class Journal:
@@ -44,19 +45,23 @@ class Vector:
     that sync and async give the same episodes and any single one can be repeated: the state of an
     environment is its episode's number and the actions since it began. The rewards that these led
     to are kept too, and tell whether they do so again. Where the episode before was longer, it is
-    kept with them: few rewards, or none, would tell nothing.
+    kept with them: few rewards, or none, would tell nothing. An episode that is longer than what is
+    kept cannot be repeated.
 
     Args:
         make: makes the copies.
         count: how many.
+        journal: whether to keep what repeats an episode.
     """
 
-    def __init__(self, make: Callable[[], Any], count: int) -> None:
+    def __init__(self, make: Callable[[], Any], count: int, journal: bool = True) -> None:
         self.make = make
         self.envs = make()
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
         self.count = count
+        width = max(1, count * int(np.prod(self.action_space.shape or ())))
+        self.most = min(STEPS, NUMBERS // width) if journal else 0
         self.reset_counters(0)
 
     def reset_counters(self, seed: int) -> None:
@@ -82,10 +87,14 @@ class Vector:
         return self.envs.reset(seed=seeds, options={"reset_mask": mask})[0]
 
     def step(self, action: np.ndarray) -> Step:
-        self.journal.add(action)
+        if self.most:
+            self.journal.add(action)
         self.ages += 1
         obs, reward, terminated, truncated, _ = self.envs.step(action)
-        self.rewards.add(reward)
+        if self.most:
+            self.rewards.add(reward)
+            if self.journal.stop - self.journal.start > self.most:
+                self.forget()
         return obs, reward, terminated, truncated
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
@@ -99,11 +108,21 @@ class Vector:
         self.ages[mask] = 0  # nothing of them can be held against anything
         return self.reset_done(mask)
 
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
+        return self.envs.lasting
+
     def forget(self) -> None:
-        """Keeps no more than what tells: an episode, and one before it that was longer."""
-        self.before[self.before <= self.ages] = 0
+        """Keeps no more than what tells: an episode, and one before it that was longer.
+
+        Nothing is kept of an episode of more than `most` steps.
+        """
+        kept = self.ages + self.before
+        self.before[(self.before <= self.ages) | (kept > self.most)] = 0
+        kept = self.ages + self.before
         for journal in (self.journal, self.rewards):
-            journal.keep(int((self.ages + self.before).max()))
+            journal.keep(int(kept[kept <= self.most].max(initial=0)))
 
     def state_dict(self) -> dict[str, Any]:
         self.forget()
@@ -119,11 +138,13 @@ class Vector:
     def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         self.seed, self.episodes = state["seed"], list(state["episodes"])
         self.ages, self.before = np.array(state["ages"]), np.array(state["before"])
+        actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
+        strayed = self.ages > len(actions)  # longer than what is kept
+        self.ages[strayed] = 0
         kept, back = self.ages + self.before, self.before > 0
         self.journal, self.rewards = Journal(), Journal()
         obs = self.begin(np.ones(self.count, dtype=np.bool_))
-        strayed = ended = np.zeros(self.count, dtype=np.bool_)
-        actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
+        ended = np.zeros(self.count, dtype=np.bool_)
         for left, action, was in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
             first = (kept == left) | ((kept < left) & ended)  # whose time has not come: whatever
             if first.any():
@@ -131,12 +152,12 @@ class Vector:
             over = back & (self.ages == left)  # the episode before
             if over.any():
                 self.begin(over)
+            self.journal.add(action)
+            self.rewards.add(was)
             obs, reward, terminated, truncated, _ = self.envs.step(action)
             ends = back & (self.ages == left - 1)
             ended = terminated | truncated
             strayed = strayed | (kept >= left) & ((reward != was) | (ended != ends))
-            self.journal.add(action)
-            self.rewards.add(was)
         fresh = self.ages == 0
         return self.begin(fresh) if fresh.any() else obs, strayed
 

@@ -92,11 +92,32 @@ class Copies(AsyncVectorEnv):
 
     def __init__(self, greet: Callable[["Copies"], None], *arguments: Any, **options: Any) -> None:
         self.greet = greet
-        super().__init__(*arguments, **options)
+        try:
+            super().__init__(*arguments, **options)
+        except BaseException:  # a signal, too
+            self.kill()
+            raise
 
     def _check_spaces(self) -> None:
         self.greet(self)
         super()._check_spaces()  # type: ignore[no-untyped-call]
+
+    def kill(self) -> None:
+        """Ends all workers now, stopped ones too."""
+        begun = [process for process in getattr(self, "processes", []) if process.is_alive()]
+        for process in begun:
+            process.kill()
+        for process in begun:
+            process.join(CLOSING)
+        for pipe in getattr(self, "parent_pipes", []):
+            if pipe is not None:
+                pipe.close()
+        self.closed = True
+
+    def __del__(self) -> None:
+        """Gymnasium's would wait for an answer to what was asked last."""
+        if not self.closed:
+            self.kill()
 
 
 class Workers:
@@ -151,6 +172,11 @@ class Workers:
         self.steps += 1
         return self.answer(lambda: self.envs.step_async(action), self.envs.step_wait)
 
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
+        return self.answer(lambda: self.envs.call_async("lasting"), self.envs.call_wait)[0]
+
     def answer(
         self, ask: Callable[[], None], wait: Callable[..., Any], timeout: float | None = None
     ) -> Any:
@@ -176,7 +202,7 @@ class Workers:
         return next((i for i in range(len(self.envs.processes)) if holds(i)), 0)
 
     def fault(self, index: int, what: str, remedy: str) -> EnvironmentFault:
-        self.kill()
+        self.envs.kill()
         return EnvironmentFault(
             f"env {self.env_id}: the worker of environment {index} {what}, at its step "
             f"{self.steps}; {remedy}, or mend the environment"
@@ -192,18 +218,7 @@ class Workers:
                     pipe.send(("close", None))
         except (BrokenPipeError, ConnectionError):
             pass  # it has ended
+        until = time.monotonic() + CLOSING
         for process in self.envs.processes:
-            process.join(CLOSING)
-        self.kill()
-
-    def kill(self) -> None:
-        """Ends all workers now, stopped ones too."""
-        for process in self.envs.processes:
-            if process.is_alive():
-                process.kill()
-        for process in self.envs.processes:
-            process.join(CLOSING)
-        for pipe in self.envs.parent_pipes:
-            if pipe is not None:
-                pipe.close()
-        self.envs.closed = True
+            process.join(max(0.0, until - time.monotonic()))
+        self.envs.kill()
