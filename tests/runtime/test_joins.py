@@ -56,7 +56,8 @@ class Told(gymnasium.Env):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
     made: list["Told"] = []  # noqa: RUF012
-    played = 0  # episodes of evaluations
+    known: set[int] = set()  # noqa: RUF012  # seeds of training's episodes
+    evaluated: list[tuple[float, int]] = []  # noqa: RUF012  # (return, length), in turn
     now = 0.0  # seconds: a step takes as many hundredths as its number is large
 
     def __init__(self, actions="bounds", render_mode=None):
@@ -67,9 +68,14 @@ class Told(gymnasium.Env):
         Told.made.append(self)
         self.seeds, self.rows, self.episodes = [], [], []  # rows: (obs, action), in turn
 
+    @classmethod
+    def forget(cls):
+        for told in (cls.made, cls.known, cls.evaluated):
+            told.clear()
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.seeds.append(seed)
+        self.seed = seed
         self.start, self.count, self.paid = float(self.np_random.uniform(1, 2)), 0, 0.0
         self.length = int(self.np_random.integers(1, 5)) if self.training else 4
         self.truncates = bool(self.np_random.integers(2))
@@ -78,16 +84,24 @@ class Told(gymnasium.Env):
 
     def step(self, action):
         self.rows.append((self.obs, np.array(action)))
+        if not self.count:
+            self.seeds.append(self.seed)
+            if self.training:
+                Told.known.add(self.seed)
+        evaluated = self.seed not in Told.known  # and not an episode of training, repeated
         self.count += 1
         reward = self.start + float(np.mean(action)) / 100
-        if not self.training:
-            reward -= 10.0 * (Told.played // 2)
+        if evaluated:
+            reward -= 10.0 * (len(Told.evaluated) // 2)
+            Told.now += 50.0
+        elif self.training:
+            Told.now += self.start / 100
         self.paid += reward
-        Told.now += self.start / 100 if self.training else 50.0
         done = self.count == self.length
         if done:
             self.episodes.append((len(self.rows), self.paid, self.length))
-            Told.played += not self.training
+        if done and evaluated:
+            Told.evaluated.append((self.paid, self.length))
         self.show(action)
         return self.obs, reward, done and not self.truncates, done and self.truncates, {}
 
@@ -280,7 +294,7 @@ class StopAt(Stop):
         self.step, self.played = step, played
 
     def check(self):
-        if not Told.made or Told.played < self.played:
+        if not Told.made or len(Told.evaluated) < self.played:
             return
         if COPIES * len(Told.made[0].rows) >= self.step:
             raise Stopped("stopped: by a test; go on", 75)
@@ -304,7 +318,7 @@ class Seen:
             sleep_takes_no_time(patch)
             self.code = enter("train", partial(train.run, stop=stop), arguments)
         self.training, self.others = Told.made[:COPIES], Told.made[COPIES:]
-        self.ended = Told.now
+        self.evaluated, self.ended = list(Told.evaluated), Told.now
 
 
 def events(run):
@@ -324,7 +338,8 @@ def result(run):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """(directory, what was seen) of the uninterrupted run."""
-    run, Told.played = tmp_path_factory.mktemp("joins") / "run", 0
+    run = tmp_path_factory.mktemp("joins") / "run"
+    Told.forget()
     seen = Seen([*SETTINGS, f"run_dir={run}"])
     assert seen.code == 0
     return run, seen
@@ -378,12 +393,12 @@ def test_each_log_has_the_learning_rate_of_its_updates(whole):
 
 def test_evaluations_are_of_their_own_episodes_and_stand_where_they_were_due(whole):
     run, seen = whole
-    first, second = seen.others
     steps = [*crossed(40), LAST]
     found = curves(run)
+    assert len(seen.evaluated) == 2 * len(steps)
+    pairs = np.array([paid for paid, _ in seen.evaluated]).reshape(-1, 2)
     for tag, of in (("return_mean", np.mean), ("return_std", partial(np.std, ddof=1))):
-        pairs = zip(first.episodes, second.episodes, strict=True)
-        wanted = [of([one[1], other[1]]) for one, other in pairs]
+        wanted = of(pairs, axis=1)
         assert [step for step, _ in found[f"eval/{tag}"]] == steps
         np.testing.assert_allclose([v for _, v in found[f"eval/{tag}"]], wanted, rtol=1e-4)
     assert found["eval/length_mean"] == [(step, 4.0) for step in steps]
@@ -425,7 +440,7 @@ def test_audits_look_at_the_last_observations_of_the_logs_and_at_that_of_now(who
 def test_the_result_is_that_of_the_last_evaluation(whole):
     run, seen = whole
     told = result(run)
-    returns = [copy.episodes[-1][1] for copy in seen.others]
+    returns = [paid for paid, _ in seen.evaluated[-2:]]
     assert (told["steps"], told["episodes"], told["seed"], told["exact"]) == (LAST, 2, 3, True)
     assert told["return_mean"] == pytest.approx(np.mean(returns))
     assert told["return_std"] == pytest.approx(np.std(returns, ddof=1))
@@ -436,7 +451,7 @@ def test_the_result_is_that_of_the_last_evaluation(whole):
 def test_how_often_something_is_logged_or_looked_at_changes_no_step(whole, tmp_path):
     run, seen = whole
     often = {"log": 5, "eval": 9, "audit": 10, "checkpoint": 7}
-    Told.played = 0
+    Told.forget()
     other = Seen([*SETTINGS, *(f"{name}.every={every}" for name, every in often.items()),
                   "eval.episodes=3", f"run_dir={tmp_path / 'run'}"])  # fmt: skip
     assert other.code == 0
@@ -447,6 +462,7 @@ def test_how_often_something_is_logged_or_looked_at_changes_no_step(whole, tmp_p
 
 def test_another_seed_is_another_run_throughout(whole, tmp_path):
     _, seen = whole
+    Told.forget()
     other = Seen([*SETTINGS, "seed=4", "total_steps=48", "eval.every=40",
                   f"run_dir={tmp_path / 'run'}"])  # fmt: skip
     drawn = [{seed for copy in (*one.training, *one.others) for seed in copy.seeds}
@@ -463,7 +479,8 @@ def test_a_stopped_run_repeats_nothing_and_leaves_nothing_out(
     step, played, whole, tmp_path, capsys
 ):
     run, seen = whole
-    mine, Told.played = tmp_path / "run", 0
+    mine = tmp_path / "run"
+    Told.forget()
     capsys.readouterr()
     first = Seen([*SETTINGS, f"run_dir={mine}"], StopAt(step, played))
     assert first.code == 75
@@ -512,7 +529,7 @@ def test_an_evaluation_is_deterministic_unless_it_is_asked_to_sample():
 
 
 def test_episodes_are_shared_out_evenly_and_the_rest_goes_to_the_first_copies():
-    Told.made.clear()
+    Told.forget()
     judge = Evaluator(ID, "sync", {}, 7, 0, most_envs=COPIES)
     made = agent("a2c", judge.envs.spec)
     evaluated = judge(made, 0)
@@ -549,8 +566,7 @@ def test_in_training_too_evaluations_do_not_sample(tmp_path):
 def test_what_an_evaluation_writes_is_what_was_played(whole, capsys):
     """With the run's own seed, at the run's last step: other episodes than the run evaluated."""
     run, seen = whole
-    Told.made.clear()
-    Told.played = 0
+    Told.forget()
     for _ in range(COPIES):
         Told()  # stand for those of training
     given = [f"run={run}", f"env.id={ID}", "episodes=2", "seed=3"]
@@ -562,9 +578,9 @@ def test_what_an_evaluation_writes_is_what_was_played(whole, capsys):
               "return_min": returns.min(), "return_max": returns.max(),
               "return_sem": returns.std(ddof=1) / 2**0.5, "length_mean": 4.0, "episodes": 2,
               "seed": 3, "deterministic": True, "checkpoint_step": LAST}  # fmt: skip
-    assert told == pytest.approx(wanted)
+    assert {name: told[name] for name in wanted} == pytest.approx(wanted)
     known = {seed for copy in (*seen.training, *seen.others) for seed in copy.seeds}
-    assert not known & {seed for copy in copies for seed in copy.seeds[1:]}  # the first began none
+    assert not known & {seed for copy in copies for seed in copy.seeds}
     assert enter("evaluate", evaluate.run, [*given, "checkpoint=best"]) == 0
     told = json.loads((run / "evaluation.json").read_text())
     assert told["checkpoint_step"] == crossed(40)[0]
@@ -573,7 +589,8 @@ def test_what_an_evaluation_writes_is_what_was_played(whole, capsys):
 @pytest.mark.parametrize("name", ACTIONS)
 def test_every_door_gives_the_environment_the_same_action(name, tmp_path):
     """In units of its own, which training, evaluation and a notebook map to alike."""
-    run, Told.played = tmp_path / "run", 0
+    run = tmp_path / "run"
+    Told.forget()
     own = [f"env.id={ID}", f"env.kwargs.actions={name}"]
     short = ["agent=a2c", "agent.n_steps=4", "agent.hidden=[8]", "agent.normalise_obs=true",
              f"env.num_envs={COPIES}", "eval.episodes=2", "total_steps=60"]  # fmt: skip
@@ -719,19 +736,23 @@ def test_the_digest_is_of_all_that_the_next_step_depends_on():
         found.append(parts.digest())
         return len({*found}) == len(found)
 
-    replay.add(parts.envs.step(*learner.explore(parts.envs.obs)))
+    row = parts.envs.step(*learner.explore(parts.envs.obs))
+    assert changed()
+    replay.add(row)
     assert changed()
     assert parts.digest() == found[-1]
-    replay.obs[0, 0] += 1
-    assert changed()
     next(learner.actor.parameters()).data.view(-1)[0] += 1
     assert changed()
     for generator in (*learner.generators.values(), replay.generator):
         torch.rand(1, generator=generator)
         assert changed()
-    parts.envs.step(*2 * [learner.held])
-    assert changed()
     parts.close()
+    both = [make_parts(train_config([*SAC, "accelerate=none"])) for _ in range(2)]
+    for number, parts in enumerate(both):  # with other rewards in all else the same
+        parts.buffer.add(row._replace(reward=row.reward + number))
+        found.append(parts.digest())
+        parts.close()
+    assert found[-2] != found[-1]
 
 
 # files

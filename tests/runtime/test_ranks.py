@@ -82,16 +82,16 @@ class Deaf(Ranks):
         return list(tensors)
 
 
-def one_of_two(rank, port, names, kind, folder):
-    """A process: its half of every batch, and what came of it in a file."""
+def one_of_two(rank, port, names, folder):
+    """A process: its half of every batch, and what came of it, heard or not, in files."""
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank),
                    "WORLD_SIZE": "2"}  # fmt: skip
     ranks = meet("cpu")
-    heard = {"ranks": ranks, "deaf": Deaf(rank, 2)}[kind]
-    for name in names:
-        found = learned(name, heard, lambda rows: rows.chunk(2)[rank])
-        (Path(folder) / f"{name}-{rank}").write_bytes(pack(found))
+    for kind, heard in (("ranks", ranks), ("deaf", Deaf(rank, 2))):
+        for name in names:
+            found = learned(name, heard, lambda rows: rows.chunk(2)[rank])
+            (Path(folder) / f"{kind}-{name}-{rank}").write_bytes(pack(found))
     said = ranks.collect(b"x" * (rank + 1))
     assert said == [b"x", b"xx"]
     assert ranks.most(5 - rank) == 5
@@ -108,9 +108,8 @@ def one_of_two(rank, port, names, kind, folder):
     value = sum(p.sum() for p in learner.critic.parameters())
     learner.optimizer.begin_update()
     learner.optimizer.minimise(lambda: ({"actor": loss, "critic": value}, {}))
-    if kind == "ranks":
-        assert learner.diverged
-        assert all(map(torch.equal, weights, learner.actor.parameters()))
+    assert learner.diverged
+    assert all(map(torch.equal, weights, learner.actor.parameters()))
     ranks.leave()
 
 
@@ -130,20 +129,20 @@ def require_shared_folder(ranks, folder):
             assert ranks.found("run") == Path("run")
 
 
-def two(names, kind, folder):
+def two(names, folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    both = [context.Process(target=one_of_two, args=(rank, port, names, kind, str(folder)))
+    both = [context.Process(target=one_of_two, args=(rank, port, names, str(folder)))
             for rank in range(2)]  # fmt: skip
     for process in both:
         process.start()
     for process in both:
         process.join(120)
     assert [process.exitcode for process in both] == [0, 0]
-    return {name: [unpack((folder / f"{name}-{rank}").read_bytes()) for rank in range(2)]
-            for name in names}  # fmt: skip
+    return [{name: [unpack((folder / f"{kind}-{name}-{rank}").read_bytes()) for rank in range(2)]
+             for name in names} for kind in ("ranks", "deaf")]  # fmt: skip
 
 
 def gap(one, other):
@@ -157,9 +156,7 @@ def gap(one, other):
 
 def test_two_halves_are_the_whole_and_not_without_averaging(tmp_path):
     names = list(SPECS)
-    for kind in ("ranks", "deaf"):
-        (tmp_path / kind).mkdir()
-    together, apart = two(names, "ranks", tmp_path / "ranks"), two(names, "deaf", tmp_path / "deaf")
+    together, apart = two(names, tmp_path)
     for name in names:
         whole = learned(name, Alone(), lambda rows: rows)
         first, second = together[name]
