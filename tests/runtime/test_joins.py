@@ -472,7 +472,7 @@ def test_another_seed_is_another_run_throughout(whole, tmp_path):
 
 @pytest.mark.parametrize(
     ("step", "played"),
-    [(42, 2), (60, 2), (84, 4), (LAST, 4)],
+    [(42, 2), (60, 2), (96, 4), (LAST, 4)],
     ids=["after a log and an evaluation", "after an audit", "after an update", "at the end"],
 )
 def test_a_stopped_run_repeats_nothing_and_leaves_nothing_out(
