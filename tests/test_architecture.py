@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ class Import:
         return self.name == module or self.name.startswith(f"{module}.")
 
 
+@cache
 def imports(file: str) -> list[Import]:
     """Every import of a file except those for the type checker."""
     return list(found(ast.parse((ROOT / file).read_text()), file, False))
