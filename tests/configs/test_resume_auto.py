@@ -186,6 +186,16 @@ def test_a_run_that_was_made_longer_is_not_cut_and_says_so(made: Any, capsys: An
     assert capsys.readouterr().err == ("warning: kept as the run was made with: total_steps=5000\n")
 
 
+def test_the_first_command_goes_on_with_a_run_that_was_made_longer(made: Any, capsys: Any) -> None:
+    first = ["env.id=Another-v0", "agent=sac", "agent.updates_per_step=100", "total_steps=100000"]
+    path = made(*first)
+    longer = train_config([f"resume={path}", "total_steps=200000"])
+    (path / "config.yaml").write_text(to_yaml(longer))
+    config = again(path, *first, "audit.every=auto")  # which was 25 % of the first length
+    assert (config.total_steps, config.audit.every, config.eval.every) == (200_000, 25_000, 10_000)
+    assert capsys.readouterr().err == "warning: kept as the run was made with: total_steps=200000\n"
+
+
 @pytest.mark.parametrize("more", [[], ["accelerate=auto"]])
 def test_how_updates_are_made_is_kept_where_they_would_be_made_otherwise(
     more: list[str], made: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
