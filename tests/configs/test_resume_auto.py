@@ -239,6 +239,15 @@ def test_one_process_of_a_run_warns_and_a_sweep_when_its_job_begins(
     assert capsys.readouterr().err == ""
 
 
+def test_true_is_not_1(made: Any) -> None:
+    path = made(*A2C, "seed=1", "env.kwargs.g=1")
+    for given in ("seed=true", "env.kwargs.g=true"):
+        with pytest.raises(ConfigError, match=": True cannot be given to a resumed run, which ha"):
+            train_config([f"resume={path}", given])
+    with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: True is not what the run .* with, 1;"):
+        again(path, *A2C, "seed=1", "env.kwargs.g=true")
+
+
 def test_a_long_value_is_not_printed_whole(made: Any, capsys: Any) -> None:
     path = made(*A2C, f"agent.hidden=[{','.join(['8'] * 300)}]")
     again(path, *A2C)
