@@ -24,8 +24,6 @@ def play_run(config: "EvaluateConfig") -> int:
 
     if config.render == "human":
         require_display()
-    out = folder(config, Path(str(config.run)))
-
     trained = open_trained(
         str(config.run),
         config.checkpoint,
@@ -39,6 +37,7 @@ def play_run(config: "EvaluateConfig") -> int:
         print(f"warning: {warning}", file=sys.stderr)
     filmed = None
     try:
+        out = folder(config, trained.path)
         if config.video:
             from runtime.film import film
 
@@ -63,10 +62,10 @@ def play_file(config: "EvaluateConfig") -> int:
     from runtime.deployed import open_file
 
     path = Path(str(config.policy))
-    out = folder(config, path.parent)
     file, evaluator, certificate = open_file(path, config)
     step = certificate.get("checkpoint_step", 0)
     try:
+        out = folder(config, path.parent)
         evaluation = evaluator(file, step)
     finally:
         evaluator.close()

@@ -41,6 +41,10 @@ def read_run(path: Path) -> TrainConfig:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("a few aliases can stand for billions of values")
         plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except PermissionError as error:
+        raise ConfigError(
+            f"run: {path / 'config.yaml'} cannot be read, {error.strerror}; make it readable"
+        ) from error
     except Exception as error:
         raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
     try:

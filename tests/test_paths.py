@@ -138,12 +138,14 @@ def test_a_second_sweep_does_not_write_into_the_folder_of_a_living_one(here, mon
     codes = []
 
     def call(job):
-        codes.append(sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]))
+        if not codes:
+            codes.append(0)
+            codes.append(sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]))
         return ended(job, 1.0)
 
     monkeypatch.setattr("runtime.sweep.call", call)
     assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
-    assert codes == [4]
+    assert codes == [0, 4]
     said = capsys.readouterr()
     assert said.err.startswith("error: out: is in use by process ")
     assert not Path("out/lock").exists()
@@ -497,6 +499,9 @@ def test_a_run_of_a_colleague_is_evaluated_and_its_summary_goes_elsewhere(
     assert capsys.readouterr().err == ""
     assert contents(made) == before
     Path("file").write_text("")
+    assert play([f"run={made}", "out=none"]) == 2  # for its environment is not repeated
+    assert not Path("none").exists()
+    capsys.readouterr()
     assert play([f"run={made}", MODULE, "out=file/x"]) == 2
     assert capsys.readouterr().err.startswith("error: out: file/x cannot be made, Not a directory;")
     with pytest.raises(ConfigError, match=r"^out: "):

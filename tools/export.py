@@ -82,14 +82,13 @@ def export(arguments: list[str]) -> int:
     path = Path(given.get("out") or Path(str(given["run"])) / f"policy{suffix}")
     if path.suffix != suffix:
         raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
-    if given.get("out"):
-        rundir.make_folder(path.parent)
-    elif path.parent.is_dir():
-        rundir.require_writable(path.parent, "out", f"give out=FILE{suffix}")
     trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
                            seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
     envs = trained.evaluator.envs
     try:
+        if given.get("out"):
+            rundir.make_folder(path.parent)
+        rundir.require_writable(path.parent, "out", f"give out=FILE{suffix}")
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
         file = FromFile(path, envs.obs_shape, envs.to_env)
         recorder = Recorder(trained.agent)
