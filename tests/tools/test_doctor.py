@@ -28,6 +28,8 @@ class Ill(gymnasium.Env):
     def __init__(self, has="", scale=1.0):
         self.has, self.scale = has, scale
         print("made anew")  # as some environments do
+        if has == "world":
+            self.world = pytest.importorskip("Box2D").b2World()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -69,6 +71,7 @@ class Ill(gymnasium.Env):
 
 gymnasium.register("Ill-v0", entry_point=Ill)
 ILL = "tests.tools.test_doctor:Ill-v0"
+IN_PLACE = "tests.runtime.test_border:Scales-v0"  # changes its action
 
 
 def lines(capsys):
@@ -79,7 +82,8 @@ def lines(capsys):
 
 
 @pytest.mark.parametrize(
-    "env_id", ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "FrozenLake-v1", ILL]
+    "env_id",
+    ["Pendulum-v1", "CartPole-v1", "MountainCar-v0", "FrozenLake-v1", ILL, IN_PLACE],
 )
 def test_what_is_well_is_not_warned_of(env_id, capsys):
     assert doctor.main([f"env.id={env_id}", "steps=400"]) == 0
@@ -90,7 +94,8 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         assert found["observation"] == "Discrete(16)"
     assert found["resume"].startswith("exact")
     fitting = "agent=a2c or agent=ppo or agent=sac"
-    assert found["agents"] == fitting + ("" if env_id == "Pendulum-v1" else "_discrete")
+    continuous = env_id in ("Pendulum-v1", IN_PLACE)
+    assert found["agents"] == fitting + ("" if continuous else "_discrete")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,7 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
         ("number", "a flag of terminated and truncated comes as int"),
         ("numbers", "a flag of terminated and truncated comes as int64"),
         ("still", "observations did not change in 100 steps"),
+        ("world", "its Box2D world outlives a reset"),
     ],
 )
 def test_what_is_planted_is_found(has, words, capsys):
