@@ -9,7 +9,7 @@ from runtime.door import enter
 
 if TYPE_CHECKING:
     from configs.schema import EvaluateConfig
-    from runtime.evaluation import Evaluation
+    from runtime.evaluation import Evaluation, Evaluator
 
 
 def run(config: "EvaluateConfig") -> int:
@@ -32,12 +32,15 @@ def play_run(config: "EvaluateConfig") -> int:
         device=make_device(config.device),
         env_id=config.env.id,
         render=config.render,
+        max_length=config.max_length,
     )
     for warning in trained.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     filmed = None
     try:
         out = folder(config, trained.path)
+        if config.render is None:
+            examine(trained.evaluator)
         if config.video:
             from runtime.film import film
 
@@ -66,6 +69,7 @@ def play_file(config: "EvaluateConfig") -> int:
     step = certificate.get("checkpoint_step", 0)
     try:
         out = folder(config, path.parent)
+        examine(evaluator)
         evaluation = evaluator(file, step)
     finally:
         evaluator.close()
@@ -84,6 +88,13 @@ def folder(config: "EvaluateConfig", own: Path) -> Path:
     from runtime.rundir import make_folder
 
     return make_folder(config.out) if config.out else own
+
+
+def examine(evaluator: "Evaluator") -> None:
+    """Warns where what is measured depends on what its copies of the environment met before."""
+    found = evaluator.examine()
+    if found is not None:
+        print(f"warning: env {evaluator.envs.env_id}: {found}", file=sys.stderr)
 
 
 def report(
@@ -105,6 +116,7 @@ def report(
         f"{what}, {config.episodes} episode{'s' * several}, {actions} actions\n"
         f"return {number(summary['return_mean'])}{spread * several}\n"
         f"length {summary['length_mean']:.1f} steps"
+        + (f"; {evaluation.cut} cut short" if evaluation.cut else "")
     )
     given = {name: getattr(config, name) for name in ("episodes", "seed", "deterministic")}
     try:

@@ -14,6 +14,7 @@ from runtime.signals import Stop
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
     from runtime.build import Parts
+    from runtime.evaluation import Evaluation
     from runtime.ranks import Ranks
 
 STARTED = time.perf_counter()
@@ -65,15 +66,26 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
                 raise stopped.at(f"{path}", config.env.id, ranks.launcher) from None
     finally:
         parts.close()
-    summary = evaluation.summary()
     print(
-        f"final evaluation: return {number(summary['return_mean'])}, deviation "
-        f"{number(summary['return_std'])}, over {len(evaluation.returns)} episodes, after "
-        f"{time.perf_counter() - session.started:.1f} s in all\n"
+        f"{ending(evaluation)}, after {time.perf_counter() - session.started:.1f} s in all\n"
         f"run directory: {path}\n"
         f"see it learn: tensorboard --logdir {shown(path)}"
     )
     return 0
+
+
+def ending(evaluation: "Evaluation | None") -> str:
+    """What came of the run."""
+    from runtime.console import number
+
+    if evaluation is None:
+        return "nothing was evaluated (eval.episodes=0)"
+    summary = evaluation.summary()
+    cut = f", {evaluation.cut} of them cut short" if evaluation.cut else ""
+    return (
+        f"final evaluation: return {number(summary['return_mean'])}, deviation "
+        f"{number(summary['return_std'])}, over {len(evaluation.returns)} episodes{cut}"
+    )
 
 
 def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConfig", "Parts"]:

@@ -34,7 +34,16 @@ class LogConfig(Group):
 @dataclass(frozen=True)
 class EvalConfig(Group):
     every: int | Auto = key("environment steps; auto: 10 % of the run", ge=1)
-    episodes: int = key("episodes per evaluation", ge=1, le=1_000_000)
+    episodes: int = key(
+        "episodes per evaluation; 0: no evaluations, and no copies for them", ge=0, le=1_000_000
+    )
+    max_length: int | Auto = key(
+        "steps after which an evaluation cuts an episode; auto: the registered limit "
+        "(max_episode_steps) where there is one, else 10,000",
+        ge=1,
+        le=10**9,
+        before=30_000,
+    )
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,12 @@ class EvaluateConfig(Group):
     episodes: int = key("how many", ge=1, le=10_000_000)
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
+    max_length: int | Auto | None = key(
+        "steps after which an episode is cut; null: as the run has it, eval.max_length; auto: "
+        "as there",
+        ge=1,
+        le=10**9,
+    )
     checkpoint: str = key("latest, best, or step-<12 digits>")
     video: bool = key("film an episode: an mp4 in the folder `video`, and TensorBoard")
     render: Literal["human"] | None = key("human: play in a window, one episode after another")

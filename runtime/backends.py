@@ -31,6 +31,7 @@ class Backend(Protocol):
 
     observation_space: gymnasium.Space[Any]
     action_space: gymnasium.Space[Any]
+    limit: int | None  # steps after which a copy in this process truncates its episode itself
 
     @property
     def lasting(self) -> str | None:
@@ -74,10 +75,11 @@ class NativeCartPole:
     lasting = None
 
     def __init__(self, env_id: str, count: int, kwargs: dict[str, Any]) -> None:
-        envs = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
-        self.envs: Any = envs.unwrapped
+        made: Any = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
+        self.envs = made.unwrapped
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
+        self.limit: int | None = made.unwrapped.max_episode_steps
 
     def reset(self, seed: int) -> np.ndarray:
         return self.envs.reset(seed=seed)[0]

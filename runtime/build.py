@@ -16,7 +16,7 @@ from agents.base import BaseAgent
 from data import Batch, Replay, Rollout, Spec, Transition
 from runtime.acceleration import accelerate
 from runtime.envs import Envs
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, EnvironmentFault, StorageFault, what
 from runtime.evaluation import Evaluator
 from runtime.memory import require_memory
 from runtime.ranks import ALONE, Ranks
@@ -37,11 +37,12 @@ class Parts:
     agent: BaseAgent
     envs: Envs
     buffer: Any
-    evaluator: Evaluator
+    evaluator: Evaluator | None  # None: nothing is evaluated
 
     def close(self) -> None:
         self.envs.close()
-        self.evaluator.close()
+        if self.evaluator is not None:
+            self.evaluator.close()
 
     @property
     def replay(self) -> Replay | None:
@@ -88,10 +89,8 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
     seed, asked, config = config.seed, config, ranks.own(config)
     device = make_device(config.device)
     set_up_torch(int(config.threads))
-    env = config.env
     with ExitStack() as undo:
-        count = int(env.num_envs)
-        envs = Envs(env.id, count, env.vectorization, env.kwargs, config.seed, env.timeout)
+        envs = make_envs(config)
         undo.callback(envs.close)
         planned = updates(config)
         if planned < 1:
@@ -112,9 +111,45 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
             print(f"warning: {agent.caution}", file=sys.stderr)
         if config.accelerate != "none":
             accelerate(agent, config.accelerate, example(config, agent, buffer), envs.obs)
-        evaluator = make_evaluator(config, config.eval.episodes, derive(seed, "evaluation"))
+        evaluator = None
+        if config.eval.episodes:
+            evaluator = beside(config, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
+
+
+def make_envs(config: "TrainConfig") -> Envs:
+    """The copies that are trained in; says what to do where only a single one can be had."""
+    env = config.env
+
+    def make(count: int) -> Envs:
+        return Envs(env.id, count, env.vectorization, env.kwargs, config.seed, env.timeout)
+
+    count = int(env.num_envs)
+    try:
+        return make(count)
+    except EnvironmentFault as fault:
+        if count == 1:
+            raise
+        try:
+            make(1).close()
+        except EnvironmentFault:
+            raise fault from None
+        raise EnvironmentFault(
+            f"{what(fault)}, with {count} copies; one alone can be had: give env.num_envs=1, and "
+            "eval.episodes=0 where evaluations cannot have another"
+        ) from fault
+
+
+def beside(config: "TrainConfig", seed: int) -> Evaluator:
+    """The evaluator of a run, whose copies stand beside those that are trained in."""
+    try:
+        return make_evaluator(config, config.eval.episodes, seed)
+    except EnvironmentFault as fault:
+        raise EnvironmentFault(
+            f"{what(fault)}, as another copy, for evaluations, beside training's; give "
+            "eval.episodes=0 where there can be no other"
+        ) from fault
 
 
 def least(config: "TrainConfig", size: int) -> str:
@@ -209,18 +244,20 @@ def make_evaluator(
     Where training has workers, a deadline stands for theirs. With `render`, a render_mode of
     Gymnasium's, one environment plays all episodes.
     """
-    env = config.env
+    env, longest = config.env, config.eval.max_length
     if render is not None:
         kwargs = {**env.kwargs, "render_mode": render}
         try:
-            return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1)
+            return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1,
+                             max_length=longest)  # fmt: skip
         except ConfigError as error:
             if not str(error).startswith("env.kwargs: "):
                 raise
             raise not_shown(env.id, render) from None
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None
-    return Evaluator(env.id, mode, env.kwargs, episodes, seed, deadline=deadline)
+    return Evaluator(env.id, mode, env.kwargs, episodes, seed, deadline=deadline,
+                     max_length=longest)  # fmt: skip
 
 
 def not_shown(env_id: str, render: str) -> ConfigError:

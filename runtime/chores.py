@@ -33,7 +33,7 @@ class Chores:
     agent: Agent
     envs: Envs
     logger: Logger
-    evaluator: Evaluator
+    evaluator: Evaluator | None  # None: nothing is evaluated
     progress: Progress
     save: Callable[[int, float | None], None]  # (step, mean return if just evaluated)
     rate: Callable[[int, float], None]  # the same for a step that was saved before
@@ -94,8 +94,8 @@ class Chores:
             if step // self.log_every > before // self.log_every and self.last_log[0] < step:
                 self.log(step)
             met = step // self.eval_every > before // self.eval_every
-            if met and self.last_evaluation[0] < step:
-                self.evaluate(step)
+            if met and self.last_evaluation[0] < step and self.evaluator is not None:
+                self.evaluate(step, self.evaluator)
             if step // self.audit_every > before // self.audit_every and self.last_audit < step:
                 self.look(step)
             crossed = step // self.checkpoint_every > before // self.checkpoint_every
@@ -152,20 +152,18 @@ class Chores:
         self.learning_since = None if since is None else (since[0], since[1])
         self.last_log = (state["last_log"][0], state["last_log"][1], state["last_log"][2])
         self.last_audit = state["last_audit"]
-        step, returns, lengths = state["last_evaluation"]
+        step, *evaluation = state["last_evaluation"]
         if step >= 0:
-            self.last_evaluation = (step, Evaluation(np.array(returns), np.array(lengths)))
+            self.last_evaluation = (step, Evaluation.of(*evaluation))
         self.met = list(state["met"])
         self.temperature = Watchdog(**state["temperature"])
         self.clock = Clock(time.perf_counter() - state["seconds"])
         self.logger.load_state_dict(state["logger"])
 
-    def recorded_evaluation(self) -> tuple[int, list[float], list[int]]:
+    def recorded_evaluation(self) -> tuple[int, list[float], list[int], int]:
         """The last evaluation as plain numbers, at step -1 where there is none."""
         step, evaluation = self.last_evaluation
-        if evaluation is None:
-            return -1, [], []
-        return step, evaluation.returns.tolist(), evaluation.lengths.tolist()
+        return (-1, [], [], 0) if evaluation is None else (step, *evaluation.plain())
 
     def stop_if_diverged(self, step: int) -> None:
         """Raises Divergence where an update since the last log was not finite."""
@@ -176,12 +174,12 @@ class Chores:
                 f"good{self.evidence(step, {})}"
             )
 
-    def evaluate(self, step: int) -> Evaluation:
+    def evaluate(self, step: int, evaluator: Evaluator) -> Evaluation:
         """Evaluates, and notes where it is the best so far."""
         self.stop_if_diverged(step)
         with self.clock.pause():
-            returns, lengths = self.ranks.decided(lambda: self.play(step))
-            evaluation = Evaluation(np.array(returns), np.array(lengths))
+            played = self.ranks.decided(lambda: evaluator(self.agent, step).plain())
+            evaluation = Evaluation.of(*played)
             summary = evaluation.summary()
             tags = ("return_mean", "return_std", "length_mean")
             self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
@@ -192,11 +190,6 @@ class Chores:
         if mean > self.best:
             self.best, self.improved = mean, not saved
         return evaluation
-
-    def play(self, step: int) -> tuple[list[float], list[int]]:
-        """Returns and lengths of whole episodes, on the rank that evaluates."""
-        evaluation = self.evaluator(self.agent, step)
-        return evaluation.returns.tolist(), evaluation.lengths.tolist()
 
     def look(self, step: int) -> None:
         """Audits the policy at observations that it met."""
@@ -233,7 +226,7 @@ class Chores:
                 return False
         return True
 
-    def finish(self, step: int) -> Evaluation:
+    def finish(self, step: int) -> Evaluation | None:
         """The last log, evaluation and checkpoint; like `due`, it can be stopped and gone on."""
         try:
             return self.complete(step)
@@ -241,7 +234,7 @@ class Chores:
             self.checkpoint(step, final=True)
             raise
 
-    def complete(self, step: int) -> Evaluation:
+    def complete(self, step: int) -> Evaluation | None:
         since, seconds = self.learning_since or (0, 0.0)
         if since == step:  # the first update was the last step
             since, seconds = 0, 0.0
@@ -249,8 +242,8 @@ class Chores:
         if self.last_log[0] < step:
             self.log(step)
         done, evaluation = self.last_evaluation
-        if done < step or evaluation is None:
-            evaluation = self.evaluate(step)
+        if done < step:
+            evaluation = None if self.evaluator is None else self.evaluate(step, self.evaluator)
         if self.last_audit < step:
             self.look(step)
         self.checkpoint(step, final=True)

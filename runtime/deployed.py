@@ -152,7 +152,8 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
             f"policy: {path} {why}; give what tools/export.py writes with format=onnx"
         )
     env = config.env
-    evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed)
+    evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed,
+                          max_length=config.max_length or "auto")  # fmt: skip
     try:
         file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env)
     except BaseException:

@@ -1,5 +1,6 @@
 """The border to Gymnasium: only true transitions, checked and copied, come through it."""
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -49,6 +50,7 @@ class Envs:
         journal: bool = True,
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
+        self.during = ""  # what for, in messages, where that is not training
         self.backend: Backend = self._guard(
             lambda: make_backend(env_id, num_envs, vectorization, kwargs, timeout, journal)
         )
@@ -76,10 +78,10 @@ class Envs:
     def reset(self, seed: int) -> None:
         """Starts all episodes anew from `seed`, and forgets the statistics."""
         self.steps = 0
-        self.obs = self._observation(self._guard(lambda: self.backend.reset(seed)))
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
         self.finished: list[tuple[int, float, int]] = []
+        self.obs = self._observation(self._guard(lambda: self.backend.reset(seed)))
 
     def step(self, action: Tensor, latent: Tensor) -> Transition:
         """Acts in all environments; finished ones start their next episode at once.
@@ -197,9 +199,12 @@ class Envs:
             raise self._fault(f"raised {type(error).__name__}: {error}") from error
 
     def _fault(self, what: str) -> EnvironmentFault:
-        return EnvironmentFault(
-            f"env {self.env_id}: {what} at step {self.steps}; mend the environment"
-        )
+        place = f"at step {self.steps}"
+        if self.during:
+            named = re.search(r"in environment (\d+)", what)
+            length = self.lengths[int(named[1]) if named else 0]
+            place = f"{self.during}, after {length} steps of its episode"
+        return EnvironmentFault(f"env {self.env_id}: {what} {place}; mend the environment")
 
 
 def unflushed(call: Callable[[], Any]) -> Any:

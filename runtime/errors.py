@@ -90,6 +90,11 @@ class EnvironmentFault(LogpiError):
     code = 3
 
 
+def what(fault: EnvironmentFault) -> str:
+    """Of a message, all but what to do."""
+    return str(fault).rpartition("; ")[0]
+
+
 class StorageFault(LogpiError):
     """A run directory or checkpoint that cannot be read or written."""
 

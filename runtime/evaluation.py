@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,22 +12,34 @@ import torch
 from agents.protocol import Acting
 from runtime.deadline import MAKING, within
 from runtime.envs import Envs
+from runtime.errors import EnvironmentFault, what
+from runtime.exactness import at_save, before_training, undisturbed
 from runtime.seeding import derive
 
 MOST_ENVS = 64
-PLAYING = "in an evaluation"
-LONGEST = 30_000  # steps of an episode, which some environments never end
+MOST, FEWEST, SHARE = 1000, 100, 20  # steps of an episode that one look repeats
+LONGEST = 10_000  # steps of an episode whose environment has no limit: some never end
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Returns and lengths of whole episodes."""
+    """Returns and lengths of episodes, all whole but for those that were `cut`."""
 
     returns: np.ndarray
     lengths: np.ndarray
+    cut: int = 0
+
+    @classmethod
+    def of(cls, returns: list[float], lengths: list[int], cut: int = 0) -> "Evaluation":
+        """From what `plain` gave."""
+        return cls(np.array(returns), np.array(lengths), cut)
+
+    def plain(self) -> tuple[list[float], list[int], int]:
+        """The same as plain numbers."""
+        return self.returns.tolist(), self.lengths.tolist(), self.cut
 
     def summary(self) -> dict[str, float]:
-        """Mean, deviation, extremes and standard error of the return; mean length."""
+        """Mean, deviation, extremes, standard error of the return; mean length; episodes cut."""
         count = len(self.returns)
         deviation = float(self.returns.std(ddof=1)) if count > 1 else 0.0
         return {
@@ -36,11 +49,15 @@ class Evaluation:
             "return_max": float(self.returns.max()),
             "return_sem": deviation / count**0.5,
             "length_mean": float(self.lengths.mean()),
+            "episodes_cut": self.cut,
         }
 
 
 class Evaluator:
     """Runs an agent on its own environments; keeps no state, so how often it runs changes nothing.
+
+    Where copies do keep something over a reset (`examine`), they are made anew each time. Where no
+    more than one can be made, it plays all episodes.
 
     Args:
         env_id, vectorization, kwargs: as for `Envs`.
@@ -51,6 +68,8 @@ class Evaluator:
         most_envs: stepped together.
         deadline: seconds that these environments, which are in this process, have to answer, where
             the system has a timer for it; None: for ever.
+        max_length: steps after which an episode is cut; auto: the environment's own limit, or
+            10,000 where it has none.
 
     Raises:
         EnvironmentFault: they have not answered.
@@ -66,56 +85,104 @@ class Evaluator:
         check: Callable[[], None] = lambda: None,
         most_envs: int = MOST_ENVS,
         deadline: float | None = None,
+        max_length: int | Literal["auto"] = "auto",
     ) -> None:
         self.episodes, self.seed, self.check = episodes, seed, check
         self.deadline = deadline
         count = min(episodes, most_envs)
+        self.making = partial(
+            Envs, env_id, vectorization=vectorization, kwargs=kwargs, seed=seed, journal=False
+        )
+        try:
+            self.envs = self.make(count)
+        except EnvironmentFault as fault:
+            if count == 1:
+                raise
+            self.envs = self.make(1)
+            print(f"warning: {what(fault)}, with {count} copies; one plays all episodes",
+                  file=sys.stderr)  # fmt: skip
+            count = 1
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
-        making = None if deadline is None else max(deadline, MAKING)
-        with within(making, env_id, "while it was made"):
-            self.envs = Envs(env_id, count, vectorization, kwargs, seed, journal=False)
+        self.anew = False  # copies for each evaluation
+        self.allowed = 2.0 * MOST  # steps to be repeated, beside the `FEWEST` of each look
+        own = self.envs.backend.limit or LONGEST
+        self.max_length = own if max_length == "auto" else max_length
         self.warned = False
+
+    def make(self, count: int) -> Envs:
+        making = None if self.deadline is None else max(self.deadline, MAKING)
+        with within(making, self.making.args[0], "while it was made"):
+            return self.making(num_envs=count)
+
+    def examine(self, training: dict[str, Any] | None = None, since: int = 0) -> str | None:
+        """Whether an episode repeats from its seed and actions; if not, a line that says why.
+
+        Args:
+            training: the `state_dict` of training's environments, whose last episode is repeated;
+                None: a short one of random actions.
+            since: steps of training since the last look, of which one in 20 may be repeated.
+        """
+        if training is None:
+            found = before_training(self.envs, self.seed, self.deadline)
+        else:
+            self.allowed += since / SHARE
+            most = max(FEWEST, min(MOST, int(self.allowed)))
+            found, steps = at_save(self.envs, training, most, self.deadline)
+            self.allowed -= steps if steps > FEWEST else 0
+        self.anew |= found is not None
+        return found
 
     def __call__(self, agent: Acting, step: int, deterministic: bool = True) -> Evaluation:
         """Evaluates at environment step `step` of training."""
+        with undisturbed(derive(self.seed, "evaluation-global", step)):
+            if self.anew:
+                to_env = self.envs.to_env
+                self.close()
+                self.envs = self.make(len(self.quota))
+                self.envs.to_env = to_env
+            return self.play(agent, step, deterministic)
+
+    def play(self, agent: Acting, step: int, deterministic: bool) -> Evaluation:
         generator = torch.Generator(agent.device)
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))
-        with within(self.deadline, self.envs.env_id, PLAYING):
-            self.envs.reset(derive(self.seed, "evaluation-episodes", step))
-        left = self.quota.copy()
+        envs = self.envs
+        envs.during = during = f"in an evaluation at step {step} of training"
+        with within(self.deadline, envs.env_id, during):
+            envs.reset(derive(self.seed, "evaluation-episodes", step))
+        left, cut = self.quota.copy(), 0
         returns: list[float] = []
         lengths: list[int] = []
         while left.any():
             self.check()
-            endless = (left > 0) & (self.envs.lengths >= LONGEST)
+            endless = (left > 0) & (envs.lengths >= self.max_length)
             if endless.any():
-                self.cut(endless, left, returns, lengths)
+                self.warn()
+                cut += int(endless.sum())
+                left[endless] -= 1
+                returns += envs.returns[endless].tolist()
+                lengths += envs.lengths[endless].tolist()
+                with within(self.deadline, envs.env_id, during):
+                    envs.abandon(endless)
                 continue
-            action, latent = agent.act(self.envs.obs, deterministic, generator)
-            with within(self.deadline, self.envs.env_id, PLAYING):
-                self.envs.step(action, latent)
-            for index, episode_return, length in self.envs.drain():
+            action, latent = agent.act(envs.obs, deterministic, generator)
+            with within(self.deadline, envs.env_id, during):
+                envs.step(action, latent)
+            for index, episode_return, length in envs.drain():
                 if left[index]:
                     left[index] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
-        return Evaluation(np.array(returns), np.array(lengths))
+        return Evaluation.of(returns, lengths, cut)
 
-    def cut(
-        self, endless: np.ndarray, left: np.ndarray, returns: list[float], lengths: list[int]
-    ) -> None:
-        """Counts episodes that do not end as they are, and says so, the first time."""
-        returns += self.envs.returns[endless].tolist()
-        lengths += self.envs.lengths[endless].tolist()
-        left[endless] -= 1
-        with within(self.deadline, self.envs.env_id, PLAYING):
-            self.envs.abandon(endless)
+    def warn(self) -> None:
+        """Says, the first time, that an episode is cut."""
         if not self.warned:
             self.warned = True
             print(
-                f"warning: env {self.envs.env_id}: an episode did not end in {LONGEST:,} steps; "
-                "evaluations count it as it is",
+                f"warning: env {self.envs.env_id}: an episode did not end in {self.max_length:,} "
+                "steps, is cut and counted as it is; eval.max_length=N (train.py) or max_length=N "
+                "(evaluate.py) cuts later, or sooner",
                 file=sys.stderr,
             )
 

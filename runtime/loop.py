@@ -22,7 +22,9 @@ class Buffer(Protocol):
         """Iterates over the batches that are due now."""
 
 
-def train(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int = 0) -> Evaluation:
+def train(
+    agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int = 0
+) -> Evaluation | None:
     """Runs from `step` to the last step of the chores; returns the evaluation at the end."""
     if step:
         chores.due(step, step - chores.stride)  # what a stopped run had left to do

@@ -17,7 +17,12 @@ class Serial:
     """
 
     def __init__(self, makes: Sequence[Callable[[], Any]]) -> None:
-        self.envs = [make() for make in makes]
+        self.envs: list[Any] = []
+        with ExitStack() as undo:  # where one cannot be made, those before it are closed
+            undo.callback(self.close)
+            for make in makes:
+                self.envs.append(make())
+            undo.pop_all()
         self.single_observation_space: Any = self.envs[0].observation_space
         self.single_action_space = self.envs[0].action_space
         space, count = self.single_observation_space, len(self.envs)
@@ -25,6 +30,13 @@ class Serial:
         self.reward = np.zeros(count)
         self.terminated = np.zeros(count, dtype=np.bool_)
         self.truncated = np.zeros(count, dtype=np.bool_)
+
+    @property
+    def limit(self) -> int | None:
+        """Steps after which Gymnasium's TimeLimit truncates an episode; None without one."""
+        steps = "_max_episode_steps"
+        found = self.envs[0].has_wrapper_attr(steps) and self.envs[0].get_wrapper_attr(steps)
+        return int(found) if found else None
 
     def reset(self, seed: list[int | None], options: dict[str, Any]) -> tuple[np.ndarray, None]:
         """Resets those in `options["reset_mask"]`, (N,) bool; the observations of all, (N, ...)."""

@@ -76,6 +76,8 @@ class Session:
         self.started = started
         self.step = 0
         self.exact = True
+        self.lasting: str | None = None  # why episodes do not repeat, once that is found
+        self.looked = 0  # step at which it was last looked for
         self.taken_up = False
         self.segments: list[checkpoint.Record] = []
         self.chores: Chores | None = None
@@ -104,6 +106,7 @@ class Session:
             self.earlier = state["chores"]
             self.started -= float(state["wall_seconds"])
             changed = changes(state["setting"], self.setting)
+            self.note(state.get("lasting"))
             back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
         self.step, self.taken_up = step, True
@@ -120,8 +123,30 @@ class Session:
             raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; let "
                               f"torchrun start {were}")  # fmt: skip
 
+    def note(self, found: str | None) -> bool:
+        """Whether that is news: from here on, then, the run is not promised to be exact."""
+        if found is None or self.lasting is not None:
+            return False
+        self.lasting, self.exact = found, False
+        if self.parts.evaluator is not None:
+            self.parts.evaluator.anew = True
+        return True
+
+    def examine(self, step: int) -> None:
+        """Looks, until something is found, whether episodes repeat; warns once where they do not.
+
+        Without evaluations there are no copies to look at.
+        """
+        evaluator, since, self.looked = self.parts.evaluator, step - self.looked, step
+        if self.lasting is not None or evaluator is None:
+            return
+        training = None if self.chores is None else self.parts.envs.state_dict()
+        if self.note(self.ranks.decided(lambda: evaluator.examine(training, since))):
+            print(f"warning: env {self.config.env.id}: {self.lasting}", file=sys.stderr)
+
     def save(self, step: int, return_mean: float | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it."""
+        self.examine(step)
         if self.chores is not None:
             self.chores.logger.sync()
         try:
@@ -158,6 +183,7 @@ class Session:
             "config": dataclasses.asdict(self.config),
             "setting": self.setting,
             "exact": self.exact,
+            "lasting": self.lasting,
             "wall_seconds": time.perf_counter() - self.started,
             "agent": agent,
             **first,
@@ -168,13 +194,15 @@ class Session:
         }
         checkpoint.save(self.path, step, state, self.config.checkpoint.keep, segments)
 
-    def run(self) -> Evaluation:
+    def run(self) -> Evaluation | None:
         """Trains to the end; writes `result.json`."""
         from configs.files import to_yaml
 
         self.stop.hold()
         self.ranks.decided(lambda: checkpoint.sweep(self.path))
-        if not self.taken_up:
+        if self.taken_up:
+            self.examine(self.step)
+        else:
             self.save(self.step, None)
         config, parts = self.config, self.parts
         purge_step = self.step + 1 if self.taken_up else None
@@ -218,7 +246,8 @@ class Session:
             with fitting():
                 chores.load_state_dict(self.earlier)
             chores.last_save = self.step
-        parts.evaluator.check = self.stop.check
+        if parts.evaluator is not None:
+            parts.evaluator.check = self.stop.check
         try:
             evaluation = train(parts.agent, parts.envs, parts.buffer, chores, self.step)
         finally:
@@ -227,21 +256,22 @@ class Session:
         self.write_result(chores, evaluation)
         return evaluation
 
-    def write_result(self, chores: Chores, evaluation: Evaluation) -> None:
+    def write_result(self, chores: Chores, evaluation: Evaluation | None) -> None:
         digests = [piece["digest"] for piece in self.ranks.pieces({"digest": self.parts.digest()})]
         if not self.ranks.first:
             return
-        summary = evaluation.summary()
+        summary: dict[str, Any] = evaluation.summary() if evaluation is not None else {}
         told = (*rundir.versions(), *PHYSICS.values(), "instructions")
         rundir.write_json(
             self.path / "result.json",
             {
-                "steps": chores.last_evaluation[0],
+                "steps": chores.last_save,
                 "wall_seconds": time.perf_counter() - self.started,
                 "steps_per_second": chores.steps_per_second,
-                "return_mean": summary["return_mean"],
-                "return_std": summary["return_std"],
-                "episodes": len(evaluation.returns),
+                "return_mean": summary.get("return_mean"),
+                "return_std": summary.get("return_std"),
+                "episodes": 0 if evaluation is None else len(evaluation.returns),
+                "episodes_cut": summary.get("episodes_cut", 0),
                 "seed": self.config.seed,
                 "versions": {name: self.setting[name] for name in told if name in self.setting},
                 "revision": self.setting["revision"],  # not that of now

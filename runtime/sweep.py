@@ -159,7 +159,7 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
         cells = [str(number), name, missing if code is None else str(code)]
         forms = (("return_mean", display), ("steps", "{:,}".format),
                  ("steps_per_second", "{:,.0f}".format))  # fmt: skip
-        cells += [form(found[key]) if key in found else "" for key, form in forms]
+        cells += [form(found[key]) if found.get(key) is not None else "" for key, form in forms]
         lines.append(f"| {' | '.join(cells)} |")
     for number, code in enumerate(codes):
         log = folder / f"{number}.log"

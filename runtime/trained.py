@@ -1,8 +1,8 @@
 """The agent of a finished or running run, for whoever only wants to watch it act."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -38,6 +38,7 @@ def open_trained(
     env_id: str | None = None,
     render: str | None = None,
     guest: bool = False,
+    max_length: int | Literal["auto"] | None = None,
 ) -> Trained:
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
@@ -49,6 +50,7 @@ def open_trained(
         env_id: has to repeat the environment's id where the run's names a module to import.
         render: a render_mode of Gymnasium's, "human" opens a window.
         guest: whether the process is somebody else's, in which torch is left as it is set.
+        max_length: of an episode, in place of the run's.
 
     Raises:
         ConfigError: `run` is no run, or its environment was named wrongly, or not at all where it
@@ -66,6 +68,8 @@ def open_trained(
     step, state, _, warnings = load_newest(path, checkpoint)
     if not guest:
         set_up_torch(int(config.threads))
+    if max_length is not None:
+        config = replace(config, eval=replace(config.eval, max_length=max_length))
     evaluator = make_evaluator(config, episodes, seed, render)
     try:
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))

@@ -59,6 +59,7 @@ class Vector:
         self.envs = make()
         self.observation_space = self.envs.single_observation_space
         self.action_space = self.envs.single_action_space
+        self.limit: int | None = getattr(self.envs, "limit", None)
         self.count = count
         width = max(1, count * int(np.prod(self.action_space.shape or ())))
         self.most = min(STEPS, NUMBERS // width) if journal else 0

@@ -92,9 +92,11 @@ def export(arguments: list[str]) -> int:
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
         file = FromFile(path, envs.obs_shape, envs.to_env)
         recorder = Recorder(trained.agent)
+        trained.evaluator.examine()  # both play from the beginning, whatever copies keep
         own = trained.evaluator(recorder, trained.step)
         compared, furthest, differing = differences(recorder, file, envs.to_env)
-        envs.to_env = np.asarray  # type: ignore  # the file's actions are the environment's
+        # the file's actions are the environment's
+        trained.evaluator.envs.to_env = np.asarray  # type: ignore
         from_file = trained.evaluator(file, trained.step)
     except OSError as error:
         raise StorageFault(f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or "

@@ -143,6 +143,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
     if not any(argument.startswith("threads=") for argument in fixed):
         fixed.append("threads=1")  # two threads beside other work wait for each other in a loop
     config = train_config(fixed)
+    if not config.eval.episodes:
+        raise ConfigError("eval.episodes: 0 leaves nothing to judge a trial by; leave it out")
     own["named"] = bool(space)
     if not space:
         given = {argument.partition("=")[0] for argument in fixed}

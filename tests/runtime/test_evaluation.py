@@ -1,5 +1,7 @@
 """Episodes are counted without bias towards short ones, and evaluating changes nothing."""
 
+import dataclasses
+import json
 import signal
 import time
 
@@ -8,12 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
+import train
 from configs.compose import train_config
+from configs.schema import TrainConfig
+from configs.validate import build
 from runtime import evaluation
 from runtime.build import make_evaluator
-from runtime.errors import EnvironmentFault
+from runtime.checkpoint import load_newest
+from runtime.door import enter
+from runtime.errors import ConfigError, EnvironmentFault
 from runtime.evaluation import Evaluation, Evaluator
+from runtime.sweep import table
 from tests.helpers import agent
+from tools import tune
 
 
 class Coin(gymnasium.Env):
@@ -73,15 +83,204 @@ class Stuck(Coin):
 gymnasium.register("Stuck-v0", entry_point=Stuck)
 
 
-def test_an_episode_without_end_is_cut_and_no_other(monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "LONGEST", 50)
-    judge = Evaluator("tests.runtime.test_evaluation:Stuck-v0", "sync", {}, 20, seed=5, most_envs=2)
+def test_an_episode_without_end_is_cut_and_no_other(capsys):
+    stuck = "tests.runtime.test_evaluation:Stuck-v0"
+    judge = Evaluator(stuck, "sync", {}, 20, seed=5, most_envs=2, max_length=50)
     for _ in range(2):
-        lengths = judge(agent("sac"), step=0).lengths
+        evaluation = judge(agent("sac"), step=0)
+        lengths = evaluation.lengths
         assert len(lengths) == 20
         assert set(lengths) == {7, 50}
         assert 6 <= (lengths == 50).sum() <= 8
+        assert evaluation.cut == (lengths == 50).sum()
+        assert evaluation.summary()["episodes_cut"] == evaluation.cut
     assert capsys.readouterr().err.count("did not end in 50 steps") == 1
+
+
+def limited(max_length=None, limit=None):
+    """Steps after which an evaluator cuts, of an environment with a registered limit or without."""
+    kwargs = {} if limit is None else {"max_episode_steps": limit}
+    given = {} if max_length is None else {"max_length": max_length}
+    judge = Evaluator("tests.runtime.test_evaluation:Coin-v0", "sync", kwargs, 1, 5, **given)
+    judge.close()
+    return judge.max_length
+
+
+def test_a_registered_limit_is_respected_and_a_number_that_is_given():
+    assert limited() == evaluation.LONGEST == 10_000
+    assert limited(limit=40_000) == limited("auto", 40_000) == 40_000
+    assert limited(limit=5) == 5
+    assert limited(7, 40_000) == limited(7) == 7
+    native = Evaluator("CartPole-v1", "native", {}, 1, 5)
+    assert native.max_length == 500
+
+
+class Endless(Coin):
+    """Never ends by itself; each step pays 1."""
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+
+
+gymnasium.register("Endless-v0", entry_point=Endless)
+ENDLESS = "env.id=tests.runtime.test_evaluation:Endless-v0"
+SMALL = ["agent=a2c", "env.num_envs=1", "agent.hidden=[8]", "agent.n_steps=5", "total_steps=20", "agent.lr_schedule=constant",
+         "threads=1"]  # fmt: skip
+
+
+def door(name, *arguments):
+    return enter(name, {"train": train.run, "evaluate": evaluate.run}[name], list(arguments))
+
+
+def test_how_many_episodes_were_cut_is_written_and_the_remedy_helps(tmp_path, capsys):
+    run = tmp_path / "run"
+    where = [ENDLESS, f"run_dir={run}", "eval.episodes=3", "eval.max_length=30"]
+    assert door("train", *SMALL, *where) == 0
+    said = capsys.readouterr()
+    assert "over 3 episodes, 3 of them cut short" in said.out
+    assert "eval.max_length=N (train.py) or max_length=N (evaluate.py)" in said.err
+    result = json.loads((run / "result.json").read_text())
+    assert (result["episodes"], result["episodes_cut"], result["return_mean"]) == (3, 3, 30.0)
+    state = load_newest(run)[1]
+    assert state["chores"]["last_evaluation"] == [20, [30.0] * 3, [30] * 3, 3]
+    for more, length in (([], 30), (["max_length=45"], 45)):  # the run's, and another
+        assert door("evaluate", f"run={run}", ENDLESS, "episodes=2", *more) == 0
+        found = json.loads((run / "evaluation.json").read_text())
+        assert (found["episodes_cut"], found["length_mean"]) == (2, length)
+        assert f"length {length:.1f} steps; 2 cut short" in capsys.readouterr().out
+    assert door("train", f"resume={run}", ENDLESS, "total_steps=40", "eval.max_length=12") == 0
+    assert json.loads((run / "result.json").read_text())["return_mean"] == 12.0
+
+
+def test_a_run_of_before_keeps_its_30_000_steps(tmp_path):
+    recorded = dataclasses.asdict(train_config(["eval.episodes=3"]))
+    assert recorded["eval"].pop("max_length") == "auto"
+    assert build(TrainConfig, recorded, recorded=True).eval.max_length == 30_000
+
+
+class Sole(Coin):
+    """One copy at a time; where `fails` says so, only its reset finds out."""
+
+    open = 0
+
+    def __init__(self, fails="made"):
+        self.fails, self.counted = fails, False
+        if fails == "made":
+            self.take()
+
+    def take(self):
+        if not self.counted:
+            if Sole.open:
+                raise OSError("Address already in use")
+            Sole.open, self.counted = Sole.open + 1, True
+
+    def reset(self, *, seed=None, options=None):
+        self.take()
+        return super().reset(seed=seed)
+
+    def close(self):
+        Sole.open -= self.counted
+        self.counted = False
+
+
+gymnasium.register("Sole-v0", entry_point=Sole, max_episode_steps=20)
+SOLE = "env.id=tests.runtime.test_evaluation:Sole-v0"
+
+
+@pytest.mark.parametrize("fails", ["made", "reset"])
+def test_where_there_can_be_one_copy_the_message_says_what_to_do_and_that_works(
+    fails, tmp_path, capsys
+):
+    """Each remedy is followed: of several copies, of one beside training's, of none."""
+    where = [*SMALL, SOLE, f"env.kwargs.fails={fails}", f"run_dir={tmp_path / 'run'}"]
+    assert door("train", *where, "env.num_envs=2") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Address already in use" in line
+    assert "with 2 copies; one alone can be had: give env.num_envs=1, and eval.episodes=0" in line
+    assert door("train", *where) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "as another copy, for evaluations, beside training's; give eval.episodes=0" in line
+    assert not (tmp_path / "run").exists()
+    assert door("train", *where, "eval.episodes=0") == 0
+    assert Sole.open == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["steps"], result["episodes"], result["return_mean"]) == (20, 0, None)
+    assert door("train", f"resume={tmp_path / 'run'}", SOLE, "total_steps=30") == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["steps"], result["exact"]) == (30, True)
+    assert capsys.readouterr().err == ""
+    assert door("evaluate", f"run={tmp_path / 'run'}", SOLE, "episodes=5") == 0
+    assert "with 5 copies; one plays all episodes" in capsys.readouterr().err
+    assert Sole.open == 0
+
+
+def test_an_environment_that_cannot_be_made_at_all_gets_no_such_advice(monkeypatch, capsys):
+    monkeypatch.setattr(Sole, "open", 1)
+    for copies in (1, 2):
+        assert door("train", *SMALL, SOLE, f"env.num_envs={copies}") == 3
+        line = capsys.readouterr().err
+        assert "mend it" in line
+        assert "eval.episodes" not in line
+
+
+def test_a_resumed_run_may_stop_evaluating_and_begin_again(tmp_path):
+    run = tmp_path / "run"
+    coin = "env.id=tests.runtime.test_evaluation:Coin-v0"
+    assert door("train", *SMALL, coin, f"run_dir={run}", "eval.episodes=2") == 0
+    for steps, episodes in ((40, 0), (60, 2)):
+        more = [f"total_steps={steps}", f"eval.episodes={episodes}"]
+        assert door("train", f"resume={run}", coin, *more) == 0
+        result = json.loads((run / "result.json").read_text())
+        assert (result["steps"], result["episodes"]) == (steps, episodes)
+        assert (result["return_mean"] is None) == (episodes == 0)
+
+
+class Breaks(Coin):
+    """Its fourth step raises, or shows what is not finite; `how` says which."""
+
+    def __init__(self, how="raises"):
+        self.how = how
+
+    def reset(self, *, seed=None, options=None):
+        observed = super().reset(seed=seed)
+        self.length = 9
+        return observed
+
+    def step(self, action):
+        obs, *rest = super().step(action)
+        if self.count == 4 and self.how == "raises":
+            raise ValueError("broken")
+        return (obs + np.nan if self.count == 4 else obs), *rest
+
+
+gymnasium.register("Breaks-v0", entry_point=Breaks)
+
+
+@pytest.mark.parametrize(
+    ("how", "words"), [("raises", "step raised ValueError: broken"), ("nan", "is not finite")]
+)
+def test_a_fault_in_an_evaluation_is_told_as_one(how, words):
+    judge = Evaluator("tests.runtime.test_evaluation:Breaks-v0", "sync", {"how": how}, 3, seed=5)
+    with pytest.raises(EnvironmentFault) as raised:
+        judge(agent("sac"), step=700)
+    assert words in str(raised.value)
+    place = (
+        "in environment 0 in an evaluation at step 700 of training, after 3 steps of its episode"
+    )
+    assert str(raised.value).endswith(f"{place}; mend the environment")
+
+
+def test_tables_and_searches_bear_a_run_without_evaluations(tmp_path):
+    for job, mean in enumerate((None, 3.25)):
+        (tmp_path / str(job)).mkdir()
+        result = {"return_mean": mean, "steps": 1000, "steps_per_second": 12.0}
+        (tmp_path / str(job) / "result.json").write_text(json.dumps(result))
+    rows = [line for line in table(["a", "b"], [0, 0], tmp_path).splitlines() if "1,000" in line]
+    assert len(rows) == 2
+    assert [cell.strip() for cell in rows[0].split("|")[3:6]] == ["0", "", "1,000"]
+    assert float(rows[1].split("|")[4]) == pytest.approx(3.25, abs=0.1)
+    with pytest.raises(ConfigError, match=r"eval.episodes: 0 leaves nothing to judge a trial by"):
+        tune.read(["env=cartpole", "agent=a2c", "eval.episodes=0"])
 
 
 def test_same_step_same_episodes_and_the_agent_is_left_as_it_was():
