@@ -91,6 +91,7 @@ def test_divergence_is_exit_code_5_and_one_line(tmp_path):
     """A reward that is finite in float32 and, scaled, no more: the first loss is not finite."""
     process = start(
         tmp_path, "env.id=tests.helpers:Counting-v0", "env.kwargs.reward=1e37",
+        "env.kwargs.show_episode=false",
         "agent.reward_scale=1e6", "eval.episodes=1", "total_steps=2000",
     )  # fmt: skip
     _, errors = process.communicate(timeout=120)

@@ -21,7 +21,8 @@ from runtime.tree import split
 from tests.helpers import agent, batch
 
 ROOT = Path(__file__).resolve().parents[2]
-COUNTING = ["env.id=tests.helpers:Counting-v0", "eval.episodes=1", "checkpoint.every=20"]
+COUNTING = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
+            "eval.episodes=1", "checkpoint.every=20"]  # fmt: skip
 RUNS = {
     "a2c": ["env.kwargs.reward=1e37", "agent.reward_scale=1e6", "agent.n_steps=5"],
     "ppo": [

@@ -84,7 +84,8 @@ def test_without_a_display_no_window_is_promised(cartpole, monkeypatch, capsys):
 
 def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsys):
     path = tmp_path / "run"
-    where = ["env.id=tests.helpers:Counting-v0", "env.num_envs=1", "agent.n_steps=4"]
+    where = ["env.id=tests.helpers:Counting-v0", "env.num_envs=1", "agent.n_steps=4",
+             "env.kwargs.show_episode=false"]  # fmt: skip
     assert enter("train", train, [*SHORT[1:], *where, "total_steps=40", f"run_dir={path}"]) == 0
     assert film([f"run={path}", "env.id=tests.helpers:Counting-v0", "video=true"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
