@@ -34,7 +34,6 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
 def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
     from runtime import checkpoint, rundir
-    from runtime.console import number
     from runtime.errors import Stopped, shown
     from runtime.lock import locked
     from runtime.session import Session

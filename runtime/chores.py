@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agents.protocol import Agent
+from data import Batch
 from runtime.clock import Clock
 from runtime.console import Progress
 from runtime.envs import Envs
@@ -45,6 +46,7 @@ class Chores:
     total_steps: int
     ranks: Ranks = ALONE
     stop: Stop = field(default_factory=Stop)
+    remedy: Callable[[Batch], str] = lambda batch: "start again"  # from what diverged
     evidence: Callable[[int, dict[str, Any]], str] = lambda step, metrics: ""  # what to say of it
     clock: Clock = field(default_factory=Clock)
     learning_since: tuple[int, float] | None = None  # (step, seconds of training) at first update
@@ -59,6 +61,7 @@ class Chores:
     heard: int = 0  # updates when a signal was last looked for
     temperature: Watchdog = field(default_factory=Watchdog)
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
+    batch: Batch | None = None  # of the last update
     steps_per_second: float = 0.0  # since learning began, if any came after; no evaluations, saving
 
     def __post_init__(self) -> None:
@@ -66,11 +69,12 @@ class Chores:
         self.diverged: Any = self.agent.diverged.numpy() if on_cpu else None
         self.stride = self.envs.num_envs * self.ranks.size  # steps from one look to the next
 
-    def updated(self, step: int, metrics: dict[str, Any]) -> None:
-        """After every update; raises Divergence where that costs no wait for a GPU."""
+    def updated(self, step: int, metrics: dict[str, Any], batch: Batch | None = None) -> None:
+        """After every update on `batch`; raises Divergence where that costs no wait for a GPU."""
         if self.learning_since is None:
             self.learning_since = (step, self.clock.elapsed())
         self.updates += 1
+        self.batch = batch
         self.logger.add(metrics)
         if self.diverged:
             names = sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/")))
@@ -79,10 +83,7 @@ class Chores:
                  if metrics[name].ndim == 0 and not metrics[name].isfinite()),
                 "a gradient is not finite",
             )  # fmt: skip
-            raise Divergence(
-                f"training diverged: {first} at step {step}; start again with a lower agent.lr, "
-                f"the last checkpoint is good{self.evidence(step, metrics)}"
-            )
+            raise self.divergence(f"{first} at step {step}", step, metrics)
 
     def due(self, step: int, before: int) -> None:
         """After every step of the environments; each of it once, also where a run goes on there.
@@ -168,11 +169,13 @@ class Chores:
     def stop_if_diverged(self, step: int) -> None:
         """Raises Divergence where an update since the last log was not finite."""
         if bool(self.agent.diverged):
-            raise Divergence(
-                f"training diverged: a loss or gradient between steps {self.last_log[0]} and "
-                f"{step} is not finite; start again with a lower agent.lr, the last checkpoint is "
-                f"good{self.evidence(step, {})}"
-            )
+            between = f"between steps {self.last_log[0]} and {step}"
+            raise self.divergence(f"a loss or gradient {between} is not finite", step, {})
+
+    def divergence(self, what: str, step: int, metrics: dict[str, Any]) -> Divergence:
+        remedy = "start again" if self.batch is None else self.remedy(self.batch)
+        return Divergence(f"training diverged: {what}; {remedy}, the last checkpoint is good"
+                          f"{self.evidence(step, metrics)}")  # fmt: skip
 
     def evaluate(self, step: int, evaluator: Evaluator) -> Evaluation:
         """Evaluates, and notes where it is the best so far."""

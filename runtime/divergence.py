@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data import Rows, Spec, Transition
+from data import Batch, Rows, Spec, Transition
 from runtime.errors import LogpiError, shown
 from runtime.rundir import ROOT, write_bytes, write_json, write_text
 from runtime.sealed import own_folder
@@ -17,8 +17,10 @@ from runtime.tree import join, split
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent
+    from configs.agents import AgentConfig
 
 FOLDER = "divergence"
+LARGE = 1e4  # a reward or an observation, from which on its size is the likeliest cause
 SCRIPT = '''"""Repeats the update that was not finite; moved, run it in the folder of train.py."""
 
 import sys
@@ -30,6 +32,21 @@ from runtime.divergence import repeat
 for name, value in repeat(Path(__file__).parent).items():
     print(f"{{name}} {{value}}")
 '''
+
+
+def remedy(settings: "AgentConfig", batch: Batch) -> str:
+    """What to change, given the settings of the agent and the batch that it diverged on."""
+    rows = batch.read() if isinstance(batch, Rows) else batch
+    reward, obs = (extent(field) for field in (rows.reward, rows.obs))
+    paid, seen = (max(abs(of["min"] or 0.0), abs(of["max"] or 0.0)) for of in (reward, obs))
+    scale = getattr(settings, "reward_scale", None)
+    if paid * (scale or 1.0) > LARGE:
+        fitting = float(f"{max(1.0 / paid, 1e-37):.1g}")
+        key = f"start again with agent.reward_scale={fitting:g}"
+        return f"rewards reach {paid:.3g}, {key if scale else 'scale them in the environment'}"
+    if seen > LARGE and not settings.normalise_obs:
+        return f"observations reach {seen:.3g}, start again with agent.normalise_obs=true"
+    return f"start again with a lower agent.lr than {settings.lr:g}"
 
 
 def leave_evidence(

@@ -44,7 +44,7 @@ def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int)
     agent.observe(transition)
     buffer.add(transition)
     for batch in buffer.batches():
-        chores.updated(step + chores.stride, agent.update(batch))
+        chores.updated(step + chores.stride, agent.update(batch), batch)
     step += chores.stride
     chores.due(step, step - chores.stride)
     return step

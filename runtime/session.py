@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from runtime.audit import audit
 from runtime.build import Parts
 from runtime.chores import Chores
 from runtime.console import Progress
-from runtime.divergence import leave_evidence
+from runtime.divergence import leave_evidence, remedy
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger, Silent
@@ -238,6 +239,7 @@ class Session:
             total_steps=config.total_steps,
             ranks=self.ranks,
             stop=self.stop if self.ranks.size == 1 else AgreedStop(self.stop, self.ranks),
+            remedy=partial(remedy, config.agent),
             evidence=lambda step, metrics: leave_evidence(
                 self.path, step, parts.agent, metrics, self.ranks.rank
             ),
@@ -274,6 +276,7 @@ class Session:
                 "episodes_cut": summary.get("episodes_cut", 0),
                 "seed": self.config.seed,
                 "versions": {name: self.setting[name] for name in told if name in self.setting},
+                "variables": self.setting["variables"],
                 "revision": self.setting["revision"],  # not that of now
                 "exact": self.exact,
                 **({"ranks": self.ranks.size} if self.ranks.size > 1 else {}),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
 PHYSICS = {"mujoco": "mujoco", "Box2D": "box2d", "ale_py": "ale-py"}  # module -> package
 RECORDED = ("revision",)  # for whoever reads it; the code itself is compared
+VARIABLES = (  # by which libraries choose instructions, precision, or how many threads add up
+    *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OMP_NUM_THREADS", "OMP_DYNAMIC"),
+    *("OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"),
+    *("NPY_ENABLE_CPU_FEATURES", "GLIBC_TUNABLES", "NVIDIA_TF32_OVERRIDE"),
+    *("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUBLAS_WORKSPACE_CONFIG"),
+)
 
 
 def setting(config: "TrainConfig", device: torch.device) -> dict[str, Any]:
@@ -37,7 +45,16 @@ def setting(config: "TrainConfig", device: torch.device) -> dict[str, Any]:
         "revision": rundir.revision(),
         "code": hashlib.sha256(rundir.code()).hexdigest()[:12],
         "the environment's code": hashlib.sha256(own).hexdigest()[:12],
+        "variables": variables(),
     }
+
+
+def variables() -> dict[str, str]:
+    """Those of this process that change arithmetic, where they are set.
+
+    ATEN_CPU_CAPABILITY is not among them: torch says what came of it, the instructions.
+    """
+    return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 def require_same_run(recorded: dict[str, Any], config: "TrainConfig") -> None:
@@ -70,5 +87,14 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return [
         f"{name} was {before.get(name)}, is {value}"
         for name, value in now.items()
-        if name not in RECORDED and before.get(name) != value
+        if name not in (*RECORDED, "variables") and before.get(name) != value
+    ] + changed_variables(before.get("variables"), now.get("variables", {}))
+
+
+def changed_variables(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
+    """The same of variables; those of a run that has recorded none are not known."""
+    return [
+        f"{name} was {before.get(name, 'not set')}, is {now.get(name, 'not set')}"
+        for name in VARIABLES
+        if before is not None and before.get(name) != now.get(name)
     ]

@@ -126,7 +126,7 @@ def made_with(path: Path) -> dict[str, Any]:
         state = load_newest(path)[1]
         setting = state["setting"]
         return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
-                "revision": setting["revision"]}  # fmt: skip
+                "variables": setting.get("variables"), "revision": setting["revision"]}  # fmt: skip
     except (StorageFault, LookupError, TypeError):
         return {}
 
@@ -136,13 +136,14 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     from torch.backends.cpu import get_cpu_capability
 
     from runtime import rundir
-    from runtime.setting import PHYSICS
+    from runtime.setting import PHYSICS, changed_variables, variables
 
     was = {**made.get("versions", {}), "revision": made.get("revision")}
     now = {"revision": rundir.revision(), **rundir.versions(*PHYSICS.values()),
            "instructions": get_cpu_capability()}  # fmt: skip
     found = [f"{name} was {was[name]}, is {now[name]}" for name in now
              if was.get(name) not in (None, now[name])]  # fmt: skip
+    found += changed_variables(made.get("variables"), variables())
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
     patch, present = path / rundir.PATCH, b"too large to keep"
@@ -154,7 +155,9 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
         if present:
             found.append("the code has changes that are not committed")
     if not made.get("exact", True):
-        found.append("the run itself was resumed in a way that was not exact")
+        found.append(
+            "the run itself was not exact: it was resumed so, or its episodes do not repeat"
+        )
     return found
 
 

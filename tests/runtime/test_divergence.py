@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 import train
 from data import Spec
 from runtime import checkpoint
-from runtime.divergence import leave_evidence
+from runtime.divergence import leave_evidence, remedy
 from runtime.door import enter
 from runtime.tree import split
-from tests.helpers import agent, batch
+from tests.helpers import agent, batch, settings
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTING = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
@@ -127,3 +127,35 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_divergence(
     assert enter("train", train.run, [*COUNTING, *RUNS["a2c"], f"run_dir={run}"]) == 5
     (line,) = capsys.readouterr().err.splitlines()
     assert "could not be written" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "followed"),
+    [
+        ("a2c", "start again with agent.reward_scale=1e-20,", "agent.reward_scale=1e-20"),
+        ("ppo", "start again with agent.reward_scale=1e-20,", "agent.reward_scale=1e-20"),
+        ("sac", "scale them in the environment,", "env.kwargs.reward=1.0"),
+    ],
+)
+def test_large_rewards_are_named_as_the_cause_and_the_remedy_helps(
+    name, words, followed, tmp_path, capsys
+):
+    given = [argument for argument in RUNS[name] if "reward" not in argument]
+    run = [*COUNTING, *given, f"agent={name}", "total_steps=160", f"run_dir={tmp_path / 'run'}"]
+    assert enter("train", train.run, [*run, "env.kwargs.reward=1e20"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"; rewards reach 1e+20, {words} the last checkpoint is good; python " in line
+    reward = [] if followed.startswith("env.") else ["env.kwargs.reward=1e20"]
+    assert enter("train", train.run, [*run, *reward, followed]) == 0
+
+
+def test_what_is_advised_follows_from_what_was_learned_from():
+    rows = batch(8)
+    said = remedy(settings("a2c", lr=0.03), rows)
+    assert said == "start again with a lower agent.lr than 0.03"
+    far = rows._replace(obs=-1e9 * rows.obs.abs().clamp_min(1.0))
+    assert "agent.normalise_obs=true" in remedy(settings("sac"), far)
+    assert "lower agent.lr" in remedy(settings("sac", normalise_obs=True), far)
+    paid = rows._replace(reward=torch.full((8,), -2e6))
+    assert "agent.reward_scale=5e-07" in remedy(settings("ppo"), paid)
+    assert "lower agent.lr" in remedy(settings("ppo", reward_scale=1e-6), paid)

@@ -124,8 +124,8 @@ class Endless(Coin):
 
 gymnasium.register("Endless-v0", entry_point=Endless)
 ENDLESS = "env.id=tests.runtime.test_evaluation:Endless-v0"
-SMALL = ["agent=a2c", "env.num_envs=1", "agent.hidden=[8]", "agent.n_steps=5", "total_steps=20", "agent.lr_schedule=constant",
-         "threads=1"]  # fmt: skip
+SMALL = ["agent=a2c", "env.num_envs=1", "agent.hidden=[8]", "agent.n_steps=5", "total_steps=20",
+         "agent.lr_schedule=constant", "threads=1"]  # fmt: skip
 
 
 def door(name, *arguments):

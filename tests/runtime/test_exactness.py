@@ -18,6 +18,7 @@ from runtime.door import enter
 from runtime.envs import Envs
 from runtime.evaluation import Evaluator
 from runtime.exactness import undisturbed
+from runtime.setting import VARIABLES, changes, variables
 from tests.helpers import agent
 
 MADE = []  # one entry for each copy
@@ -297,3 +298,34 @@ def test_the_agent_never_learns_from_what_is_looked_at(tmp_path, monkeypatch):
     )
     run(tmp_path, "run", env_id=NORMAL)
     assert sum(seen) == 200
+
+
+def test_variables_that_change_arithmetic_are_recorded_and_named(tmp_path, monkeypatch, capsys):
+    """Another value, one more and one less end exactness; the same ones, and others, do not."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    result, _ = run(tmp_path, "run", "eval.episodes=0")
+    assert result["variables"] == {"MKL_CBWR": "AVX2", "OPENBLAS_CORETYPE": "Haswell"}
+    monkeypatch.setenv("UNRELATED", "1")
+    again = [f"resume={tmp_path / 'run'}", f"env.id={WALK}"]
+    assert enter("train", train.run, [*again, "total_steps=210"]) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert enter("train", train.run, [*again, "total_steps=220"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(
+        "bit for bit what it would have been: MKL_CBWR was AVX2, is COMPATIBLE; OMP_NUM_THREADS "
+        "was not set, is 1; OPENBLAS_CORETYPE was Haswell, is not set"
+    )
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["exact"] is False
+
+
+def test_of_a_run_that_recorded_no_variables_nothing_is_said(monkeypatch):
+    monkeypatch.setenv("MKL_CBWR", "AVX2")
+    before = {"threads": 1}
+    assert changes(before, {"threads": 1, "variables": variables()}) == []
+    assert changes({**before, "variables": {}}, {"threads": 1, "variables": variables()}) != []
