@@ -10,7 +10,7 @@ from agents.base import CONTINUOUS, BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.on_policy import ActorValue, standardise
 from data import Spec, Transition
-from data.metrics import merged, vector_of
+from data.metrics import merged, split_scalars
 
 if TYPE_CHECKING:
     from configs.agents import PPOConfig
@@ -40,14 +40,13 @@ class PPO(BaseAgent):
         """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
         self.optimizer.begin_update()
         collected: list[Tensor] = []
-        names: list[str] = []
+        names: tuple[str, ...] = ()
         arrays: dict[str, Tensor] = {}
         for parts in self.minibatches(batch):
             self.given, left_out = parts, self.stopped.clone()
             metrics = self.step(*parts)
-            names = names or [name for name, value in metrics.items() if not value.ndim]
-            collected.append(vector_of(metrics, names))
-            shown = {name: value for name, value in metrics.items() if value.ndim}
+            names, vector, shown = split_scalars(metrics)
+            collected.append(vector)
             if self.settings.target_kl is not None and not self.looks:  # what is left out is mute
                 collected[-1] = collected[-1].masked_fill(left_out, torch.nan)
                 shown = {name: torch.where(left_out, arrays.get(name, value), value)

@@ -42,12 +42,24 @@ def packing(step: Function) -> Function:
     """`step` with its 0-d metrics as one vector, whose key is the tuple of their names."""
 
     def packed(*arguments: Any) -> dict[Any, Tensor]:
-        metrics = step(*arguments)
-        names = tuple(name for name, value in metrics.items() if not value.ndim)
-        arrays = {name: value for name, value in metrics.items() if value.ndim}
-        return {names: torch.stack([metrics[name] for name in names]), **arrays}
+        names, vector, arrays = split_scalars(step(*arguments))
+        return {names: vector, **arrays}
 
     return packed
+
+
+def split_scalars(
+    metrics: Mapping[str, Tensor],
+) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
+    """The names (K) of the 0-d metrics, their vector (K,), and the metrics with dimensions.
+
+    What is packed already is handed out as it is: each look at a number of it would be a slice.
+    """
+    if isinstance(metrics, Metrics):
+        return metrics.names, metrics.vector, metrics.arrays
+    names = tuple(name for name, value in metrics.items() if not value.ndim)
+    arrays = {name: value for name, value in metrics.items() if value.ndim}
+    return names, torch.stack([metrics[name] for name in names]), arrays
 
 
 class Packed:
@@ -59,13 +71,6 @@ class Packed:
     def __call__(self, *arguments: Any) -> Metrics:
         (names, vector), *arrays = self.step(*arguments).items()
         return Metrics(names, vector, dict(arrays))
-
-
-def vector_of(metrics: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """The 0-d metrics with these names, which are all of them, as one vector (K,)."""
-    if isinstance(metrics, Metrics):
-        return metrics.vector
-    return torch.stack([metrics[name] for name in names])
 
 
 def merged(names: Sequence[str], table: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from agents.on_policy import standardise
 from agents.ranks import Alone
 from data import Spec, gae
+from data.metrics import Metrics, Packed, packing
 from policies import Categorical, Gaussian, TanhGaussian
 from tests.helpers import agent, batch
 
@@ -208,3 +209,13 @@ def test_state_continues_to_the_bit():
         second.update(rollout)
     obs = torch.ones(3, 3)
     assert all(torch.equal(a, b) for a, b in zip(first.act(obs), second.act(obs), strict=True))
+
+
+def test_packed_metrics_are_merged_without_a_slice_for_each(monkeypatch):
+    plain, compiled = agent("ppo", epochs=2), agent("ppo", epochs=2)
+    compiled.step = Packed(packing(compiled.step))
+    monkeypatch.setattr(Metrics, "__getitem__", lambda self, name: pytest.fail("a slice"))
+    rollout = batch(20, 4)
+    told, expected = compiled.update(rollout), plain.update(rollout)
+    assert set(told) == set(expected)
+    assert all(torch.equal(told[name], expected[name]) for name in expected)

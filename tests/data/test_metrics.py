@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data.metrics import Metrics, Packed, merged, packing, vector_of
+from data.metrics import Metrics, Packed, merged, packing, split_scalars
 
 PLAIN = {"a": torch.tensor(1.5), "h": torch.arange(3.0), "b_max": torch.tensor(-2.0)}
 
@@ -14,7 +14,9 @@ def test_packed_metrics_are_the_same_mapping():
     assert set(packed) == set(PLAIN)
     assert len(packed) == 3
     assert all(torch.equal(packed[name], PLAIN[name]) for name in PLAIN)
-    assert packed.vector.tolist() == vector_of(PLAIN, ["a", "b_max"]).tolist() == [1.5, -2.0]
+    for metrics in (packed, PLAIN):
+        names, vector, arrays = split_scalars(metrics)
+        assert (names, vector.tolist(), list(arrays)) == (("a", "b_max"), [1.5, -2.0], ["h"])
     assert "c" not in packed
     assert packed.get("c") is None
     with pytest.raises(KeyError):
@@ -30,3 +32,9 @@ def test_several_steps_become_means_and_extremes_of_those_that_have_a_value():
     assert found == {"a": 2.5, "b_min": -1.0, "b_max": 7.0}
     low = merged(("b_min",), torch.tensor([[0.0], [-inf]]))
     assert low["b_min"].item() == -inf  # not a large number that would be shown
+
+
+def test_what_is_one_vector_already_is_not_taken_apart(monkeypatch):
+    packed = Packed(packing(lambda: PLAIN))()
+    monkeypatch.setattr(Metrics, "__getitem__", lambda self, name: pytest.fail("a slice"))
+    assert split_scalars(packed)[1] is packed.vector
