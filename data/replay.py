@@ -1,16 +1,16 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
-from collections import deque
+import math
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.generators import go_on
 from data.transition import Rows, Spec, Transition
-
-SPARE = 64  # rows of the ring for each place that is held for the end of an episode
 
 
 def ring_rows(capacity: int, count: int) -> int:
@@ -18,9 +18,59 @@ def ring_rows(capacity: int, count: int) -> int:
     return (-(-capacity // count) + 1) * count
 
 
-def spare_rows(ring: int, count: int) -> int:
-    """Places behind the ring, of which short episodes may need more."""
-    return ring // SPARE + count
+def spare_rows(capacity: int, count: int) -> int:
+    """Rows behind the ring: as many as there are transitions, each of which may end an episode."""
+    return max(capacity, count)
+
+
+class Ends:
+    """Which transitions have their successor behind the ring, oldest first, and in which row.
+
+    A new row is used only where none is free: memory that no episode needs is never touched.
+
+    Args:
+        first: the first row behind the ring.
+        size: how many there are.
+    """
+
+    def __init__(self, first: int, size: int) -> None:
+        self.first, self.size = first, size
+        self.numbers = np.empty(size, np.int64)  # of transitions, entry k in place k % size
+        self.rows = np.empty(size, np.int32)  # entries freed .. added, then those that are free
+        self.added = self.freed = self.used = 0
+        self.oldest = math.inf  # number of the oldest transition
+
+    def add(self, number: int) -> int:
+        """Takes a row for the successor of transition `number`, above all before it."""
+        place = self.added % self.size
+        if self.added == self.freed + self.used:  # none is free
+            self.rows[place] = self.first + self.used
+            self.used += 1
+        if self.added == self.freed:
+            self.oldest = number
+        self.numbers[place] = number
+        self.added += 1
+        return int(self.rows[place])
+
+    def free(self) -> int:
+        """Frees the row of the oldest transition, whose number is returned."""
+        number, row = int(self.oldest), self.rows[self.freed % self.size]
+        self.rows[(self.freed + self.used) % self.size] = row
+        self.freed += 1
+        more = self.freed < self.added
+        self.oldest = int(self.numbers[self.freed % self.size]) if more else math.inf
+        return number
+
+    def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers and rows of the transitions `start` to `stop` in it."""
+        entries = range(self.freed, self.added)
+
+        def number(entry: int) -> int:
+            return int(self.numbers[entry % self.size])
+
+        first, last = (bisect_left(entries, bound, key=number) for bound in (start, stop))
+        places = np.arange(self.freed + first, self.freed + last) % self.size
+        return self.numbers[places], self.rows[places]
 
 
 class Replay:
@@ -31,6 +81,9 @@ class Replay:
     An observation is stored once. The successor of a row is the row N further, which the next step
     of the same environment fills; where that step begins with another observation, the successor
     lies behind the ring, and `pointer` leads there. So every batch is exact, whatever is added.
+
+    Behind the ring is room for episodes of a single step, the worst case. The arrays never grow: a
+    graph may read from them, and `bytes_for` is all that they will ever take.
 
     Args:
         capacity: transitions kept.
@@ -61,6 +114,7 @@ class Replay:
         self.ring = 0  # rows: capacity and one more step, in whole steps
         self.obs = torch.empty(0)  # (ring + places, O)
         self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
+        self.links: Any = None  # the same memory, as `add` writes into it
         self.fields: list[Tensor] = []  # action, reward, terminated, truncated, each (ring, ...)
         self.views: list[Any] = []  # the same memory, `obs` first, as `add` writes into it
 
@@ -79,7 +133,8 @@ class Replay:
         device = self.generator.device
         self.count = len(obs)
         self.ring = ring_rows(self.capacity, self.count)
-        rows = self.ring + spare_rows(self.ring, self.count)
+        spare = spare_rows(self.capacity, self.count)
+        rows = self.ring + spare
         sizes = [(rows, *obs.shape[1:]), *((self.ring, *like.shape[1:]) for like in kept)]
         kinds = [like.dtype for like in (obs, *kept)]
         there = (self.obs, *self.fields)
@@ -90,10 +145,10 @@ class Replay:
             )
             self.pointer = torch.empty(self.ring, dtype=torch.int32, device=device)
             self.views = [self.plain(array) for array in (self.obs, *self.fields)]
+            self.links = self.plain(self.pointer)
         torch.arange(self.ring, out=self.pointer)
         self.pointer.add_(self.count).remainder_(self.ring)
-        self.places = list(range(self.ring, rows))[::-1]  # free ones behind the ring
-        self.ends: deque[tuple[int, int]] = deque()  # (number, place) of those used, oldest first
+        self.ends = Ends(self.ring, spare)
         self.following: Tensor | None = None  # next_obs (N, O) of the last step
 
     def plain(self, tensor: Tensor) -> Any:
@@ -120,12 +175,15 @@ class Replay:
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
-        """What it will take in memory, filled with transitions of `count` environments."""
-        ring = ring_rows(capacity, count)
-        action = 8 if spec.discrete else 4 * spec.action_dim
+        """What it takes in memory at most, with N = `count`: where every step ends an episode.
+
+        With long episodes the rows behind the ring are reserved, but hardly any is ever used.
+        """
+        ring, spare = ring_rows(capacity, count), spare_rows(capacity, count)
+        action = 8 * max(1, len(spec.choices)) if spec.discrete else 4 * spec.action_dim
         obs = spec.obs_dim * (1 if spec.pixels else 4)
         fields = action + 4 + 2 + 4  # reward, flags, pointer
-        return ring * fields + (ring + spare_rows(ring, count)) * obs
+        return ring * fields + (ring + spare) * obs + spare * 12  # number and row of each end
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
@@ -145,10 +203,9 @@ class Replay:
             field[start:stop] = self.plain(values)
         self.following = next_obs
         self.added += self.count
-        while self.ends and self.ends[0][0] < self.added - self.capacity:
-            number, place = self.ends.popleft()
-            self.pointer[number % self.ring] = (number + self.count) % self.ring
-            self.places.append(place)
+        while self.ends.oldest < self.added - self.capacity:
+            number = self.ends.free()
+            self.links[number % self.ring] = (number + self.count) % self.ring
 
     def part(self, obs: Tensor) -> None:
         """Keeps those successors of the last step that this step's `obs` (N, O) are not."""
@@ -159,15 +216,9 @@ class Replay:
 
     def keep(self, number: int, successor: Tensor) -> None:
         """Stores the successor (O,) of transition `number` behind the ring."""
-        if not self.places:  # episodes are short: make room for as many again
-            more = len(self.obs) - self.ring
-            self.places = list(range(len(self.obs), len(self.obs) + more))[::-1]
-            self.obs = torch.cat([self.obs, self.obs[:more]])
-            self.views[0] = self.plain(self.obs)
-        place = self.places.pop()
-        self.obs[place].copy_(successor)
-        self.pointer[number % self.ring] = place
-        self.ends.append((number, place))
+        row = self.ends.add(number)
+        self.views[0][row] = self.plain(successor)
+        self.links[number % self.ring] = row
 
     def batches(self) -> Iterator[Rows]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
@@ -201,14 +252,13 @@ class Replay:
         device = self.generator.device
         row = torch.arange(start, stop, device=device) % self.ring
         first, last = start - self.count, stop - self.count
-        noted = [(number, place) for number, place in self.ends if first <= number < last]
-        places = torch.tensor([place for _, place in noted], dtype=torch.int64, device=device)
+        numbers, behind = map(torch.from_numpy, self.ends.between(first, last))
         return {
             "numbers": torch.arange(start, stop),
             "obs": self.obs.index_select(0, row),
             **{f"field{i}": field.index_select(0, row) for i, field in enumerate(self.fields)},
-            "ends": torch.tensor([number for number, _ in noted], dtype=torch.int64),
-            "ended": self.obs.index_select(0, places),
+            "ends": numbers,
+            "ended": self.obs.index_select(0, behind.to(device)),
         }
 
     def first_row(self) -> int:

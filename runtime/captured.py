@@ -72,7 +72,7 @@ def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def replays(arguments: tuple[Any, ...]) -> list[Rows]:
-    """Those that lie in a replay; where that has grown, there is another graph."""
+    """Those that lie in a replay; of another one there is another graph."""
     return [argument for argument in arguments if isinstance(argument, Rows)]
 
 

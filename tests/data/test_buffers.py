@@ -124,19 +124,35 @@ def test_every_successor_is_the_true_one_though_stored_once(
             assert_true_to(known, buffer)
 
 
-def test_a_million_transitions_cost_their_arrays_and_under_2_percent_more():
-    """HalfCheetah's sizes; the arrays are reserved, not filled."""
-    obs_dim, action_dim, capacity = 17, 6, 1_000_000
+@pytest.mark.parametrize("count", [1, 4])
+def test_episodes_of_1000_steps_use_under_2_percent_more_than_each_number_once(count):
+    """HalfCheetah's sizes, of which the arrays are reserved and taken as they fill."""
+    obs_dim, action_dim, capacity, length = 17, 6, 20_000, 1_000
     buffer = replay(capacity=capacity)
-    flag = torch.zeros(1, dtype=torch.bool)
-    obs = torch.zeros(1, obs_dim)
-    for _ in range(2):
-        buffer.add(Transition(obs, torch.zeros(1, action_dim), obs[:, 0], obs, flag, flag))
-    stored = [buffer.obs, buffer.pointer, *buffer.fields]
-    taken = sum(array.numel() * array.element_size() for array in stored)
+    flag = torch.zeros(count, dtype=torch.bool)
+    obs, action = torch.zeros(count, obs_dim), torch.zeros(count, action_dim)
+    for step in range(3 * capacity // count):  # round the ring three times
+        buffer.add(Transition(obs, action, obs[:, 0], obs, flag, flag))
+        if step % length == length - 1:
+            obs = obs + 1.0
+    used = int(buffer.pointer.max()) + 1  # rows: those behind the ring are used in their order
+    fields = [buffer.pointer, *buffer.fields]
+    taken = used * 4 * obs_dim + sum(array.numel() * array.element_size() for array in fields)
     needed = capacity * (4 * (obs_dim + action_dim + 1) + 2 + 4)  # and the way to the successor
     assert needed < taken < 1.02 * needed
     assert taken < 0.63 * capacity * (4 * (2 * obs_dim + action_dim + 1) + 2)  # stored twice
+
+
+@pytest.mark.parametrize(("envs", "capacity"), [(1, 50), (3, 50), (8, 8), (7, 3)])
+def test_where_every_step_ends_an_episode_the_arrays_do_not_grow(envs, capacity):
+    buffer, seen, places = replay(capacity=capacity), set(), set()
+    for step, row_ in enumerate(life(envs, 150, 1.0 if envs > 1 else 0.9, seed=0)):
+        buffer.add(row_)
+        seen.add(len(buffer.obs))
+        places.add(buffer.obs.data_ptr())
+        if step > 2 * capacity:
+            assert len(buffer) == capacity
+    assert len(seen) == len(places) == 1
 
 
 def test_what_a_gpu_stores_is_never_given_to_numpy():
@@ -206,6 +222,21 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     # Handed out and so empty, it is in no other state than one that never held anything.
     assert digest(rollout.state_dict()) == digest(Rollout(3).state_dict())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_the_rows_in_pieces_are_those_in_one(size):
+    envs, buffer, copy = 3, replay(capacity=60), replay(capacity=60)
+    for row_ in life(envs, 50, 0.4, seed=1):
+        buffer.add(row_)
+    first, last = buffer.first_row(), buffer.added
+    pieces = [buffer.rows(start, min(start + size * envs, last))
+              for start in range(first, last, size * envs)]  # fmt: skip
+    whole = buffer.rows(first, last)
+    assert all(torch.equal(torch.cat([p[name] for p in pieces]), whole[name]) for name in whole)
+    copy.load_state_dict(buffer.state_dict(), pieces)
+    assert digest(copy.rows(first, last)) == digest(whole)
+    assert (copy.ends.oldest, copy.ends.used) == (whole["ends"][0], len(whole["ends"]))
 
 
 def test_an_example_lies_where_rows_will_and_leaves_the_replay_empty():

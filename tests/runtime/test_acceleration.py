@@ -142,7 +142,7 @@ def test_a_kl_that_is_too_large_stops_compiled_passes_too():
 
 
 @needs_compiler
-def test_a_compiled_update_reads_its_rows_from_the_replay_also_when_that_has_grown():
+def test_a_compiled_update_reads_its_rows_from_the_replay():
     slow, fast = agent("sac", SMALL), agent("sac", SMALL)
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
     rows = replay.example(batch(8, spec=SMALL)._replace(latent=None), 2)

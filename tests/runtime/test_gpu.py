@@ -154,7 +154,7 @@ def test_a_sample_never_waits_for_the_gpu(no_waiting):
     assert replay.sample().read().obs.shape == (8, 3)
 
 
-def test_a_captured_update_reads_its_rows_from_the_replay_also_when_that_has_grown():
+def test_a_captured_update_reads_its_rows_from_the_replay():
     slow, fast = (agent("sac", CONTINUOUS, device="cuda") for _ in range(2))
     replay = Replay(64, 8, 1, 1.0, torch.Generator("cuda").manual_seed(0))
     data = Transition(*(None if f is None else f.cuda() for f in batch(8)._replace(latent=None)))

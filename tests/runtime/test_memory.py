@@ -17,6 +17,7 @@ CPU = torch.device("cpu")
     [
         Spec(17, 6, False),
         Spec(3, 4, True),
+        Spec(3, 4, True, choices=(4, 2, 3)),
         Spec(12, 4, True, images=((0, (2, 3, 2)),), pixels=True),
     ],
 )
@@ -24,11 +25,13 @@ def test_the_estimate_is_what_the_arrays_take(spec, count):
     capacity = 10_000
     buffer = Replay(capacity, 4, 1, 1.0, torch.Generator())
     obs = torch.zeros(count, spec.obs_dim, dtype=torch.uint8 if spec.pixels else torch.float32)
-    shape = (count,) if spec.discrete else (count, spec.action_dim)
+    shape = (count, *spec.noise_shape[:-1]) if spec.discrete else (count, spec.action_dim)
     action = torch.zeros(shape, dtype=torch.int64 if spec.discrete else torch.float32)
     flag = torch.zeros(count, dtype=torch.bool)
     buffer.add(Transition(obs, action, torch.zeros(count), obs, flag, flag))
-    taken = sum(a.numel() * a.element_size() for a in (buffer.obs, buffer.pointer, *buffer.fields))
+    arrays = (buffer.obs, buffer.pointer, *buffer.fields)
+    taken = sum(a.numel() * a.element_size() for a in arrays)
+    taken += buffer.ends.numbers.nbytes + buffer.ends.rows.nbytes
     assert Replay.bytes_for(capacity, count, spec) == taken
 
 
