@@ -75,7 +75,7 @@ def kept(recorded: TrainConfig, asked: Given, final: TrainConfig) -> list[str]:
     old, now = dict(leaves(recorded)), dict(leaves(final))
     total = asked.get("total_steps", recorded.total_steps)
     return [
-        shown(key, old)
+        assignment(key, old)
         for key, value in asked.items()
         if key not in (*WHERE, ARGUMENTS) and now.get(key) == old.get(key)
         if not was(recorded, key, value, total)
@@ -110,7 +110,7 @@ def was(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
     return any(dict(leaves(settle(each)))[key] == old for each in (ruled, *lengths))
 
 
-def shown(key: str, values: Given) -> str:
+def assignment(key: str, values: Given) -> str:
     """KEY=VALUE, as on the command line."""
     name = show(key, quote=False)
     if key not in values:
