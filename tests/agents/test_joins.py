@@ -13,7 +13,7 @@ from torch import nn
 from agents import make_agent
 from data import Replay, Rollout, Spec
 from networks import Critic, DiscreteCritic, Encoder, Pixels, RunningNorm, SomePixels, Value, torso
-from networks.layers import ACTIVATIONS, EnsembleLinear
+from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm
 from runtime import tree
 from runtime.envs import Envs
 from runtime.seeding import stream
@@ -152,6 +152,7 @@ def test_nothing_is_taken_in_after_a_divergence(kind):
 def test_each_action_is_a_draw_of_its_own_from_the_stream_of_acting(kind):
     learner, same, obs = made(kind), made(kind), torch.zeros(64, 3)
     update = learner.generators["update"].get_state()
+    assert not torch.equal(update, learner.generators["act"].get_state())
     first, second = learner.act(obs)[1], learner.act(obs)[1]
     assert not torch.equal(first, second)
     assert not torch.equal(first[:32], first[32:])
@@ -159,7 +160,7 @@ def test_each_action_is_a_draw_of_its_own_from_the_stream_of_acting(kind):
     # Another generator, and no draw, leave that stream where it is; so do updates.
     given = [learner.act(obs, generator=torch.Generator().manual_seed(5))[1] for _ in range(2)]
     assert torch.equal(*given)
-    learner.act(obs, deterministic=True)
+    assert torch.equal(*(learner.act(obs, deterministic=True)[0] for _ in range(2)))
     same.act(obs[:7])  # another number of rows
     acting = same.generators["act"].get_state()
     same.update(experience(kind))
@@ -310,13 +311,12 @@ def test_the_bounds_of_the_options_reach_the_networks(name):
     for bound in ("clamp", "smooth"):
         learner = agent(name, CONTINUOUS, log_std="state", log_std_bound=bound, **bounds)
         assert torch.allclose(learner.actor(torch.zeros(1, 3))[1], torch.tensor(-2.0))
-        with torch.no_grad():
-            learner.actor.log_std.weight.normal_(std=100.0)
-            learner.actor.log_std.bias.zero_()
-        log_std = learner.actor(draws(99, 3))[1].detach()
-        assert log_std.aminmax() == pytest.approx((-3.0, -1.0))
-        inside = ((log_std > -2.99) & (log_std < -1.01)).any()
-        assert bool(inside) or bound == "clamp"
+        just_outside = -1.0 if bound == "clamp" else -2.0 + math.tanh(2.0)
+        for raw, found in ((99.0, -1.0), (-99.0, -3.0), (0.0, just_outside)):
+            nn.init.zeros_(learner.actor.log_std.weight)
+            nn.init.constant_(learner.actor.log_std.bias, raw)
+            log_std = learner.actor(torch.zeros(1, 3))[1].tolist()
+            assert log_std[0] == pytest.approx([found] * 2, abs=1e-3)
     far = 1e3 * torch.ones(1, 3)
     for bounded in (True, False):
         learner = agent(name, CONTINUOUS, bounded_value=bounded, activation="relu")
@@ -430,7 +430,7 @@ def test_networks_are_their_layers_in_order(activation):
 @pytest.mark.parametrize("shape", [(4, 6, 3), (40, 36, 1)])
 def test_an_encoder_is_its_layers_in_order(shape):
     encoder = Encoder(shape, torch.Generator().manual_seed(0))
-    images = torch.rand(2, *shape)
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
     seen = images.movedim(-1, 1)
     kinds = [(4, 0), (2, 0), (1, 0)] if shape[0] > 36 else [(1, 1), (1, 1)]
     weights_ = [p for name, p in encoder.named_parameters() if name.startswith("layers")]
@@ -510,7 +510,7 @@ def test_replayed_steps_end_where_episodes_do_though_a_component_stays():
 
 
 def test_each_component_of_an_action_has_bounds_of_its_own():
-    space = spaces.Box(np.array([-3.0, 0.0]), np.array([1.0, 10.0]), dtype=np.float32)
+    space = spaces.Box(np.float32([-3, 0]), np.float32([1, 10]))
     given = np.array([[-1.0, -1.0], [0.0, 0.0], [1.0, 1.0], [9.0, -9.0]], np.float32)
     ends = [[-3.0, 0.0], [-1.0, 5.0], [1.0, 10.0], [1.0, 0.0]]
     assert ActionMap(space)(given).tolist() == ends
@@ -533,3 +533,36 @@ def test_uniform_actions_come_from_the_agent_s_own_stream(kind):
         assert found[0].shape == (400, 2)
         assert found[0].aminmax() == pytest.approx((-1.0, 1.0), abs=0.02)
         assert found[0].T.corrcoef()[0, 1].abs() < 0.25
+
+
+def test_weights_that_are_not_finite_are_refused():
+    learner = made("sac")
+    state = saved_and_read(learner.state_dict())
+    state["modules"]["critic_target"]["layers.0.bias"][1, 0, 2] = torch.nan
+    with pytest.raises(ValueError, match=r"critic_target\.layers\.0\.bias is not finite"):
+        made("sac").load_state_dict(state)
+
+
+def test_the_logged_entropy_is_that_of_the_first_states():
+    learner, data = made("sac"), experience("sac")
+    policy = learner.policy(data.obs)
+    _, metrics = learner.losses(data, draws(2, 8, 2), True)
+    assert metrics["policy/entropy"].item() == pytest.approx(policy.entropy().mean().item())
+
+
+@pytest.mark.parametrize("name", ["sac", "sac_discrete"])
+def test_the_options_of_the_critics_reach_them(name):
+    spec = CONTINUOUS if name == "sac" else DISCRETE
+    for critics, normalise in ((2, False), (5, True)):
+        learner = agent(name, spec, critics=critics, normalise_critic=normalise)
+        norms = [layer for layer in learner.critic.modules() if isinstance(layer, EnsembleNorm)]
+        assert len(norms) == (2 if normalise else 0)
+        assert all(len(parameter) == critics for parameter in learner.critic.parameters())
+
+
+def test_what_is_shown_of_a_rollout_outlives_it():
+    """Its arrays are used again by the next."""
+    learner, data = made("a2c gaussian"), experience("a2c gaussian")
+    shown, wanted = learner.update(data)["policy/action"], data.action.flatten().clone()
+    data.action.zero_()
+    assert torch.equal(shown, wanted)

@@ -1,5 +1,7 @@
 """Metrics that are easy to get wrong in float32."""
 
+import math
+
 import pytest
 import torch
 
@@ -35,3 +37,18 @@ def test_what_a_critic_says_is_held_against_what_it_is_told():
         "value/td_abs": 2.5,
         "value/explained_variance": -0.625,  # the errors 1, 2, -1, 6 vary by 6.5, the targets by 4
     }
+
+
+def test_log_probs_and_entropies_by_hand():
+    log_prob, entropy = torch.tensor([-1.0, -2.0, -6.0]), torch.tensor([0.0, 1.0, 2.0])
+    found = policy_metrics(log_prob, entropy, torch.tensor([0, 1, 1]))
+    wanted = {
+        "log_prob_mean": -3.0,
+        "log_prob_min": -6.0,
+        "log_prob_max": -1.0,
+        "log_prob_std": 7**0.5,
+        "entropy": 1.0,
+        "effective_actions": (1 + math.e + math.e**2) / 3,
+    }
+    assert {name: found[f"policy/{name}"].item() for name in wanted} == pytest.approx(wanted)
+    assert found["policy/log_prob"].tolist() == log_prob.tolist()
