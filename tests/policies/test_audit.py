@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
-from policies.audit import CURVES, Trial, audit
+from policies.audit import CURVE_LINES, CURVES, DRAWS, Trial, audit, marginal
 from policies.numerics import log_det_tanh
 
 
@@ -130,17 +130,26 @@ def test_the_curve_is_a_density_over_its_own_axis(name):
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=2e-3)
 
 
-def test_of_many_components_the_first_have_a_curve(monkeypatch):
-    monkeypatch.setattr("policies.audit.LINES", 100)  # of 65 components each: a tenth of the time
-    size = 65
+def test_of_many_components_the_first_have_a_curve():
+    size = CURVES + 1
     parameters = (torch.linspace(-0.4, 0.4, size), torch.full((size,), -1.0))
     found = audit(TanhGaussian, parameters, generator())
     assert found.failures == ()
     assert len(found.curves) == CURVES
-    for curve in found.curves[::3]:
-        assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)
-    choices = torch.log_softmax(torch.zeros(CURVES + 1, 2), -1)
+    choices = torch.log_softmax(torch.zeros(size, 2), -1)
     assert len(audit(MultiCategorical, (choices,), generator()).curves) == CURVES
+
+
+def test_a_curve_among_more_components_than_lines_is_a_density():
+    size = CURVE_LINES + 1
+    policy = TanhGaussian(
+        torch.linspace(-0.4, 0.4, size, dtype=torch.float64),
+        torch.full((size,), -1.0, dtype=torch.float64),
+    )
+    latent = policy.base.latent_of(torch.randn(DRAWS, size, generator=generator()).double())
+    for dimension in (0, 3, 6):
+        curve = marginal(policy, latent, dimension, True, "action", generator(1))
+        assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_curve_shows_a_constant_factor():
