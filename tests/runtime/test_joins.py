@@ -7,6 +7,7 @@ evaluates and takes up again.
 import json
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -47,8 +48,8 @@ class Told(gymnasium.Env):
     """Writes down what it is given and gives.
 
     Its observation: a number drawn at the reset, the step, the episode's length, whether it will be
-    truncated, and the last action. A step is paid about the number that was drawn; in evaluations
-    ten less each time, so that the first one is the best.
+    truncated, and the last action. A step is paid about the number that was drawn. Once training
+    has begun, whatever is no episode of its own is of an evaluation, and has four steps.
 
     Args:
         actions: a name in ACTIONS.
@@ -57,8 +58,9 @@ class Told(gymnasium.Env):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012
     made: list["Told"] = []  # noqa: RUF012
     known: set[int] = set()  # noqa: RUF012  # seeds of training's episodes
-    evaluated: list[tuple[float, int]] = []  # noqa: RUF012  # (return, length), in turn
-    now = 0.0  # seconds: a step takes as many hundredths as its number is large
+    trained = False  # whether there was a step of training
+    evaluated: list[Any] = []  # noqa: RUF012  # (return, rows, seed) of episodes, in turn
+    now = 0.0  # seconds: a step of training takes as many hundredths as its number is large
 
     def __init__(self, actions="bounds", render_mode=None):
         self.render_mode, self.action_space = render_mode, ACTIONS[actions]
@@ -70,38 +72,36 @@ class Told(gymnasium.Env):
 
     @classmethod
     def forget(cls):
+        cls.trained = False
         for told in (cls.made, cls.known, cls.evaluated):
             told.clear()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.seed = seed
+        if self.training:
+            Told.known.add(seed)
         self.start, self.count, self.paid = float(self.np_random.uniform(1, 2)), 0, 0.0
-        self.length = int(self.np_random.integers(1, 5)) if self.training else 4
+        self.length = int(self.np_random.integers(1, 5)) if seed in Told.known else 4
         self.truncates = bool(self.np_random.integers(2))
         self.show(np.zeros(self.action_space.shape))
         return self.obs, {}
 
     def step(self, action):
         self.rows.append((self.obs, np.array(action)))
-        if not self.count:
+        Told.trained |= self.training
+        evaluated = Told.trained and self.seed not in Told.known
+        if not self.count and (self.training or evaluated):
             self.seeds.append(self.seed)
-            if self.training:
-                Told.known.add(self.seed)
-        evaluated = self.seed not in Told.known  # and not an episode of training, repeated
         self.count += 1
         reward = self.start + float(np.mean(action)) / 100
-        if evaluated:
-            reward -= 10.0 * (len(Told.evaluated) // 2)
-            Told.now += 50.0
-        elif self.training:
-            Told.now += self.start / 100
+        Told.now += self.start / 100 if self.training else 50.0
         self.paid += reward
         done = self.count == self.length
         if done:
             self.episodes.append((len(self.rows), self.paid, self.length))
         if done and evaluated:
-            Told.evaluated.append((self.paid, self.length))
+            Told.evaluated.append((self.paid, self.rows[-self.length :], self.seed))
         self.show(action)
         return self.obs, reward, done and not self.truncates, done and self.truncates, {}
 
@@ -278,7 +278,7 @@ def test_every_component_of_an_action_arrives_in_its_own_units(name):
 # one run and everything that it leaves, against what its environments saw
 
 SETTINGS = [
-    *(f"env.id={ID}", f"env.num_envs={COPIES}", "env.vectorization=sync", "agent=a2c", "seed=3"),
+    *(f"env.id={ID}", f"env.num_envs={COPIES}", "env.vectorization=sync", "agent=a2c", "seed=159"),
     *("agent.n_steps=4", "agent.hidden=[8]", "agent.lr_schedule=linear", "total_steps=100"),
     *("agent.normalise_obs=true", "log.every=14", "eval.every=40", "eval.episodes=2"),
     *("audit.every=60", "checkpoint.every=35", "checkpoint.keep=99"),
@@ -320,6 +320,11 @@ class Seen:
         self.training, self.others = Told.made[:COPIES], Told.made[COPIES:]
         self.evaluated, self.ended = list(Told.evaluated), Told.now
 
+    def evaluations(self):
+        """(returns, seeds) of the evaluations, of two episodes each."""
+        returns = np.array([paid for paid, *_ in self.evaluated])
+        return returns.reshape(-1, 2), [seed for *_, seed in self.evaluated]
+
 
 def events(run):
     found = EventAccumulator(str(run), size_guidance={"scalars": 0, "histograms": 0, "tensors": 0})
@@ -342,6 +347,8 @@ def whole(tmp_path_factory):
     Told.forget()
     seen = Seen([*SETTINGS, f"run_dir={run}"])
     assert seen.code == 0
+    returns = seen.evaluations()[0].mean(1)
+    assert (np.diff(returns) < -0.3).all(), "they get worse; choose another seed"
     return run, seen
 
 
@@ -395,8 +402,8 @@ def test_evaluations_are_of_their_own_episodes_and_stand_where_they_were_due(who
     run, seen = whole
     steps = [*crossed(40), LAST]
     found = curves(run)
-    assert len(seen.evaluated) == 2 * len(steps)
-    pairs = np.array([paid for paid, _ in seen.evaluated]).reshape(-1, 2)
+    pairs, of_evaluations = seen.evaluations()
+    assert len(pairs) == len(steps)
     for tag, of in (("return_mean", np.mean), ("return_std", partial(np.std, ddof=1))):
         wanted = of(pairs, axis=1)
         assert [step for step, _ in found[f"eval/{tag}"]] == steps
@@ -404,7 +411,6 @@ def test_evaluations_are_of_their_own_episodes_and_stand_where_they_were_due(who
     assert found["eval/length_mean"] == [(step, 4.0) for step in steps]
     of_training = {seed for copy in seen.training for seed in copy.seeds}
     assert len(of_training) == sum(len(copy.seeds) for copy in seen.training)
-    of_evaluations = [seed for copy in seen.others for seed in copy.seeds]
     assert len({*of_evaluations}) == len(of_evaluations)
     assert not of_training & {*of_evaluations}
 
@@ -440,8 +446,8 @@ def test_audits_look_at_the_last_observations_of_the_logs_and_at_that_of_now(who
 def test_the_result_is_that_of_the_last_evaluation(whole):
     run, seen = whole
     told = result(run)
-    returns = [paid for paid, _ in seen.evaluated[-2:]]
-    assert (told["steps"], told["episodes"], told["seed"], told["exact"]) == (LAST, 2, 3, True)
+    returns = seen.evaluations()[0][-1]
+    assert (told["steps"], told["episodes"], told["seed"], told["exact"]) == (LAST, 2, 159, True)
     assert told["return_mean"] == pytest.approx(np.mean(returns))
     assert told["return_std"] == pytest.approx(np.std(returns, ddof=1))
     spent = seconds(seen, LAST) - seconds(seen, UPDATE)  # since the first update
@@ -567,20 +573,20 @@ def test_what_an_evaluation_writes_is_what_was_played(whole, capsys):
     """With the run's own seed, at the run's last step: other episodes than the run evaluated."""
     run, seen = whole
     Told.forget()
-    for _ in range(COPIES):
-        Told()  # stand for those of training
-    given = [f"run={run}", f"env.id={ID}", "episodes=2", "seed=3"]
+    Told.made += [None] * COPIES  # stand for those of training
+    Told.trained = True
+    given = [f"run={run}", f"env.id={ID}", "episodes=2", "seed=159"]
     assert enter("evaluate", evaluate.run, given) == 0
     told = json.loads((run / "evaluation.json").read_text())
-    copies = Told.made[COPIES:]
-    returns = np.array([copy.episodes[0][1] for copy in copies])
+    played = Told.evaluated[-2:]
+    returns = np.array([paid for paid, *_ in played])
     wanted = {"return_mean": returns.mean(), "return_std": returns.std(ddof=1),
               "return_min": returns.min(), "return_max": returns.max(),
               "return_sem": returns.std(ddof=1) / 2**0.5, "length_mean": 4.0, "episodes": 2,
-              "seed": 3, "deterministic": True, "checkpoint_step": LAST}  # fmt: skip
+              "seed": 159, "deterministic": True, "checkpoint_step": LAST}  # fmt: skip
     assert {name: told[name] for name in wanted} == pytest.approx(wanted)
     known = {seed for copy in (*seen.training, *seen.others) for seed in copy.seeds}
-    assert not known & {seed for copy in copies for seed in copy.seeds}
+    assert not known & {seed for *_, seed in played}
     assert enter("evaluate", evaluate.run, [*given, "checkpoint=best"]) == 0
     told = json.loads((run / "evaluation.json").read_text())
     assert told["checkpoint_step"] == crossed(40)[0]
@@ -596,25 +602,22 @@ def test_every_door_gives_the_environment_the_same_action(name, tmp_path):
              f"env.num_envs={COPIES}", "eval.episodes=2", "total_steps=60"]  # fmt: skip
     seen = Seen([*own, *short, "agent.lr=0.05", f"run_dir={run}"])
     assert seen.code == 0
-    Told.made.clear()
     assert enter("evaluate", evaluate.run, [f"run={run}", own[0], "episodes=4"]) == 0
-    played = list(Told.made)
+    played = Told.evaluated[-4:]
     film = [f"run={run}", own[0], "episodes=1", "video=true"] if name == "bounds" else []
     if film:
         assert enter("evaluate", evaluate.run, film) == 0
-        assert len(Told.made) == len(played) + 2  # and one before the camera
-        played = list(Told.made)
+        played += Told.evaluated[-2:]  # one of them before the camera
     policy = policies.load(run, env_id=ID)
-    rows = [row for copy in (*seen.others, *played) for row in copy.rows]
-    last = [row for copy in played for row in copy.rows]
-    assert last
+    last = [row for _, rows, _ in played for row in rows]
+    assert len(last) == 4 * len(played)
     for obs, action in last:
         given = policy(obs)
         np.testing.assert_allclose(given, action, atol=1e-5)
         assert np.asarray(given).dtype == ACTIONS[name].dtype
     several = policy(np.stack([obs for obs, _ in last]))
     np.testing.assert_allclose(several, np.stack([action for _, action in last]), atol=1e-5)
-    for _, action in rows + [row for copy in seen.training for row in copy.rows]:
+    for _, action in last + [row for copy in seen.training for row in copy.rows]:
         assert ACTIONS[name].contains(action if action.shape else action[()])
 
 
