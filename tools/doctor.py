@@ -215,8 +215,8 @@ def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Play
         for copy in copies:
             copy.close()
     if exact and lasting:
-        why = f"{lasting}: an episode depends on those before it"
-        say("warning", f"{why}, a resumed run may not be exact; make a new world in reset")
+        say("warning", f"{lasting}: an episode depends on those before it, and a resumed run may "
+                       "not be exact; make a new world in reset")  # fmt: skip
     elif exact:
         say("resume", "exact: a copy that repeats its episode is where the first one was")
     else:

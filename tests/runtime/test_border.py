@@ -1,6 +1,5 @@
 """What passes between an environment and the loop is what the environment itself would give."""
 
-import gc
 import multiprocessing
 import os
 import re
@@ -525,8 +524,11 @@ def test_what_an_environment_changes_in_place_is_its_own(vectorization):
                 assert row.action is action
                 assert action.tolist() == [[0.5], [-0.75]]
             if envs is not made[-1]:
-                following = made[made.index(envs) + 1]
-                assert following.load_state_dict(saved_and_read(envs.state_dict()))
+                following, state = made[made.index(envs) + 1], saved_and_read(envs.state_dict())
+                assert following.load_state_dict(state)
+                assert torch.equal(
+                    state["backend"]["actions"], envs.state_dict()["backend"]["actions"]
+                )
                 assert torch.equal(following.obs, envs.obs)
         assert made[-1].lengths.tolist() == [20, 20]
         assert all(envs.obs[:, 1].tolist() == [2, 2] for envs in made)
@@ -537,19 +539,28 @@ def test_what_an_environment_changes_in_place_is_its_own(vectorization):
 
 
 class Endless(gymnasium.Env):
-    """Episodes that end where the action does, or never."""
+    """Episodes that end with a negative action within 20 steps, or never."""
 
     observation_space = Box(-np.inf, np.inf, (2,), np.float32)
     action_space = Box(-1, 1, (1,), np.float32)
 
+    def __init__(self, blind=False):
+        self.blind = blind
+
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.x, self.count = self.np_random.uniform(-1, 1), 0
-        return np.array([self.x, 0], np.float32), {}
+        self.x, self.count, self.over = self.np_random.uniform(-1, 1), 0, False
+        return self.seen(), {}
+
+    def seen(self):
+        return np.array([self.x, self.count], np.float32) * (not self.blind)
 
     def step(self, action):
+        if self.over:
+            raise RuntimeError("it is over")
         self.x, self.count = self.x + float(action[0]), self.count + 1
-        return np.array([self.x, self.count], np.float32), self.x, action[0] < 0, False, {}
+        self.over = bool(action[0] < 0 and self.count <= 20)
+        return self.seen(), self.x * (not self.blind), self.over, False, {}
 
 
 gymnasium.register("Endless-v0", entry_point=Endless)
@@ -557,15 +568,16 @@ gymnasium.register("Endless-v0", entry_point=Endless)
 
 def walk(envs, steps, ends=lambda step: False):
     for step in range(steps):
-        action = torch.tensor([[0.01], [-0.5 if ends(step) else 0.02]])
+        back = step > 30 and step % 7 == 0
+        action = torch.tensor([[-0.01 if back else 0.01], [-0.5 if ends(step) else 0.02]])
         envs.step(action, action)
 
 
 def test_an_episode_without_end_is_kept_up_to_a_bound(monkeypatch):
     monkeypatch.setattr(vector, "STEPS", 30)
 
-    def fresh(seed=0):
-        return Envs("Endless-v0", 2, "sync", {}, seed=seed)
+    def fresh(seed=0, **kwargs):
+        return Envs("Endless-v0", 2, "sync", kwargs, seed=seed)
 
     def size(envs):
         return sum(len(envs.state_dict()["backend"][name]) for name in ("actions", "rewards"))
@@ -579,6 +591,10 @@ def test_an_episode_without_end_is_kept_up_to_a_bound(monkeypatch):
         assert second.lengths.tolist() == ([steps] * 2 if back else [0, 0])
         walk(second, 3)
         assert second.obs[:, 1].tolist() == [3 + steps * back] * 2
+    first, second = (fresh(blind=True) for _ in range(2))  # there is nothing else to tell by
+    walk(first, 31)
+    assert not second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.lengths.tolist() == [0, 0]
 
 
 def test_the_others_come_back_where_one_episode_has_no_end(monkeypatch):
@@ -646,11 +662,10 @@ def test_a_signal_while_workers_begin_leaves_none_of_them(where, capsys):
     kwargs = {"pid": os.getpid(), "where": where}
     began = time.monotonic()
     try:
-        with pytest.raises(Halt) as caught:
+        with pytest.raises(Halt) as caught:  # and keeps what was begun
             Envs(f"{HERE}:Signals-v0", 2, "async", kwargs, 0, 30.0)
-        del caught
-        gc.collect()
         assert children() == []
+        assert caught.value.stopped.code == 75
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert time.monotonic() - began < 20.0
