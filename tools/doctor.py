@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from itertools import pairwise
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from configs.compose import parse, train_config  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.door import tool  # noqa: E402
 from runtime.envs import Envs  # noqa: E402
-from runtime.errors import ConfigError, EnvironmentFault  # noqa: E402
+from runtime.errors import ConfigError, EnvironmentFault, what  # noqa: E402
+from runtime.evaluation import LONGEST  # noqa: E402
+from runtime.exactness import before_training  # noqa: E402
 from runtime.spaces import Flat  # noqa: E402
 from tools.examination.names import group_name, known, tuned_for  # noqa: E402
 from tools.examination.plays import Played, differs, digests, play  # noqa: E402
@@ -35,8 +37,12 @@ exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
 TAKEN = ("env.id", "env", "debug")
 TRACE = "digest:"  # begins what a second process tells; an environment may print, too
 GAMMA = 0.99
+FEW = 5  # steps between two times that a run is taken up
 SLOW = 1e-3  # seconds of a step, from which on workers pay
 LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
+FAR = 10.0  # from 0: means that they do not
+RETURNS = (0.1, 50.0)  # sizes of discounted returns that are learned as they are
+LARGEST_SCALE = 1e6  # of agent.reward_scale
 
 
 def main(arguments: list[str]) -> int:
@@ -81,15 +87,28 @@ def examine(arguments: list[str]) -> int:
         space = envs.backend.observation_space
         say("observation", str(space.whole if isinstance(space, Flat) else space))
         played = play(envs, own["steps"], own["seed"])
-        advice = observations(envs, played)
-        handed_over(make, own["seed"])
-        say("action", str(envs.backend.action_space))
-        advice += [*rewards(played), *ends(played), *speed(played)]
-        repeats(make, arguments, own["steps"], own["seed"], played)
-        conclude(envs, config.kwargs, advice)
+        sole = beside(make)
     finally:
-        envs.close()
+        envs.close()  # from here on there is no more than one copy at a time
+    advice = observations(envs, played)
+    handed_over(make, own["seed"])
+    say("action", str(envs.backend.action_space))
+    advice += [*sole, *rewards(played), *ends(played, envs.backend.limit), *speed(played)]
+    repeats(make, arguments, own["steps"], own["seed"], played)
+    conclude(envs, config.kwargs, advice)
     return 0
+
+
+def beside(make: Any) -> list[str]:
+    """Advice where there can be no second copy beside the first."""
+    try:
+        make().close()
+    except EnvironmentFault as fault:
+        alone = "env.num_envs=1 eval.episodes=0"
+        say("warning", f"there can be no second copy beside the first, {what(fault)}: train with "
+                       f"{alone}, which evaluates nothing")  # fmt: skip
+        return [alone]
+    return []
 
 
 def say(name: str, text: str) -> None:
@@ -98,8 +117,7 @@ def say(name: str, text: str) -> None:
 
 def handed_over(make: Any, seed: int) -> None:
     """Warnings where a reset, or the first step, hands over other types than it should."""
-    copy = make()
-    try:
+    with closing(make()) as copy:
         (checked,) = copy.backend.envs.envs
         space = checked.observation_space
         checked.action_space.seed(seed)
@@ -115,8 +133,6 @@ def handed_over(make: Any, seed: int) -> None:
         if others:
             say("warning", f"a flag of terminated and truncated comes as {' and '.join(others)}, "
                            "which is taken as true or false; give bool")  # fmt: skip
-    finally:
-        copy.close()
 
 
 def observations(envs: Envs, played: Played) -> list[str]:
@@ -124,14 +140,17 @@ def observations(envs: Envs, played: Played) -> list[str]:
     obs = np.concatenate([played.column("obs"), played.column("next_obs")])
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
-    deviation = obs.std(0, dtype=np.float32 if envs.spec.pixels else np.float64)
+    kind = np.float32 if envs.spec.pixels else np.float64
+    deviation, mean = obs.std(0, dtype=kind), np.abs(obs.mean(0, dtype=kind))
     for start, stop in envs.spec.bytes:  # which no network sees as they are
         deviation[start:stop] /= 255.0
+        mean[start:stop] /= 255.0
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
     still = int((deviation == 0).sum())
     least, most = deviation.min(), deviation.max()
     say("", f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from {least:.3g} "
-            f"to {most:.3g}, {still} components constant")  # fmt: skip
+            f"to {most:.3g}, means up to {mean.max():.3g} in size, {still} components "
+            "constant")  # fmt: skip
     outside = int(((lowest < low - 1e-6) | (highest > high + 1e-6)).sum())
     if outside:
         say("warning", f"{outside} components leave the bounds of the space; correct the space")
@@ -140,7 +159,7 @@ def observations(envs: Envs, played: Played) -> list[str]:
         say("warning", f"observations did not change in {len(played.transitions):,} steps; where "
                        "they never do, nothing can be learned from them")  # fmt: skip
         return []
-    fits = LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1]
+    fits = LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1] and mean.max() <= FAR
     return [] if fits or envs.spec.pixels else ["agent.normalise_obs=true"]
 
 
@@ -158,21 +177,27 @@ def rewards(played: Played) -> list[str]:
                   f"discounted returns up to {most:.4g} in size")  # fmt: skip
     if most == 0.0:
         say("warning", "random actions never met a reward; learning may not begin")
-    if most < 50:
+    if most == 0.0 or RETURNS[0] <= most < RETURNS[1]:
         return []
-    return [f"agent.reward_scale={float(f'{5 / most:.1g}'):g} (a2c and ppo)"]
+    scale = float(f"{5 / most:.1g}")
+    if scale > LARGEST_SCALE:
+        return [f"rewards times {scale:g}, in the environment"]
+    return [f"agent.reward_scale={scale:g} (a2c and ppo)"]
 
 
-def ends(played: Played) -> list[str]:
+def ends(played: Played, limit: int | None) -> list[str]:
     """How episodes end, which decides what is bootstrapped."""
     terminated, truncated = played.column("terminated"), played.column("truncated")
     lengths = [length for _, _, length in played.episodes]
     about = f", {min(lengths)} to {max(lengths)} steps long" if lengths else ""
     say("episodes", f"{len(lengths)} in {len(terminated)} steps{about}; {int(terminated.sum())} "
                     f"terminated, {int(truncated.sum())} truncated")  # fmt: skip
-    if not lengths:
-        say("warning", "no episode ended; evaluations cut them at 30,000 steps: register it with "
-                       "max_episode_steps=N")  # fmt: skip
+    if not lengths and limit is None:
+        say("warning", f"no episode ended; evaluations cut them at {LONGEST:,} steps: register it "
+                       "with max_episode_steps=N, or give eval.max_length=N")  # fmt: skip
+    elif not lengths:
+        say("warning", f"no episode ended; its limit is {limit:,} steps: examine it with steps=N "
+                       "above that")  # fmt: skip
     if len(set(lengths)) == 1 < len(lengths) and not truncated.any():
         say("warning", "all episodes end as terminated after the same number of steps; where that "
                        "is a limit of time, end them as truncated")  # fmt: skip
@@ -189,11 +214,9 @@ def speed(played: Played) -> list[str]:
 
 def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Played) -> None:
     """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
-    again, half = make(), max(1, steps // 2)
-    try:
+    half = max(1, steps // 2)
+    with closing(make()) as again:
         first = differs(play(again, steps, seed), played)
-    finally:
-        again.close()
     place, remedy = "", "draw from self.np_random"
     if first is None:
         first = elsewhere(arguments, played)
@@ -203,25 +226,31 @@ def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Play
                        f"no run can be repeated or resumed exactly; {remedy}")  # fmt: skip
         return
     say("seed", f"the same seed gives the same {steps} steps, in another process too")
-    copies = [make() for _ in range(3)]
-    try:
-        play(copies[0], half, seed)
-        exact = True
-        for one, other in pairwise(copies):  # resumed, and what was resumed once more
-            exact = exact and other.load_state_dict(one.state_dict())
-            exact = exact and differs(play(one, 200, seed + 1), play(other, 200, seed + 1)) is None
-        lasting = copies[-1].lasting
-    finally:
-        for copy in copies:
-            copy.close()
-    if exact and lasting:
-        say("warning", f"{lasting}: an episode depends on those before it, and a resumed run may "
-                       "not be exact; make a new world in reset")  # fmt: skip
-    elif exact:
+    exact = resumes(make, half, seed)
+    with closing(make()) as copy:
+        kept = before_training(copy, seed)
+    if exact and kept is None:
         say("resume", "exact: a copy that repeats its episode is where the first one was")
-    else:
-        say("warning", "a copy that repeats its episode is not where the first one was: it keeps "
-                       "something over reset(seed=...); a resumed run is not exact")  # fmt: skip
+        return
+    say("warning", kept or "a copy that repeats its episode is not where the first one was: it "
+                           "keeps something over reset(seed=...), each copy its own; a resumed "
+                           "run is not exact")  # fmt: skip
+
+
+def resumes(make: Any, half: int, seed: int) -> bool:
+    """Whether a copy that takes up twice, within an episode, is where the first one was."""
+    with closing(make()) as copy:
+        play(copy, half, seed)
+        state = copy.state_dict()
+        play(copy, FEW, seed + 1)
+        expected = play(copy, 200, seed + 2)
+    with closing(make()) as copy:
+        back = copy.load_state_dict(state)
+        play(copy, FEW, seed + 1)
+        state = copy.state_dict()
+    with closing(make()) as copy:
+        back = copy.load_state_dict(state) and back
+        return back and differs(play(copy, 200, seed + 2), expected) is None
 
 
 def elsewhere(arguments: list[str], played: Played) -> int | None:

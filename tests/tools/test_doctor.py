@@ -4,6 +4,7 @@ import itertools
 import re
 import shutil
 import time
+from functools import partial
 
 import gymnasium
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 import yaml
 
 from configs import compose
+from configs.compose import train_config
 from configs.schema import EnvConfig
 from configs.validate import build
+from runtime.envs import Envs
 from tools import doctor
 from tools.examination.names import group_name
 
@@ -24,9 +27,19 @@ class Ill(gymnasium.Env):
 
     observation_space = gymnasium.spaces.Box(-1, 1, (3,), np.float32)
     action_space = gymnasium.spaces.Discrete(2)
+    open = 0  # copies that no other can stand beside
+
+    def close(self):
+        Ill.open -= self.has == "sole"
 
     def __init__(self, has="", scale=1.0):
         self.has, self.scale = has, scale
+        if has.startswith("far"):
+            self.observation_space = gymnasium.spaces.Box(-1001, 1001, (3,), np.float32)
+        if has == "sole":
+            if Ill.open:
+                raise OSError("Address already in use")
+            Ill.open += 1
         print("made anew")  # as some environments do
         if has == "world":
             self.world = pytest.importorskip("Box2D").b2World()
@@ -52,6 +65,8 @@ class Ill(gymnasium.Env):
             return obs.astype(np.float64)
         if self.has == "small":
             return obs / 1000
+        if self.has.startswith("far"):
+            return obs + np.float32(-1000 if self.has == "far below" else 1000)
         return obs.tolist() if self.has == "list" else obs
 
     def step(self, action):
@@ -59,7 +74,7 @@ class Ill(gymnasium.Env):
         if self.has == "slow":
             time.sleep(0.005)
         reward = 0.0 if self.has == "nothing" else self.scale
-        reward += self.resets * (self.has == "memory")
+        reward += self.resets * (self.has == "memory" or (self.has == "late" and self.resets > 12))
         end = self.count == 10 and self.has != "endless"
         terminated = end and self.has in ("both", "limit")
         if self.has == "number":
@@ -72,6 +87,14 @@ class Ill(gymnasium.Env):
 gymnasium.register("Ill-v0", entry_point=Ill)
 ILL = "tests.tools.test_doctor:Ill-v0"
 IN_PLACE = "tests.runtime.test_border:Scales-v0"  # changes its action
+
+
+@pytest.fixture(autouse=True)
+def played_here_alone(request, monkeypatch):
+    """A second process takes seconds: only where it is what is looked at."""
+    well = request.node.function is test_what_is_well_is_not_warned_of
+    if not well and "hash" not in request.node.name:
+        monkeypatch.setattr(doctor, "elsewhere", lambda *_: None)
 
 
 def lines(capsys):
@@ -128,7 +151,8 @@ def test_what_is_planted_is_found(has, words, capsys):
 def test_what_is_kept_over_a_reset_is_found(capsys):
     where = "env.id=tests.helpers:Counting-v0"
     assert doctor.main([where, "steps=50"]) == 0
-    assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
+    kept = "it keeps something over reset(seed=...), and each copy has its own"
+    assert kept in dict(lines(capsys))["warning"]
     assert doctor.main([where, "steps=50", "env.kwargs.show_episode=false"]) == 0
     assert dict(lines(capsys))["resume"].startswith("exact")
 
@@ -136,7 +160,56 @@ def test_what_is_kept_over_a_reset_is_found(capsys):
 def test_what_is_kept_and_not_seen_is_found(capsys):
     """Its observations come back; its rewards, which count the resets, do not."""
     assert doctor.main([f"env.id={ILL}", "env.kwargs.has=memory", "steps=90"]) == 0
+    found = dict(lines(capsys))
+    assert "it keeps something over reset(seed=...), and each copy has its own" in found["warning"]
+    assert "resume" not in found
+
+
+def test_what_is_kept_from_a_later_episode_on_is_found(capsys):
+    """By taking up alone: twenty steps from two resets repeat."""
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.has=late", "steps=400"]) == 0
     assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
+
+
+def test_statistics_inside_an_environment_are_named_with_what_to_use(capsys):
+    assert doctor.main(["env.id=tests.runtime.test_exactness:NormalWalk-v0", "steps=90"]) == 0
+    found = dict(lines(capsys))["warning"]
+    assert "the statistics of NormalizeObservation go on over resets, and each copy has" in found
+    assert "use agent.normalise_obs=true in place of NormalizeObservation" in found
+
+
+@pytest.mark.parametrize(("fails", "exact"), [(0, True), (1, False), (2, False)])
+def test_a_run_is_taken_up_twice_within_an_episode(fails, exact, monkeypatch):
+    taken, real = [], Envs.load_state_dict
+
+    def load(self, state):
+        taken.append((state["backend"]["episodes"][0], state["backend"]["ages"][0]))
+        return real(self, state) and len(taken) != fails
+
+    monkeypatch.setattr(Envs, "load_state_dict", load)
+    made = partial(Envs, "Pendulum-v1", 1, "sync", {}, 0)
+    assert doctor.resumes(made, 250, seed=0) is exact
+    assert taken == [(1, 50), (1, 55)]
+
+
+def test_where_there_can_be_one_copy_that_is_told_and_examined(monkeypatch, capsys):
+    monkeypatch.setattr(Ill, "open", 0)
+    assert doctor.main([f"env.id={ILL}", "env.kwargs.has=sole", "steps=50"]) == 0
+    found = dict(lines(capsys))
+    assert "no second copy beside the first, " in found["warning"]
+    assert "train with env.num_envs=1 eval.episodes=0" in found["warning"]
+    assert found["advice"] == "env.num_envs=1 eval.episodes=0"
+    assert found["resume"].startswith("exact")
+    assert Ill.open == 0
+
+
+def test_a_limit_above_the_steps_played_is_named(capsys):
+    more = ["env.kwargs.has=endless", "env.kwargs.max_episode_steps=60"]
+    assert doctor.main([f"env.id={ILL}", *more, "steps=50"]) == 0
+    found = dict(lines(capsys))["warning"]
+    assert found.startswith("no episode ended; its limit is 60 steps: examine it with steps=N")
+    assert doctor.main([f"env.id={ILL}", *more, "steps=70"]) == 0
+    assert "warning" not in dict(lines(capsys))
 
 
 def test_large_rewards_get_a_scale(capsys):
@@ -147,7 +220,27 @@ def test_large_rewards_get_a_scale(capsys):
     assert "agent.reward_scale=0.005 " in found["advice"]
 
 
-@pytest.mark.parametrize(("has", "advised"), [("small", True), ("", False)])
+@pytest.mark.parametrize(
+    ("scale", "advice"),
+    [
+        ("0.001", "agent.reward_scale=500 (a2c and ppo)"),  # 0.009562: 5 / 0.009562 = 522.9
+        ("1e-9", "rewards times 5e+08, in the environment"),  # above what the key takes
+        ("-0.001", "agent.reward_scale=500 (a2c and ppo)"),
+        ("0.02", None),
+        ("5.0", None),
+    ],
+)
+def test_small_rewards_get_a_scale(scale, advice, capsys):
+    assert doctor.main([f"env.id={ILL}", f"env.kwargs.scale={scale}", "steps=100"]) == 0
+    assert dict(lines(capsys)).get("advice") == advice
+    if advice and advice.startswith("agent."):
+        key = advice.split()[0]
+        assert train_config([f"env.id={ILL}", "agent=ppo", key]).agent.reward_scale == 500
+
+
+@pytest.mark.parametrize(
+    ("has", "advised"), [("small", True), ("far", True), ("far below", True), ("", False)]
+)
 def test_numbers_far_from_one_are_to_be_normalised(has, advised, capsys):
     assert doctor.main([f"env.id={ILL}", f"env.kwargs.has={has}", "steps=100"]) == 0
     assert ("agent.normalise_obs=true" in dict(lines(capsys)).get("advice", "")) == advised
