@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from agents.base import CONTINUOUS, BaseAgent, Stream
@@ -45,9 +46,9 @@ class A2C(BaseAgent):
         """Policy gradient, value regression and entropy bonus (arXiv 1602.01783, section 4)."""
         settings = self.settings
         policy, value = self.evaluate(self.normalizer(batch.obs))  # value (T, N)
-        advantage, target = self.evaluate.judge(
-            batch, value.detach(), self.normalizer(batch.next_obs)
-        )
+        with torch.no_grad():
+            next_value = self.critic(self.normalizer(batch.next_obs))
+        advantage, target = self.evaluate.judge(batch, value.detach(), next_value)
         if settings.normalise_advantage:
             advantage = standardise(advantage, self.optimizer.ranks)
         log_prob = policy.log_prob(batch.action, batch.latent)

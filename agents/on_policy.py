@@ -86,19 +86,19 @@ class ActorValue:
         return self.policy_class(*as_tuple(parameters))
 
     @torch.no_grad()
-    def judge(self, batch: Transition, value: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """(advantage, target) of a rollout, (T, N) each, under the present value.
+    def judge(self, batch: Transition, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
+        """(advantage, target) of a rollout, (T, N) each.
 
         Args:
             batch: (T, N, ·).
             value: of its observations, (T, N).
-            next_obs: its successors, normalised.
+            next_value: of its successors, (T, N).
         """
         settings = self.settings
         return gae(
             batch.reward * settings.reward_scale,
             value,
-            self.value(next_obs),
+            next_value,
             batch.terminated,
             batch.truncated,
             settings.gamma,

@@ -15,6 +15,7 @@ from data.metrics import merged, split_scalars
 if TYPE_CHECKING:
     from configs.agents import PPOConfig
 
+PIECE = 32 << 20  # bytes of observations that are evaluated or put in order at a time
 STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
 
 
@@ -64,20 +65,41 @@ class PPO(BaseAgent):
         """What `losses` takes, each (B, ·)."""
         settings, generator = self.settings, self.generators["update"]
         advantage, target, log_prob = self.judge(batch)
+        row = batch.obs.shape[-1] * batch.obs.element_size()
+        several = max(1, PIECE // (row * settings.batch_size))  # minibatches put in order at once
         for epoch in range(settings.epochs):
             if epoch and settings.recompute_advantage:
                 advantage, target, _ = self.judge(batch)
             order = torch.randperm(log_prob.numel(), generator=generator, device=self.device)
             fields = (batch.obs, batch.action, batch.latent, advantage, target, log_prob)
-            rows = [shuffled(field, order) for field in fields]  # (T N, ·)
-            yield from zip(*(row.split(settings.batch_size) for row in rows), strict=True)
+            for part in order.split(several * settings.batch_size):
+                rows = [shuffled(field, part) for field in fields]  # (B', ·)
+                yield from zip(*(row.split(settings.batch_size) for row in rows), strict=True)
 
     @torch.no_grad()
     def judge(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
         """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each."""
-        policy, value = self.evaluate(self.normalizer(batch.obs))
-        advantage, target = self.evaluate.judge(batch, value, self.normalizer(batch.next_obs))
-        return advantage, target, policy.log_prob(batch.action, batch.latent)
+        columns: tuple[list[Tensor], ...] = ([], [], [])
+        for part in self.parts(batch):
+            policy, value = self.evaluate(self.normalizer(part.obs))
+            next_value = self.critic(self.normalizer(part.next_obs))
+            log_prob = policy.log_prob(part.action, part.latent)
+            for column, values in zip(columns, (value, next_value, log_prob), strict=True):
+                column.append(values)
+        value, next_value, log_prob = map(torch.cat, columns)
+        return *self.evaluate.judge(batch, value, next_value), log_prob
+
+    def parts(self, batch: Transition) -> Iterator[Transition]:
+        """A rollout (T, N, ·) in parts of some steps, which bound what convolutions take.
+
+        One part where there are no images: rows of a matrix product depend on how many there are,
+        in their last bits.
+        """
+        if not self.spec.images:
+            return iter([batch])
+        steps = max(1, PIECE // (4 * self.spec.obs_dim * batch.reward.shape[1]))
+        fields = [field.split(steps) for field in batch if field is not None]
+        return (Transition(*part) for part in zip(*fields, strict=True))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)

@@ -8,12 +8,18 @@ from torch import Tensor
 
 from data.transition import Transition
 
+LARGE = 1 << 20  # bytes of observations (T, N, O), above which successors are no array of their own
+NEXT_OBS = Transition._fields.index("next_obs")
+
 
 class Rollout:
     """Collects `n_steps` transitions of (N, ·) and yields them as one Transition of (T, N, ·).
 
+    Large observations are stored once: the successors of a step are the observations of the next.
+    Where that begins with others, because an episode ended, they are kept beside the arrays.
+
     The arrays are allocated at the first transition and reused: what `batches` hands out is valid
-    until the next `add`.
+    until the next `add`. An observation must not be changed after it was added.
     """
 
     warming_up = False
@@ -22,33 +28,76 @@ class Rollout:
         self.n_steps = n_steps
         self.device = torch.device(device)
         self.filled = 0
-        self._fields: list[Tensor] = []
+        self.once = False  # whether observations are stored once
+        self._fields: list[Tensor] = []  # of a Transition, in its order; without next_obs if `once`
         self._rows: list[list[Tensor]] = []  # views of them, one list for each step
+        self._following = torch.empty(0)  # next_obs (N, O) of the last step
+        self._successors: dict[int, Tensor] = {}  # step -> next_obs, where the next obs is another
 
     def add(self, transition: Transition) -> None:
         """Stores one step of all environments; every field, `latent` among them, is needed."""
         fields = [field for field in transition if field is not None]
         assert len(fields) == len(transition)
         if not self._fields:
-            self._fields = [
-                torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
-                for field in fields
-            ]
-            self._rows = [list(row) for row in zip(*self._fields, strict=True)]
+            self._allocate(fields)
+        if self.once:
+            self._follow(transition.obs, fields.pop(NEXT_OBS))
         torch._foreach_copy_(self._rows[self.filled], fields)
         self.filled += 1
+
+    def _allocate(self, fields: list[Tensor]) -> None:
+        obs = fields[0]
+        self.once = self.n_steps * obs.numel() * obs.element_size() > LARGE
+        kept = [field for i, field in enumerate(fields) if not (self.once and i == NEXT_OBS)]
+        self._fields = [
+            torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
+            for field in kept
+        ]
+        self._rows = [list(row) for row in zip(*self._fields, strict=True)]
+
+    def _follow(self, obs: Tensor, next_obs: Tensor) -> None:
+        """Keeps the successors of the last step where this step's `obs` (N, O) are others."""
+        last = self._following
+        if self.filled and obs is not last and not torch.equal(obs, last):
+            self._successors[self.filled - 1] = last
+        self._following = next_obs
 
     def batches(self) -> Iterator[Transition]:
         """One Transition (T, N, ·) when `n_steps` have been added; nothing before."""
         if self.filled == self.n_steps:
-            self.filled = 0
-            yield Transition(*self._fields)
+            fields = self._fields.copy()
+            if self.once:
+                fields.insert(NEXT_OBS, self._next_obs())
+            self.filled, self._successors = 0, {}
+            yield Transition(*fields)
+
+    def _next_obs(self) -> Tensor:
+        """The true successors (T, N, O) of all steps."""
+        next_obs = torch.empty_like(self._fields[0])
+        next_obs[:-1] = self._fields[0][1:]
+        next_obs[-1] = self._following
+        for step, successors in self._successors.items():
+            next_obs[step] = successors
+        return next_obs
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fields": [field[: self.filled] for field in self._fields if self.filled]}
+        if not self.filled:
+            return {"fields": []}
+        state: dict[str, Any] = {"fields": [field[: self.filled] for field in self._fields]}
+        if self.once:
+            state["following"] = self._following
+            state["ends"] = list(self._successors)
+            state["successors"] = list(self._successors.values())
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.filled = 0
-        self._fields = []
-        for row in zip(*state["fields"], strict=True):
+        """Restores what `state_dict` gave, also where it held the successors of every step."""
+        self.filled, self._fields, self._successors = 0, [], {}
+        fields = [list(field.cpu()) for field in state["fields"]]  # rows of each
+        if "following" in state:
+            next_obs = [*fields[0][1:], state["following"].cpu()]
+            for end, successors in zip(state["ends"], state["successors"], strict=True):
+                next_obs[int(end)] = successors.cpu()
+            fields.insert(NEXT_OBS, next_obs)
+        for row in zip(*fields, strict=True):
             self.add(Transition(*row))

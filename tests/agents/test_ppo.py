@@ -10,6 +10,7 @@ from agents.ranks import Alone
 from data import Spec, gae
 from data.metrics import Metrics, Packed, packing
 from policies import Categorical, Gaussian, TanhGaussian
+from runtime.tree import digest
 from tests.helpers import agent, batch
 
 DISCRETE = Spec(3, 4, discrete=True)
@@ -219,3 +220,34 @@ def test_packed_metrics_are_merged_without_a_slice_for_each(monkeypatch):
     told, expected = compiled.update(rollout), plain.update(rollout)
     assert set(told) == set(expected)
     assert all(torch.equal(told[name], expected[name]) for name in expected)
+
+
+def test_an_order_that_is_applied_in_parts_is_the_same_order(monkeypatch):
+    whole, parted = (agent("ppo", epochs=2, batch_size=16) for _ in range(2))
+    rollout = batch(25, 4)
+    whole.update(rollout)
+    monkeypatch.setattr("agents.ppo.PIECE", 40 * 4 * 3)  # 40 rows: two minibatches
+    parted.update(rollout)
+    assert digest(parted.state_dict()) == digest(whole.state_dict())
+
+
+def test_a_rollout_of_images_is_judged_in_parts_of_steps(monkeypatch):
+    spec = Spec(4 * 4 * 3, 2, discrete=True, images=((0, (4, 4, 3)),), pixels=True)
+    learner, rollout, sizes = agent("ppo", spec), batch(7, 2, spec=spec), []
+    whole = learner.judge(rollout)
+    monkeypatch.setattr("agents.ppo.PIECE", 4 * spec.obs_dim * 2 * 3)  # three steps
+    learner.evaluate = Watched(learner.evaluate, sizes)
+    for ours, theirs in zip(learner.judge(rollout), whole, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert sizes == [(3, 2), (3, 2), (1, 2)]
+
+
+class Watched:
+    """What evaluates, and the leading sizes of what it evaluated."""
+
+    def __init__(self, evaluate, sizes):
+        self.evaluate, self.sizes, self.judge = evaluate, sizes, evaluate.judge
+
+    def __call__(self, obs):
+        self.sizes.append(tuple(obs.shape[:-1]))
+        return self.evaluate(obs)

@@ -1,5 +1,7 @@
 """What goes into a buffer comes out, once, in order, and with the update ratio asked for."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +239,49 @@ def test_the_rows_in_pieces_are_those_in_one(size):
     copy.load_state_dict(buffer.state_dict(), pieces)
     assert digest(copy.rows(first, last)) == digest(whole)
     assert (copy.ends.oldest, copy.ends.used) == (whole["ends"][0], len(whole["ends"]))
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("ends", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("envs", [1, 3])
+def test_a_rollout_hands_out_true_successors_also_where_they_are_stored_once(
+    large, ends, envs, monkeypatch
+):
+    if large:
+        monkeypatch.setattr("data.rollout.LARGE", 0)
+    steps, rollout, handed = 7, Rollout(7), []
+    known = list(life(envs, 5 * steps, ends, seed=2))
+    for number, row_ in enumerate(known):
+        rollout.add(row_)
+        handed += [field.clone() for batch in rollout.batches() for field in batch]
+        if number == 17:  # through a checkpoint, in the middle of one
+            copy = Rollout(7)
+            copy.load_state_dict(saved_and_read(rollout.state_dict()))
+            assert digest(copy.state_dict()) == digest(rollout.state_dict())
+        if number > 17:  # which the environments go on from with other tensors of equal numbers
+            copy.add(row_._replace(obs=row_.obs.clone()) if number == 18 else row_)
+            list(copy.batches())
+            assert digest(copy.state_dict()) == digest(rollout.state_dict())
+    wanted = [torch.stack(field) for start in range(0, 5 * steps, steps)
+              for field in zip(*known[start : start + steps], strict=True)]  # fmt: skip
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(handed, wanted, strict=True))
+
+
+def test_a_large_rollout_stores_observations_once_and_reads_what_stored_them_twice(monkeypatch):
+    known = list(life(3, 20, 0.2, seed=2))
+    twice, once = Rollout(30), Rollout(30)
+    for row_ in known:
+        twice.add(row_)
+    monkeypatch.setattr("data.rollout.LARGE", 0)
+    for row_ in known:
+        once.add(row_)
+    from_twice = Rollout(30)
+    from_twice.load_state_dict(saved_and_read(twice.state_dict()))
+    assert digest(from_twice.state_dict()) == digest(once.state_dict())
+    numbers = [field.numel() for field in once.state_dict()["fields"]]
+    assert numbers.count(20 * 3 * 2) == 2  # obs and latent, which has as many components here
+    ended = sum(not torch.equal(a.next_obs, b.obs) for a, b in pairwise(known))
+    assert 0 < len(once.state_dict()["successors"]) == ended < 19
 
 
 def test_an_example_lies_where_rows_will_and_leaves_the_replay_empty():
