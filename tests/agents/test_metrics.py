@@ -21,9 +21,9 @@ def test_a_constant_target_has_no_explained_variance(value):
 
 
 def test_saturation_counts_components():
-    action = torch.tensor([[0.999, 0.0], [-1.0, 0.5]])
+    action = torch.tensor([[0.999, 0.0], [-1.0, -0.995]])
     metrics = policy_metrics(torch.zeros(2), torch.zeros(2), action)
-    assert metrics["policy/saturation"].item() == 0.5
+    assert metrics["policy/saturation"].item() == 0.75
     assert "policy/saturation" not in policy_metrics(torch.zeros(2), torch.zeros(2), action.long())
 
 

@@ -284,6 +284,15 @@ def test_a_large_rollout_stores_observations_once_and_reads_what_stored_them_twi
     assert 0 < len(once.state_dict()["successors"]) == ended < 19
 
 
+def test_places_of_successors_are_used_again_when_their_rows_are():
+    buffer, sizes = replay(capacity=50), []
+    for step, row_ in enumerate(life(1, 900, 0.3, seed=0)):
+        buffer.add(row_)
+        if step % 300 == 299:
+            sizes.append(len(buffer.obs))
+    assert sizes[0] == sizes[1] == sizes[2] < 150
+
+
 def test_an_example_lies_where_rows_will_and_leaves_the_replay_empty():
     buffer = replay(capacity=10, batch=4)
     several = zip(*(row(number)[:6] for number in range(4)), strict=True)
