@@ -562,6 +562,14 @@ def test_the_options_of_the_critics_reach_them(name):
         assert all(len(parameter) == critics for parameter in learner.critic.parameters())
 
 
+def test_several_choices_are_drawn_apart():
+    """Nearly uniform at first, so that two of four are equal once in four draws."""
+    learner = agent("ppo", Spec(3, 4, True, (4, 4)))
+    action, _ = learner.act(torch.zeros(400, 3))
+    share = (action[:, 0] == action[:, 1]).float().mean().item()
+    assert share == pytest.approx(0.25, abs=0.1)  # 4.6 standard errors
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_values_are_the_critic_s_on_the_torso_that_is_asked_for(shared):
     learner, obs = agent("ppo", CONTINUOUS, shared_torso=shared), draws(5, 3)

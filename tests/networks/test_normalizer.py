@@ -29,6 +29,13 @@ def test_a_single_observation_changes_nothing():
     assert torch.equal(single(torch.ones(3)), torch.ones(3))
 
 
+def test_two_observations_lie_a_deviation_from_their_mean():
+    """That of the population, not of a sample."""
+    norm = RunningNorm(1)
+    norm.update(torch.tensor([[3.0], [7.0]]))
+    assert norm(torch.tensor([3.0, 5.0, 7.0, 9.0])).tolist() == [-1.0, 0.0, 1.0, 2.0]
+
+
 def test_constant_and_far_observations_stay_finite():
     norm = RunningNorm(1)
     norm.update(torch.full((10, 1), 5.0))
