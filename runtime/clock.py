@@ -12,15 +12,18 @@ class Clock:
 
     started: float = field(default_factory=lambda: time.perf_counter())  # as it is by then
     paused: float = 0.0
+    stopped: float | None = None  # when the pause began that is not over
 
     @contextmanager
     def pause(self) -> Iterator[None]:
         """For evaluations, audits and checkpoints, finished or not."""
-        begun = time.perf_counter()
+        self.stopped = begun = time.perf_counter()
         try:
             yield
         finally:
+            self.stopped = None
             self.paused += time.perf_counter() - begun
 
     def elapsed(self) -> float:
-        return time.perf_counter() - self.started - self.paused
+        now = time.perf_counter() if self.stopped is None else self.stopped
+        return now - self.started - self.paused

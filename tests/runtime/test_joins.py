@@ -25,6 +25,7 @@ from configs import compose
 from configs.compose import train_config
 from runtime import checkpoint
 from runtime.build import make_parts
+from runtime.clock import Clock
 from runtime.door import enter
 from runtime.envs import Envs
 from runtime.errors import Stopped
@@ -469,8 +470,8 @@ def test_how_often_something_is_logged_or_looked_at_changes_no_step(whole, tmp_p
 def test_another_seed_is_another_run_throughout(whole, tmp_path):
     _, seen = whole
     Told.forget()
-    other = Seen([*SETTINGS, "seed=4", "total_steps=48", "eval.every=40",
-                  f"run_dir={tmp_path / 'run'}"])  # fmt: skip
+    other = Seen([*SETTINGS, "seed=4", "total_steps=60", f"run_dir={tmp_path / 'run'}"])
+    assert len(other.audits) == 1  # at a step of one of the others
     drawn = [{seed for copy in (*one.training, *one.others) for seed in copy.seeds}
              | {seed for _, seed in one.audits} for one in (seen, other)]  # fmt: skip
     assert not drawn[0] & drawn[1]
@@ -758,6 +759,21 @@ def test_the_digest_is_of_all_that_the_next_step_depends_on():
     assert found[-2] != found[-1]
 
 
+def test_the_time_of_a_pause_does_not_count_before_it_is_over_either(monkeypatch):
+    """A checkpoint has the time of training, and is written in a pause."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = Clock()
+    now[0] = 2.0
+    for _ in range(2):
+        with clock.pause():
+            now[0] += 5.0
+            assert clock.elapsed() == 2.0
+        assert clock.elapsed() == 2.0
+    now[0] += 1.0
+    assert clock.elapsed() == 3.0
+
+
 # files
 
 
@@ -767,6 +783,8 @@ def test_of_equal_evaluations_the_newest_is_the_best_and_stays(tmp_path):
     assert [int(name[5:]) for name in checkpoint.names(tmp_path)] == [3, 5, 6]
     assert checkpoint.load_newest(tmp_path, "best")[0] == 3
     assert checkpoint.load_newest(tmp_path)[0] == 6
+    checkpoint.save(tmp_path, 7, {"return_mean": 2.0, "a": 1}, keep=9)
+    assert checkpoint.load_newest(tmp_path, "best")[0] == 7
 
 
 def test_evaluations_below_zero_are_better_than_none(tmp_path):

@@ -115,3 +115,10 @@ def test_an_image_comes_back_pixel_by_pixel(tmp_path):
     decoded = Image.open(io.BytesIO(event.encoded_image_string))
     assert decoded.format == "PNG"
     assert np.array_equal(np.asarray(decoded), pixels)
+
+
+def test_of_an_interval_only_what_is_finite_counts(tmp_path):
+    logger = Logger(tmp_path)
+    for value in (1.0, float("nan"), 4.0, float("-inf")):
+        logger.add({"a": torch.tensor(value), "a_min": torch.tensor(value)})
+    assert logger.flush(1) == {"a": 2.5, "a_min": 1.0}
