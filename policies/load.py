@@ -27,7 +27,7 @@ class TrainedPolicy:
         Of a space that is no Box: one as the environment gives it, or several as vectors.
 
         Raises:
-            ValueError: the observations are of another shape.
+            ValueError: the observations are of another shape, or do not belong to their space.
         """
         obs = np.asarray(self.to_vector(obs), np.float32)
         one = obs.shape == self.obs_shape

@@ -127,6 +127,8 @@ def test_one_picture_and_several(tmp_path):
     assert [action.shape for action in alone] == [()] * 3
     assert policy(pictures).tolist() == alone
     assert policy(pictures[:1]).shape == (1,)
+    with pytest.raises(ValueError, match="observation has dtype float64, its space uint8"):
+        policy(pictures / 255)
 
 
 def test_what_an_environment_of_a_dict_gives_is_taken_as_it_is(tmp_path):
@@ -142,3 +144,9 @@ def test_what_an_environment_of_a_dict_gives_is_taken_as_it_is(tmp_path):
     alone = [policy(obs) for obs in seen]
     assert all(env.action_space.contains(action) for action in alone)
     assert policy(np.stack(vectors)).tolist() == alone
+    camera = seen[0]["camera"]
+    for wrong, words in ((camera / 255, "has dtype float64"), (camera[:3], "has shape")):
+        with pytest.raises(ValueError, match=rf"observation\['camera'\] {words}"):
+            policy({**seen[0], "camera": wrong})
+    with pytest.raises(ValueError, match=r"observation\['arm'\] \[nan nan\] is not finite"):
+        policy({**seen[0], "arm": np.full(2, np.nan)})
