@@ -1,6 +1,7 @@
 """Episodes are counted without bias towards short ones, and evaluating changes nothing."""
 
 import dataclasses
+import itertools
 import json
 import signal
 import time
@@ -16,7 +17,7 @@ from configs.compose import train_config
 from configs.schema import TrainConfig
 from configs.validate import build
 from runtime import evaluation
-from runtime.build import make_evaluator
+from runtime.build import make_evaluator, make_parts
 from runtime.checkpoint import load_newest
 from runtime.door import enter
 from runtime.errors import ConfigError, EnvironmentFault
@@ -325,3 +326,62 @@ def test_summary_by_hand():
     assert summary["return_sem"] == pytest.approx((14 / 3) ** 0.5 / 2)
     assert (summary["return_min"], summary["return_max"]) == (1.0, 6.0)
     assert summary["length_mean"] == 1.5
+
+
+class Watched:
+    """Acts with zeros; keeps what it was asked."""
+
+    device = torch.device("cpu")
+
+    def __init__(self):
+        self.asked = []
+
+    def act(self, obs, deterministic=False, generator=None):
+        self.asked.append((obs.clone(), deterministic))
+        return torch.zeros(len(obs), 1), torch.zeros(len(obs), 1)
+
+
+def test_evaluations_begin_where_training_does_not_and_each_elsewhere():
+    config = train_config(["env=pendulum", "agent=sac", "eval.episodes=2", "eval.max_length=1"])
+    parts = make_parts(config)
+    firsts = [parts.envs.obs]
+    for step in (100, 200, 100):
+        watched = Watched()
+        parts.evaluator(watched, step)
+        (obs, deterministic), *_ = watched.asked
+        assert deterministic is True  # unless told otherwise
+        firsts += [*obs.split(1)]
+    assert torch.equal(torch.cat(firsts[1:3]), torch.cat(firsts[5:]))  # of the same step
+    for one, other in itertools.combinations(firsts[:5], 2):
+        assert not torch.equal(one, other)
+    watched = Watched()
+    parts.evaluator(watched, 100, deterministic=False)
+    assert watched.asked[0][1] is False
+    parts.close()
+
+
+def test_doors_pass_on_whether_actions_are_drawn(tmp_path, monkeypatch):
+    asked, real = [], Evaluator.play
+
+    def play(self, agent, step, deterministic):
+        asked.append(deterministic)
+        return real(self, agent, step, deterministic)
+
+    monkeypatch.setattr(Evaluator, "play", play)
+    coin, run = "env.id=tests.runtime.test_evaluation:Coin-v0", tmp_path / "run"
+    assert door("train", *SMALL, coin, f"run_dir={run}", "eval.episodes=1", "eval.every=20") == 0
+    for given in ([], ["deterministic=false"], ["deterministic=true"]):
+        assert door("evaluate", f"run={run}", coin, "episodes=1", *given) == 0
+    assert asked == [True, True, False, True]
+
+
+def test_copies_made_anew_keep_the_map_of_actions_and_are_made_for_each_evaluation():
+    judge = evaluator(2)
+    judge.anew, own = True, judge.envs.to_env
+    judge.envs.to_env = lambda action: own(action)
+    chosen, seen = judge.envs.to_env, {judge.envs}
+    for step in range(3):
+        judge(agent("sac"), step)
+        assert judge.envs.to_env is chosen
+        seen.add(judge.envs)
+    assert len(seen) == 4

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import time
 
 import gymnasium
 import numpy as np
@@ -186,6 +187,8 @@ def test_global_generators_are_left_as_they_were():
     first = judge(learner, step=1).returns
     judge.examine()
     assert judge(learner, step=2).returns.tolist() != first.tolist()
+    np.random.random()  # noqa: NPY002
+    state = np.random.get_state()[1].tolist()  # noqa: NPY002
     assert judge(learner, step=1).returns.tolist() == first.tolist()
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
     assert random.getstate() == python
@@ -296,8 +299,20 @@ def test_the_agent_never_learns_from_what_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(
         BaseAgent, "observe", lambda self, t: seen.append(len(t.reward)) or real(self, t)
     )
-    run(tmp_path, "run", env_id=NORMAL)
+    looks = []
+    monkeypatch.setattr(Evaluator, "examine", lambda self, training, since: looks.append(
+        (training is not None, since)))  # fmt: skip
+    run(tmp_path, "run")
     assert sum(seen) == 200
+    assert looks == [(False, 0), *[(True, 50)] * 4]
+
+
+def test_a_copy_that_hangs_is_left_to_its_deadline(monkeypatch):
+    monkeypatch.setattr(Walk, "step", lambda self, action: time.sleep(60))
+    judge = Evaluator(WALK, "sync", {}, 1, seed=5, deadline=0.3)
+    began = time.monotonic()
+    assert judge.examine() is None
+    assert time.monotonic() - began < 10
 
 
 def test_variables_that_change_arithmetic_are_recorded_and_named(tmp_path, monkeypatch, capsys):
