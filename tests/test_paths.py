@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import subprocess
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -315,6 +316,20 @@ def test_variables_of_git_lead_to_no_other_repository(checkout, tmp_path, monkey
     assert rundir.uncommitted() == patch != b""
 
 
+def test_a_change_in_the_second_of_the_commit_is_seen(checkout):
+    """Git tells it from none by the time of its index."""
+    root, git = checkout
+    git("config", "core.checkStat", "minimal")
+    git("config", "core.trustctime", "false")
+    file, then = root / "agents/a.py", (10**9, 10**9)
+    os.utime(file, then)
+    git("update-index", "--refresh")
+    file.write_text("2\n")  # as long as before
+    for path in (file, root / ".git/index"):
+        os.utime(path, then)
+    assert b"+2" in rundir.uncommitted()
+
+
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder away")
 def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
     checkout, tmp_path, monkeypatch, capsys
@@ -363,6 +378,15 @@ def test_a_path_is_taken_as_it_is_and_printed_so_that_it_can_be_pasted(name):
             assert parse(f"{key}={name}")[2] == name
 
 
+@pytest.mark.skipif(os.name != "posix", reason="its shell")
+def test_a_shell_reads_every_printed_word_as_it_was():
+    names = [*NAMES, "$HOME `x` $(y)", "a\tb", "\\", "!x"]
+    words = " ".join(key_value("run", name) for name in names if name.isprintable())
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {words}"], capture_output=True, check=True)
+    read = [parse(word)[2] for word in done.stdout.decode().splitlines()]
+    assert read == [name for name in names if name.isprintable()]
+
+
 def test_what_reads_as_something_else_says_how_to_quote_it():
     for text in ("[a]", "{a: 1}", "true"):
         with pytest.raises(ConfigError) as caught:
@@ -376,7 +400,11 @@ def test_what_reads_as_something_else_says_how_to_quote_it():
 
 @pytest.mark.parametrize(
     "name",
-    ['date=2026-01-02, it\'s [1] {"é"}/a  b', "/".join(["x" * 120] * 3), os.fsdecode(b"lat\xe9in")],
+    [
+        'date=2026-01-02, it\'s [1] {"é"}/a  b',
+        "/".join([f"{'x' * 58}; {'y' * 60}"] * 3),
+        os.fsdecode(b"lat\xe9in"),
+    ],
 )
 def test_a_run_anywhere_is_stopped_resumed_and_evaluated(name, here, capsys):
     """By the very command that is printed, however long it is."""
@@ -579,6 +607,8 @@ def test_a_log_that_cannot_be_begun_is_one_warning(
     place = "tensorboard.summary.writer."
     place += "event_file_writer." if where.startswith("Event") else "record_writer."
     monkeypatch.setattr(place + where, full)
+    unhandled = []
+    monkeypatch.setattr(threading, "excepthook", unhandled.append)
     logger = Logger(tmp_path, purge_step)
     for step in range(50):
         logger.write(step, {"a": 1.0})
@@ -587,6 +617,7 @@ def test_a_log_that_cannot_be_begun_is_one_warning(
     logger.close()
     said = capsys.readouterr().err
     assert said.count("warning: logging stopped") == said.count("\n") == 1, said
+    assert unhandled == []  # in the writer's thread
 
 
 # numbers
