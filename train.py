@@ -43,7 +43,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     path = ranks.found(config.run_dir) if config.resume else None
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
-            warn(checkpoint.load_newest(path)[3])
+            warn(checkpoint.load_newest(path, config=config)[3])
         print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
         return 0
     config, parts = ranks.together(lambda: make(config, ranks, begun=path is not None))
@@ -53,10 +53,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
             session = Session(path, config, parts, stop, STARTED, ranks)
             known = ranks.decided(lambda: bool(checkpoint.names(path)))
             if config.resume not in (None, "auto") or known:
-                loaded = ranks.together(lambda: checkpoint.load_newest(path))
-                step, state, pieces, warnings = loaded
-                warn(warnings)
-                session.take_up(step, state, pieces)
+                warn(session.restore())
             if ranks.first:
                 announce(path, config, session.step, ranks.size)
             try:

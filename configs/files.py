@@ -50,7 +50,10 @@ def read_run(path: Path) -> TrainConfig:
     try:
         return build(TrainConfig, plain, recorded=True)
     except ConfigError as error:
-        raise ConfigError(f"run: {path / 'config.yaml'}, {error} in that file") from None
+        fault = ConfigError(f"run: {path / 'config.yaml'}, {error} in that file")
+        if ": is missing" in str(error) or ": is not a key" in str(error):
+            fault.run = str(path)
+        raise fault from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -161,6 +161,17 @@ def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str,
             yield key, told(before), told(after)
 
 
+def differing(recorded: dict[str, Any], config: TrainConfig) -> tuple[tuple[str, Any, Any], ...]:
+    """The `differences` of a configuration from the one that a checkpoint holds.
+
+    Raises:
+        ConfigError: what it holds is not one of this revision.
+    """
+    was = dataclasses.asdict(build(TrainConfig, recorded, recorded=True))
+    now = json.loads(json.dumps(dataclasses.asdict(config)))  # as a checkpoint has it
+    return tuple(differences(was, now))
+
+
 def free(key: str) -> bool:
     return key in FREE or key.partition(".")[0] in FREE_GROUPS
 

@@ -29,13 +29,14 @@ class TrainedPolicy:
         Raises:
             ValueError: the observations are of another shape, or do not belong to their space.
         """
-        obs = np.asarray(self.to_vector(obs), np.float32)
+        obs = np.asarray(self.to_vector(obs))
         one = obs.shape == self.obs_shape
         if not one and obs.shape[1:] != self.obs_shape:
             raise ValueError(
                 f"observations of shape {obs.shape}, and the policy was trained on one of "
                 f"{self.obs_shape}; give one, or several as (N, ...)"
             )
+        obs = obs.astype(np.float32)
         several = torch.from_numpy(obs.reshape(-1, math.prod(self.obs_shape)))
         action, _ = self.agent.act(several, deterministic, self.generator)
         mapped = self.to_env(action.numpy())
@@ -52,12 +53,18 @@ def load(
         env_id: has to repeat the environment's id where the run's names a module to import.
 
     Raises:
-        ConfigError: `run_dir` is no run, or its environment's module was not named.
+        ConfigError: `run_dir` is no run, or its environment's module was not named, or that has
+            other spaces now than when the run was made.
         StorageFault: no checkpoint in it is valid.
     """
+    from runtime.door import with_revisions
+    from runtime.errors import ConfigError
     from runtime.trained import open_trained
 
-    trained = open_trained(str(run_dir), checkpoint, env_id=env_id, guest=True)
+    try:
+        trained = open_trained(str(run_dir), checkpoint, env_id=env_id, guest=True)
+    except ConfigError as error:
+        raise with_revisions(error) from error
     for text in trained.warnings:
         warnings.warn(text, stacklevel=2)
     trained.evaluator.close()

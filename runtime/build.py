@@ -16,11 +16,13 @@ from agents.base import BaseAgent
 from data import Batch, Replay, Rollout, Spec, Transition
 from runtime.acceleration import accelerate
 from runtime.envs import Envs
-from runtime.errors import ConfigError, EnvironmentFault, StorageFault, what
+from runtime.errors import ConfigError, EnvironmentFault, what
 from runtime.evaluation import Evaluator
 from runtime.memory import require_memory
+from runtime.misfit import taking_up
 from runtime.ranks import ALONE, Ranks
 from runtime.seeding import derive, stream
+from runtime.segments import pieces
 from runtime.tree import digest
 
 if TYPE_CHECKING:
@@ -61,12 +63,11 @@ class Parts:
 
         Those are parameters, optimiser, generators, what the buffer holds, and the environments.
         """
-        rows = []
-        if self.replay is not None and self.replay.count:
-            first, step = self.replay.first_row(), DIGESTED_ROWS * self.replay.count
-            for start in range(first, self.replay.added, step):
-                piece = self.replay.rows(start, min(start + step, self.replay.added))
-                rows.append(digest(piece))
+        rows, replay = [], self.replay
+        if replay is not None and replay.count:
+            most = DIGESTED_ROWS * replay.count
+            for first, stop in pieces(replay, replay.first_row(), most):
+                rows.append(digest(replay.rows(first, stop)))
         return digest(
             {
                 "agent": self.agent.state_dict(),
@@ -227,12 +228,8 @@ def restore_agent(
     """
     seeds = partial(stream, config.seed, device=device)
     agent = fitting(make_agent, spec, config.agent, seeds, 1)
-    try:
+    with taking_up(state):
         agent.load_weights(state["agent"])
-    except (RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise StorageFault(
-            f"checkpoint: does not fit config.yaml, {str(error).splitlines()[0]}; restore the run"
-        ) from error
     return agent
 
 

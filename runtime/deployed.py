@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from agents.base import BaseAgent, as_tuple
 from runtime.errors import ConfigError, StorageFault
 from runtime.evaluation import Evaluator
-from runtime.spaces import ActionMap
+from runtime.spaces import ActionMap, require_same_spaces
 
 if TYPE_CHECKING:
     from configs.schema import EvaluateConfig
@@ -142,7 +142,8 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     evaluator.
 
     Raises:
-        ConfigError: it is no ONNX, which holds no code; or as `FromFile`.
+        ConfigError: it is no ONNX, which holds no code; or the environment has other spaces than
+            those that it was exported from; or as `FromFile`.
     """
     if path.suffix != ".onnx":
         why = "is no .onnx"
@@ -154,13 +155,16 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     env = config.env
     evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed,
                           max_length=config.max_length or "auto")  # fmt: skip
+    certificate = read_certificate(path)
     try:
+        recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
+        require_same_spaces(str(env.id), recorded, evaluator.envs.spaces, made_in)
         file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env)
     except BaseException:
         evaluator.close()
         raise
     evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
-    return file, evaluator, read_certificate(path)
+    return file, evaluator, certificate
 
 
 def read_certificate(path: Path) -> dict[str, Any]:

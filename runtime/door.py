@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from runtime.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped
@@ -65,7 +66,7 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
         if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
             if debug and not isinstance(error, Stopped):
                 traceback.print_exc()
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {with_revisions(error)}", file=sys.stderr)
         return error.code
     except Halt as halt:
         print(f"error: {halt.stopped}", file=sys.stderr)
@@ -79,6 +80,16 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
         line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
         print(f"error: {line}", file=sys.stderr)
         return line.code
+
+
+def with_revisions(error: LogpiError) -> LogpiError:
+    """The same; where a run has other keys than this code, with the revision that made it."""
+    if not isinstance(error, ConfigError) or error.run is None:
+        return error
+    from runtime.rundir import made_by, other_revision
+
+    other = other_revision(made_by(Path(error.run)))
+    return ConfigError(f"{str(error).rpartition(';')[0]}: {other}") if other else error
 
 
 class Patient:

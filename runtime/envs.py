@@ -14,7 +14,7 @@ from data import Transition
 from runtime.backends import Backend, make_backend
 from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt
-from runtime.spaces import ActionMap, as_vector, check_spaces, not_finite
+from runtime.spaces import ActionMap, as_vector, check_spaces, describe, not_finite
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -74,6 +74,13 @@ class Envs:
         """
         reason: str | None = self._guard(lambda: self.backend.lasting)
         return reason
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """Both spaces, as `describe` tells them: recorded with every policy that was made here."""
+        backend = self.backend
+        return {"observation": describe(backend.observation_space),
+                "action": describe(backend.action_space)}  # fmt: skip
 
     def reset(self, seed: int) -> None:
         """Starts all episodes anew from `seed`, and forgets the statistics."""

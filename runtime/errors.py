@@ -79,9 +79,14 @@ class LogpiError(Exception):
 
 
 class ConfigError(LogpiError):
-    """A key, a value, or a combination of them that cannot be run; nothing has been created."""
+    """A key, a value, or a combination of them that cannot be run; nothing has been created.
+
+    Attributes:
+        run: a run directory whose keys are not those of this code.
+    """
 
     code = 2
+    run: str | None = None
 
 
 class EnvironmentFault(LogpiError):
@@ -99,6 +104,16 @@ class StorageFault(LogpiError):
     """A run directory or checkpoint that cannot be read or written."""
 
     code = 4
+
+
+class Damaged(StorageFault):
+    """A checkpoint that is not as it was written, or that is another run's: an older one may do.
+
+    Attributes:
+        differs: (key, its value there, the run's) where it is another run's.
+    """
+
+    differs: tuple[tuple[str, Any, Any], ...] = ()
 
 
 class Divergence(LogpiError):
@@ -156,12 +171,14 @@ KINDS = {kind.code: kind for kind in
 
 def told(error: LogpiError) -> dict[str, Any]:
     """A failure as one rank tells it to the others."""
-    return {"code": error.code, "message": str(error), "stopped": isinstance(error, Stopped)}
+    return {"code": error.code, "message": str(error), "stopped": isinstance(error, Stopped),
+            "damaged": isinstance(error, Damaged)}  # fmt: skip
 
 
 def failure(said: dict[str, Any]) -> LogpiError:
     """What was `told`, as each rank raises it."""
     code, message = said["code"], said["message"]
-    error = Stopped(message, code) if said["stopped"] else KINDS[code](message)
+    kind = Damaged if said["damaged"] else KINDS[code]
+    error = Stopped(message, code) if said["stopped"] else kind(message)
     error.shared = True
     return error

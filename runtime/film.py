@@ -10,6 +10,7 @@ from runtime.errors import ConfigError
 from runtime.logger import Logger
 from runtime.rundir import require_writable
 from runtime.sealed import own_folder
+from runtime.spaces import require_same_spaces
 from runtime.trained import Trained
 
 
@@ -43,6 +44,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     require_writable(folder, "video", "give out=FOLDER")
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
+        require_same_spaces(trained.config.env.id, trained.spaces, evaluator.envs.spaces)
         serial: Any = evaluator.envs.backend
         (env,) = serial.envs.envs
         serial.envs.envs = [recorder(env, folder, f"step-{trained.step:012d}-s{seed}")]

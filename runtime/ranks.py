@@ -160,16 +160,25 @@ class Ranks:
         """`work` on each rank; where one fails, all do, for the reason of the first that did."""
         if self.size == 1:
             return work()
-        said: dict[str, Any] = {}
+        fault: LogpiError | None = None
         try:
             result = work()
         except LogpiError as error:
-            said = told(error)
+            fault = error
+        if (first := self.agreed(fault)) is not None:
+            raise first
+        return result
+
+    def agreed(self, fault: LogpiError | None) -> LogpiError | None:
+        """The fault of the first rank that has one, on all of them."""
+        if self.size == 1:
+            return fault
+        said = told(fault) if fault else {}
         answers = [json.loads(answer) for answer in self.collect(json.dumps(said).encode())]
         for rank, answer in enumerate(answers):
             if answer:
-                raise failure({**answer, "message": by(rank, answer["message"])})
-        return result
+                return failure({**answer, "message": by(rank, answer["message"])})
+        return None
 
     def decided(self, work: Callable[[], Any]) -> Any:
         """What `work`, of rank 0 alone, returns, plain data, on all of them; its failure, too."""
@@ -203,7 +212,9 @@ class Ranks:
         return Path(path) if path else None
 
     def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """The states of all ranks, on all of them."""
+        """The states of all ranks, on all of them; that of one alone is not copied."""
+        if self.size == 1:
+            return [state]
         return [unpack(content) for content in self.collect(pack(state))]
 
     @contextmanager

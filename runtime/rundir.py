@@ -78,7 +78,7 @@ def read_result(path: Path) -> dict[str, Any]:
     """`result.json` of a run; empty where there is none, or not one of ours."""
     try:
         result = json.loads(read_file(path, "result.json"))
-    except (ValueError, RecursionError):
+    except (StorageFault, ValueError, RecursionError):
         return {}
     return result if isinstance(result, dict) else {}
 
@@ -187,6 +187,29 @@ def head() -> tuple[str, str]:
         return git("rev-parse", "--verify", "HEAD").decode().strip(), ""
     except GitFailed as error:
         return "none", f"{error}"
+
+
+def made_by(path: Path) -> str:
+    """The revision that a run names as its own: in its result, or in its newest checkpoint."""
+    if "revision" in (result := read_result(path)):
+        return str(result["revision"])
+    for file in sorted(path.glob("checkpoints/step-*/state.json"), reverse=True):
+        with suppress(StorageFault, ValueError, LookupError, TypeError, RecursionError):
+            return str(json.loads(read_file(file.parent, file.name))["setting"]["dict"]["revision"])
+    return "none"
+
+
+def other_revision(made_by: object) -> str:
+    """Which revision made the files of a run and which reads them; empty where it is the same.
+
+    Args:
+        made_by: what they name.
+    """
+    made, now = str(made_by), revision()
+    if not re.fullmatch("[0-9a-f]{7,64}", made) or made == now:
+        return ""
+    return (f"made by revision {made[:12]}, read by revision {now[:12]}; git checkout {made[:12]} "
+            "reads it")  # fmt: skip
 
 
 def code() -> bytes:

@@ -4,13 +4,21 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from runtime.errors import StorageFault
 
 FORMAT = 2
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
+FORBIDDEN = (errno.EACCES, errno.EPERM)
+LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO,
+        getattr(errno, "ESTALE", errno.EIO))  # fmt: skip
 
+T = TypeVar("T")
 Record = dict[str, Any]  # name, size and sha256 of a file
 
 
@@ -37,7 +45,9 @@ def open_manifest(path: Path) -> dict[str, Any]:
     try:
         content = read_file(path, MANIFEST)
         manifest = json.loads(content)
-        if manifest["format"] != FORMAT or path.name != f"step-{manifest['step']:012d}":
+        if manifest["format"] != FORMAT:
+            raise Damage(MANIFEST, f"its format is {manifest['format']}, and {FORMAT} is read here")
+        if path.name != f"step-{manifest['step']:012d}":
             raise ValueError("is another's")
         if manifest["sha256"] != seal_of(manifest):
             raise Damage(MANIFEST, "sha256 does not match")
@@ -53,51 +63,93 @@ def open_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """A file is read inside: Damage where the disk has lost it, StorageFault where all else fails.
+
+    A good file is not called damaged because memory, handles or rights are short.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in LOST:
+            raise Damage(path.name, error.strerror or str(error)) from error
+        raise StorageFault(
+            f"{path}: cannot be read, {error.strerror}; "
+            + ("make it readable" if error.errno in FORBIDDEN else "try again")
+        ) from error
+
+
 def read_file(folder: Path, name: str) -> bytes:
     """A file's content; raises Damage where it is missing, a link, or JSON of absurd size."""
     path = folder / name
-    try:
-        if folder.is_symlink() or path.is_symlink() or not path.is_file():
-            raise Damage(name, "it is not a file" if path.exists() else "it is missing")
-        if name.endswith(".json") and path.stat().st_size > MOST_JSON:
+    with reading(path):
+        size = size_of(folder, name)
+        if name.endswith(".json") and size > MOST_JSON:
             raise Damage(name, "it is too large")
         return path.read_bytes()
-    except OSError as error:
-        raise Damage(name, str(error)) from error
 
 
-def read_sealed(folder: Path, name: str, sealed: dict[str, Any]) -> bytes:
-    """A file's content, which has the size and the hash recorded and fits; raises Damage."""
+def size_of(folder: Path, name: str) -> int:
+    """A file's size in bytes; raises Damage where it is missing, or a link."""
+    path = folder / name
+    if folder.is_symlink() or path.is_symlink() or not path.is_file():
+        raise Damage(name, "it is not a file" if path.exists() else "it is missing")
+    return path.stat().st_size
+
+
+def read_sealed(folder: Path, name: str, sealed: dict[str, Any], parse: Callable[[bytes], T]) -> T:
+    """What is in a file, which has the size and the hash recorded; read once.
+
+    Raises:
+        Damage: it differs.
+        StorageFault: there is not the memory to hold it, and once more what is in it.
+    """
+    with reading(folder / name):
+        require_size(folder, name, sealed["size"])
+    with room_for(folder / name, 2 * sealed["size"]):
+        content = read_file(folder, name)
+        if hashlib.sha256(content).hexdigest() != sealed["sha256"]:
+            raise Damage(name, "sha256 does not match")
+        return parse(content)
+
+
+@contextmanager
+def room_for(what: Path, needed: int) -> Iterator[None]:
+    """So many bytes are taken inside; StorageFault where they are not free, before or then."""
     import torch
 
     from runtime.memory import limits
 
-    verify(folder, {**sealed, "name": name}, size_only=True)
-    free = [bytes_ for _, bytes_ in limits(torch.device("cpu"))]
-    if free and sealed["size"] > min(free):
-        raise Damage(name, "it is larger than the memory that is free")
-    content = read_file(folder, name)
-    if hashlib.sha256(content).hexdigest() != sealed["sha256"]:
-        raise Damage(name, "sha256 does not match")
-    return content
-
-
-def verify(folder: Path, record: Record, size_only: bool = False) -> None:
-    """Raises Damage where the file is not the recorded one; reads it piece by piece."""
-    path, name = folder / record["name"], record["name"]
+    free = sorted((bytes_, name) for name, bytes_ in limits(torch.device("cpu")))
+    left = f" and {free[0][1]} leaves {mebibytes(free[0][0])}" if free else ""
+    short = f"{what}: to read it takes {mebibytes(needed)} of memory{left}; free memory for it"
+    if free and needed > free[0][0]:
+        raise StorageFault(short)
     try:
-        if folder.is_symlink() or path.is_symlink() or not path.is_file():
-            raise Damage(name, "it is not a file" if path.exists() else "it is missing")
-        if path.stat().st_size != record["size"]:
-            raise Damage(name, "sha256 does not match")  # nor the size
-        if size_only:
-            return
-        hasher = hashlib.sha256()
-        with path.open("rb") as file:
+        yield
+    except MemoryError as error:
+        raise StorageFault(short) from error
+
+
+def mebibytes(count: int) -> str:
+    return f"{count / (1 << 20):,.1f} MiB"
+
+
+def require_size(folder: Path, name: str, size: int) -> None:
+    """Raises Damage where a file has not the size recorded."""
+    if (found := size_of(folder, name)) != size:
+        raise Damage(name, f"it has {found:,} bytes, not {size:,}")
+
+
+def verify(folder: Path, record: Record) -> None:
+    """Raises Damage where the file is not the recorded one; reads it piece by piece."""
+    name, hasher = record["name"], hashlib.sha256()
+    with reading(folder / name):
+        require_size(folder, name, record["size"])
+        with (folder / name).open("rb") as file:
             while piece := file.read(1 << 20):
                 hasher.update(piece)
-    except OSError as error:
-        raise Damage(name, str(error)) from error
     if hasher.hexdigest() != record["sha256"]:
         raise Damage(name, "sha256 does not match")
 

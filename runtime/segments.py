@@ -1,6 +1,7 @@
 """The rows of a replay on the disk: each is written once, for all checkpoints that need it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors.torch import save as save_tensors
@@ -20,6 +21,8 @@ from runtime.sealed import (
 
 SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 ROWS = 1 << 16  # in one file
+PIECE = 1 << 24  # bytes of rows at a time: on their way to a file they are there three times
+Rows = Iterator[dict[str, Tensor]]
 
 
 def write_segments(
@@ -40,12 +43,25 @@ def write_segments(
         return []
     segments = [record for record in known if record["stop"] > replay.first_row()]
     start = max([replay.first_row(), *(record["stop"] for record in segments)])
-    rows = max(1, ROWS // replay.count) * replay.count
-    for first in range(start, replay.added, rows):
-        stop = min(first + rows, replay.added)
+    for first, stop in pieces(replay, start, ROWS):
         record = write_segment(run_dir, first, stop, replay.rows(first, stop))
         segments.append({**record, "rank": rank})
     return segments
+
+
+def pieces(replay: Replay, start: int, most: int) -> Iterator[tuple[int, int]]:
+    """(first, stop) of the rows from `start` on, in whole steps of at most so many rows.
+
+    And of at most 16 MiB, where a step is not larger.
+    """
+    if start >= replay.added:
+        return
+    count = replay.count
+    one = replay.rows(start, min(start + count, replay.added))
+    size = sum(tensor.nbytes for name, tensor in one.items() if not name.startswith("end"))
+    rows = max(1, min(most // count, PIECE // max(size, 1))) * count
+    for first in range(start, replay.added, rows):
+        yield first, min(first + rows, replay.added)
 
 
 def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tensor]) -> Record:

@@ -3,15 +3,12 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError
-from torch import Tensor
 
 from runtime import checkpoint, rundir
 from runtime.audit import audit
@@ -19,35 +16,25 @@ from runtime.build import Parts
 from runtime.chores import Chores
 from runtime.console import Progress
 from runtime.divergence import leave_evidence, remedy
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, Damaged, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger, Silent
 from runtime.loop import train
+from runtime.misfit import taking_up
 from runtime.ranks import ALONE, Ranks
-from runtime.segments import write_segments
-from runtime.setting import PHYSICS, changes, require_same_run, setting
+from runtime.sealed import Record
+from runtime.segments import Rows, write_segments
+from runtime.setting import PHYSICS, changes, edited, require_same_run, setting
 from runtime.signals import AgreedStop, Stop
+from runtime.spaces import require_same_spaces
 from runtime.tree import digest
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
 
-Pieces = Iterator[dict[str, Tensor]]
-UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
-         SafetensorError)  # fmt: skip
+Reader = Callable[[list[Record]], Rows]
+IDENTITY = ("seed", "env.id", "agent.name")  # that no one edits: they tell of another run
 OWN = ("generators", "held")  # of an agent's state: what each rank has for itself
-
-
-@contextmanager
-def fitting() -> Iterator[None]:
-    """What a checkpoint holds is taken up inside: StorageFault where it is not of this run."""
-    try:
-        yield
-    except UNFIT as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageFault(
-            f"checkpoint: does not fit config.yaml, {reason}; restore the run"
-        ) from error
 
 
 class Session:
@@ -80,31 +67,66 @@ class Session:
         self.lasting: str | None = None  # why episodes do not repeat, once that is found
         self.looked = 0  # step at which it was last looked for
         self.taken_up = False
-        self.segments: list[checkpoint.Record] = []
+        self.segments: list[Record] = []
         self.chores: Chores | None = None
         self.earlier: dict[str, Any] | None = None  # the chores of the process before
+        self.setting_then = self.setting  # of that process
 
-    def take_up(self, step: int, state: dict[str, Any], pieces: Pieces) -> None:
-        """Goes back to a checkpoint of this run; says once where the rest will not be the same.
+    def restore(self) -> list[str]:
+        """Goes back to the newest valid checkpoint; a warning for each that was passed over.
 
         Raises:
-            ConfigError: config.yaml is not what the checkpoint was made with.
-            StorageFault: the checkpoint does not fit.
+            ConfigError: config.yaml, the ranks or the environment are not those of the run.
+            StorageFault: no checkpoint is valid, or it does not fit.
         """
-        with fitting():
-            require_same_run(state["config"], self.config)
+        try:
+            step, state, _, warnings = checkpoint.load_newest(
+                self.path, config=self.config, take=self.take_rows, agreed=self.ranks.agreed
+            )
+        except Damaged as fault:
+            fault.shared = True  # all ranks have come to it together
+            keys = {key for key, _, _ in fault.differs}
+            if not keys or keys & set(IDENTITY):
+                raise
+            raise edited(*fault.differs[0]) from fault
+        self.take_up(step, state)
+        return warnings
+
+    def own(self, state: dict[str, Any]) -> dict[str, Any]:
+        """This rank's part of a state."""
+        return state if self.ranks.first else state["others"][self.ranks.rank - 1]
+
+    def take_rows(self, state: dict[str, Any], files: list[Record], read: Reader) -> None:
+        """Goes back to the buffer of a checkpoint; of a replay's files it reads its rank's.
+
+        Raises:
+            Damage: one of them is not as it was written.
+        """
+        with taking_up(state):
             self.require_ranks(int(state.get("ranks", 1)))
-            own, agent = state, state["agent"]
-            if not self.ranks.first:
-                own = state["others"][self.ranks.rank - 1]
-                agent = {**agent, **{name: own[name] for name in OWN}}
-            self.parts.agent.load_state_dict(agent)
+            here = self.parts.envs.spaces
+            require_same_spaces(self.config.env.id, state.get("spaces"), here)
             records = [{**record, "stop": int(record["stop"])} for record in state["segments"]]
             mine = [record.get("rank", 0) == self.ranks.rank for record in records]
             self.segments = list(compress(records, mine))
-            self.parts.load_buffer(own["buffer"], compress(pieces, mine))
+            rows = read(list(compress(files, mine)))
+            self.parts.load_buffer(self.own(state)["buffer"], rows)
+
+    def take_up(self, step: int, state: dict[str, Any]) -> None:
+        """Goes back to all else of a checkpoint; says once where the rest will not be the same.
+
+        Raises:
+            ConfigError: config.yaml is not what the checkpoint was made with.
+            StorageFault: it does not fit.
+        """
+        with taking_up(state):
+            require_same_run(state["config"], self.config)
+            own, agent = self.own(state), state["agent"]
+            if not self.ranks.first:
+                agent = {**agent, **{name: own[name] for name in OWN}}
+            self.parts.agent.load_state_dict(agent)
             back = self.parts.envs.load_state_dict(own["envs"])
-            self.earlier = state["chores"]
+            self.earlier, self.setting_then = state["chores"], state["setting"]
             self.started -= float(state["wall_seconds"])
             changed = changes(state["setting"], self.setting)
             self.note(state.get("lasting"))
@@ -183,6 +205,7 @@ class Session:
             "return_mean": return_mean,
             "config": dataclasses.asdict(self.config),
             "setting": self.setting,
+            "spaces": self.parts.envs.spaces,
             "exact": self.exact,
             "lasting": self.lasting,
             "wall_seconds": time.perf_counter() - self.started,
@@ -245,7 +268,7 @@ class Session:
             ),
         )
         if self.earlier is not None:
-            with fitting():
+            with taking_up({"setting": self.setting_then}):
                 chores.load_state_dict(self.earlier)
             chores.last_save = self.step
         if parts.evaluator is not None:

@@ -1,8 +1,6 @@
 """What the bits of a run depend on, beside its configuration: the same need the same of it."""
 
-import dataclasses
 import hashlib
-import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -62,16 +60,10 @@ def require_same_run(recorded: dict[str, Any], config: "TrainConfig") -> None:
 
     A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
     """
-    from configs.resume import differences
-    from configs.schema import TrainConfig
-    from configs.validate import build
+    from configs.resume import differing
 
-    recorded = dataclasses.asdict(build(TrainConfig, recorded, recorded=True))
-    present = json.loads(json.dumps(dataclasses.asdict(config)))  # as a checkpoint has it
-    for key, was, now in differences(recorded, present):
-        raise ConfigError(
-            f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
-        )
+    for key, was, now in differing(recorded, config):
+        raise edited(key, was, now)
     total, planned = config.total_steps, int(recorded["total_steps"])
     if total < planned:
         raise ConfigError(f"total_steps: {total} is less than the {planned} that the run was made "
@@ -80,6 +72,12 @@ def require_same_run(recorded: dict[str, Any], config: "TrainConfig") -> None:
         print(f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after which "
               "nothing is learned; train longer from the start instead",
               file=sys.stderr)  # fmt: skip
+
+
+def edited(key: str, was: object, now: object) -> ConfigError:
+    return ConfigError(
+        f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
+    )
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

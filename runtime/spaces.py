@@ -1,5 +1,6 @@
 """Which spaces can be served, and the map between the agent's units and the environment's."""
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -356,3 +357,76 @@ class ActionMap:
         shaped = action.reshape(len(action), *self.shape)
         scaled = self.middle + self.half * shaped
         return np.minimum(np.maximum(scaled, self.low), self.high).astype(self.dtype)
+
+
+LISTED = 16  # numbers of a bound that are written out; of more, their hash
+
+
+def describe(space: spaces.Space[Any]) -> str:
+    """A text that two spaces share exactly if a policy means the same in both.
+
+    Of a flattened space it is that of the whole.
+    """
+    space = getattr(space, "whole", space)
+    if isinstance(space, spaces.Box):
+        low, high = shortest(space.low), shortest(space.high)
+        return f"Box({low}, {high}, {space.shape}, {space.dtype})"
+    if isinstance(space, spaces.Discrete):
+        return f"Discrete({space.n}{from_start(np.asarray(space.start))})"
+    if isinstance(space, spaces.MultiDiscrete):
+        return f"MultiDiscrete({shortest(space.nvec, uniform=False)}{from_start(space.start)})"
+    if isinstance(space, spaces.MultiBinary):
+        return f"MultiBinary({space.shape})"
+    if isinstance(space, spaces.Dict):
+        parts = ", ".join(f"{name!r}: {describe(part)}" for name, part in space.spaces.items())
+        return f"Dict({parts})"
+    if isinstance(space, spaces.Tuple):
+        return f"Tuple({', '.join(map(describe, space.spaces))})"
+    return str(space)
+
+
+def shortest(numbers: np.ndarray, uniform: bool = True) -> str:
+    """One number where all are equal and `uniform`, else all of them, or, of many, their hash."""
+    array = np.asarray(numbers) + 0  # -0.0 is 0.0
+    if uniform and array.size and (array == array.flat[0]).all():
+        return str(array.flat[0])
+    if array.size > LISTED:
+        return f"#{hashlib.sha256(str(array.shape).encode() + array.tobytes()).hexdigest()[:12]}"
+    texts: Any = np.array([str(number) for number in array.flat], dtype=object)
+    return str(texts.reshape(array.shape).tolist()).replace("'", "")
+
+
+def from_start(start: np.ndarray) -> str:
+    return f", start={shortest(start)}" if start.any() else ""
+
+
+def require_same_spaces(
+    env_id: str, recorded: Any, present: dict[str, str], other: str = ""
+) -> None:
+    """Raises ConfigError where a policy was made in other spaces than those that it is to play in.
+
+    Args:
+        env_id: of the environment that is here.
+        recorded: by kind ("observation", "action"), what `describe` gave then; None: not known.
+        present: the same of the environment that is here.
+        other: the id of the one that it was made in, where it may be another.
+    """
+    for kind, now in present.items() if isinstance(recorded, dict) else ():
+        was = recorded.get(kind, now)
+        if was != now:
+            made_in = f", {other}," if other not in ("", env_id) else ""
+            there, here = around(str(was), now), around(now, str(was))
+            raise ConfigError(f"env {env_id}: its {kind} space is {here}, and the policy was made "
+                              f"in {there}; give it the environment it was made in{made_in} or "
+                              "train anew")  # fmt: skip
+
+
+def around(text: str, other: str, most: int = 90) -> str:
+    """What is different in a text, with as much beside it as there is room for."""
+    if len(text) <= most:
+        return text
+    first = next((i for i, pair in enumerate(zip(text, other, strict=False)) if len({*pair}) > 1),
+                 min(len(text), len(other)))  # fmt: skip
+    start = max(0, min(first - most // 3, len(text) - most))
+    end = start + most
+    return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"

@@ -11,6 +11,7 @@ from runtime.build import make_evaluator, restore_agent, set_up_torch
 from runtime.checkpoint import load_newest
 from runtime.errors import ConfigError
 from runtime.evaluation import Evaluator
+from runtime.spaces import require_same_spaces
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
@@ -25,7 +26,8 @@ class Trained:
     agent: BaseAgent
     evaluator: Evaluator
     step: int
-    warnings: list[str]  # one for each damaged checkpoint that was passed over
+    spaces: dict[str, str]  # see `Envs.spaces`
+    warnings: list[str]  # one for each checkpoint that was passed over
 
 
 def open_trained(
@@ -54,7 +56,7 @@ def open_trained(
 
     Raises:
         ConfigError: `run` is no run, or its environment was named wrongly, or not at all where it
-            lies in a module.
+            lies in a module, or has other spaces than when the run was made.
         StorageFault: no checkpoint in it is valid.
     """
     from configs.files import read_run, require_run
@@ -65,15 +67,17 @@ def open_trained(
     require_repeated(config.env.id, env_id)
     if env_id not in (None, config.env.id):
         raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
-    step, state, _, warnings = load_newest(path, checkpoint)
+    step, state, _, warnings = load_newest(path, checkpoint, config=config)
     if not guest:
         set_up_torch(int(config.threads))
     if max_length is not None:
         config = replace(config, eval=replace(config.eval, max_length=max_length))
     evaluator = make_evaluator(config, episodes, seed, render)
     try:
+        require_same_spaces(config.env.id, state.get("spaces"), evaluator.envs.spaces)
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))
     except BaseException:
         evaluator.close()
         raise
-    return Trained(path, config, agent, evaluator, step, warnings)
+    spaces = evaluator.envs.spaces
+    return Trained(path, config, agent, evaluator, step, spaces, warnings)

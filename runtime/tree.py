@@ -4,7 +4,6 @@ import hashlib
 import json
 from typing import Any
 
-import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -12,21 +11,25 @@ from torch import Tensor
 LENGTH = 8  # bytes that say how many follow
 
 
-def split(state: Any, path: str = "") -> tuple[Any, dict[str, Tensor]]:
-    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name)."""
+def split(state: Any, path: str = "", copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
+    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name).
+
+    Without `copy` the tensors may be the state's own memory, shared among them.
+    """
     if isinstance(state, Tensor):
-        return {"tensor": path}, {path: state.detach().cpu().contiguous().clone()}
+        plain = state.detach().cpu().contiguous()
+        return {"tensor": path}, {path: plain.clone() if copy else plain}
     tensors: dict[str, Tensor] = {}
     if isinstance(state, dict):
         values: Any = {}
         for name, child in state.items():
-            values[name], found = split(child, f"{path}/{name}")
+            values[name], found = split(child, f"{path}/{name}", copy)
             tensors |= found
         return {"dict": values} if path else values, tensors
     if isinstance(state, (list, tuple)):
         values = []
         for index, child in enumerate(state):
-            value, found = split(child, f"{path}/{index}")
+            value, found = split(child, f"{path}/{index}", copy)
             values.append(value)
             tensors |= found
         return values, tensors
@@ -61,10 +64,10 @@ def unpack(content: bytes) -> dict[str, Any]:
 
 def digest(state: dict[str, Any]) -> str:
     """SHA-256 over every tensor and number of a state, with their names."""
-    values, tensors = split(state)
+    values, tensors = split(state, copy=False)
     hasher = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        hasher.update(tensor.reshape(-1).numpy())
     return hasher.hexdigest()

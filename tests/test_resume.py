@@ -209,7 +209,8 @@ PIECES = {
 }
 OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhere or not at all
     "what the run is, not where it is": ("step", "return_mean", "config", "setting", "exact",
-                                         "wall_seconds", "ranks", "others", "segments"),
+                                         "wall_seconds", "ranks", "others", "segments", "spaces",
+                                         "lasting"),
     "constants of the run": ("buffer/capacity", "buffer/count", "envs/backend/seed",
                              "agent/optimizer/horizon"),
     "made again at each update": ("agent/optimizer/lr",),
@@ -264,20 +265,22 @@ def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeyp
     """With one piece as it was at the start, the end is another, or the run cannot go on."""
     run = stopped(name, LOOKS[name])
     fresh, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[0])
-    take_up = session.Session.take_up
+    take_rows = session.Session.take_rows  # which comes first, with the state that is taken up
 
-    def without(self, step, state, pieces):
+    def without(self, state, files, read):
         if piece == "rows":
-            return take_up(self, step, state, ({**p, "obs": p["obs"] * 0} for p in pieces))
+            return take_rows(
+                self, state, files, lambda r: ({**p, "obs": p["obs"] * 0} for p in read(r))
+            )
         *parents, last = piece.split("/")
         place, old = state, fresh
         for part in parents:
             place, old = place[part], old[part] or FRESH_CHORES
         assert digest({"it": place[last]}) != digest({"it": old[last]}), "it is the same at first"
         place[last] = old[last]
-        return take_up(self, step, state, pieces)
+        return take_rows(self, state, files, read)
 
-    monkeypatch.setattr(session.Session, "take_up", without)
+    monkeypatch.setattr(session.Session, "take_rows", without)
     code = start(f"resume={run}", *repeated(name))
     if code == 0:
         assert outcome(run) != whole(name)

@@ -116,6 +116,7 @@ def export(arguments: list[str]) -> int:
         "env_id": trained.config.env.id,
         "env_kwargs": trained.config.env.kwargs,
         "obs_shape": list(envs.obs_shape),
+        "spaces": envs.spaces,
         "observations": compared,
         "max_difference": furthest,
         "actions_that_differ": differing,

@@ -123,7 +123,7 @@ def made_with(path: Path) -> dict[str, Any]:
     if result:
         return result
     try:
-        state = load_newest(path)[1]
+        state = load_newest(path, config=read_run(path))[1]
         setting = state["setting"]
         return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
                 "variables": setting.get("variables"), "revision": setting["revision"]}  # fmt: skip

@@ -316,7 +316,7 @@ def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
         code = enter("train", train.run, [f"resume={copy}", "total_steps=128"])
         said = capsys.readouterr().err
         harmless = "return_mean" in change
-        assert code == (0 if harmless else 2 if "config" in change else 4), (change, said)
+        assert code == (0 if harmless else 4), (change, said)
         assert said.count("error: ") == (not harmless)
         assert "Traceback" not in said
         assert enter("evaluate", evaluate.run, [f"run={copy}", "checkpoint=best"]) in (0, 2, 4)
@@ -355,7 +355,7 @@ def test_a_file_larger_than_memory_is_not_read(run, tmp_path):
     manifest["files"]["state.safetensors"]["size"] = 1 << 40
     manifest["sha256"] = seal_of(manifest)
     (newest / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(StorageFault, match="larger than the memory that is free"):
+    with pytest.raises(StorageFault, match=r"takes 2,097,152\.0 MiB of memory and .*; free"):
         checkpoint.load_newest(copy)
 
 

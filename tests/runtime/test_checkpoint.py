@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there; damage is found and named."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -7,7 +8,9 @@ import shutil
 import pytest
 import torch
 
+from data import Replay, Spec
 from runtime import checkpoint, rundir, segments, tree
+from runtime.build import Parts
 from runtime.errors import StorageFault
 from runtime.lock import locked
 from tests.helpers import agent, batch
@@ -74,9 +77,16 @@ def test_nothing_valid_is_a_storage_fault(tmp_path):
     with pytest.raises(StorageFault, match="no checkpoint"):
         checkpoint.load_newest(tmp_path)
     path = checkpoint.save(tmp_path, 1, {"a": torch.ones(2)}, keep=1)
-    (path / "state.json").write_text("{}")
-    with pytest.raises(StorageFault, match="sha256 does not match"):
+    whole = (path / "state.json").read_bytes()
+    (path / "state.json").write_bytes(whole[::-1])
+    with pytest.raises(StorageFault, match=r"is damaged \(sha256 does not match\): state\.json;"):
         checkpoint.load_newest(tmp_path)
+    (path / "state.json").write_text("{}")
+    sizes = rf"is damaged \(it has 2 bytes, not {len(whole)}\): state\.json; no valid .* a backup$"
+    with pytest.raises(StorageFault, match=sizes):
+        checkpoint.load_newest(tmp_path)
+    (path / "state.json").write_bytes(whole)  # restored from a backup
+    assert checkpoint.load_newest(tmp_path)[0] == 1
 
 
 def test_a_swapped_directory_is_noticed(tmp_path):
@@ -305,3 +315,100 @@ def test_a_reader_begins_again_where_the_run_goes_on_meanwhile(tmp_path, monkeyp
     assert (step, warnings) == (2, [])
     assert "exact" not in found  # nothing had to be left out
     assert real(tmp_path) == ["step-000000000002"]
+
+
+def replay(steps, count=2, numbers=300):
+    """A replay of `count` environments whose observations are large, and how it was digested."""
+    made = Replay(20, 4, 4, 1.0, torch.Generator().manual_seed(0))
+    for step in range(steps):
+        made.add(batch(count, spec=Spec(numbers, 1, discrete=False), seed=step))
+    return made
+
+
+def test_rows_go_to_the_disk_and_into_the_digest_in_small_pieces(tmp_path, monkeypatch):
+    """Of so many bytes, but of a whole step at least; put together they are the replay again."""
+    made, asked = replay(14), []
+    row = sum(tensor.nbytes for tensor in made.rows(0, 2).values()) // 2
+    real = Replay.rows
+
+    def counted(self, start, stop):
+        asked.append(stop - start)
+        return real(self, start, stop)
+
+    monkeypatch.setattr(Replay, "rows", counted)
+    digests = set()
+    for most, rows in ((1, 2), (5 * row, 4), (6 * row, 6), (1 << 24, 20)):
+        monkeypatch.setattr(segments, "PIECE", most)
+        folder = tmp_path / str(most)
+        folder.mkdir()
+        asked.clear()
+        records = segments.write_segments(folder, made, [], 3)
+        parts = Parts(agent("sac"), Nothing(), made, Nothing())
+        assert parts.digest() == parts.digest()
+        digests.add(parts.digest())
+        assert max(asked) == rows
+        first = made.first_row()
+        assert [r["start"] for r in records] == list(range(first, 28, rows))
+        assert records[-1]["stop"] == 28
+        assert {record["rank"] for record in records} == {3}
+        again = Replay(20, 4, 4, 1.0, torch.Generator())
+        again.load_state_dict(
+            made.state_dict(), checkpoint.read_segments(folder / "replay", records)
+        )
+        after = [made.rows(first, 28), again.rows(first, 28)]
+        assert tree.digest(after[0]) == tree.digest(after[1])
+    assert len(digests) == 4  # of pieces below 16 MiB it is what it was before there were any
+
+
+class Nothing:
+    def state_dict(self):
+        return {}
+
+
+def test_the_digest_is_of_names_kinds_shapes_and_bytes_and_changes_nothing():
+    base = torch.arange(6.0)
+    state = {"b": base[::2], "a": [base[:2], {"c": torch.tensor(True)}], "n": 3}
+    hasher = hashlib.sha256(
+        b'{"a": [{"tensor": "/a/0"}, {"dict": {"c": {"tensor": "/a/1/c"}}}], '
+        b'"b": {"tensor": "/b"}, "n": 3}'
+    )
+    for name, tensor in (
+        ("/a/0", torch.tensor([0.0, 1.0])), ("/a/1/c", torch.tensor(True)),
+        ("/b", torch.tensor([0.0, 2.0, 4.0])),
+    ):  # fmt: skip
+        hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        hasher.update(tensor.numpy().tobytes())
+    assert tree.digest(state) == hasher.hexdigest()
+    values, tensors = tree.split(state)
+    for tensor in tensors.values():
+        tensor.zero_()  # copies
+    assert base.tolist() == [0, 1, 2, 3, 4, 5]
+    assert tree.digest(tree.join(values, tree.split(state)[1])) == hasher.hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [(OSError(28, "No space left on device"), "free the disk"),
+     (OSError(30, "Read-only file system"), "make the folder writable")],
+)  # fmt: skip
+def test_what_helps_where_a_save_fails(error, remedy, tmp_path, monkeypatch):
+    def failing(path, content):
+        raise error
+
+    for module, save in (
+        (checkpoint, lambda: checkpoint.save(tmp_path, 2, {"a": torch.ones(2)}, keep=2)),
+        (segments, lambda: segments.write_segment(tmp_path, 0, 1, {"a": torch.ones(1)})),
+    ):
+        with monkeypatch.context() as broken:
+            broken.setattr(module, "write_synced", failing)
+            with pytest.raises(StorageFault, match=f"{error.strerror}; {remedy}$"):
+                save()
+        save()
+
+
+def test_another_format_is_told_with_both(tmp_path):
+    path = checkpoint.save(tmp_path, 1, {"a": 1}, keep=1)
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(StorageFault, match="its format is 3, and 2 is read here"):
+        checkpoint.load_newest(tmp_path)

@@ -104,6 +104,10 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert export.main([f"run={pendulum}", f"format={form}", "episodes=3", "seed=5"]) == 0
     certificate = json.loads((pendulum / f"policy{suffix}.json").read_text())
     assert certificate["observations"] == 10_000
+    assert certificate["spaces"] == {
+        "observation": "Box([-1.0, -1.0, -8.0], [1.0, 1.0, 8.0], (3,), float32)",
+        "action": "Box(-2.0, 2.0, (1,), float32)",
+    }
     assert certificate["max_difference"] < 1e-5
     assert certificate["actions_that_differ"] == 0
     assert certificate["return_sem_of_run"] > 0.0
@@ -155,6 +159,23 @@ def test_a_file_for_other_actions_is_refused(space, obs_dim, env, words, tmp_pat
     assert words in line
 
 
+def test_the_environment_of_the_certificate_is_the_remedy(pendulum, capsys):
+    if not (pendulum / "policy.onnx").exists():
+        assert export.main([f"run={pendulum}", "episodes=1"]) == 0
+    capsys.readouterr()
+    assert play([f"policy={pendulum / 'policy.onnx'}", "env=cartpole", "episodes=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("; give it the environment it was made in, Pendulum-v1, or train anew")
+    assert play([f"policy={pendulum / 'policy.onnx'}", "env.id=Pendulum-v1", "episodes=1"]) == 0
+
+
+def test_a_file_for_other_observations_is_refused_without_a_certificate_too(tmp_path, capsys):
+    file = exported(spaces.Discrete(2), 3, tmp_path)
+    assert play([f"policy={file}", "env=cartpole", "episodes=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: policy: it takes other observations than this environment's (4)")
+
+
 def test_a_certificate_is_of_its_file_and_its_environment(pendulum, tmp_path, capsys):
     file = tmp_path / "policy.onnx"
     assert export.main([f"run={pendulum}", "episodes=1", f"out={file}"]) == 0
@@ -170,6 +191,10 @@ def test_a_certificate_is_of_its_file_and_its_environment(pendulum, tmp_path, ca
     Path(f"{file}.json").write_text(json.dumps(written | {"env_id": "Other-v0"}))
     assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
     assert capsys.readouterr().err == "warning: policy: was exported for Other-v0\n"
+    before = {name: value for name, value in written.items() if name != "spaces"}
+    Path(f"{file}.json").write_text(json.dumps(before))  # from before they were recorded
+    assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
+    assert "exported at step" in capsys.readouterr().out
     Path(f"{file}.json").write_text(json.dumps(written | {"sha256": "0"}))  # of another file
     assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
     said = capsys.readouterr()
@@ -278,7 +303,11 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         (play, ["policy=README.md", "env=pendulum"], "is no .onnx"),
         (play, ["policy={bad}.onnx", "env=pendulum"], "cannot be read as ONNX"),
         (play, ["policy={bad}.pt2", "env=pendulum"], "may hold code"),
-        (play, ["policy={run}/policy.onnx", "env=cartpole"], "it takes other observations"),
+        (
+            play,
+            ["policy={run}/policy.onnx", "env=cartpole"],
+            "its observation space is Box(",
+        ),
         (play, ["policy={run}/policy.onnx"], "env: is missing"),
         (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),
         (play, ["policy={run}/policy.onnx", "env=pendulum", "video=true"], "video: is of runs"),
