@@ -84,7 +84,7 @@ def run(root: Path, tests: list[str], limit: float) -> tuple[int, str]:
         )
     except subprocess.TimeoutExpired:
         return 1, f"no end after {limit:g} s"
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.M)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.M)
     return done.returncode, failed[1] if failed else done.stdout[-500:]
 
 

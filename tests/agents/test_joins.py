@@ -67,6 +67,7 @@ def assert_same_metrics(one, other):
     assert set(one) == set(other)
     for name in one:
         assert torch.equal(one[name].nan_to_num(9e9), other[name].nan_to_num(9e9)), name
+        assert not one[name].requires_grad, name
 
 
 @pytest.mark.parametrize("kind", KINDS)
