@@ -774,6 +774,12 @@ def test_the_time_of_a_pause_does_not_count_before_it_is_over_either(monkeypatch
     assert clock.elapsed() == 3.0
 
 
+def test_on_policy_agents_have_eight_environments_and_the_others_one():
+    counts = {name: train_config(["env.id=Any-v0", f"agent={name}"]).env.num_envs
+              for name in AGENTS}  # fmt: skip
+    assert counts == {"a2c": 8, "ppo": 8, "sac": 1, "sac_discrete": 1}
+
+
 # files
 
 

@@ -9,8 +9,9 @@ from runtime.seeding import derive, stream
 
 
 def test_paths_and_seeds_give_different_streams():
-    seeds = {derive(s, *path) for s in range(50) for path in (("a",), ("b",), ("a", 0), ("a", 1))}
-    assert len(seeds) == 200
+    paths = (("a",), ("b",), ("a", 0), ("a", 1), ("b", 1), ("a", 1, 0))
+    seeds = {derive(s, *path) for s in range(50) for path in paths}
+    assert len(seeds) == 300
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
