@@ -34,11 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 400
 RESULT = {
     *("steps", "wall_seconds", "steps_per_second", "return_mean", "return_std", "episodes"),
-    *("seed", "versions", "revision", "exact", "state_digest"),
+    *("episodes_cut", "seed", "versions", "variables", "revision", "exact", "state_digest"),
 }
 EVALUATION = {
     *("return_mean", "return_std", "return_min", "return_max", "return_sem", "length_mean"),
-    *("episodes", "seed", "deterministic", "checkpoint_step"),
+    *("episodes", "episodes_cut", "seed", "deterministic", "checkpoint_step"),
 }
 LENGTH = ["total_steps=400", "eval.episodes=2", "eval.every=200", "checkpoint.every=200"]
 TINY = [*LENGTH, "env.num_envs=2", "agent.n_steps=4"]

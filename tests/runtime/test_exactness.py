@@ -62,6 +62,8 @@ class Walk(gymnasium.Env):
                 reward += self.number
         if self.keeps == "level" and self.episodes > self.late:
             length += 1
+        if self.keeps == "short" and self.episodes > self.late:
+            length -= 1
         return self.seen(), reward, False, self.count >= length, {}
 
 
@@ -155,6 +157,7 @@ def test_who_repeats_is_not_accused_where_arrays_are_its_state():
         ("numpy", 30, 40, 45),  # in the one before it
         ("made", 30, 60, 50),
         ("episodes", 5, 8, 52),  # from the sixth on: seen at the last observation alone
+        ("short", 5, 8, 52),  # of the episode before: this one goes on where that one ended
         ("level", 5, 8, 52),  # seen at the end alone, which comes later
         ("seeds", 30, 60, 50),  # of a generator that two copies share
     ],
