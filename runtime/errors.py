@@ -15,7 +15,8 @@ REMEDIES = {  # of what the system refuses
     "free the disk": (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)),
     "allow larger files, ulimit -f unlimited": (errno.EFBIG,),
     "choose a shorter name": (errno.ENAMETOOLONG,),
-    "choose another name": (errno.EILSEQ, errno.EINVAL, errno.ELOOP),
+    "choose another name": (errno.EILSEQ, errno.EINVAL),
+    "remove the link": (errno.ELOOP,),
     "see that the folder is there": (errno.ENOENT, errno.ENOTDIR, getattr(errno, "ESTALE", 0)),
     "allow more open files, ulimit -n 4096": (errno.EMFILE, errno.ENFILE),
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from runtime.errors import StorageFault
+from runtime.errors import StorageFault, remedy
 
 NAME = "lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -28,7 +28,7 @@ def locked(run_dir: Path) -> Iterator[None]:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         except OSError as error:
             raise StorageFault(
-                f"{path}: cannot be opened, {error.strerror}; choose another run_dir"
+                f"{path}: cannot be opened, {error.strerror}; {remedy(error)}"
             ) from error
         if not try_lock(descriptor):
             holder = named(os.read(descriptor, 200))

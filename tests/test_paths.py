@@ -482,6 +482,7 @@ def test_a_sweep_lies_in_one_folder_whose_name_may_have_commas():
         (errno.ENAMETOOLONG, "choose a shorter name"),
         (errno.EILSEQ, "choose another name"),
         (errno.EINVAL, "choose another name"),
+        (errno.ELOOP, "remove the link"),
         (errno.ENOENT, "see that the folder is there"),
         (errno.EMFILE, "allow more open files, ulimit -n 4096"),
         (errno.EIO, "see to the disk"),
