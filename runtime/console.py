@@ -12,14 +12,18 @@ LINES = 20  # plain lines in a whole run
 SHOWN = {"return": "rollout/return", "eval": "eval/return_mean", "entropy": "policy/entropy"}
 
 
-def number(value: SupportsFloat) -> str:
-    """Five significant digits, without an exponent in the usual range: 500.0, -148.37, 9.5e-05."""
+def number(value: SupportsFloat, least: int = 1) -> str:
+    """Five significant digits, without an exponent in the usual range: 500.0, -148.37, 9.5e-05.
+
+    Args:
+        least: decimals that stay even where they are 0.
+    """
     value = float(value)
     if value and not 1e-3 <= abs(value) < 1e6:
         return f"{value:.5g}"  # infinity and NaN, too
-    places = 4 - math.floor(math.log10(abs(value))) if value else 1
-    text = f"{value:.{max(places, 1)}f}".rstrip("0")
-    return f"{text}0" if text.endswith(".") else text
+    places = 4 - math.floor(math.log10(abs(value))) if value else 0
+    whole, _, decimals = f"{value:.{max(places, least)}f}".partition(".")
+    return f"{whole}.{decimals.rstrip('0').ljust(least, '0')}"
 
 
 class Progress:

@@ -215,7 +215,7 @@ def repeated(study: Any, trial: Any) -> str | None:
         if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
             trial.set_user_attr(REPEATED, other.number)
             study.tell(trial, state=states.FAIL)  # which sampler and pruner leave out
-            said = number(other.value) if other.state == states.COMPLETE else "stopped"
+            said = number(other.value, 2) if other.state == states.COMPLETE else "stopped"
             return f"{said}, as trial {other.number} with the same settings"
     return None
 
@@ -235,7 +235,7 @@ def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return f"{FAILED}{error}"
     study.tell(trial, found)
-    return number(found)
+    return number(found, 2)
 
 
 if __name__ == "__main__":

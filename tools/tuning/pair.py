@@ -37,13 +37,13 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
         raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
     best, count = study.best_trial, len(ended)
     lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
-             f"# By tools/tune.py: best of {count} trials, return {number(best.value)} on seed"
+             f"# By tools/tune.py: best of {count} trials, return {number(best.value, 2)} on seed"
              + (f"s {FIRST_SEED} to {FIRST_SEED + seeds - 1}." if seeds > 1 else f" {FIRST_SEED}."),
              *changed([*fixed, *best.user_attrs["chosen"]])]  # fmt: skip
     path = folder / f"{name}.yaml"
     write_text(path, "\n".join(lines) + "\n")
     where = trial_folder(best, folder)
-    print(f"\nbest of {count}: {number(best.value)}, trial {best.number}, {where}")
+    print(f"\nbest of {count}: {number(best.value, 2)}, trial {best.number}, {where}")
     print("\n".join(lines))
     env = name.rpartition("-")[0]
     first = ""
