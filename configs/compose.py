@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.files import read_run, read_yaml, require_run, unreadable
 from configs.resume import NONE, continued, flat, kept, leaves, resumed
-from configs.schema import EvaluateConfig, TrainConfig
+from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
 from runtime.errors import ConfigError, key_value, quoted
 
@@ -41,8 +42,7 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     run = given.get("resume")
     if run in (None, "auto"):
         composed = compose("train", train_overrides(parsed))
-        general = {key: value for key, value in group("env", "custom").items() if key != "id"}
-        asked = build(TrainConfig, {**composed, "env": {**general, **composed["env"]}})
+        asked = build(TrainConfig, {**composed, "env": whole(composed["env"])})
         if run is None:
             return resolve(asked)
         if asked.run_dir is None:
@@ -64,6 +64,17 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     if same and not quiet and os.environ.get("RANK", "0") == "0":
         print(f"warning: kept as the run was made with: {', '.join(same)}", file=sys.stderr)
     return config
+
+
+def whole(env: Any) -> dict[str, Any]:
+    """The keys of an environment, of which a file of one's own may lack some."""
+    if not isinstance(env, dict):
+        raise ConfigError(
+            f"env: must be a group of keys, got {show(env)}; correct the file in configs/env/"
+        )
+    lacks = {declared.name for declared in fields(EnvConfig)} - {*env, "id"}
+    general = group("env", "custom") if lacks else {}
+    return {**{key: general[key] for key in lacks}, **env}
 
 
 def require_groups(recorded: TrainConfig, given: dict[str, Any]) -> dict[str, Any]:
@@ -121,8 +132,9 @@ def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
                 )
             chosen[name] = value
             overrides.append(f"{'+' * (name == 'experiment')}{name}={quoted(value)}")
-    sets = {**experiment(chosen.get("experiment")), **chosen}
-    known = key_names(TrainConfig, chosen_agent(chosen))
+    named = experiment(chosen.get("experiment"))
+    sets = {**named, **chosen}
+    known = key_names(TrainConfig, chosen_agent(chosen, named))
     for name, text, value in parsed:
         if name.startswith("env.kwargs."):
             check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
@@ -131,8 +143,7 @@ def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
         if name == "env.id":
             sets[name] = str(value)
         overrides.append(f"++{name}={text}")  # also where a file of one's own lacks it
-    own = meant("env", sets.get("env"))
-    if sets.get("env.id", own) != own:
+    if "env.id" in sets and sets["env.id"] != meant("env", sets.get("env")):
         overrides.append("~tuned")  # made for the id of the file alone
         overrides += ["env=custom"] * ("env" not in sets)
     return overrides
@@ -224,9 +235,9 @@ def accept(name: str, known: list[str]) -> bool:
     return True
 
 
-def chosen_agent(chosen: dict[str, str]) -> str:
-    """The agent whose keys are valid: of the chosen groups, of an experiment, or the default."""
-    given, needed = chosen.get("agent"), experiment(chosen.get("experiment")).get("agent")
+def chosen_agent(chosen: dict[str, str], named: dict[str, Any]) -> str:
+    """The agent whose keys are valid: of the experiment that is named, else chosen, else a2c."""
+    given, needed = chosen.get("agent"), named.get("agent")
     if given and needed and given != needed:
         raise ConfigError(
             f"agent: experiment={chosen['experiment']} is for agent={needed}; leave agent= out"
@@ -243,6 +254,8 @@ def group(folder: str, name: str) -> dict[str, Any]:
 def meant(folder: str, name: Any) -> Any:
     """The id of the environment, or the name of the agent, that `folder=name` stands for."""
     key = {"env": "id", "agent": "name"}.get(folder)
+    if name in AGENT_GROUPS:  # whose files have their names
+        return name
     return group(folder, name).get(key) if key and name in options(folder) else name
 
 

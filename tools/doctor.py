@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
 def examine(arguments: list[str]) -> int:
     """Prints a line for each thing looked at, and what to do where something is to be done."""
     own = {"steps": 2000, "seed": 0, "trace": 0}
-    rest = []
+    rest, named = [], []
     for argument in arguments:
         name, _, value = parse(argument)
         if name in own:
@@ -64,9 +64,9 @@ def examine(arguments: list[str]) -> int:
             own[name] = value
         elif name in TAKEN or name.startswith("env.kwargs."):
             rest.append(argument)
+            named += [argument] * (name in ("env.id", "env"))
         else:
             raise ConfigError(unknown_key(name, [*TAKEN, "steps", "seed"]))
-    named = [argument for argument in rest if argument.startswith(("env.id=", "env="))]
     if not named:
         raise ConfigError("env.id: is missing; give a Gymnasium id")
     if len(named) > 1:

@@ -140,20 +140,20 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
             raise ConfigError(unknown_key(name, [*OWN, "study", *known]))
         else:
             fixed.append(argument)
-    if not any(argument.startswith("threads=") for argument in fixed):
+    named = {name: value for name, _, value in map(parse, fixed)}
+    if "threads" not in named:
         fixed.append("threads=1")  # two threads beside other work wait for each other in a loop
     config = train_config(fixed)
     if not config.eval.episodes:
         raise ConfigError("eval.episodes: 0 leaves nothing to judge a trial by; leave it out")
     own["named"] = bool(space)
     if not space:
-        given = {argument.partition("=")[0] for argument in fixed}
-        free = {key: what for key, what in SPACES[config.agent.name].items() if key not in given}
+        free = {key: what for key, what in SPACES[config.agent.name].items() if key not in named}
         space = holding(config, free)
     for one in ends(space):
         train_config([*fixed, *one])
-    named = dict(argument.partition("=")[::2] for argument in fixed)
-    env = named.get("env") or group_name(config.env.id, config.env.kwargs)
+    env = None if "env.id" in named else named.get("env")
+    env = env or group_name(config.env.id, config.env.kwargs)
     where = f"{env}-{config.agent.name}"
     own.setdefault("study", f"runs/tuning/{where}")
     own["where"] = where

@@ -181,7 +181,7 @@ def test_a_file_of_an_agent_has_the_keys_of_that_agent(write: Any, stopped: Any)
     [
         ("id: [Pendulum-v1\n", "mine.yaml cannot be read, line 2: "),
         ("id: Pendulum-v1\nid: CartPole-v1\n", "mine.yaml cannot be read, line 2: found duplicate"),
-        ("- id\n", "mine.yaml is not a group of keys; correct the file"),
+        ("- id\n", "group of keys"),
         ("Pendulum-v1\n", "env.Pendulum-v1: is not a key; "),
         ("id: Pendulum-v1\nnum_env: 3\n", "env.num_env: is not a key; did you mean env.num_envs?"),
         ("id: Pendulum-v1\nkwargs:\n", "env.kwargs: must be a group of keys, got None"),

@@ -467,3 +467,12 @@ def test_two_workers_share_a_study(tmp_path):
     numbers = sorted(map(int, re.findall(r"^trial (\d+): ", done.stdout, re.MULTILINE)))
     assert numbers == [0, 1, 2, 3]
     assert done.stdout.count("\nbest of 4:") == 1  # by one of the two
+
+
+@pytest.mark.parametrize("group", ["env='pendulum'", '+env="pendulum"', "env=pendulum"])
+def test_a_name_is_the_same_however_it_is_written(group):
+    own, fixed, space = tune.read([group, "+agent.lr=0.5", "+threads=2"])
+    assert own["where"] == "pendulum-a2c"
+    assert "threads=1" not in fixed
+    assert "agent.lr" not in space
+    assert tune.read([group, "env.id=Acrobot-v1"])[0]["where"] == "acrobot-a2c"
