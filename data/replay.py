@@ -180,10 +180,9 @@ class Replay:
         With long episodes the rows behind the ring are reserved, but hardly any is ever used.
         """
         ring, spare = ring_rows(capacity, count), spare_rows(capacity, count)
-        action = 8 * max(1, len(spec.choices)) if spec.discrete else 4 * spec.action_dim
-        obs = spec.obs_dim * (1 if spec.pixels else 4)
-        fields = action + 4 + 2 + 4  # reward, flags, pointer
-        return ring * fields + (ring + spare) * obs + spare * 12  # number and row of each end
+        fields = spec.action_bytes + 4 + 2 + 4  # reward, flags, pointer
+        ends = 8 + 4  # number and row
+        return ring * fields + (ring + spare) * spec.obs_bytes + spare * ends
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""

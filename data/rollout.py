@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.transition import Transition
+from data.transition import Spec, Transition
 
 LARGE = 1 << 20  # bytes of observations (T, N, O), above which successors are no array of their own
 NEXT_OBS = Transition._fields.index("next_obs")
@@ -33,6 +33,12 @@ class Rollout:
         self._rows: list[list[Tensor]] = []  # views of them, one list for each step
         self._following = torch.empty(0)  # next_obs (N, O) of the last step
         self._successors: dict[int, Tensor] = {}  # step -> next_obs, where the next obs is another
+
+    @staticmethod
+    def bytes_for(n_steps: int, count: int, spec: Spec) -> int:
+        """What it takes in memory at most, with N = `count`: where every step ends an episode."""
+        fields = 2 * spec.action_bytes + 4 + 2  # and latent, reward, flags
+        return n_steps * count * (2 * spec.obs_bytes + fields)
 
     def add(self, transition: Transition) -> None:
         """Stores one step of all environments; every field, `latent` among them, is needed."""

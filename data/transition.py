@@ -79,6 +79,16 @@ class Spec:
         return "discrete" if self.discrete else "continuous"
 
     @property
+    def obs_bytes(self) -> int:
+        """Of one observation, as it is stored."""
+        return self.obs_dim * (1 if self.pixels else 4)
+
+    @property
+    def action_bytes(self) -> int:
+        """Of one action, as it is stored."""
+        return 8 * max(1, len(self.choices)) if self.discrete else 4 * self.action_dim
+
+    @property
     def noise_shape(self) -> tuple[int, ...]:
         """Of what one draw needs: (A,), (K,) or (D, K)."""
         return (len(self.choices), self.action_dim) if self.choices else (self.action_dim,)

@@ -163,12 +163,12 @@ def least(config: "TrainConfig", size: int) -> str:
     return f"{steps} x {size} processes" if size > 1 else steps
 
 
-def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, replays: int = 1) -> Any:
+def make_buffer(config: "TrainConfig", spec: Spec, device: torch.device, processes: int = 1) -> Any:
     """The buffer of the agent's kind; ConfigError where it would not fit into memory."""
     settings: Any = config.agent
+    require_memory(config, spec, device, processes)
     if settings.on_policy:
         return Rollout(settings.n_steps, device)
-    require_memory(settings.buffer_size, int(config.env.num_envs), spec, device, replays)
     return Replay(
         settings.buffer_size,
         settings.batch_size,

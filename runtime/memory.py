@@ -1,40 +1,113 @@
-"""Whether a replay will fit, asked before anything is allocated: memory is taken as it fills."""
+"""Whether a run will fit, asked before anything is allocated: memory is taken as it fills."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from data import Replay, Spec
+from data import Replay, Rollout, Spec
 from runtime.errors import ConfigError
 
-USABLE = 0.9  # of what is free now; the rest is for all else that a run needs
-GIB = 1 << 30
+if TYPE_CHECKING:
+    from configs.schema import TrainConfig
+
+USABLE = 0.9  # of what is free now
+GIB, MIB = 1 << 30, 1 << 20
+PLAIN, GRAPHS = 96 * MIB, 352 * MIB  # all else that a run loads, without and with acceleration
+COPIES = 4  # of a rollout while it is saved: its own, and three by which safetensors writes it
+SAVED = 128 * MIB  # of a replay, which is saved in pieces of 16 MiB, and successors of as many
+PIECE = 32 * MIB  # of images that PPO evaluates at once, of rows that it puts in order
+LARGE_IMAGE = 36  # pixels, from which on the encoder begins with strides
+ENCODERS = 4  # that keep what the gradient needs: of the actor, of two critics, and their targets
 
 
 def require_memory(
-    capacity: int, count: int, spec: Spec, device: torch.device, replays: int = 1
+    config: "TrainConfig", spec: Spec, device: torch.device, processes: int = 1
 ) -> None:
-    """Raises ConfigError where a replay of so many transitions of N environments does not fit.
+    """Raises ConfigError where the buffer, an update and a checkpoint of it do not fit.
 
-    The line names what it needs, what is free, and the largest that would fit.
+    The line names what they need, what the tightest limit leaves, and the largest that fits.
 
     Args:
-        capacity: transitions.
-        count: N.
+        config: of the run.
         spec: of the environment.
-        device: where it is to lie.
-        replays: how many processes are about to make one there.
+        device: where the buffer is to lie.
+        processes: how many are about to make one there.
     """
-    needed = Replay.bytes_for(capacity, count, spec) * replays
-    for what, free in limits(device):
-        if needed > USABLE * free:
-            largest = int(capacity * USABLE * free / needed)
-            raise ConfigError(
-                f"agent.buffer_size: {capacity:,} transitions need {needed / GIB:.2f} GiB and "
-                f"{what} leaves {free / GIB:.2f}; at most {largest:,} would fit"
-            )
+    settings: Any = config.agent
+    name = "n_steps" if settings.on_policy else "buffer_size"
+    size = int(getattr(settings, name))
+    what, free = min(limits(device), key=lambda limit: limit[1], default=("", math.inf))
+
+    def needed(size: int) -> int:
+        return processes * bytes_for(config, spec, size)
+
+    if needed(size) <= USABLE * free:
+        return
+    count = int(config.env.num_envs)
+    unit, step = "transitions", 1
+    if settings.on_policy:
+        unit = f"steps of env.num_envs={count}"
+        batch = int(getattr(settings, "batch_size", 1))
+        step = batch // math.gcd(batch, count)  # of which it has to be a multiple
+    fits = largest(needed, 0.95 * USABLE * free, size, step)  # a little less may be free then
+    remedy = "free memory or raise that limit"
+    if fits:
+        also = [key for key in ("batch_size", "learning_starts")
+                if not settings.on_policy and getattr(settings, key) > fits]  # fmt: skip
+        values = " ".join(f"agent.{key}={fits}" for key in (name, *also))
+        remedy = f"at most {values} would fit"
+    raise ConfigError(
+        f"agent.{name}: {size:,} {unit} need {needed(size) / GIB:.2f} GiB, with an update and a "
+        f"checkpoint, and {what} leaves {free / GIB:.2f}; {remedy}"
+    )
+
+
+def bytes_for(config: "TrainConfig", spec: Spec, size: int) -> int:
+    """What a run takes at most, with so many transitions or steps in its buffer."""
+    settings, count = config.agent, int(config.env.num_envs)
+    rest = PLAIN if config.accelerate == "none" else GRAPHS
+    a_row = row_bytes(spec, settings.hidden)
+    if not settings.on_policy:
+        batch: int = settings.batch_size  # type: ignore[attr-defined]
+        stored = Replay.bytes_for(size, count, spec)
+        return rest + stored + max(batch * a_row, min(SAVED, COPIES * stored))
+    rows, stored = size * count, Rollout.bytes_for(size, count, spec)
+    update = rows * spec.obs_bytes  # next_obs, as it is handed out
+    if hasattr(settings, "epochs"):
+        evaluated = min(rows, PIECE // (4 * spec.obs_dim) + count) if spec.images else rows
+        update += evaluated * row_bytes(spec, settings.hidden, 1 / 3)  # no layer is kept
+        update += settings.batch_size * a_row  # type: ignore[attr-defined]
+        update += min(PIECE, rows * spec.obs_bytes)
+    else:
+        update += rows * a_row
+    if config.accelerate != "none":
+        update += rows * 8 * spec.obs_dim  # the example
+    return rest + stored + max(update, COPIES * stored)
+
+
+def row_bytes(spec: Spec, hidden: list[int], encoders: float = ENCODERS) -> int:
+    """What an observation takes in an update: read and decoded, and in every layer, roughly."""
+    inside = 24 * sum(hidden)
+    for _, shape in spec.images:
+        channels, *sides = sorted(shape)
+        a_pixel = 48 if min(sides) >= LARGE_IMAGE else 768  # see networks/encoder.py
+        inside += int(encoders * a_pixel * math.prod(shape) // channels)
+    return 12 * spec.obs_dim + inside
+
+
+def largest(needed: Callable[[int], int], budget: float, size: int, step: int) -> int:
+    """The largest multiple of `step` below `size` that needs no more, of three digits; else 0."""
+    low, high = 0, size // step
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if needed(middle * step) <= budget else (low, middle - 1)
+    fits = low * step
+    coarse = 10 ** max(0, len(str(fits)) - 3)
+    return fits // math.lcm(coarse, step) * math.lcm(coarse, step) or fits
 
 
 def limits(device: torch.device) -> Iterator[tuple[str, int]]:

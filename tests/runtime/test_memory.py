@@ -1,12 +1,23 @@
 """What a replay needs, what there is, and that the first is refused where it exceeds the second."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
 import pytest
 import torch
 
-from data import Replay, Spec, Transition
+import train
+from configs.compose import train_config
+from data import Replay, Rollout, Spec, Transition
 from runtime import memory
 from runtime.errors import ConfigError
 from runtime.memory import control_group, limits, require_memory
+from tests.helpers import tensors
 
 CPU = torch.device("cpu")
 
@@ -35,22 +46,68 @@ def test_the_estimate_is_what_the_arrays_take(spec, count):
     assert Replay.bytes_for(capacity, count, spec) == taken
 
 
-def test_what_does_not_fit_is_refused_with_the_largest_that_would(monkeypatch):
-    spec = Spec(17, 6, discrete=False)
-    needed = Replay.bytes_for(1_000_000, 1, spec)
-    monkeypatch.setattr(memory, "limits", lambda device: [("this machine", 10 * needed)])
-    require_memory(1_000_000, 1, spec, CPU)
-    monkeypatch.setattr(memory, "limits", lambda device: [("the control group", needed)])
-    with pytest.raises(ConfigError, match="the control group leaves") as caught:
-        require_memory(1_000_000, 1, spec, CPU)
-    largest = int(str(caught.value).split("at most ")[1].split(" ")[0].replace(",", ""))
-    assert largest == pytest.approx(900_000, rel=0.01)
-    require_memory(largest - 1000, 1, spec, CPU)
-    with pytest.raises(ConfigError):
-        require_memory(largest + 20_000, 1, spec, CPU)
-    require_memory(largest // 2 - 1000, 1, spec, CPU, replays=2)  # another process makes one, too
-    with pytest.raises(ConfigError, match="at most 4"):
-        require_memory(largest // 2 + 20_000, 1, spec, CPU, replays=2)
+IMAGE = Spec(64 * 64 * 3, 2, True, images=((0, (64, 64, 3)),), pixels=True)
+
+
+def following(remedy):
+    """The overrides that a message names."""
+    return re.findall(r"agent\.\w+=\d+", remedy.rsplit("; ", 1)[1])
+
+
+@pytest.mark.parametrize("free", [[4000, 1800, 3000], [6000, 6000, 1200], [800]])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("spec", "overrides"),
+    [
+        (Spec(17, 6, False), ["agent=sac", "agent.buffer_size=30000000"]),
+        (Spec(17, 6, False), ["agent=sac", "agent.buffer_size=30000000", "env.num_envs=64"]),
+        (IMAGE, ["agent=sac_discrete", "agent.batch_size=32", "agent.buffer_size=900000",
+                 "agent.learning_starts=500000"]),
+        (IMAGE, ["agent=ppo", "agent.n_steps=200064", "env.num_envs=3"]),
+        (IMAGE, ["agent=a2c", "agent.n_steps=100000", "env.num_envs=2"]),
+        (Spec(376, 17, False), ["agent=ppo", "agent.n_steps=999936", "agent.batch_size=96"]),
+    ],
+)  # fmt: skip
+def test_the_tightest_limit_is_named_with_a_size_that_is_then_accepted(
+    spec, overrides, processes, free, monkeypatch
+):
+    told = [(f"limit {number}", number << 20) for number in free]
+    monkeypatch.setattr(memory, "limits", lambda device: told)
+
+    def require(*more):
+        common = ["env.id=Any-v0", "accelerate=none", "total_steps=1000000000"]
+        config = train_config([*common, *overrides, *more])
+        require_memory(config, spec, CPU, processes)
+        return config
+
+    with pytest.raises(ConfigError, match=f"limit {min(free)} leaves") as caught:
+        require()
+    remedy = following(str(caught.value))
+    config = require(*remedy)  # also as a configuration
+    most = memory.USABLE * min(free) * (1 << 20)
+    size = getattr(config.agent, "n_steps", None) or config.agent.buffer_size
+    assert 0.7 * most < processes * memory.bytes_for(config, spec, size) < most
+    for limit in range(len(told)):  # a little less is free when it is followed
+        told[limit] = (told[limit][0], int(0.97 * told[limit][1]))
+    require(*remedy)
+
+
+def test_where_nothing_fits_the_remedy_is_another(monkeypatch):
+    monkeypatch.setattr(memory, "limits", lambda device: [("this machine", 50 << 20)])
+    config = train_config(["agent=sac", "env.id=Any-v0"])
+    with pytest.raises(ConfigError, match=r"leaves 0\.05; free memory or raise that limit$"):
+        require_memory(config, Spec(17, 6, False), CPU)
+
+
+def test_a_rollout_is_promised_with_its_successors():
+    spec = Spec(300, 2, False)
+    rollout, episode = Rollout(500, CPU), torch.zeros(2, dtype=torch.bool)
+    for _ in range(499):  # each of them a new episode
+        obs = torch.randn(2, 300)
+        rollout.add(Transition(obs, obs[:, :2], obs[:, 0], obs + 1.0, episode, episode, obs[:, :2]))
+    state = rollout.state_dict()
+    kept = sum(tensor.numel() * tensor.element_size() for tensor in tensors(state))
+    assert kept == pytest.approx(Rollout.bytes_for(500, 2, spec), rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -84,3 +141,72 @@ def test_without_a_proc_the_machine_tells_what_it_has(monkeypatch):
     told = dict(limits(CPU))["this machine"]
     monkeypatch.setattr(memory, "read", lambda path: "")
     assert told < dict(limits(CPU))["this machine"] < 1 << 50
+
+
+class Wide(gymnasium.Env):
+    """Observations of 1,000 numbers, all of them the number of the step."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1000,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def __init__(self, length):
+        self.length = length
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count = 0
+        return np.zeros(1000, np.float32), {}
+
+    def step(self, action):
+        self.count += 1
+        obs = np.full(1000, self.count, np.float32)
+        return obs, 1.0, False, self.count >= self.length, {}
+
+
+gymnasium.register("Wide-v0", entry_point=Wide)
+
+JUST_ABOVE = """
+import resource, sys
+import train
+from runtime import build, memory
+from runtime.door import enter
+
+require = build.require_memory
+
+def limited(config, spec, device, processes=1):
+    settings = config.agent
+    size = settings.n_steps if settings.on_policy else settings.buffer_size
+    promised = memory.bytes_for(config, spec, size)
+    with open("/proc/self/statm") as file:
+        base = int(file.read().split()[5]) * resource.getpagesize()
+    limit = base + int(promised / memory.USABLE) + 2**20
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    require(config, spec, device, processes)
+
+build.require_memory = limited
+sys.exit(enter("train", train.run, sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["agent=sac", "agent.buffer_size=20000", "total_steps=21000", "env.kwargs.length=1"],
+        ["agent=sac", "agent.buffer_size=20000", "total_steps=21000", "env.kwargs.length=1000"],
+        ["agent=ppo", "agent.n_steps=8000", "agent.epochs=1", "agent.batch_size=1000",
+         "total_steps=15000", "env.kwargs.length=1", "env.num_envs=1"],
+    ],
+)  # fmt: skip
+def test_what_is_accepted_runs_to_its_end_under_a_limit_just_above_the_promise(overrides, tmp_path):
+    if overrides[0] == "agent=sac":
+        overrides = [*overrides, "agent.updates_per_step=0.001", "agent.batch_size=64",
+                     "agent.learning_starts=1000"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", JUST_ABOVE, "env.id=tests.runtime.test_memory:Wide-v0",
+         "run_dir=run", "accelerate=none", "threads=1", "eval.episodes=1", *overrides],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(train.__file__).parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "result.json").is_file()

@@ -17,7 +17,7 @@ import torch
 
 from agents.ranks import Alone
 from configs.compose import train_config
-from data import Replay, Spec, Transition
+from data import Spec, Transition
 from runtime import memory
 from runtime.build import make_parts
 from runtime.errors import ConfigError
@@ -189,7 +189,7 @@ def test_ranks_begin_with_the_same_weights_and_draw_their_own_numbers():
 
 def test_ranks_of_one_machine_share_its_memory(monkeypatch):
     config = train_config(["env=pendulum", "agent=sac", "agent.hidden=[8]", "accelerate=none"])
-    room = 1.7 * Replay.bytes_for(config.agent.buffer_size, 1, Spec(3, 1, discrete=False))
+    room = 1.7 * memory.bytes_for(config, Spec(3, 1, discrete=False), config.agent.buffer_size)
     monkeypatch.setattr(memory, "limits", lambda device: [("this machine", int(room))])
     make_parts(config, Ranks(0, 2, neighbours=1)).close()
     with pytest.raises(ConfigError, match="this machine leaves"):
