@@ -69,5 +69,5 @@ def digest(state: dict[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        hasher.update(tensor.reshape(-1).numpy())
+        hasher.update(tensor.reshape(-1).numpy().data)
     return hasher.hexdigest()
