@@ -75,12 +75,24 @@ def play_file(config: "EvaluateConfig") -> int:
         evaluator.close()
     there = certificate.get("env_id"), certificate.get("env_kwargs")
     if certificate and there != (config.env.id, config.env.kwargs):
-        of = there[0] if there[0] != config.env.id else f"other env.kwargs, {there[1]}"
-        print(f"warning: policy: was exported for {of}", file=sys.stderr)
+        print(f"warning: policy: was exported for {elsewhere(config, *there)} to play it there",
+              file=sys.stderr)  # fmt: skip
     written = out / f"{path.name}.evaluation.json"
     what = f"{path}, exported at step {step:,}," if certificate else str(path)
     report(config, evaluation, f"{what} on {config.env.id}", written, {"policy": str(path)})
     return 0
+
+
+def elsewhere(config: "EvaluateConfig", env_id: Any, kwargs: Any) -> str:
+    """What a policy was exported for, and what to do with the keys of the command."""
+    from configs.resume import assignment, flat
+
+    if env_id != config.env.id:
+        return f"env.id={env_id}; give that"
+    if not (kwargs and isinstance(kwargs, dict)):
+        return "no env.kwargs; leave them out"
+    there = dict(flat(kwargs, "env.kwargs."))
+    return f"{' '.join(assignment(key, there) for key in there)}; give that"
 
 
 def folder(config: "EvaluateConfig", own: Path) -> Path:

@@ -44,7 +44,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
             warn(checkpoint.load_newest(path, config=config)[3])
-        print(f"run {path} is finished; more steps: total_steps=N, above {config.total_steps}")
+        print(f"run {path} is finished; {longer(config)}")
         return 0
     config, parts = ranks.together(lambda: make(config, ranks, begun=path is not None))
     try:
@@ -82,6 +82,13 @@ def ending(evaluation: "Evaluation | None") -> str:
         f"final evaluation: return {number(summary['return_mean'])}, deviation "
         f"{number(summary['return_std'])}, over {len(evaluation.returns)} episodes{cut}"
     )
+
+
+def longer(config: "TrainConfig") -> str:
+    """How a finished run comes to more steps."""
+    if config.agent.lr_schedule == "linear":  # has fallen to 0
+        return "for more steps train longer from the start, in another run_dir"
+    return f"more steps: total_steps=N, above {config.total_steps}"
 
 
 def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConfig", "Parts"]:

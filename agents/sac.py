@@ -9,7 +9,7 @@ from torch import Tensor
 from agents.base import BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.returns import LIMIT, Distribution, Number
-from agents.soft import SoftNetworks
+from agents.soft import SoftNetworks, at_most
 from data import Batch, Spec, Transition
 from networks import Critic
 from policies import Reparameterised, largest_entropy
@@ -145,7 +145,8 @@ def require_reachable(target_entropy: float, action_dim: int, settings: "SACConf
         raise ValueError(
             f"agent.target_entropy: {target_entropy:g} cannot be reached; a squashed Gaussian in "
             f"dimension {action_dim} with agent.log_std_min={settings.log_std_min:g} and "
-            f"agent.log_std_max={settings.log_std_max:g} reaches at most {most:.4f}; lower it"
+            f"agent.log_std_max={settings.log_std_max:g} reaches at most {at_most(most):g}; give "
+            "less than that"
         )
 
 
@@ -153,7 +154,9 @@ def large_temperature(settings: "SACConfig") -> str | None:
     """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
     key = "alpha_init" if settings.alpha == "auto" else "alpha"
     alpha = float(getattr(settings, key))
-    if alpha <= LIMIT * (1.0 - settings.gamma):
+    most = LIMIT * (1.0 - settings.gamma)
+    if alpha <= most:
         return None
-    return (f"agent.{key}: {alpha:g} is large beside returns that are scaled into +-{LIMIT:g}; "
-            "with agent.atoms 0.01 is usual")  # fmt: skip
+    remedy = f"give at most {at_most(most):g}" if most else "lower agent.gamma, which is 1"
+    return (f"agent.{key}: {alpha:g} is large beside returns that agent.atoms scales into "
+            f"+-{LIMIT:g}; {remedy}")  # fmt: skip

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from agents.base import BaseAgent, Stream
 from agents.metrics import policy_metrics, value_metrics
-from agents.soft import SoftNetworks
+from agents.soft import SoftNetworks, at_most
 from data import Batch, Spec, Transition
 from networks import DiscreteCritic
 from policies import Categorical
@@ -42,7 +42,8 @@ class SACDiscrete(BaseAgent):
         if settings.alpha == "auto" and self.target_entropy > RISKY * most:
             self.caution = (
                 f"agent.target_entropy: {self.target_entropy:g} is above {RISKY} log "
-                f"{spec.action_dim} = {RISKY * most:.4f}; the temperature may run away, lower it"
+                f"{spec.action_dim}, the temperature may run away; give at most "
+                f"{at_most(RISKY * most):g}"
             )
         networks = self.networks = SoftNetworks(
             spec,
@@ -121,14 +122,10 @@ def target_entropy(actions: int, settings: "SACDiscreteConfig") -> float:
     if settings.target_entropy == "auto":
         return AUTO * most
     wanted = float(settings.target_entropy)
-    if settings.alpha == "auto" and wanted < 0.0:
+    if settings.alpha == "auto" and not 0.0 <= wanted <= most:
         raise ValueError(
-            f"agent.target_entropy: {wanted:g} cannot be reached; entropies of actions are not "
-            f"negative, give a share of log {actions} = {most:.4f}"
-        )
-    if settings.alpha == "auto" and wanted > most:
-        raise ValueError(
-            f"agent.target_entropy: {wanted:g} cannot be reached; {actions} actions reach at most "
-            f"log {actions} = {most:.4f}; lower it"
+            f"agent.target_entropy: {wanted:g} cannot be reached, entropies of {actions} actions "
+            f"lie between 0 and log {actions} = {at_most(most):g}; give at most "
+            f"{at_most(RISKY * most):g}" + " and not less than 0" * (wanted < 0.0)
         )
     return wanted

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from decimal import ROUND_FLOOR, Context
 from typing import TYPE_CHECKING
 
 import torch
@@ -110,3 +111,8 @@ class SoftNetworks:
                 for old, new in zip(average, live, strict=True):
                     old.lerp_(new, weight)
         return metrics
+
+
+def at_most(number: float) -> float:
+    """The number rounded down to four digits, for a message: what it names is not too much."""
+    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(number))

@@ -11,7 +11,7 @@ from configs.schema import TrainConfig
 from configs.validate import build, show
 from runtime.errors import ConfigError, shown
 
-FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume")
+FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume", "env.timeout")
 FREE_GROUPS = ("log", "eval", "checkpoint")
 RULED = ("threads", "accelerate", "env.num_envs", "env.vectorization",
          "log.every", "eval.every", "checkpoint.every", "audit.every")  # fmt: skip

@@ -128,7 +128,7 @@ class Graph:
 
         if not hasattr(config, "trace_autograd_ops"):
             raise ConfigError(f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
-                              "update torch or use none")  # fmt: skip
+                              "update torch or use accelerate=none")  # fmt: skip
         config.trace_autograd_ops = True
         outputs: list[Any] = []
 

@@ -22,6 +22,7 @@ from runtime.vector import Step, Vector
 from runtime.workers import Workers
 
 ROOT = Path(__file__).resolve().parent.parent
+ARGUMENTS = (TypeError, ValueError, AssertionError, LookupError)  # raised for a wrong argument
 SILENT = 50  # what matters is raised, in one line
 EXTRAS = ("box2d", "mujoco")  # of this project, with what such environments need
 
@@ -158,18 +159,32 @@ def explained(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> Logp
         remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
         return ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}")
     if isinstance(error, ModuleNotFoundError):
-        return ConfigError(
-            f"env.id: {env_id}: {error}; correct the id, install what it needs, or put a module of "
-            "your own beside train.py or on PYTHONPATH"
-        )
+        return ConfigError(f"env.id: {env_id}: {error}; {found(env_id.rpartition(':')[0], error)}")
     if isinstance(error, gymnasium.error.Error):
-        own = "" if ":" in env_id else f", or name the module that registers it, MODULE:{env_id}"
-        return ConfigError(f"env.id: {env_id}: {error}; correct the id{own}")
-    if isinstance(error, (TypeError, ValueError)) and kwargs:
-        return ConfigError(f"env.kwargs: {env_id}: {error}; correct the arguments")
-    return EnvironmentFault(
-        f"env {env_id}: could not be made, {type(error).__name__}: {error}; mend it"
-    )
+        module, _, name = env_id.rpartition(":")
+        own = f"let {module} register it" if module else f"name the module that does, MODULE:{name}"
+        return ConfigError(f"env.id: {env_id}: {error}; correct the id, or {own}")
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, ARGUMENTS) and kwargs:
+        return ConfigError(
+            f"env.kwargs: {env_id}: {why}; correct the arguments, or mend the environment"
+        )
+    remedy = "mend the environment"
+    if isinstance(error, TypeError) and "required" in why:
+        remedy = f"give what it needs, env.kwargs.NAME=VALUE, or {remedy}"
+    return EnvironmentFault(f"env {env_id}: could not be made, {why}; {remedy}")
+
+
+def found(module: str, error: ModuleNotFoundError) -> str:
+    """What to do so that a module is found: that of the id, or one that it needs."""
+    name, places = str(error.name), "beside train.py or on PYTHONPATH"
+    if module != name and not module.startswith(f"{name}."):
+        return f"install it, or put a module of your own {places}"
+    if module != (plain := Path(module.removesuffix(".py")).name):
+        return f"write {plain} in place of {module}, and have it {places}"
+    if "is not a package" in str(error):
+        return "correct the id"
+    return f"correct the id, or put {name} {places}"
 
 
 def gymnasium_spec(env_id: str) -> gymnasium.envs.registration.EnvSpec:

@@ -1,5 +1,6 @@
 """One environment copy, held to what it promised: a wrong value is named where it appears."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -76,7 +77,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.fault(f"step raised {type(error).__name__}: {error}") from error
         number = float(self.single("reward", reward, float, "biuf"))
         if not -LARGEST <= number <= LARGEST:
-            raise self.fault(f"reward {number} is not finite")
+            beyond = "is too large for float32" if math.isfinite(number) else "is not finite"
+            raise self.fault(f"reward {number} {beyond}")
         return (
             self.observation(obs),
             number,

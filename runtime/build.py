@@ -156,10 +156,16 @@ def beside(config: "TrainConfig", seed: int) -> Evaluator:
 def least(config: "TrainConfig", size: int) -> str:
     """The steps of a run with one update, of so many processes, in terms of its settings."""
     settings: Any = config.agent
-    if not settings.on_policy:
-        late = math.ceil(1.0 / settings.updates_per_step) - 1  # of the first one that is due
-        return f"agent.learning_starts={settings.learning_starts}" + (f" + {late}" if late else "")
-    steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
+    if settings.on_policy:
+        steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
+    else:
+        due = math.ceil(1.0 / settings.updates_per_step)
+        due += int(due * settings.updates_per_step) < 1  # of rounding
+        steps = f"agent.learning_starts={settings.learning_starts}"
+        if size > 1:
+            steps = f"{math.ceil(settings.learning_starts / size) + due - 1}"
+        elif due > 1:
+            steps += f" + {due - 1}"
     return f"{steps} x {size} processes" if size > 1 else steps
 
 
@@ -248,9 +254,14 @@ def make_evaluator(
             return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1,
                              max_length=longest)  # fmt: skip
         except ConfigError as error:
-            if not str(error).startswith("env.kwargs: "):
-                raise
-            raise not_shown(env.id, render) from None
+            if "render_mode" in str(error) or str(error).startswith("env.kwargs: "):
+                raise not_shown(env.id, render) from None
+            raise
+        except EnvironmentFault as fault:
+            how = "video=true" if render == "rgb_array" else f"render={render}"
+            raise EnvironmentFault(
+                f"{what(fault)}, with render_mode={render}; mend its render, or leave {how} out"
+            ) from fault
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None
     return Evaluator(env.id, mode, env.kwargs, episodes, seed, deadline=deadline,
@@ -258,9 +269,10 @@ def make_evaluator(
 
 
 def not_shown(env_id: str, render: str) -> ConfigError:
-    what = "video" if render == "rgb_array" else "render"
+    key, value = ("video", "true") if render == "rgb_array" else ("render", render)
     return ConfigError(
-        f"{what}: {env_id} cannot be shown; it has to know Gymnasium's render_mode {render}"
+        f"{key}: {env_id} cannot be shown; let it take Gymnasium's render_mode={render}, or leave "
+        f"{key}={value} out"
     )
 
 
@@ -282,5 +294,5 @@ def make_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device: {name} is not there; use cpu") from error
+        raise ConfigError(f"device: {name} is not there; use device=cpu") from error
     return device

@@ -15,12 +15,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
+from runtime import rundir
 from runtime.errors import ConfigError, Damaged, LogpiError, StorageFault, remedy
 from runtime.misfit import misfit
 from runtime.rundir import write_json
 from runtime.sealed import (
     FORMAT,
     MANIFEST,
+    OTHER_FORMAT,
     TENSORS,
     VALUES,
     Damage,
@@ -256,7 +258,10 @@ def load_newest(
         raise StorageFault(f"{run_dir} has no checkpoint yet; begin it again, with resume=auto")
     if damaged or not others:
         found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
-        raise Damaged(f"{found}; no valid checkpoint is left, restore one from a backup")
+        help = "no valid checkpoint is left, restore one from a backup"
+        if OTHER_FORMAT in found:
+            help = rundir.other_revision(rundir.made_by(run_dir)) or help
+        raise Damaged(f"{found}; {help}")
     none = Damaged(f"{passed[0]}; none of this run is left, restore config.yaml or a checkpoint")
     none.differs = others[0].differs
     raise none

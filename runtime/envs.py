@@ -16,6 +16,7 @@ from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt
 from runtime.spaces import ActionMap, as_vector, check_spaces, describe, not_finite
 
+LIBRARY = ("DependencyNotInstalled", "ModuleNotFoundError")  # errors of one that is not here
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
 
@@ -211,7 +212,9 @@ class Envs:
             named = re.search(r"in environment (\d+)", what)
             length = self.lengths[int(named[1]) if named else 0]
             place = f"{self.during}, after {length} steps of its episode"
-        return EnvironmentFault(f"env {self.env_id}: {what} {place}; mend the environment")
+        missing = any(f" raised {name}: " in f" {what}" for name in LIBRARY)
+        remedy = "install that library" if missing else "mend the environment"
+        return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
 
 
 def unflushed(call: Callable[[], Any]) -> Any:

@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import numpy as np
+
 from runtime.build import make_evaluator, not_shown
 from runtime.errors import ConfigError
 from runtime.logger import Logger
@@ -73,11 +76,43 @@ def recorder(env: Any, folder: Path, name: str) -> Any:
     from gymnasium.wrappers import RecordVideo
 
     try:
-        return RecordVideo(env, str(folder), lambda episode: episode == 0, name_prefix=name)
+        return RecordVideo(Seen(env), str(folder), lambda episode: episode == 0, name_prefix=name)
     except DependencyNotInstalled:
         raise ConfigError('video: needs moviepy; pip install ".[video]"') from None
     except ValueError:
         raise not_shown(env.spec.id, "rgb_array") from None
+
+
+class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Raises ConfigError where an environment gives no picture: the camera would film nothing."""
+
+    def render(self) -> Any:
+        try:
+            picture = self.env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise self.fault(f"a library is not here, {error}", "install it") from error
+        except Exception as error:
+            why = f"its render raised {type(error).__name__}: {error}"
+            raise self.fault(why, "mend that") from error
+        frames = picture if isinstance(picture, list) else [picture]  # of several steps
+        for frame in frames:
+            if not (isinstance(frame, np.ndarray) and frame.dtype.kind in "iu"
+                    and frame.shape[2:] in ((3,), (4,))):  # fmt: skip
+                raise self.fault(f"its render gives {told(frame)}",
+                                 "let it give an array (height, width, 3) of uint8")  # fmt: skip
+        return picture
+
+    def fault(self, why: str, remedy: str) -> ConfigError:
+        env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__
+        return ConfigError(f"video: {env_id} cannot be shown, {why}; {remedy}, or leave "
+                           "video=true out")  # fmt: skip
+
+
+def told(frame: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(frame, np.ndarray):
+        return f"an array {frame.shape} of {frame.dtype}"
+    return f"{type(frame).__name__}"
 
 
 def show(path: Path, step: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from runtime.errors import StorageFault
 
-FORMAT = 2
+FORMAT, OTHER_FORMAT = 2, "its format is"
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
 FORBIDDEN = (errno.EACCES, errno.EPERM)
@@ -46,7 +46,9 @@ def open_manifest(path: Path) -> dict[str, Any]:
         content = read_file(path, MANIFEST)
         manifest = json.loads(content)
         if manifest["format"] != FORMAT:
-            raise Damage(MANIFEST, f"its format is {manifest['format']}, and {FORMAT} is read here")
+            raise Damage(
+                MANIFEST, f"{OTHER_FORMAT} {manifest['format']}, and {FORMAT} is read here"
+            )
         if path.name != f"step-{manifest['step']:012d}":
             raise ValueError("is another's")
         if manifest["sha256"] != seal_of(manifest):

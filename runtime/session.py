@@ -143,8 +143,10 @@ class Session:
     def require_ranks(self, were: int) -> None:
         """Raises ConfigError where other processes go on with a run than made it."""
         if were != self.ranks.size:
-            raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; let "
-                              f"torchrun start {were}")  # fmt: skip
+            many = ", or as many on several machines" if were > 1 else ""
+            raise ConfigError(f"ranks: {self.ranks.size} cannot go on with the run of {were}; "
+                              f"start {Ranks(0, were, 0, were).launcher} train.py{many}"
+                              )  # fmt: skip
 
     def note(self, found: str | None) -> bool:
         """Whether that is news: from here on, then, the run is not promised to be exact."""

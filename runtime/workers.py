@@ -189,7 +189,7 @@ class Workers:
             raise self.fault(
                 index,
                 f"has not answered for {timeout:g} s",
-                "begin again with a longer env.timeout",
+                "raise env.timeout above that",
             ) from error
         except (BrokenPipeError, ConnectionError, EOFError) as error:
             for process in self.envs.processes:

@@ -149,9 +149,11 @@ def test_a_small_mdp_ends_in_soft_value_iteration():
 
 def test_a_target_entropy_that_no_policy_has_is_refused():
     agent("sac_discrete", SPEC, target_entropy=math.log(4))
-    with pytest.raises(ValueError, match=r"1\.4 cannot be reached; 4 actions .* 1\.3863"):
+    with pytest.raises(
+        ValueError, match=r"1\.4 cannot be reached, .* 4 actions .* log 4 = 1\.386;"
+    ):
         agent("sac_discrete", SPEC, target_entropy=1.4)
-    with pytest.raises(ValueError, match=r"-1 cannot be reached; .* log 4 = 1\.3863"):
+    with pytest.raises(ValueError, match=r"-1 cannot be reached, .* not less than 0$"):
         agent("sac_discrete", SPEC, target_entropy=-1.0)
     agent("sac_discrete", SPEC, target_entropy=1.4, alpha=0.1)  # then it is not used
 
@@ -161,7 +163,7 @@ def test_a_target_entropy_near_the_most_is_warned_of():
     assert agent("sac_discrete", SPEC, target_entropy=0.89 * math.log(4)).caution is None
     risky = agent("sac_discrete", SPEC, target_entropy=0.91 * math.log(4))
     assert "agent.target_entropy: 1.26" in risky.caution
-    assert "1.2477" in risky.caution
+    assert "give at most 1.247" in risky.caution
 
 
 @pytest.mark.parametrize("actions", [2, 18])

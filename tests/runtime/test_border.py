@@ -766,5 +766,5 @@ def test_what_a_name_of_ours_hides_is_told(guest, tmp_path, imports, value, file
 
 def test_what_is_not_there_at_all_is_told_as_such(guest):
     env_id = guest("import data.nowhere", "0", {"data/prices.py": ""})
-    with pytest.raises(ConfigError, match=r"No module named 'data\.nowhere'; correct the id"):
+    with pytest.raises(ConfigError, match=r"No module named 'data\.nowhere'; install it"):
         Envs(env_id, 1, "sync", {}, seed=0)
