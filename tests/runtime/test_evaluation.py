@@ -220,7 +220,7 @@ def test_an_environment_that_cannot_be_made_at_all_gets_no_such_advice(monkeypat
     for copies in (1, 2):
         assert door("train", *SMALL, SOLE, f"env.num_envs={copies}") == 3
         line = capsys.readouterr().err
-        assert "mend it" in line
+        assert "mend the environment" in line
         assert "eval.episodes" not in line
 
 
