@@ -95,10 +95,11 @@ def finish(chosen: "Sweep") -> int:
         codes = [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
     else:
         codes = one_by_one(chosen.jobs, chosen.names, came)
-    print(table(chosen.names, codes, chosen.folder))
+    where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
+    again = f"the same command with {where}resume=auto goes on with"
+    print(table(chosen.names, codes, chosen.folder, again))
     if came:
-        again = f"{key_value('run_dir', chosen.folder)} resume=auto"
-        print(f"the same command with {again} goes on with the sweep")
+        print(f"{again} the sweep")
         return INTERRUPTED if came[0] == signal.SIGINT else SAVED
     if failed := [code for code in codes if code]:
         return failed[0]
@@ -150,8 +151,8 @@ def one_by_one(jobs: list[list[str]], names: list[str], came: list[int]) -> list
     return codes + [None] * (len(jobs) - len(codes))
 
 
-def table(names: list[str], codes: list[int | None], folder: Path) -> str:
-    """One row for each job."""
+def table(names: list[str], codes: list[int | None], folder: Path, again: str) -> str:
+    """One row for each job; `again` goes on with one that was killed."""
     lines = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
         found = read_result(run_of(folder, number))
@@ -165,7 +166,7 @@ def table(names: list[str], codes: list[int | None], folder: Path) -> str:
         log = folder / f"{number}.log"
         if code == KILLED:
             lines.append(f"job {number}: was killed by SIGKILL, as the system does where memory "
-                         "runs out; resume=auto goes on with it")  # fmt: skip
+                         f"runs out; {again} it")  # fmt: skip
         elif code != 0 and log.exists() and log.stat().st_size:
             lines.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
     lines.append(f"\nrun directories: {folder}/0 to {folder}/{len(names) - 1}")

@@ -93,7 +93,8 @@ def examine(arguments: list[str]) -> int:
     advice = observations(envs, played)
     handed_over(make, own["seed"])
     say("action", str(envs.backend.action_space))
-    advice += [*sole, *rewards(played), *ends(played, envs.backend.limit), *speed(played)]
+    ends(played, envs.backend.limit)
+    advice += [*sole, *rewards(played), *speed(played, alone=bool(sole))]
     repeats(make, arguments, own["steps"], own["seed"], played)
     conclude(envs, config.kwargs, advice)
     return 0
@@ -154,13 +155,17 @@ def observations(envs: Envs, played: Played) -> list[str]:
     outside = int(((lowest < low - 1e-6) | (highest > high + 1e-6)).sum())
     if outside:
         say("warning", f"{outside} components leave the bounds of the space; correct the space")
-    moving = deviation[deviation > 0]
-    if not len(moving):
+    moving = deviation > 0
+    if not moving.any():
         say("warning", f"observations did not change in {len(played.transitions):,} steps; where "
                        "they never do, nothing can be learned from them")  # fmt: skip
         return []
-    fits = LIKE_ONE[0] <= moving.min() and moving.max() <= LIKE_ONE[1] and mean.max() <= FAR
-    return [] if fits or envs.spec.pixels else ["agent.normalise_obs=true"]
+    if envs.spec.pixels:
+        return []
+    judged = ~((obs == 0) | (obs == 1)).all(0)  # states of discrete spaces are as they should be
+    seen = deviation[moving & judged]
+    fits = ((LIKE_ONE[0] <= seen) & (seen <= LIKE_ONE[1])).all() and (mean[judged] <= FAR).all()
+    return [] if fits else ["agent.normalise_obs=true"]
 
 
 def rewards(played: Played) -> list[str]:
@@ -185,7 +190,7 @@ def rewards(played: Played) -> list[str]:
     return [f"agent.reward_scale={scale:g} (a2c and ppo)"]
 
 
-def ends(played: Played, limit: int | None) -> list[str]:
+def ends(played: Played, limit: int | None) -> None:
     """How episodes end, which decides what is bootstrapped."""
     terminated, truncated = played.column("terminated"), played.column("truncated")
     lengths = [length for _, _, length in played.episodes]
@@ -203,13 +208,14 @@ def ends(played: Played, limit: int | None) -> list[str]:
                        "is a limit of time, end them as truncated")  # fmt: skip
     if (terminated & truncated).any():
         say("warning", "steps are terminated and truncated at once; they count as terminated")
-    return []
 
 
-def speed(played: Played) -> list[str]:
+def speed(played: Played, alone: bool) -> list[str]:
+    """Steps per second; advice where several copies, if there can be several, pay."""
     each = played.seconds / len(played.transitions)
     say("speed", f"{1 / each:,.0f} steps/s, {1e6 * each:,.0f} µs each with one copy")
-    return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if each > SLOW else []
+    pays = each > SLOW and not alone
+    return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if pays else []
 
 
 def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Played) -> None:

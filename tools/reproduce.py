@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from configs.compose import parse, quoted, train_config  # noqa: E402
+from configs.compose import parse, quoted  # noqa: E402
 from configs.files import read_run, require_run  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
@@ -89,8 +89,13 @@ def overrides(config: TrainConfig) -> list[str]:
     values = dict(leaves(dataclasses.asdict(config)))
     command = [f"agent={values.pop('agent.name')}"]
     command += [f"{key}={written(value)}" for key, value in values.items()]
-    if train_config(command) != config:
-        raise ConfigError("run: its config.yaml is not one that train.py composes; restore it")
+    for name, value in config.env.kwargs.items():
+        read = None
+        with suppress(ConfigError):  # a dictionary may have keys that no command line has
+            read = parse(f"env.kwargs.{name}={written(value)}")[2]
+        if read != value:
+            raise ConfigError(f"run: its env.kwargs.{name} cannot be written on a command line; "
+                              "repeat the command that made it, with another run_dir")  # fmt: skip
     return command
 
 
@@ -108,7 +113,7 @@ def written(value: Any) -> str:
 def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     """(key in full, value) of everything that is no group."""
     for name, value in values.items():
-        if isinstance(value, dict) and (value or not before.startswith("env.kwargs.")):
+        if isinstance(value, dict) and before != "env.kwargs.":
             yield from leaves(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value

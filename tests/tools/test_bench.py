@@ -368,7 +368,7 @@ def test_a_report_from_a_file_is_the_same_without_measuring(results, tmp_path, c
     ("arguments", "says"),
     [
         (["only=sac265"], "did you mean sac256?"),
-        (["only=all,sac64"], "only: there is no 'all'"),
+        (["only=all,sac64"], "only: all goes alone; leave it or the others out"),
         (["blocks=0"], "blocks: must be at least 1"),
         (["seeds=many"], "seeds: must be an integer"),
         (["form=x"], "did you mean from?"),

@@ -37,7 +37,7 @@ def seeds(text: str) -> range:
     first, _, last = text.partition("-")
     found = range(int(first), int(last or first) + 1)
     if not found:
-        raise ConfigError(f"seeds: {text} are none; give FIRST-LAST")
+        raise ConfigError(f"seeds: {text} are none; give FIRST-LAST, the smaller one first")
     return found
 
 

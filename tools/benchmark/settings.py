@@ -38,7 +38,9 @@ class Options(Group):
 
     def check(self) -> None:
         for name in self.only.split(","):
-            if name not in ("all", *NAMES) or (name == "all" and self.only != "all"):
+            if name == "all" != self.only:
+                raise ConfigError("only: all goes alone; leave it or the others out")
+            if name not in ("all", *NAMES):
                 raise ConfigError(
                     f"only: there is no {show(name)}; {nearest(name, ['all', *NAMES])}"
                 )

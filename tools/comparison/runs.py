@@ -12,7 +12,7 @@ import numpy as np
 
 from configs.files import read_run
 from runtime.curves import read_scalars
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, shown
 from runtime.rundir import REPEATED, read_result
 
 # What does not make a run another one in kind.
@@ -66,7 +66,11 @@ def find(paths: list[str], tag: str) -> list[Run]:
         files = sorted(Path(given).rglob("config.yaml"))
         if not files:
             raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
-        for path in (file.parent for file in files if not apart(file, Path(given))):
+        own = [file.parent for file in files if not apart(file, Path(given))]
+        if not own:
+            raise ConfigError(f"{given}: holds only what a search made, or repetitions; name their "
+                              f"folder, such as {shown(apart(files[0], Path(given)))}")  # fmt: skip
+        for path in own:
             curve = read_scalars(path, tag)
             if curve:
                 runs[path.resolve()] = read(path, curve)
@@ -79,10 +83,11 @@ def find(paths: list[str], tag: str) -> list[Run]:
     return distinct(list(runs.values()))
 
 
-def apart(file: Path, given: Path) -> bool:
-    """Whether it lies in a search of settings, or among repetitions, below what was named."""
+def apart(file: Path, given: Path) -> Path | None:
+    """The search of settings, or the folder of repetitions, that it lies in below `given`."""
     below = [above for above in file.parents if given in above.parents]
-    return any((above / STUDY).exists() or above.name == REPEATED.name for above in below)
+    searches = (a for a in below if (a / STUDY).exists() or a.name == REPEATED.name)
+    return next(searches, None)
 
 
 def distinct(runs: list[Run]) -> list[Run]:

@@ -35,7 +35,8 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     options = build(Options, plain(Options()) | own)
     counts = options.false_alarms or options.audits
     if options.run and (given or options.section != "all" or counts):
-        raise ConfigError("run: goes with seed, out and checkpoint alone; leave the other keys out")
+        raise ConfigError("run: goes with seed, out, checkpoint and env.id alone; leave the other "
+                          "keys out")  # fmt: skip
     if options.audits and (given or options.section != "all" or options.false_alarms):
         raise ConfigError("audits: goes alone; leave the other keys out")
     if options.section == "all":
@@ -47,8 +48,10 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
         raise ConfigError(f"section: there is no {show(options.section)}; {hint}")
     for name in given:
         if name not in known:
-            if options.section == "all" and any(name in names(g) for g in SECTIONS.values()):
-                raise ConfigError(f"{name}: is a key of one section; add section=NAME")
+            having = [section for section, group in SECTIONS.items() if name in names(group)]
+            if options.section == "all" and having:
+                raise ConfigError(f"{name}: is a key of single sections; add section=NAME, one of "
+                                  f"{', '.join(having)}")  # fmt: skip
             raise ConfigError(unknown_key(name, [*names(Options), *known]))
     return options, {
         section: build(SECTIONS[section], plain(SECTIONS[section]()) | {

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import ConfigError, StorageFault
+from runtime.errors import ConfigError, StorageFault, shown
 from runtime.lock import locked
 from tools.tuning.spaces import Choice, Range, Space
 
@@ -52,13 +52,10 @@ def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> No
         study.set_user_attr("asked", asked)
         study.set_user_attr("space", {key: vars(what) for key, what in space.items()})
     elif was != asked:
-        keys = ", ".join(
-            f"{key} in another range" if ranges.get(key, what) != what else key
-            for key, what in was["searched"].items()
-        )
+        made = [*was["fixed"], *(f"{key}={what}" for key, what in recorded_space(study).items())]
         raise ConfigError(
-            f"study: {folder} was made with other settings, {' '.join(was['fixed'])}, searching "
-            f"{keys}; repeat those, or name another by study=FOLDER"
+            f"study: {folder} was made with other settings; repeat those, "
+            f"{' '.join(map(shown, made))}, or name another by study=FOLDER"
         )
 
 

@@ -34,7 +34,8 @@ def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) ->
     states = optuna.trial.TrialState
     ended = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
     if not any(trial.state == states.COMPLETE for trial in ended):
-        raise ConfigError(f"trials: none came to its end; what they said is in {folder}")
+        raise ConfigError(f"trials: none came to its end, all in {folder} were stopped; give more "
+                          "trials=N, or search another range in another study=FOLDER")  # fmt: skip
     best, count = study.best_trial, len(ended)
     lines = ["# @package _global_", f"total_steps: {train_config(fixed).total_steps}",
              f"# By tools/tune.py: best of {count} trials, return {number(best.value, 2)} on seed"

@@ -21,12 +21,21 @@ class Range:
     log: bool = False
     whole: bool = False
 
+    def __str__(self) -> str:
+        """As the command line has it."""
+        ends = [str(int(end) if self.whole else float(end)) for end in (self.low, self.high)]
+        return "..".join(ends) + ":log" * self.log
+
 
 @dataclass(frozen=True)
 class Choice:
     """One of several values, each as it is written on the command line."""
 
     values: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """As the command line has it."""
+        return ",".join(self.values)
 
 
 Space = dict[str, Range | Choice]
