@@ -79,7 +79,7 @@ def export(arguments: list[str]) -> int:
         raise ConfigError("run: give run=RUN_DIR, and episodes=N from 1 on")
     if not isinstance(given["seed"], int) or given["seed"] < 0:
         raise ConfigError(f"seed: must be a number from 0 on, got {given['seed']}; correct it")
-    path = Path(str(given.get("out") or Path(str(given["run"])) / f"policy{suffix}"))
+    path = Path(given.get("out") or Path(str(given["run"])) / f"policy{suffix}")
     if path.suffix != suffix:
         raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
     trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],

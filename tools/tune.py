@@ -203,7 +203,8 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
         print(f"trial {trial.number}: {said}", flush=True)
         failed += said.startswith(FAILED)
         if failed > MOST_FAILED:
-            raise ConfigError(f"trials: {failed} failed; mend what they say, or search elsewhere")
+            raise ConfigError(f"trials: {failed} failed; mend what they say, or search another "
+                              "range in another study=FOLDER")  # fmt: skip
 
 
 def repeated(study: Any, trial: Any) -> str | None:

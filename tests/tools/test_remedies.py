@@ -19,6 +19,7 @@ from configs.sweep import read_sweep
 from runtime.door import enter
 from runtime.errors import ConfigError
 from runtime.sweep import sweep
+from tests.tracked import ROOT, files
 from tools import compare, doctor, export, reproduce, tune, verify
 from tools.benchmark import calls
 from tools.benchmark import settings as bench
@@ -379,7 +380,7 @@ def test_runs_that_are_set_apart_are_compared_where_they_are_named(made, capsys)
     assert told(capsys, compare.main, ["told"]).endswith("give directories that hold config.yaml")
     said = told(capsys, compare.main, [str(made), "tag=eval/return"])
     assert said.endswith("see the tags in docs/logging.md")
-    tags = (Path(__file__).parents[2] / "docs" / "logging.md").read_text()
+    tags = (ROOT / "docs" / "logging.md").read_text()
     for tag in ("eval/return_mean", "rollout/return"):
         assert f"`{tag}`" in tags
         assert compare.main([str(made), f"tag={tag}"]) == 0
@@ -433,6 +434,34 @@ def test_a_search_of_which_no_trial_ended_goes_on_with_more(capsys):
     study.tell(trial, 1.0)
     report(study, *given)
     assert "lr: 0.01" in Path("out/cartpole-a2c.yaml").read_text()
+
+
+def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(monkeypatch, capsys):
+    optuna = pytest.importorskip("optuna")
+    state, failing = optuna.trial.TrialState, [True]
+
+    def attempt(study, trial, command, folder, seeds):
+        if failing[0]:
+            study.tell(trial, state=state.FAIL)
+            return "failed, by a test"
+        study.tell(trial, 1.0)
+        return "1.0"
+
+    monkeypatch.setattr(tune, "attempt", attempt)
+    command = [WELL, "agent=a2c", "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
+    said = told(capsys, tune.main, command)
+    assert said.endswith("mend what they say, or search another range in another study=FOLDER")
+    failing[0] = False
+    assert tune.main(command) == 0
+    assert tune.main([*command[:2], "agent.lr=1e-5..1e-4:log", "trials=2", "study=another"]) == 0
+
+
+def test_what_is_to_be_installed_is_an_extra_of_this_project():
+    text = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
+    known = re.findall(r"^(\w+) = \[", text.partition("\n[")[0], re.MULTILINE)
+    sources = [path.read_text() for path in files("**/*.py") if ROOT / "tests" not in path.parents]
+    named = {name for text in sources for name in re.findall(r'pip install "\.\[(\w+)\]"', text)}
+    assert {"tune", "bench", "sweep"} <= named <= set(known)
 
 
 @pytest.mark.parametrize("named", [[], ["run_dir=out"], ["hydra.sweep.dir=out"], ["run_dir='a b'"]])
