@@ -4,6 +4,8 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,18 +51,22 @@ class Deployed(nn.Module):
             start = torch.as_tensor(getattr(to_env.space, "start", 0), dtype=torch.int64)
             self.register_buffer("start", start)
         else:
+            self.dtype: torch.dtype = torch.from_numpy(np.zeros(0, to_env.dtype)).dtype
+            wide = torch.promote_types(self.dtype, torch.float32)  # a half cannot be clamped
             numbers = {"shift": to_env.middle, "scale": to_env.half, "low": to_env.low,
                        "high": to_env.high}  # fmt: skip
             for name, number in numbers.items():
-                self.register_buffer(name, torch.as_tensor(number, dtype=torch.float32))
+                self.register_buffer(name, torch.as_tensor(number, dtype=wide))
 
     def forward(self, obs: Tensor) -> Tensor:
-        parameters = as_tuple(self.actor(self.normalizer(obs.flatten(1))))
+        several = obs.flatten(1) if self.obs_shape else obs[:, None]
+        parameters = as_tuple(self.actor(self.normalizer(several)))
         action: Tensor = self.policy_class(*parameters).deterministic()
         action = action.reshape(-1, *self.action_shape)
         if self.spec.discrete:
             return action + self.start
-        return (self.shift + self.scale * action).clamp(self.low, self.high)
+        scaled = self.shift + self.scale * action.to(self.scale.dtype)
+        return scaled.clamp(self.low, self.high).to(self.dtype)
 
     def example(self, count: int) -> Tensor:
         """So many observations of zeros."""
@@ -131,6 +137,11 @@ class FromFile:
         return action, action
 
 
+def as_they_are(to_env: ActionMap) -> Callable[[np.ndarray], np.ndarray]:
+    """The map of actions that are the environment's own already, into its kind of numbers."""
+    return partial(np.asarray, dtype=to_env.space.dtype)
+
+
 def certificate_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
@@ -163,7 +174,7 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     except BaseException:
         evaluator.close()
         raise
-    evaluator.envs.to_env = np.asarray  # type: ignore[assignment]  # its actions are theirs
+    evaluator.envs.to_env = as_they_are(evaluator.envs.to_env)  # type: ignore[assignment]
     return file, evaluator, certificate
 
 

@@ -258,6 +258,10 @@ def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
         flat = spaces.flatten_space(observation)
     except NotImplementedError:
         flat = None
+    except ValueError:  # Gymnasium has nothing to put together
+        raise refuse(
+            env_id, "observation", observation, "has an empty Dict or Tuple", "leave that part out"
+        ) from None
     if not isinstance(flat, spaces.Box):
         raise refuse(
             env_id,
@@ -348,7 +352,7 @@ class ActionMap:
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """(N, A), (N,) or (N, D) in policy units -> (N, *space.shape) in the space's dtype."""
         if isinstance(self.space, spaces.Discrete):
-            return action + self.space.start
+            return (action + self.space.start).astype(self.space.dtype)
         if isinstance(self.space, spaces.MultiBinary):
             return action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
         if isinstance(self.space, spaces.MultiDiscrete):

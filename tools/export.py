@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
 def export(arguments: list[str]) -> int:
     """Writes the file and its certificate; returns 1 where the file is not the policy."""
     from runtime import rundir
-    from runtime.deployed import SUFFIXES, Deployed, FromFile, certificate_of, write
+    from runtime.deployed import SUFFIXES, Deployed, FromFile, as_they_are, certificate_of, write
     from runtime.trained import open_trained
 
     given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
@@ -95,8 +95,7 @@ def export(arguments: list[str]) -> int:
         trained.evaluator.examine()  # both play from the beginning, whatever copies keep
         own = trained.evaluator(recorder, trained.step)
         compared, furthest, differing = differences(recorder, file, envs.to_env)
-        # the file's actions are the environment's
-        trained.evaluator.envs.to_env = np.asarray  # type: ignore
+        trained.evaluator.envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
         from_file = trained.evaluator(file, trained.step)
     except OSError as error:
         raise StorageFault(f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or "

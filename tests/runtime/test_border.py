@@ -439,6 +439,14 @@ def test_what_is_said_of_observations_that_cannot_be_served_helps():
     assert refused(FlattenObservation, Discrete(2), images) is None
     assert "has no fixed length" in refused(bare, Discrete(2), gymnasium.spaces.Sequence(ARM))
     assert "give it a component" in refused(bare, Discrete(2), Dict(a=Box(-1, 1, (0,))))
+    message = refused(bare, Discrete(2), Dict(a=ARM, b=Tuple((Dict(),))))
+    assert message.endswith("has an empty Dict or Tuple; leave that part out")
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_a_choice_is_of_the_kind_that_its_space_has(kind):
+    """An environment that holds its action to its space finds it there."""
+    assert refused(bare, Discrete(3, start=1, dtype=kind)) is None
 
 
 class Dim(gymnasium.Env):
