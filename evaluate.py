@@ -62,7 +62,8 @@ def play_run(config: "EvaluateConfig") -> int:
 
 
 def play_file(config: "EvaluateConfig") -> int:
-    from runtime.deployed import open_file
+    from runtime.deployed import certificate_of, open_file
+    from runtime.errors import shown
 
     path = Path(str(config.policy))
     file, evaluator, certificate = open_file(path, config)
@@ -74,7 +75,12 @@ def play_file(config: "EvaluateConfig") -> int:
     finally:
         evaluator.close()
     there = certificate.get("env_id"), certificate.get("env_kwargs")
-    if certificate and there != (config.env.id, config.env.kwargs):
+    if not certificate:
+        beside = shown(certificate_of(path))
+        print(f"warning: policy: whether it was made in the spaces of {config.env.id} is not "
+              f"known, {beside} is not there or of another file; export it again, or move both "
+              "together", file=sys.stderr)  # fmt: skip
+    elif there != (config.env.id, config.env.kwargs):
         print(f"warning: policy: was exported for {elsewhere(config, *there)} to play it there",
               file=sys.stderr)  # fmt: skip
     written = out / f"{path.name}.evaluation.json"

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from runtime.deadline import within
 from runtime.envs import Envs
@@ -35,14 +36,17 @@ def undisturbed(seed: int | None = None) -> Iterator[None]:
         seed: they are set to it meanwhile.
     """
     state, python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    tensors = torch.get_rng_state()
     try:
         if seed is not None:
             np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
             random.seed(seed)
+            torch.default_generator.manual_seed(seed)
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
         random.setstate(python)
+        torch.set_rng_state(tensors)
 
 
 @dataclass
@@ -191,7 +195,7 @@ def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> 
     with undisturbed():
         second = again()
     with undisturbed():
-        np.random.random(7), random.random()  # noqa: NPY002
+        np.random.random(7), random.random(), torch.rand(7)  # noqa: NPY002
         third = again()
     if second.differs(first) is None and third.differs(first) is not None:
         return means("it draws from a global generator, which no seed sets",
@@ -200,7 +204,7 @@ def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> 
         return means(f"its copies differ ({where}): something was drawn when each was made",
                      "draw it in reset, from self.np_random")  # fmt: skip
     return means(f"it keeps something over reset(seed=...), and each copy has its own ({where})",
-                 "let reset begin everything anew")  # fmt: skip
+                 "let reset(seed=...) begin everything anew, generators too")  # fmt: skip
 
 
 def means(why: str, remedy: str) -> str:

@@ -8,6 +8,7 @@ import time
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 import evaluate
@@ -58,6 +59,8 @@ class Walk(gymnasium.Env):
                 reward += np.random.random()  # noqa: NPY002
             if self.keeps == "python":
                 reward += random.random()
+            if self.keeps == "torch":
+                reward += float(torch.rand(()))
             if self.keeps == "made":
                 reward += self.number
         if self.keeps == "level" and self.episodes > self.late:
@@ -110,6 +113,7 @@ def trained(env_id, steps, count=2, vectorization="sync", **kwargs):
     [
         ("numpy", "global generator, which no seed sets: .*; draw from self.np_random"),
         ("python", "global generator"),
+        ("torch", "global generator"),
         ("episodes", r"keeps something over reset\(seed=...\), and each copy has its own"),
         ("made", "its copies differ .reward of step 1.: something was drawn when each was made"),
         ("", None),
@@ -183,15 +187,19 @@ def test_no_more_is_repeated_than_a_share_of_what_was_played():
         assert len(stepped) == steps
 
 
-def test_global_generators_are_left_as_they_were():
+@pytest.mark.parametrize("keeps", ["numpy", "python", "torch"])
+def test_global_generators_are_left_as_they_were(keeps):
     state, python = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
-    judge = Evaluator(WALK, "sync", {"keeps": "numpy"}, 2, seed=5)
+    tensors = torch.get_rng_state()
+    judge = Evaluator(WALK, "sync", {"keeps": keeps}, 2, seed=5)
     learner = agent("sac", judge.envs.spec)
     first = judge(learner, step=1).returns
     judge.examine()
     assert judge(learner, step=2).returns.tolist() != first.tolist()
-    np.random.random()  # noqa: NPY002
-    state = np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), tensors)
+    assert random.getstate() == python
+    np.random.random(), random.random(), torch.rand(())  # noqa: NPY002
+    state, python = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     assert judge(learner, step=1).returns.tolist() == first.tolist()
     assert np.random.get_state()[1].tolist() == state  # noqa: NPY002
     assert random.getstate() == python
