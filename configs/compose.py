@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
+GLOBAL = "# @package _global_"  # what Hydra reads as: these are keys of the run
 TEXTS = (*PATHS, "checkpoint", "device", "env.id")
 
 
@@ -131,8 +133,16 @@ def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
                     f"{name}: {show(value)} is not one of {', '.join(options(name))}; {said}"
                 )
             chosen[name] = value
+            group(name, value)  # what cannot be read is told by its name
             overrides.append(f"{'+' * (name == 'experiment')}{name}={quoted(value)}")
     named = experiment(chosen.get("experiment"))
+    own = named.get("env.id", "")
+    given = {name for name, _, _ in parsed}
+    if own and "env" in chosen and "env.id" not in given and meant("env", chosen["env"]) != own:
+        raise ConfigError(
+            f"env: experiment={chosen['experiment']} sets env.id={show(own, quote=False)}; "
+            "leave env= out, or give env.id=ID beside it"
+        )
     sets = {**named, **chosen}
     known = key_names(TrainConfig, chosen_agent(chosen, named))
     for name, text, value in parsed:
@@ -171,6 +181,10 @@ def parse(given: str) -> tuple[str, str, Any]:
             "write the value itself"
         )
     path = name in PATHS
+    if path and text != text.strip(" ") and text.strip()[:1] not in ("", "'", '"', "~"):
+        return name, quoted(text), text  # whose name begins or ends with a space
+    if name in GROUPS and text in options(name):
+        return name, quoted(text), text  # a file may be named by a number, or have a comma
     try:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         several, value = override.is_sweep_override(), override.value()
@@ -188,8 +202,6 @@ def parse(given: str) -> tuple[str, str, Any]:
     if path and not isinstance(value, str | None):
         remedy = f"quote it, {key_value(name, text)}" if len(text) < 60 else "quote it"
         raise ConfigError(f"{name}: {show(text)} is no text; {remedy}")
-    if name in GROUPS and type(value) in (int, float):
-        return name, quoted(text), text  # a file may be named by a number
     return name, text, value
 
 
@@ -291,6 +303,15 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         if mark := getattr(error, "problem_mark", None):
             raise unreadable("configuration", Path(mark.name), error) from error
         first = str(error).strip().splitlines() or [type(error).__name__]
+        require_global(re.findall(r"@(\w+)", first[0]))
         raise ConfigError(f"configuration: {first[0]}; correct the files in configs/") from error
     assert isinstance(plain, dict)
+    require_global(plain)
     return {str(key): value for key, value in plain.items()}
+
+
+def require_global(keys: Iterable[Any]) -> None:
+    """Raises ConfigError where what a file sets came below the name of its folder."""
+    for folder in {"tuned", "experiment"}.intersection(keys):
+        raise ConfigError(f"{folder}: the file in configs/{folder}/ does not begin with the line "
+                          f"{GLOBAL}; make it the first, in UTF-8 without BOM")  # fmt: skip

@@ -647,3 +647,10 @@ def test_returns_are_told_in_whatever_unit_they_are(reward, shown, here, monkeyp
     assert f"\nreturn {shown}, standard error 0.0, deviation 0.0, from {shown} to {shown}\n" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("name", ["runs/trail ", " lead", "a/ b ", " a,b "])
+def test_a_folder_whose_name_ends_with_a_space_is_that_folder(name):
+    for key in ("run", "run_dir", "resume", "policy", "out"):
+        assert parse(f"{key}={name}")[2] == name
+    assert train_config([f"run_dir={name}", *TINY]).run_dir == name

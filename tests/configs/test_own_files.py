@@ -213,3 +213,53 @@ def test_a_tuned_pair_or_an_experiment_that_is_no_yaml_is_named(write: Any) -> N
     write("experiment/mine", "# @package _global_\nagent: [\n")
     with pytest.raises(ConfigError, match=r"^experiment: .*mine.yaml cannot be read, line 3"):
         train_config(["experiment=mine"])
+
+
+@pytest.mark.parametrize("name", ["5", "null", "true", "été", "a=b", "a,b", "x'y", "range(2)"])
+def test_a_file_may_have_any_name(name: str, write: Any) -> None:
+    write(f"env/{name}", WRITTEN["plain"])
+    for quote in ("", '"'):
+        assert train_config([f"env={quote}{name}{quote}"]).env.num_envs == 4
+    assert evaluate_config(["policy=x.onnx", f"env={name}"]).env.id == "Pendulum-v1"
+
+
+HEADED = "# @package _global_\ndefaults: [{override /env: mine}]\nagent: {lr: 0.05}\n"
+
+
+@pytest.mark.parametrize(("folder", "name"), [("tuned", "mine-a2c"), ("experiment", "one")])
+@pytest.mark.parametrize("begins", ["", "# mine\n\n", "\ufeff# @package _global_\n"])
+def test_a_file_whose_keys_are_not_the_run_s_says_what_makes_them_so(
+    folder: str, name: str, begins: str, write: Any
+) -> None:
+    write("env/mine", WRITTEN["plain"])
+    command = ["env=mine"] if folder == "tuned" else ["experiment=one"]
+    for text in (HEADED, "# @package _global_\nagent: {lr: 0.05}\n"):
+        if folder == "tuned" and text == HEADED:
+            continue  # a pair chooses no environment
+        write(f"{folder}/{name}", text.replace("# @package _global_\n", begins))
+        with pytest.raises(ConfigError, match=f"^{folder}: .*make it the first, in UTF-8") as said:
+            train_config(command)
+        line = str(said.value).partition("the line ")[2].partition(";")[0]
+        write(f"{folder}/{name}", text.replace("# @package _global_", line))
+        assert train_config(command).agent.lr == 0.05
+
+
+def test_a_file_that_is_no_text_is_named_wherever_it_is_read(write: Any) -> None:
+    write("env/mine", "")
+    (compose.DIRECTORY / "env" / "mine.yaml").write_bytes(b"id: Pendulum-v1  # \xe4\n")
+    for more in ([], ["env.id=Acrobot-v1"]):
+        with pytest.raises(ConfigError, match=r"^env: .*mine.yaml cannot be read, .*correct the"):
+            train_config(["env=mine", *more])
+
+
+def test_an_environment_that_an_experiment_sets_is_not_chosen_beside_it(write: Any) -> None:
+    """The experiment's id would be played, whatever file was chosen."""
+    write("experiment/one", "# @package _global_\nenv: {id: Pendulum-v1, num_envs: 3}\n")
+    with pytest.raises(ConfigError, match=r"^env: experiment=one sets env.id=Pendulum-v1; leave"):
+        train_config(["experiment=one", "env=acrobot"])
+    for more, played in (
+        (["env=pendulum"], "Pendulum-v1"),
+        ([], "Pendulum-v1"),
+        (["env=acrobot", "env.id=Acrobot-v1"], "Acrobot-v1"),
+    ):
+        assert train_config(["experiment=one", *more]).env.id == played
