@@ -1,5 +1,6 @@
 """Checkpoints that are whole or not there: tensors and JSON, every file named with its SHA-256."""
 
+import fnmatch
 import json
 import os
 import re
@@ -190,8 +191,15 @@ def names(run_dir: Path) -> list[str]:
     folder = run_dir / "checkpoints"
     if folder.is_symlink():
         raise StorageFault(f"{folder}: is a link, which a run directory does not have; restore it")
-    return sorted(path.name for path in folder.glob(NAME)
-                  if path.is_dir() and not path.is_symlink())  # fmt: skip
+    try:
+        found = [folder / name for name in fnmatch.filter(os.listdir(folder), NAME)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise StorageFault(
+            f"{folder}: cannot be read, {error.strerror}; make it readable"
+        ) from error
+    return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
 
 
 def load_newest(

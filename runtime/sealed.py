@@ -50,7 +50,7 @@ def open_manifest(path: Path) -> dict[str, Any]:
                 MANIFEST, f"{OTHER_FORMAT} {manifest['format']}, and {FORMAT} is read here"
             )
         if path.name != f"step-{manifest['step']:012d}":
-            raise ValueError("is another's")
+            raise Damage(MANIFEST, f"it is that of step {manifest['step']}")
         if manifest["sha256"] != seal_of(manifest):
             raise Damage(MANIFEST, "sha256 does not match")
         if sorted(manifest["files"]) != sorted((TENSORS, VALUES)):

@@ -4,8 +4,10 @@ And what is stored: runs of earlier revisions, checkpoints of other runs, memory
 """
 
 import copy
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 import warnings
@@ -774,3 +776,31 @@ def test_a_fault_of_another_rank_moves_on_to_the_checkpoint_before(replayed):
     )
     assert step == 40
     assert passed == ["rank 1: spoiled; using step-000000000040"]
+
+
+def test_checkpoints_that_cannot_be_looked_at_are_not_called_missing(
+    runs, tmp_path, monkeypatch, capsys
+):
+    """resume=auto would begin anew where they lie."""
+    path = tmp_path / "run"
+    shutil.copytree(runs / "own", path)
+    listed = os.listdir
+
+    def forbidden(folder="."):
+        if Path(folder).name == "checkpoints":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "listdir", forbidden)
+    with pytest.raises(StorageFault, match="Permission denied; make it readable"):
+        checkpoint.names(path)
+
+
+def test_a_checkpoint_under_another_s_name_is_told_as_that(runs, tmp_path):
+    path = tmp_path / "run"
+    shutil.copytree(runs / "own", path)
+    newest = path / "checkpoints" / checkpoint.names(path)[-1]
+    step = int(newest.name[5:])
+    newest.rename(newest.with_name("step-000000000900"))
+    with pytest.raises(Damaged, match=f"it is that of step {step}"):
+        checkpoint.load(path / "checkpoints" / "step-000000000900")
