@@ -149,9 +149,7 @@ def test_a_small_mdp_ends_in_soft_value_iteration():
 
 def test_a_target_entropy_that_no_policy_has_is_refused():
     agent("sac_discrete", SPEC, target_entropy=math.log(4))
-    with pytest.raises(
-        ValueError, match=r"1\.4 cannot be .* 4 actions .* log 4 = 1\.386;"
-    ):
+    with pytest.raises(ValueError, match=r"1\.4 cannot be .* 4 actions .* log 4 = 1\.386;"):
         agent("sac_discrete", SPEC, target_entropy=1.4)
     with pytest.raises(ValueError, match=r"-1 cannot be reached, .* not less than 0$"):
         agent("sac_discrete", SPEC, target_entropy=-1.0)
