@@ -273,7 +273,7 @@ def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, ca
     monkeypatch.setattr(trials, "play", lambda *_: 1.0)
     tuned = train_config(SHORT).agent
     for low, high, held in ((tuned.lr / 3, tuned.lr * 2, True), (tuned.lr * 2, 0.5, False)):
-        folder = f"study={held}"
+        folder = f"study=held-{held}"
         assert tune.main([*SHORT, f"agent.lr={low:.6f}..{high:.6f}:log", folder, "trials=1"]) == 0
         said = capsys.readouterr().out
         assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in said) == held
