@@ -28,7 +28,8 @@ from runtime.sweep import sweep
 from tools import bench, compare, correlated, export, reproduce, results, verify
 
 start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
-TINY = ["env.id=tests.helpers:Counting-v0", "env.kwargs.ends=truncated", "env.kwargs.reward=1e-5",
+TINY = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
+        "env.kwargs.ends=truncated", "env.kwargs.reward=1e-5",
         "env.num_envs=2", "agent.n_steps=4", "agent.hidden=[4]", "total_steps=16",
         "eval.episodes=1"]  # fmt: skip
 MODULE = "env.id=tests.helpers:Counting-v0"
