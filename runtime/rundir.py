@@ -232,9 +232,20 @@ def uncommitted() -> bytes:
     that git does not track are taken from the top and from the folders of this code.
 
     Raises:
+        GitFailed: git names the commit, and not what differs from it.
         TooLarge: it is more than `LARGEST_PATCH`.
     """
-    with suppress(GitFailed), listing() as index:
+    try:
+        return difference()
+    except GitFailed:
+        if head()[0] != "none":
+            raise
+        return b""
+
+
+def difference() -> bytes:
+    """The patch of `uncommitted`; raises GitFailed outside git, too."""
+    with listing() as index:
         names = split(git("diff", "--name-only", "-z", *CHANGED, index=index))
         sizes = {name: size_of(ROOT / name) for name in names}
         largest = max(sizes, key=sizes.__getitem__, default="")
@@ -249,7 +260,6 @@ def uncommitted() -> bytes:
                 "it, or name it in .gitignore"
             )
         return patch
-    return b""
 
 
 @contextmanager
@@ -287,6 +297,10 @@ def keep_patch(path: Path) -> None:
         patch = uncommitted()
     except TooLarge as error:
         print(f"warning: {error}", file=sys.stderr)
+        return
+    except GitFailed as error:
+        print(f"warning: what is not committed is not kept beside the run: {error}",
+              file=sys.stderr)  # fmt: skip
         return
     if patch:
         write_bytes(path / PATCH, patch)

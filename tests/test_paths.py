@@ -344,7 +344,8 @@ def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
     assert rundir.revision() == "none"
     monkeypatch.chdir(tmp_path)
     assert start([*TINY, "run_dir=run"]) == 0
-    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("warning"))
+    err = capsys.readouterr().err
+    (line,) = (x for x in err.splitlines() if x.startswith("warning: the run"))
     assert line.startswith("warning: the run's revision is not recorded: detected dubious owner")
     assert json.loads(Path("run/result.json").read_text())["revision"] == "none"
     command = shlex.split(line[line.index("git config") :])
@@ -655,3 +656,20 @@ def test_a_folder_whose_name_ends_with_a_space_is_that_folder(name):
     for key in ("run", "run_dir", "resume", "policy", "out"):
         assert parse(f"{key}={name}")[2] == name
     assert train_config([f"run_dir={name}", *TINY]).run_dir == name
+
+
+def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
+    checkout, tmp_path, capsys
+):
+    """The commit alone would be taken for the code of the run."""
+    root, _ = checkout
+    (root / "train.py").write_text("2\n")
+    (root / ".git/index").write_bytes(b"garbage")
+    rundir.keep_patch(tmp_path)
+    assert not (tmp_path / rundir.PATCH).exists()
+    line = capsys.readouterr().err
+    assert line.startswith("warning: what is not committed is not kept beside the run: ")
+    assert "index" in line and line.count("\n") == 1
+    (root / ".git/index").unlink()  # git says that it is bad
+    rundir.keep_patch(tmp_path)
+    assert (tmp_path / rundir.PATCH).exists() and capsys.readouterr().err == ""

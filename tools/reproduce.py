@@ -153,7 +153,11 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
         found.append("the run did not come to its end: it is compared as far as it went")
     patch, present = path / rundir.PATCH, b"too large to keep"
     with suppress(rundir.TooLarge):
-        present = rundir.uncommitted()
+        try:
+            present = rundir.uncommitted()
+        except rundir.GitFailed as error:
+            present = b""
+            found.append(f"what is not committed cannot be told: {error}")
     if (patch.read_bytes() if patch.exists() else b"") != present:
         if patch.exists():
             found.append(f"the code had changes that were not committed: git apply {shown(patch)}")
