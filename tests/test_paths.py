@@ -669,7 +669,9 @@ def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
     assert not (tmp_path / rundir.PATCH).exists()
     line = capsys.readouterr().err
     assert line.startswith("warning: what is not committed is not kept beside the run: ")
-    assert "index" in line and line.count("\n") == 1
+    assert "index" in line
+    assert line.count("\n") == 1
     (root / ".git/index").unlink()  # git says that it is bad
     rundir.keep_patch(tmp_path)
-    assert (tmp_path / rundir.PATCH).exists() and capsys.readouterr().err == ""
+    assert (tmp_path / rundir.PATCH).exists()
+    assert capsys.readouterr().err == ""
