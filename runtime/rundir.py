@@ -263,18 +263,28 @@ def difference() -> bytes:
 
 
 @contextmanager
-def listing() -> Iterator[Path]:
-    """A copy of git's index, in which code is listed that is not tracked, too."""
-    with tempfile.TemporaryDirectory(prefix="logpi-") as folder:
-        index = Path(folder) / "index"
-        commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
-        if (ROOT / os.fsdecode(kept)).is_file():
-            shutil.copy2(ROOT / os.fsdecode(kept), index)  # git compares its time with files
-        fresh = split(git("ls-files", "-z", "--others", "--exclude-standard", "--", *FRESH))
-        entry = b"100644 " + b"1" * len(commit) + b"\t"  # no content is stored for a difference
-        if fresh:
-            git("update-index", "-z", "--index-info", index=index,
-                given=b"".join(entry + os.fsencode(name) + b"\0" for name in fresh))  # fmt: skip
+def listing() -> Iterator[Path | None]:
+    """A copy of git's index in which code that is not tracked is listed, too; None without any."""
+    fresh = split(git("ls-files", "-z", "--others", "--exclude-standard", "--", *FRESH))
+    if not fresh:
+        yield None
+        return
+    commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
+    entry = b"100644 " + b"1" * len(commit) + b"\t"  # no content is stored for a difference
+    entries = b"".join(entry + os.fsencode(name) + b"\0" for name in fresh)
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="logpi-")
+    except OSError as error:
+        raise GitFailed(f"no temporary folder, {error.strerror}; {remedy(error)}") from error
+    with folder as name:
+        index = Path(name) / "index"
+        try:
+            if (ROOT / os.fsdecode(kept)).is_file():
+                shutil.copy2(ROOT / os.fsdecode(kept), index)  # git compares its time with files
+        except OSError as error:
+            why = f"git's index cannot be copied, {error.strerror}"
+            raise GitFailed(f"{why}; {remedy(error)}") from error
+        git("update-index", "-z", "--index-info", index=index, given=entries)
         yield index
 
 

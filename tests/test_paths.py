@@ -675,3 +675,19 @@ def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
     rundir.keep_patch(tmp_path)
     assert (tmp_path / rundir.PATCH).exists()
     assert capsys.readouterr().err == ""
+
+
+def test_an_index_of_git_that_cannot_be_copied_is_one_warning(
+    checkout, tmp_path, monkeypatch, capsys
+):
+    root, _ = checkout
+    (root / "mine.py").write_text("a = 1\n")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("runtime.rundir.shutil.copy2", full)
+    rundir.keep_patch(tmp_path)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: what is not committed is not kept beside the run: ")
+    assert line.endswith("cannot be copied, No space left on device; free the disk")

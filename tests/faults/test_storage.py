@@ -165,7 +165,9 @@ def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, t
     (tmp_path / "out.txt").unlink()
     size = 40_000  # above every file of a checkpoint, below the event file
     prepare = {"name": "limit_files", "with": {"size": size}}
-    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path, prepare) == 0, (tmp_path / "out.txt").read_text()
+    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path, prepare) == 0, (
+        tmp_path / "out.txt"
+    ).read_text()
     said = (tmp_path / "out.txt").read_text()
     assert said.count("warning: logging stopped") == 1, said
     assert said.count("warning") == 1
