@@ -16,7 +16,7 @@ from agents.base import BaseAgent
 from data import Batch, Replay, Rollout, Spec, Transition
 from runtime.acceleration import accelerate
 from runtime.envs import Envs
-from runtime.errors import ConfigError, EnvironmentFault, what
+from runtime.errors import ConfigError, EnvironmentFault, of_making, what
 from runtime.evaluation import Evaluator
 from runtime.memory import require_memory
 from runtime.misfit import taking_up
@@ -129,12 +129,12 @@ def make_envs(config: "TrainConfig") -> Envs:
     count = int(env.num_envs)
     try:
         return make(count)
-    except EnvironmentFault as fault:
-        if count == 1:
+    except (EnvironmentFault, ConfigError) as fault:
+        if count == 1 or not of_making(fault):
             raise
         try:
             make(1).close()
-        except EnvironmentFault:
+        except (EnvironmentFault, ConfigError):
             raise fault from None
         raise EnvironmentFault(
             f"{what(fault)}, with {count} copies; one alone can be had: give env.num_envs=1, and "
@@ -146,7 +146,7 @@ def beside(config: "TrainConfig", seed: int) -> Evaluator:
     """The evaluator of a run, whose copies stand beside those that are trained in."""
     try:
         return make_evaluator(config, config.eval.episodes, seed)
-    except EnvironmentFault as fault:
+    except (EnvironmentFault, ConfigError) as fault:  # it is the environment of training
         raise EnvironmentFault(
             f"{what(fault)}, as another copy, for evaluations, beside training's; give "
             "eval.episodes=0 where there can be no other"

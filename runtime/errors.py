@@ -96,7 +96,12 @@ class EnvironmentFault(LogpiError):
     code = 3
 
 
-def what(fault: EnvironmentFault) -> str:
+def of_making(error: LogpiError) -> bool:
+    """Whether it may be that one copy too many was made, whatever its constructor raises then."""
+    return isinstance(error, EnvironmentFault) or str(error).startswith("env.kwargs: ")
+
+
+def what(fault: LogpiError) -> str:
     """Of a message, all but what to do."""
     return str(fault).rpartition("; ")[0]
 

@@ -12,7 +12,7 @@ import torch
 from agents.protocol import Acting
 from runtime.deadline import MAKING, within
 from runtime.envs import Envs
-from runtime.errors import EnvironmentFault, what
+from runtime.errors import ConfigError, EnvironmentFault, of_making, what
 from runtime.exactness import at_save, before_training, undisturbed
 from runtime.seeding import derive
 
@@ -95,8 +95,8 @@ class Evaluator:
         )
         try:
             self.envs = self.make(count)
-        except EnvironmentFault as fault:
-            if count == 1:
+        except (EnvironmentFault, ConfigError) as fault:
+            if count == 1 or not of_making(fault):
                 raise
             self.envs = self.make(1)
             print(f"warning: {what(fault)}, with {count} copies; one plays all episodes",

@@ -104,7 +104,7 @@ def beside(make: Any) -> list[str]:
     """Advice where there can be no second copy beside the first."""
     try:
         make().close()
-    except EnvironmentFault as fault:
+    except (EnvironmentFault, ConfigError) as fault:
         alone = "env.num_envs=1 eval.episodes=0"
         say("warning", f"there can be no second copy beside the first, {what(fault)}: train with "
                        f"{alone}, which evaluates nothing")  # fmt: skip

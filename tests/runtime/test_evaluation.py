@@ -160,19 +160,20 @@ def test_a_run_of_before_keeps_its_30_000_steps(tmp_path):
 
 
 class Sole(Coin):
-    """One copy at a time; where `fails` says so, only its reset finds out."""
+    """One copy at a time; where `fails` says so, only its reset finds out, or as of a value."""
 
     open = 0
 
     def __init__(self, fails="made"):
         self.fails, self.counted = fails, False
-        if fails == "made":
+        if fails != "reset":
             self.take()
 
     def take(self):
         if not self.counted:
             if Sole.open:
-                raise OSError("Address already in use")
+                kind = ValueError if self.fails == "value" else OSError
+                raise kind("Address already in use")
             Sole.open, self.counted = Sole.open + 1, True
 
     def reset(self, *, seed=None, options=None):
@@ -188,7 +189,7 @@ gymnasium.register("Sole-v0", entry_point=Sole, max_episode_steps=20)
 SOLE = "env.id=tests.runtime.test_evaluation:Sole-v0"
 
 
-@pytest.mark.parametrize("fails", ["made", "reset"])
+@pytest.mark.parametrize("fails", ["made", "reset", "value"])
 def test_where_there_can_be_one_copy_the_message_says_what_to_do_and_that_works(
     fails, tmp_path, capsys
 ):

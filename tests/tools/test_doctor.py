@@ -203,6 +203,14 @@ def test_where_there_can_be_one_copy_that_is_told_and_examined(monkeypatch, caps
     assert Ill.open == 0
 
 
+def test_a_second_copy_that_fails_as_if_for_its_arguments_is_told_as_that(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "elsewhere", lambda *_: None)
+    sole = ["env.id=tests.runtime.test_evaluation:Sole-v0", "env.kwargs.fails=value"]
+    assert doctor.main([*sole, "steps=50"]) == 0
+    told = [text for name, text in lines(capsys) if name == "warning"]
+    assert any(text.startswith("there can be no second copy beside the first, ") for text in told)
+
+
 def test_a_limit_above_the_steps_played_is_named(capsys):
     more = ["env.kwargs.has=endless", "env.kwargs.max_episode_steps=60"]
     assert doctor.main([f"env.id={ILL}", *more, "steps=50"]) == 0
