@@ -91,6 +91,12 @@ def play(envs: Envs, index: int, seed: int, actions: Sequence[Any], limit: float
     return trace
 
 
+def kept_openly(envs: Envs) -> str | None:
+    """What is seen without playing, in training's own copies, too."""
+    lasting = getattr(envs, "lasting", None)
+    return means(str(lasting), "") if lasting else None
+
+
 def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | None:
     """Repeats an episode in copies of other pasts; what was found, and what to do.
 
@@ -99,8 +105,8 @@ def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | 
         seed: of the episode and its actions.
         limit: seconds that a copy has to answer.
     """
-    if lasting := getattr(envs, "lasting", None):
-        return means(str(lasting), "")
+    if (known := kept_openly(envs)) is not None:
+        return known
     if not isinstance(envs.backend, Vector):
         return None  # whose state is arrays, all of them known
     space = deepcopy(envs.backend.action_space)

@@ -18,6 +18,7 @@ from runtime.console import Progress
 from runtime.divergence import leave_evidence, remedy
 from runtime.errors import ConfigError, Damaged, StorageFault
 from runtime.evaluation import Evaluation
+from runtime.exactness import kept_openly
 from runtime.logger import Logger, Silent
 from runtime.loop import train
 from runtime.misfit import taking_up
@@ -160,13 +161,16 @@ class Session:
     def examine(self, step: int) -> None:
         """Looks, until something is found, whether episodes repeat; warns once where they do not.
 
-        Without evaluations there are no copies to look at.
+        Without evaluations there are no copies to play in.
         """
         evaluator, since, self.looked = self.parts.evaluator, step - self.looked, step
-        if self.lasting is not None or evaluator is None:
+        if self.lasting is not None:
             return
-        training = None if self.chores is None else self.parts.envs.state_dict()
-        if self.note(self.ranks.decided(lambda: evaluator.examine(training, since))):
+        look = partial(kept_openly, self.parts.envs)
+        if evaluator is not None:
+            training = None if self.chores is None else self.parts.envs.state_dict()
+            look = partial(evaluator.examine, training, since)
+        if self.note(self.ranks.decided(look)):
             print(f"warning: env {self.config.env.id}: {self.lasting}", file=sys.stderr)
 
     def save(self, step: int, return_mean: float | None) -> None:

@@ -303,6 +303,14 @@ def test_without_evaluations_nothing_is_looked_for(tmp_path, capsys):
     assert said.err == ""
 
 
+def test_without_evaluations_what_shows_without_playing_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Envs, "lasting", "its world outlives a reset")
+    result, _ = run(tmp_path, "none", "eval.episodes=0")
+    assert result["exact"] is False
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its world outlives a reset" in line
+
+
 def test_the_agent_never_learns_from_what_is_looked_at(tmp_path, monkeypatch):
     """Each transition that is observed is one of training's: 200 of them."""
     seen = []
