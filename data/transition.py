@@ -10,10 +10,10 @@ from torch import Tensor
 class Transition(NamedTuple):
     """What happened: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
 
-    obs: Tensor  # (*, O) float32, or the bytes of an image
+    obs: Tensor  # (*, O) float32, the bytes of an image, or those of data/packing.py
     action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
-    next_obs: Tensor  # (*, O), the true successor, never the observation after a reset
+    next_obs: Tensor  # likewise, the true successor, never the observation after a reset
     terminated: Tensor  # (*,) bool: the task ended here, nothing to bootstrap from
     truncated: Tensor  # (*,) bool: the clock ran out, bootstrap from next_obs but do not chain
     latent: Tensor | None = None  # (*, A) the draw before squashing; replay drops it
@@ -81,7 +81,12 @@ class Spec:
     @property
     def obs_bytes(self) -> int:
         """Of one observation, as it is stored."""
-        return self.obs_dim * (1 if self.pixels else 4)
+        return 4 * self.obs_dim - 3 * self.image_bytes
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the images in an observation that are of bytes."""
+        return self.obs_dim if self.pixels else sum(stop - start for start, stop in self.bytes)
 
     @property
     def action_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """What an observation goes through before any network."""
 
 from collections.abc import Sequence
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,20 +27,60 @@ class Pixels(nn.Module):
         return obs.float() / 255.0
 
 
+class Unpack(nn.Module):
+    """Observations as rows of bytes (*, 4 F + I) -> (*, O) float32.
+
+    A row begins with the F numbers that are in no image, 4 bytes each, the lowest first; the bytes
+    of the images follow. What comes as numbers (*, O) stays as it is.
+
+    Args:
+        obs_dim: O.
+        ranges: components, (first, last + 1), that are bytes of an image.
+    """
+
+    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]]) -> None:
+        super().__init__()
+        edges = pairwise([0, *chain.from_iterable(ranges), obs_dim])
+        self.sizes = [stop - start for start, stop in edges]  # of numbers and of images, in turn
+        self.first = 4 * sum(self.sizes[::2])  # byte of the images
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if obs.dtype != torch.uint8:
+            return obs
+        return self.join(self.numbers(obs), obs[..., self.first :].float())
+
+    def numbers(self, obs: Tensor) -> Tensor:
+        """The components (*, F) that are in no image."""
+        if obs.dtype != torch.uint8:
+            return torch.cat(obs.split(self.sizes, -1)[::2], -1)
+        lowest, low, high, highest = obs[..., : self.first].int().unflatten(-1, (-1, 4)).unbind(-1)
+        return (lowest | low << 8 | high << 16 | highest << 24).view(torch.float32)
+
+    def join(self, numbers: Tensor, images: Tensor) -> Tensor:
+        """(*, F) and (*, I) -> (*, O)."""
+        before, *others = numbers.split(self.sizes[::2], -1)
+        pairs = zip(images.split(self.sizes[1::2], -1), others, strict=True)
+        return torch.cat([before, *chain.from_iterable(pairs)], -1)
+
+
 class SomePixels(nn.Module):
-    """Observations (*, O) whose components `ranges`, (first, last + 1), are bytes: these / 255."""
+    """Observations (*, O) whose components `ranges`, (first, last + 1), are bytes: these / 255.
+
+    They may come as rows of bytes, see `Unpack`.
+    """
 
     factor: Tensor
 
     def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]]) -> None:
         super().__init__()
+        self.unpack = Unpack(obs_dim, ranges)
         factor = torch.ones(obs_dim)
         for start, stop in ranges:
             factor[start:stop] = 1.0 / 255.0
         self.register_buffer("factor", factor)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return obs * self.factor
+        return self.unpack(obs) * self.factor
 
 
 class RunningNorm(nn.Module):
@@ -52,6 +93,7 @@ class RunningNorm(nn.Module):
     Args:
         obs_dim: O.
         ranges: components, (first, last + 1), that are bytes: these are divided by 255, no more.
+            Observations may then come as rows of bytes, see `Unpack`.
     """
 
     mean: Tensor
@@ -64,6 +106,7 @@ class RunningNorm(nn.Module):
 
     def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__()
+        self.unpack = Unpack(obs_dim, ranges)
         self.register_buffer("pixels", SomePixels(obs_dim, ranges).factor < 1.0 if ranges else None)
         self.register_buffer("mean", torch.zeros(obs_dim))
         self.register_buffer("inverse_std", torch.ones(obs_dim))
@@ -75,18 +118,22 @@ class RunningNorm(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """(*, O) -> (*, O), under the statistics of the last `update`."""
-        return ((obs - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
+        return ((self.unpack(obs) - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
     def update(self, obs: Tensor, skip: Tensor | None = None) -> None:
         """Takes fresh observations (B, O) into the statistics, unless the 0-d bool `skip` is up."""
-        obs = obs.to(self.seen_mean)
+        obs = (obs if self.pixels is None else self.unpack.numbers(obs)).to(self.seen_mean)
         taken = torch.ones_like(self.seen_count) if skip is None else (~skip).to(self.seen_count)
         count, mean = len(obs) * taken, obs.mean(0)
+        square = (obs - mean).square().sum(0)
+        if self.pixels is not None:  # of whose bytes nothing is learned
+            none = mean.new_zeros(len(self.pixels) - len(mean))
+            mean, square = self.unpack.join(mean, none), self.unpack.join(square, none)
         total = self.seen_count + count
         share = count / total.clamp_min(1.0)
         difference = mean - self.seen_mean
-        self.seen_square += taken * (obs - mean).square().sum(0)
+        self.seen_square += taken * square
         self.seen_square += difference.square() * (self.seen_count * share)
         self.seen_mean += difference * share
         self.seen_count.copy_(total)

@@ -14,11 +14,12 @@ from torch import Tensor
 from agents import make_agent
 from agents.base import BaseAgent
 from data import Batch, Replay, Rollout, Spec, Transition
+from data.packing import pack
 from runtime.acceleration import accelerate
 from runtime.envs import Envs
 from runtime.errors import ConfigError, EnvironmentFault, of_making, what
 from runtime.evaluation import Evaluator
-from runtime.memory import require_memory
+from runtime.memory import PIECE, require_memory
 from runtime.misfit import taking_up
 from runtime.ranks import ALONE, Ranks
 from runtime.seeding import derive, stream
@@ -196,21 +197,22 @@ def example(config: "TrainConfig", agent: BaseAgent, buffer: Any) -> Batch:
     if settings.on_policy:
         leading = (settings.n_steps, int(config.env.num_envs))
     noise = stream(0, "example")
-    shape = (*leading, spec.obs_dim)
-    if spec.pixels:
-        obs, next_obs = torch.randint(256, (2, *shape), generator=noise, dtype=torch.uint8)
-    else:
-        obs, next_obs = torch.randn((2, *shape), generator=noise)
+    rows = torch.randn((2, *leading, spec.obs_dim - spec.image_bytes), generator=noise)
+    if spec.image_bytes:
+        shape = (2, *leading, spec.image_bytes)
+        images = torch.randint(256, shape, generator=noise, dtype=torch.uint8)
+        rows = torch.from_numpy(pack(rows.numpy(), images.numpy()))
+    obs, next_obs = rows
     reward = torch.randn(leading, generator=noise)
-    action, latent = (
-        drawn.reshape(*leading, *drawn.shape[1:])
-        for drawn in agent.act(obs.flatten(0, -2), generator=stream(0, "example-action", device))
-    )
+    generator = stream(0, "example-action", device)
+    acted = [agent.act(part, generator=generator)
+             for part in obs.flatten(0, -2).split(max(1, PIECE // (4 * spec.obs_dim)))]  # fmt: skip
+    action, latent = (torch.cat(drawn).unflatten(0, leading) for drawn in zip(*acted, strict=True))
     never = torch.zeros(leading, dtype=torch.bool)
-    rows = Transition(obs, action, reward, next_obs, never, never.clone())
+    made = Transition(obs, action, reward, next_obs, never, never.clone())
     if settings.on_policy:
-        rows = rows._replace(latent=latent)
-    batch = Transition(*(None if row is None else row.to(device) for row in rows))  # type: ignore[arg-type]
+        made = made._replace(latent=latent)
+    batch = Transition(*(None if row is None else row.to(device) for row in made))  # type: ignore[arg-type]
     if settings.on_policy:
         return batch
     return buffer.example(batch, int(config.env.num_envs))

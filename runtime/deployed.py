@@ -106,6 +106,7 @@ class FromFile:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
         obs_shape: of one observation of the environment that it is to play.
         to_env: the map of that environment, whose actions the file gives by itself.
+        read: what its `Envs` read observations by.
 
     Raises:
         ConfigError: it is not such a file, or what runs it is not installed.
@@ -114,17 +115,23 @@ class FromFile:
 
     device = torch.device("cpu")
 
-    def __init__(self, path: Path, obs_shape: tuple[int, ...], to_env: ActionMap) -> None:
+    def __init__(
+        self,
+        path: Path,
+        obs_shape: tuple[int, ...],
+        to_env: ActionMap,
+        read: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> None:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
-        self.obs_shape, self.to_env = obs_shape, to_env
+        self.obs_shape, self.to_env, self.read = obs_shape, to_env, read
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
         self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         try:
-            action = torch.from_numpy(self.run(obs.reshape(-1, *self.obs_shape).numpy()))
+            action = torch.from_numpy(self.run(self.read(obs.numpy()).reshape(-1, *self.obs_shape)))
         except Exception as error:
             shape = " x ".join(map(str, self.obs_shape))
             raise ConfigError(f"policy: it takes other observations than this environment's "
@@ -170,7 +177,8 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
     try:
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
         require_same_spaces(str(env.id), recorded, evaluator.envs.spaces, made_in)
-        file = FromFile(path, evaluator.envs.obs_shape, evaluator.envs.to_env)
+        envs = evaluator.envs
+        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
     except BaseException:
         evaluator.close()
         raise

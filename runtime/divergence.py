@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from data import Batch, Rows, Spec, Transition
+from data.packing import Ranges, numbers_of
 from runtime.errors import LogpiError, shown
 from runtime.rundir import ROOT, write_bytes, write_json, write_text
 from runtime.sealed import own_folder
@@ -34,18 +36,25 @@ for name, value in repeat(Path(__file__).parent).items():
 '''
 
 
-def remedy(settings: "AgentConfig", batch: Batch) -> str:
-    """What to change, given the settings of the agent and the batch that it diverged on."""
+def remedy(settings: "AgentConfig", batch: Batch, images: Ranges = ()) -> str:
+    """What to change, given the settings of the agent and the batch that it diverged on.
+
+    Args:
+        images: of bytes among the other numbers of an observation, see `Spec.bytes`.
+    """
     rows = batch.read() if isinstance(batch, Rows) else batch
-    reward, obs = (extent(field) for field in (rows.reward, rows.obs))
-    paid, seen = (max(abs(of["min"] or 0.0), abs(of["max"] or 0.0)) for of in (reward, obs))
+    seen = rows.obs
+    if images:
+        seen = torch.from_numpy(numbers_of(seen.cpu().numpy(), images))
+    reward, obs = (extent(field) for field in (rows.reward, seen))
+    paid, far = (max(abs(of["min"] or 0.0), abs(of["max"] or 0.0)) for of in (reward, obs))
     scale = getattr(settings, "reward_scale", None)
     if paid * (scale or 1.0) > LARGE:
         fitting = float(f"{max(1.0 / paid, 1e-37):.1g}")
         key = f"start again with agent.reward_scale={fitting:g}"
         return f"rewards reach {paid:.3g}, {key if scale else 'scale them in the environment'}"
-    if seen > LARGE and not settings.normalise_obs:
-        return f"observations reach {seen:.3g}, start again with agent.normalise_obs=true"
+    if far > LARGE and not settings.normalise_obs:
+        return f"observations reach {far:.3g}, start again with agent.normalise_obs=true"
     return f"start again with a lower agent.lr than {settings.lr:g}"
 
 

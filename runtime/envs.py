@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from data import Transition
+from data.packing import pack, pieces, unpack
 from runtime.backends import Backend, make_backend
 from runtime.border import PASSED, CopyFault
 from runtime.errors import EnvironmentFault, Halt
@@ -22,6 +23,8 @@ TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whate
 
 class Envs:
     """N copies of one environment; `obs` (N, O) is what to act on next.
+
+    Where images of bytes lie among other numbers, it is rows of bytes, which `read` reads.
 
     Args:
         env_id: Gymnasium id.
@@ -166,6 +169,8 @@ class Envs:
         try:
             raw, strayed = self._guard(lambda: self.backend.load_state_dict(state["backend"]))
             self.obs = self._observation(raw)
+            if (self.obs.dtype, self.obs.shape) != (state["obs"].dtype, state["obs"].shape):
+                raise ValueError("observations are kept in another form")
             strayed |= (self.obs != state["obs"]).any(-1).numpy()
         except EnvironmentFault:
             self._guard(self.backend.renew)
@@ -185,16 +190,25 @@ class Envs:
         obs = raw.reshape(self.num_envs, self.spec.obs_dim)
         if self.spec.pixels:
             return torch.from_numpy(obs.copy())
+        numbers, images = obs, obs[:, :0]
+        if self.spec.bytes:
+            numbers, images = (np.concatenate(part, -1) for part in pieces(obs, self.spec.bytes))
         if obs.dtype == np.float32:
-            rounded = obs.copy()
+            rounded = numbers.copy()
         else:
             with np.errstate(over="ignore"):
-                rounded = obs.astype(np.float32)
+                rounded = numbers.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
             what = not_finite(self.backend.observation_space, obs[index])
             raise self._fault(f"{what} in environment {index}")
+        if self.spec.bytes:
+            rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)
+
+    def read(self, obs: np.ndarray) -> np.ndarray:
+        """Observations (*, ·), as `obs` has them, -> (*, O)."""
+        return unpack(obs, self.spec.bytes) if self.spec.bytes else obs
 
     def _guard(self, call: Callable[[], Any]) -> Any:
         try:

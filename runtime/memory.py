@@ -19,7 +19,7 @@ GIB, MIB = 1 << 30, 1 << 20
 PLAIN, GRAPHS = 96 * MIB, 352 * MIB  # all else that a run loads, without and with acceleration
 COPIES = 4  # of a rollout while it is saved: its own, and three by which safetensors writes it
 SAVED = 128 * MIB  # of a replay, which is saved in pieces of 16 MiB, and successors of as many
-PIECE = 32 * MIB  # of images that PPO evaluates at once, of rows that it puts in order
+PIECE = 32 * MIB  # of images that are evaluated at once, of rows that PPO puts in order
 LARGE_IMAGE = 36  # pixels, from which on the encoder begins with strides
 ENCODERS = 4  # that keep what the gradient needs: of the actor, of two critics, and their targets
 
@@ -85,7 +85,7 @@ def bytes_for(config: "TrainConfig", spec: Spec, size: int) -> int:
     else:
         update += rows * a_row
     if config.accelerate != "none":
-        update += rows * 8 * spec.obs_dim  # the example
+        update += rows * 2 * spec.obs_bytes  # the example
     return rest + stored + max(update, COPIES * stored)
 
 

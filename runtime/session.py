@@ -268,7 +268,7 @@ class Session:
             total_steps=config.total_steps,
             ranks=self.ranks,
             stop=self.stop if self.ranks.size == 1 else AgreedStop(self.stop, self.ranks),
-            remedy=partial(remedy, config.agent),
+            remedy=partial(remedy, config.agent, images=parts.envs.spec.bytes),
             evidence=lambda step, metrics: leave_evidence(
                 self.path, step, parts.agent, metrics, self.ranks.rank
             ),

@@ -11,6 +11,7 @@ import torch
 from agents import make_agent
 from configs.compose import train_config
 from data import Spec, Transition
+from data.packing import pack
 from runtime import tree
 from runtime.seeding import stream
 
@@ -43,8 +44,11 @@ def batch(*leading, spec=None, seed=0, discrete=False):
         action = torch.tanh(latent)
 
     def seen():
-        bytes_ = torch.randint(256, (*leading, spec.obs_dim), generator=generator).byte()
-        return bytes_ if spec.pixels else normal(spec.obs_dim)
+        if not spec.image_bytes:
+            return normal(spec.obs_dim)
+        images = torch.randint(256, (*leading, spec.image_bytes), generator=generator).byte()
+        rest = normal(spec.obs_dim - spec.image_bytes)
+        return torch.from_numpy(pack(rest.numpy(), images.numpy()))
 
     return Transition(
         seen(), action, normal(), seen(),

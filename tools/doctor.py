@@ -138,7 +138,7 @@ def handed_over(make: Any, seed: int) -> None:
 
 def observations(envs: Envs, played: Played) -> list[str]:
     """Their range; advice where networks would not take them as they are."""
-    obs = np.concatenate([played.column("obs"), played.column("next_obs")])
+    obs = envs.read(np.concatenate([played.column("obs"), played.column("next_obs")]))
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     kind = np.float32 if envs.spec.pixels else np.float64

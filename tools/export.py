@@ -37,16 +37,18 @@ TOLERANCE = 1e-4  # of the width of each component of the action space
 class Recorder:
     """Acts like an agent, and keeps observations that it met: each is as likely as any other."""
 
-    def __init__(self, agent: Any) -> None:
+    def __init__(self, agent: Any, read: Any = np.asarray) -> None:
         self.agent, self.device, self.met = agent, agent.device, list[Tensor]()
+        self.read = read  # of its `Envs`
         self.count, self.chance = 0, np.random.default_rng(0)
         self.low, self.high = torch.tensor(torch.inf), torch.tensor(-torch.inf)  # then (O,)
 
     def act(
         self, obs: Tensor, deterministic: bool = True, generator: Any = None
     ) -> tuple[Tensor, Tensor]:
-        self.low = torch.minimum(self.low, obs.amin(0).float())
-        self.high = torch.maximum(self.high, obs.amax(0).float())
+        seen = torch.from_numpy(self.read(obs.numpy()))
+        self.low = torch.minimum(self.low, seen.amin(0).float())
+        self.high = torch.maximum(self.high, seen.amax(0).float())
         for row in obs:  # algorithm R of Vitter (1985)
             self.count += 1
             place = int(self.chance.integers(self.count))
@@ -90,8 +92,8 @@ def export(arguments: list[str]) -> int:
             rundir.make_folder(path.parent)
         rundir.require_writable(path.parent, "out", f"give out=FILE{suffix}")
         write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
-        file = FromFile(path, envs.obs_shape, envs.to_env)
-        recorder = Recorder(trained.agent)
+        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        recorder = Recorder(trained.agent, envs.read)
         trained.evaluator.examine()  # both play from the beginning, whatever copies keep
         own = trained.evaluator(recorder, trained.step)
         compared, furthest, differing = differences(recorder, file, envs.to_env)
@@ -143,7 +145,7 @@ def differences(recorder: Recorder, file: Any, to_env: Any) -> tuple[int, float,
 
     Of the observations that the run's policy met, and of as many random ones in their range.
     """
-    met = torch.stack(recorder.met)
+    met = torch.from_numpy(recorder.read(torch.stack(recorder.met).numpy()))
     generator = torch.Generator().manual_seed(0)
     half = OBSERVATIONS // 2
     chosen = met if len(met) == half else met[torch.randint(len(met), (half,), generator=generator)]

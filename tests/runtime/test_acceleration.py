@@ -30,9 +30,10 @@ from train import announce
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
+AMONG = Spec(4, 2, discrete=False, images=((0, (1, 3, 1)),), bytes=((0, 3),))
 SMALL = Spec(3, 1, discrete=False)
 FURTHER = ("squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
-           "sac of distributions")  # fmt: skip
+           "sac of distributions", "sac of pictures among numbers")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -55,6 +56,9 @@ def learner(kind, mode="none"):
     elif kind == "sac of pictures":
         made = agent("sac", PICTURE)
         data = batch(8, spec=PICTURE)._replace(latent=None)
+    elif kind == "sac of pictures among numbers":
+        made = agent("sac", AMONG, normalise_obs=True)
+        data = batch(8, spec=AMONG)._replace(latent=None)
     elif kind == "ppo":
         made = agent("ppo", CONTINUOUS, policy="tanh_gaussian", batch_size=6, epochs=3,
                      target_kl=0.05, lr_schedule="linear", clip_schedule="linear")  # fmt: skip
@@ -66,7 +70,7 @@ def learner(kind, mode="none"):
         made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
         data = batch(4, 3, spec=CONTINUOUS)
     if mode != "none":
-        accelerate(made, mode, data, torch.zeros(3, 3, dtype=data.obs.dtype))
+        accelerate(made, mode, data, torch.zeros(3, data.obs.shape[-1], dtype=data.obs.dtype))
     return made, data
 
 
@@ -108,7 +112,8 @@ def test_compiled_acts_as_eager_does_and_sees_new_weights(compiled):
     for rows in (3, 3, 5):  # it was compiled for 3
         fast.update(data)
         slow.load_state_dict(saved_and_read(fast.state_dict()))
-        obs = torch.linspace(0.0, 3.0, rows * 3).reshape(rows, 3).to(data.obs.dtype)
+        width = data.obs.shape[-1]
+        obs = torch.linspace(0.0, 3.0, rows * width).reshape(rows, width).to(data.obs.dtype)
         for told, expected in zip(fast.act(obs), slow.act(obs), strict=True):
             assert told.shape == expected.shape
             assert torch.allclose(told, expected, rtol=1e-5, atol=1e-6)
@@ -191,7 +196,7 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
     monkeypatch.setattr(acceleration, "CudaGraph", Recording)
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
     example = data if fast.on_policy else replay.example(data, 2)
-    seen = torch.ones(3, 3, dtype=data.obs.dtype)
+    seen = torch.ones(3, data.obs.shape[-1], dtype=data.obs.dtype)
     accelerate(fast, "cudagraph", example, seen)
     held = []
     for step in range(40):

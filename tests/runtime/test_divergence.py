@@ -8,12 +8,14 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import train
 from data import Spec
+from data.packing import pack
 from runtime import checkpoint
 from runtime.divergence import leave_evidence, remedy
 from runtime.door import enter
@@ -159,3 +161,9 @@ def test_what_is_advised_follows_from_what_was_learned_from():
     paid = rows._replace(reward=torch.full((8,), -2e6))
     assert "agent.reward_scale=5e-07" in remedy(settings("ppo"), paid)
     assert "lower agent.lr" in remedy(settings("ppo", reward_scale=1e-6), paid)
+    among = Spec(8, 2, True, images=((1, (2, 3, 1)),), bytes=((1, 7),))
+    rows = batch(8, spec=among)
+    assert "lower agent.lr" in remedy(settings("sac_discrete"), rows, among.bytes)
+    images = rows.obs[:, 8:].numpy()
+    far = rows._replace(obs=torch.from_numpy(pack(np.full((8, 2), 3e5, np.float32), images)))
+    assert "observations reach 3e+05," in remedy(settings("sac_discrete"), far, among.bytes)

@@ -380,14 +380,20 @@ def test_images_in_a_dict_are_found_where_they_lie():
     assert envs.spec.obs_dim == 3 + 72 + 2 + 20 + 9
     assert envs.spec.images == ((3, (4, 6, 3)), (77, (2, 2, 5)), (97, (3, 3, 1)))
     assert (envs.spec.pixels, envs.spec.bytes) == (False, ((3, 75), (97, 106)))
-    assert envs.obs.dtype == torch.float32
-    camera = envs.obs[:, 3:75]
+    # kept as 25 numbers of 4 bytes, and 81 bytes
+    assert (envs.obs.dtype, envs.obs.shape) == (torch.uint8, (2, 4 * 25 + 81))
+    assert envs.spec.obs_bytes == 181
+    obs = torch.from_numpy(envs.read(envs.obs.numpy()))
+    assert (obs.dtype, obs.shape) == (torch.float32, (2, 106))
+    given = envs.backend.envs.obs  # as Gymnasium flattens it
+    assert np.array_equal(obs.numpy(), given.astype(np.float32))
+    camera = obs[:, 3:75]
     assert torch.equal(camera, camera.round())
     assert camera.max() > 200
     normalised = make_normalizer(envs.spec, running=False)(envs.obs)
     torch.testing.assert_close(normalised[:, 3:75] * 255.0, camera)
-    assert torch.equal(normalised[:, :3], envs.obs[:, :3])
-    assert torch.equal(normalised[:, 75:97], envs.obs[:, 75:97])
+    assert torch.equal(normalised[:, :3], obs[:, :3])
+    assert torch.equal(normalised[:, 75:97], obs[:, 75:97])
     assert normalised.abs().max() <= 1.0
 
 
@@ -606,3 +612,53 @@ def test_copies_that_raise_on_the_way_back_are_made_anew(mode, tmp_path):
     finally:
         first.close()
         second.close()
+
+
+def test_observations_of_a_checkpoint_in_another_form_are_no_observations():
+    """Such as numbers, by which an earlier revision kept images among others."""
+    where = {"discrete": True, "among": True}
+    envs = Envs("tests.helpers:Picture-v0", 2, "sync", where, seed=0)
+    state = envs.state_dict()
+    assert envs.load_state_dict(state)
+    state["obs"] = torch.from_numpy(envs.read(envs.obs.numpy()))
+    with pytest.raises(ValueError, match="observations are kept in another form"):
+        envs.load_state_dict(state)
+
+
+class Broken(gymnasium.Env):
+    """A camera beside a number, which is not finite as float32 from the second step on."""
+
+    observation_space = Dict(
+        camera=Box(0, 255, (2, 3, 1), np.uint8), speed=Box(-np.inf, np.inf, (2,), np.float64)
+    )
+    action_space = Discrete(2)
+
+    def __init__(self, value):
+        self.value = value
+
+    def reset(self, *, seed=None, options=None):
+        self.speed = np.zeros(2)
+        return self.seen(), {}
+
+    def step(self, action):
+        self.speed[1] = 3e38 if self.speed[1] == 0.0 else self.value
+        return self.seen(), 1.0, False, False, {}
+
+    def seen(self):
+        return {"camera": np.full((2, 3, 1), 255, np.uint8), "speed": self.speed}
+
+
+gymnasium.register("Broken-v0", entry_point=Broken)
+
+
+@pytest.mark.parametrize(
+    ("value", "word"), [(4e38, r"4.e\+38"), (-np.inf, "-inf"), (np.nan, "nan")]
+)
+def test_a_number_beside_an_image_is_held_to_be_finite(value, word):
+    envs = Envs(f"{__name__}:Broken-v0", 2, "sync", {"value": value}, seed=0)
+    action = torch.zeros(2, dtype=torch.int64)
+    row = envs.step(action, action)
+    assert envs.read(row.next_obs.numpy())[1].tolist() == [*[255] * 6, 0, float(np.float32(3e38))]
+    why = rf"observation\['speed'\] \[.* {word}\] is not finite in environment 0 at step 4"
+    with pytest.raises(EnvironmentFault, match=why):
+        envs.step(action, action)

@@ -148,6 +148,17 @@ def test_who_repeats_is_not_accused(env_id):
         assert examined(2, trained(env_id, steps), env_id) is None
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+def test_who_repeats_is_not_accused_where_images_are_kept_as_bytes(steps):
+    env_id, kwargs = "tests.helpers:Picture-v0", {"discrete": True, "among": True}
+    state, count = trained(env_id, steps, **kwargs)
+    assert examined(2, (state, count), env_id, **kwargs) is None
+    state["obs"] = state["obs"] ^ 1
+    found = examined(2, (state, count), env_id, **kwargs)
+    assert found is not None
+    assert "(observation 0)" in found
+
+
 def test_who_repeats_is_not_accused_where_arrays_are_its_state():
     judge = Evaluator("CartPole-v1", "native", {}, 2, seed=5)
     assert judge.examine() is None

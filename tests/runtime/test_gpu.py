@@ -31,10 +31,12 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 ROOT = Path(__file__).parent.parent.parent
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
+AMONG = Spec(4, 2, discrete=False, images=((0, (1, 3, 1)),), bytes=((0, 3),))
 SEVERAL = Spec(3, 3, discrete=True, choices=(2, 3))
 KINDS = {
     "sac": ("sac", CONTINUOUS, {"policy_delay": 2, "normalise_obs": True, "max_grad_norm": 1.0}),
     "sac of pictures": ("sac", PICTURE, {}),
+    "sac of pictures among numbers": ("sac", AMONG, {"normalise_obs": True}),
     "sac, full covariance": ("sac", CONTINUOUS, {"policy": "tanh_full_gaussian"}),
     "sac of distributions": ("sac", CONTINUOUS, {"atoms": 11}),
     "sac_discrete": ("sac_discrete", DISCRETE, {"normalise_obs": True}),

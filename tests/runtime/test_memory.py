@@ -17,7 +17,7 @@ from data import Replay, Rollout, Spec, Transition
 from runtime import memory
 from runtime.errors import ConfigError
 from runtime.memory import control_group, limits, require_memory
-from tests.helpers import tensors
+from tests.helpers import batch, tensors
 
 CPU = torch.device("cpu")
 
@@ -30,12 +30,13 @@ CPU = torch.device("cpu")
         Spec(3, 4, True),
         Spec(3, 4, True, choices=(4, 2, 3)),
         Spec(12, 4, True, images=((0, (2, 3, 2)),), pixels=True),
+        Spec(14, 4, True, images=((1, (2, 3, 2)),), bytes=((1, 13),)),
     ],
 )
 def test_the_estimate_is_what_the_arrays_take(spec, count):
     capacity = 10_000
     buffer = Replay(capacity, 4, 1, 1.0, torch.Generator())
-    obs = torch.zeros(count, spec.obs_dim, dtype=torch.uint8 if spec.pixels else torch.float32)
+    obs = batch(count, spec=spec).obs
     shape = (count, *spec.noise_shape[:-1]) if spec.discrete else (count, spec.action_dim)
     action = torch.zeros(shape, dtype=torch.int64 if spec.discrete else torch.float32)
     flag = torch.zeros(count, dtype=torch.bool)

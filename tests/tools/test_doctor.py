@@ -328,3 +328,12 @@ def test_what_is_tuned_needs_no_advice(capsys):
     for env, advised in ((["env=pendulum"], False), (["env=pendulum", "env.kwargs.g=9.8"], True)):
         assert doctor.main([*env, "steps=250"]) == 0
         assert ("agent.reward_scale" in capsys.readouterr().out) == advised
+
+
+def test_images_among_other_numbers_are_read_before_they_are_judged(capsys):
+    envs = Envs("tests.helpers:Picture-v0", 1, "sync", {"discrete": True, "among": True}, seed=0)
+    assert doctor.observations(envs, doctor.play(envs, 50, seed=0)) == []
+    (line,) = capsys.readouterr().out.splitlines()
+    least, most = re.search(r"values from (\S+) to (\S+), dev", line).groups()
+    assert -1.0 < float(least) < -0.9
+    assert most == "255"

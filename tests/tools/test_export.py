@@ -375,3 +375,39 @@ def test_what_is_not_installed_is_named(pendulum, monkeypatch, capsys):
     monkeypatch.setattr(builtins, "__import__", absent)
     assert export.main([f"run={pendulum}", "episodes=1"]) == 2
     assert 'pip install ".[export]"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("form", "real"),
+    [("torch", False), *(pytest.param(f, True, marks=pytest.mark.slow) for f in ("torch", "onnx"))],
+)
+def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path, monkeypatch):
+    """A certificate from an environment with an image among other numbers, and its episodes."""
+    monkeypatch.setattr(export, "OBSERVATIONS", 200)
+    if not real:  # the module itself in place of the file
+        written = {}
+
+        def keep(module, path):
+            path.write_bytes(b"")
+            written[path] = module
+
+        def opened(path):
+            return lambda obs: written[path](torch.from_numpy(obs)).detach().numpy()
+
+        monkeypatch.setattr("runtime.deployed.write", keep)
+        monkeypatch.setattr("runtime.deployed.open_torch", opened)
+    run, where = tmp_path / "run", "env.id=tests.helpers:Picture-v0"
+    among = [where, "env.kwargs.discrete=true", "env.kwargs.among=true", "episodes=20"]
+    short = ["agent=a2c", "total_steps=40", "env.num_envs=2", "agent.n_steps=5", "eval.episodes=1"]
+    assert enter("train", train, [*among[:3], *short, f"run_dir={run}"]) == 0
+    assert json.loads((run / "result.json").read_text())["exact"]
+    assert export.main([f"run={run}", where, f"format={form}", "episodes=20"]) == 0
+    name = {"torch": "policy.pt2", "onnx": "policy.onnx"}[form]
+    certificate = json.loads((run / f"{name}.json").read_text())
+    assert (certificate["obs_shape"], certificate["observations"]) == ([26], 200)
+    assert (certificate["max_difference"], certificate["actions_that_differ"]) == (0.0, 0)
+    assert certificate["return_mean_of_file"] == certificate["return_mean_of_run"]
+    if form == "onnx":
+        assert play([*among, f"policy={run / name}"]) == 0
+        found = json.loads((run / f"{name}.evaluation.json").read_text())
+        assert found["return_mean"] == certificate["return_mean_of_file"]

@@ -1,0 +1,47 @@
+"""Observations in which images of bytes lie among other numbers: one row of bytes each.
+
+First the numbers, as float32, 4 bytes each, the lowest first; then the images, in their order. The
+networks read such rows by `Unpack` (networks/normalizer.py).
+"""
+
+from collections.abc import Sequence
+from itertools import chain, pairwise
+
+import numpy as np
+
+Ranges = Sequence[tuple[int, int]]  # (first, last + 1) of each image's components
+FLOAT = np.dtype("<f4")
+
+
+def pieces(obs: np.ndarray, ranges: Ranges) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Views of observations (*, O): of what lies before, between and behind images; of images."""
+    edges = pairwise([0, *chain.from_iterable(ranges), obs.shape[-1]])
+    views = [obs[..., start:stop] for start, stop in edges]
+    return views[::2], views[1::2]
+
+
+def pack(numbers: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The rows (*, 4 F + I) of numbers (*, F) and the bytes of images (*, I)."""
+    return np.concatenate([numbers.astype(FLOAT).view(np.uint8), images], -1)
+
+
+def numbers_of(rows: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """Rows (*, 4 F + I) -> their numbers (*, F)."""
+    first = rows.shape[-1] - sum(stop - start for start, stop in ranges)
+    return rows[..., :first].copy().view(FLOAT).astype(np.float32)
+
+
+def unpack(rows: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """Rows (*, 4 F + I) -> observations (*, O), float32; what comes as these stays as it is."""
+    if rows.dtype != np.uint8:
+        return rows
+    numbers = numbers_of(rows, ranges)
+    images = rows[..., 4 * numbers.shape[-1] :]
+    size = numbers.shape[-1] + images.shape[-1]
+    obs = np.empty((*rows.shape[:-1], size), np.float32)
+    for views, values in zip(pieces(obs, ranges), (numbers, images), strict=True):
+        last = 0
+        for view in views:
+            first, last = last, last + view.shape[-1]
+            view[...] = values[..., first:last]
+    return obs
