@@ -5,13 +5,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from agents import make_agent
 from configs.compose import train_config
 from data import Spec
-from runtime.build import make_parts
+from runtime.build import example, make_parts
 from runtime.errors import ConfigError
 
 FLUSHES = """
@@ -141,3 +142,18 @@ def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
     assert [(how, len(batch.read().obs), len(obs)) for how, batch, obs in made] == (
         [] if mode == "none" else [("compile", 256, 1)]
     )
+
+
+def test_an_example_has_images_among_other_numbers_as_the_run_has_them():
+    config = train_config(["env.id=tests.helpers:Picture-v0", "env.kwargs.discrete=true",
+                           "env.kwargs.among=true", "agent=a2c", "agent.n_steps=5",
+                           "accelerate=none", "total_steps=100", "eval.episodes=0"])  # fmt: skip
+    parts = make_parts(config)
+    made, envs = example(config, parts.agent, parts.buffer), parts.envs
+    for rows in (made.obs, made.next_obs):
+        assert (rows.dtype, rows.shape) == (torch.uint8, (5, *envs.obs.shape))
+        numbers, images = np.split(envs.read(rows.numpy()), [2], -1)
+        assert 0.5 < np.abs(numbers).max() < 10.0
+        assert images.max() > 200
+    assert made.action.shape == made.reward.shape == (5, envs.num_envs)
+    parts.close()

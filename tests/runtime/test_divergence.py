@@ -167,3 +167,12 @@ def test_what_is_advised_follows_from_what_was_learned_from():
     images = rows.obs[:, 8:].numpy()
     far = rows._replace(obs=torch.from_numpy(pack(np.full((8, 2), 3e5, np.float32), images)))
     assert "observations reach 3e+05," in remedy(settings("sac_discrete"), far, among.bytes)
+
+
+def test_large_numbers_beside_an_image_are_named_as_the_cause(tmp_path, capsys):
+    broken = ["env.id=tests.runtime.test_envs:Broken-v0", "env.kwargs.value=1e38", "agent=a2c"]
+    short = ["agent.n_steps=5", "env.num_envs=1", "total_steps=20", "eval.episodes=0",
+             "agent.activation=relu"]  # fmt: skip
+    assert enter("train", train.run, [*broken, *short, f"run_dir={tmp_path / 'run'}"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "observations reach 3e+38, start again with agent.normalise_obs=true" in line

@@ -384,6 +384,13 @@ def test_what_is_not_installed_is_named(pendulum, monkeypatch, capsys):
 def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path, monkeypatch):
     """A certificate from an environment with an image among other numbers, and its episodes."""
     monkeypatch.setattr(export, "OBSERVATIONS", 200)
+    recorders, compare = [], export.differences
+
+    def noted(recorder, *rest):
+        recorders.append(recorder)
+        return compare(recorder, *rest)
+
+    monkeypatch.setattr(export, "differences", noted)
     if not real:  # the module itself in place of the file
         written = {}
 
@@ -405,6 +412,10 @@ def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path,
     name = {"torch": "policy.pt2", "onnx": "policy.onnx"}[form]
     certificate = json.loads((run / f"{name}.json").read_text())
     assert (certificate["obs_shape"], certificate["observations"]) == ([26], 200)
+    ends = [end for recorder in recorders for end in (recorder.low, recorder.high)]
+    assert [end.shape for end in ends] == [(26,)] * 2  # between which random ones are drawn
+    assert [end[2:].max() for end in ends] == [0.0, 255.0]
+    assert all(end[:2].abs().max() <= 1.0 for end in ends)
     assert (certificate["max_difference"], certificate["actions_that_differ"]) == (0.0, 0)
     assert certificate["return_mean_of_file"] == certificate["return_mean_of_run"]
     if form == "onnx":
