@@ -44,11 +44,10 @@ def batch(*leading, spec=None, seed=0, discrete=False):
         action = torch.tanh(latent)
 
     def seen():
-        if not spec.image_bytes:
-            return normal(spec.obs_dim)
-        images = torch.randint(256, (*leading, spec.image_bytes), generator=generator).byte()
+        bytes_ = torch.randint(256, (*leading, spec.obs_dim), generator=generator).byte()
         rest = normal(spec.obs_dim - spec.image_bytes)
-        return torch.from_numpy(pack(rest.numpy(), images.numpy()))
+        images = bytes_[..., : spec.image_bytes]
+        return torch.from_numpy(pack(rest.numpy(), images.numpy())) if spec.image_bytes else rest
 
     return Transition(
         seen(), action, normal(), seen(),
