@@ -277,7 +277,8 @@ def test_tables_and_searches_bear_a_run_without_evaluations(tmp_path):
         (tmp_path / str(job)).mkdir()
         result = {"return_mean": mean, "steps": 1000, "steps_per_second": 12.0}
         (tmp_path / str(job) / "result.json").write_text(json.dumps(result))
-    rows = [line for line in table(["a", "b"], [0, 0], tmp_path).splitlines() if "1,000" in line]
+    lines = table(["a", "b"], [0, 0], tmp_path, "resume=auto").splitlines()
+    rows = [line for line in lines if "1,000" in line]
     assert len(rows) == 2
     assert [cell.strip() for cell in rows[0].split("|")[3:6]] == ["0", "", "1,000"]
     assert float(rows[1].split("|")[4]) == pytest.approx(3.25, abs=0.1)
