@@ -569,7 +569,7 @@ class Endless(gymnasium.Env):
         return self.seen(), self.x * (not self.blind), self.over, False, {}
 
 
-gymnasium.register("Unbounded-v0", entry_point=Endless)
+gymnasium.register("WithoutEnd-v0", entry_point=Endless)
 
 
 def walk(envs, steps, ends=lambda step: False):
@@ -583,7 +583,7 @@ def test_an_episode_without_end_is_kept_up_to_a_bound(monkeypatch):
     monkeypatch.setattr(vector, "STEPS", 30)
 
     def fresh(seed=0, **kwargs):
-        return Envs("Unbounded-v0", 2, "sync", kwargs, seed=seed)
+        return Envs("WithoutEnd-v0", 2, "sync", kwargs, seed=seed)
 
     def size(envs):
         return sum(len(envs.state_dict()["backend"][name]) for name in ("actions", "rewards"))
@@ -606,7 +606,7 @@ def test_an_episode_without_end_is_kept_up_to_a_bound(monkeypatch):
 def test_the_others_come_back_where_one_episode_has_no_end(monkeypatch):
     """The second copy's episodes last 20 steps; the first copy's only one goes on and on."""
     monkeypatch.setattr(vector, "STEPS", 30)
-    first, second = (Envs("Unbounded-v0", 2, "sync", {}, seed=seed) for seed in (0, 1))
+    first, second = (Envs("WithoutEnd-v0", 2, "sync", {}, seed=seed) for seed in (0, 1))
     walk(first, 94, lambda step: step % 20 == 19)
     assert not second.load_state_dict(saved_and_read(first.state_dict()))
     assert second.lengths.tolist() == [0, 14]
@@ -619,7 +619,7 @@ def test_the_others_come_back_where_one_episode_has_no_end(monkeypatch):
 
 def test_the_width_of_the_actions_counts(monkeypatch):
     monkeypatch.setattr(vector, "NUMBERS", 20)  # of two copies
-    envs = Envs("Unbounded-v0", 2, "sync", {}, seed=0)
+    envs = Envs("WithoutEnd-v0", 2, "sync", {}, seed=0)
     walk(envs, 10)
     assert len(envs.state_dict()["backend"]["actions"]) == 10
     walk(envs, 1)
@@ -627,7 +627,7 @@ def test_the_width_of_the_actions_counts(monkeypatch):
 
 
 def test_an_evaluator_keeps_no_journal():
-    judge = Evaluator("Unbounded-v0", "sync", {}, 2, seed=0)
+    judge = Evaluator("WithoutEnd-v0", "sync", {}, 2, seed=0)
     walk(judge.envs, 50)
     assert len(judge.envs.state_dict()["backend"]["actions"]) == 0
     assert len(judge.envs.backend.journal.array) == len(judge.envs.backend.rewards.array) == 0
