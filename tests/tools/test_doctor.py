@@ -42,7 +42,9 @@ class Ill(gymnasium.Env):
             Ill.open += 1
         print("made anew")  # as some environments do
         if has == "world":
-            self.world = pytest.importorskip("Box2D").b2World()
+            import Box2D
+
+            self.world = Box2D.b2World()
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -142,6 +144,8 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     ],
 )
 def test_what_is_planted_is_found(has, words, capsys):
+    if has == "world":
+        pytest.importorskip("Box2D")
     assert doctor.main([f"env.id={ILL}", f"env.kwargs.has={has}", "steps=100"]) == 0
     warnings = [text for name, text in lines(capsys) if name == "warning"]
     assert len(warnings) == 1
