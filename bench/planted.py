@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 import yaml
 
@@ -20,10 +22,11 @@ from runtime.errors import ConfigError  # noqa: E402
 from tools.benchmark.calls import options  # noqa: E402
 
 USAGE = """\
-usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true]
+usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true] [jobs=N]
 Plants each error of bench/planted/*.yaml, alone, and runs the tests that should see it.
 only=WORDS: errors whose name or file contains them. file=NAME: one list, e.g. file=learning.
 all=true: the whole fast suite for those that their tests do not see.
+jobs=N: as many at once, two by default, each in a copy of its own.
 Exit code 1 where an error is not seen."""
 LIMIT, SUITE = 300.0, 3600.0  # seconds of one error's tests, and of the fast suite
 FAST = ("--ignore=tests/tools/test_planted.py", "-m", "not slow and not faults")
@@ -88,30 +91,46 @@ def run(root: Path, tests: list[str], limit: float) -> tuple[int, str]:
     return done.returncode, failed[1] if failed else done.stdout[-500:]
 
 
+def seen(plant: Plant, root: Path, whole: bool) -> bool:
+    """Plants one error in the copy at `root`, prints what its tests found, and takes it out."""
+    began, text = time.monotonic(), plant.apply(root)
+    code, failed = run(root, [*plant.tests], LIMIT) if plant.tests else (0, "")
+    if code in (4, 5):  # pytest's
+        raise ConfigError(f"{plant.name}: no such test, {failed}; correct the list")
+    if not code and whole:
+        code, failed = run(root, [*FAST], SUITE)
+    (root / plant.file).write_text(text, encoding="utf-8")
+    seconds = time.monotonic() - began
+    print(f"{plant.name}: {failed if code else 'NOT SEEN'}, {seconds:.1f} s", flush=True)
+    return bool(code)
+
+
 def measure(arguments: list[str]) -> int:
-    """Plants one error after another; 1 where one is not seen."""
-    given = options(arguments, {"only": ".+", "file": r"\w+", "all": "true|false"})
+    """Plants each error; 1 where one is not seen."""
+    allowed = {"only": ".+", "file": r"\w+", "all": "true|false", "jobs": "[1-9][0-9]*"}
+    given = options(arguments, allowed)
     chosen = plants(f"{given.get('file', '*')}.yaml", given.get("only", ""))
-    tried, unseen = [plant for plant in chosen if not plant.equivalent], 0
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder).resolve()
-        copy_to(root)
+    tried = [plant for plant in chosen if not plant.equivalent]
+    jobs, copies = int(given.get("jobs", "2")), SimpleQueue[Path]()
+
+    def try_one(plant: Plant) -> bool:
+        root = copies.get()
+        try:
+            return seen(plant, root, given.get("all") == "true")
+        finally:
+            copies.put(root)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        for root in (Path(folder).resolve() / str(job) for job in range(jobs)):
+            root.mkdir()
+            copy_to(root)
+            copies.put(root)
         code, failed = run(root, sorted({t for plant in tried for t in plant.tests}), SUITE)
         if code:
             raise ConfigError(f"tests: without an error, {failed} fails; mend that first")
-        for plant in tried:
-            began, text = time.monotonic(), plant.apply(root)
-            code, failed = run(root, [*plant.tests], LIMIT) if plant.tests else (0, "")
-            if code in (4, 5):  # pytest's
-                raise ConfigError(f"{plant.name}: no such test, {failed}; correct the list")
-            if not code and given.get("all") == "true":
-                code, failed = run(root, [*FAST], SUITE)
-            (root / plant.file).write_text(text, encoding="utf-8")
-            unseen += not code
-            seconds = time.monotonic() - began
-            print(f"{plant.name}: {failed if code else 'NOT SEEN'}, {seconds:.1f} s", flush=True)
-    print(f"{len(tried) - unseen} of {len(tried)} seen; {len(chosen) - len(tried)} change nothing")
-    return 1 if unseen else 0
+        found = sum(pool.map(try_one, tried))
+    print(f"{found} of {len(tried)} seen; {len(chosen) - len(tried)} change nothing")
+    return 0 if found == len(tried) else 1
 
 
 if __name__ == "__main__":

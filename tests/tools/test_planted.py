@@ -1,6 +1,7 @@
 """The lists of planted errors fit the code, and the runner tells which are not seen."""
 
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,25 @@ def test_what_is_not_seen_is_told_and_each_error_is_taken_out_again(
               for name, why in (("one", ""), ("two", ""), ("three", "a word"))]  # fmt: skip
     monkeypatch.setattr(planted, "run", run)
     monkeypatch.setattr(planted, "plants", lambda name, words: listed)
-    assert measure([]) == code
+    assert measure(["jobs=1"]) == code
     assert found == [0, 1, 1]
     assert words in capsys.readouterr().out
+
+
+def test_errors_planted_at_once_are_each_alone_in_a_copy(monkeypatch, capsys):
+    listed = [Plant(str(i), "LICENSE", "MIT License", f"an error {i}", ("t",)) for i in range(6)]
+    both = threading.Barrier(2, timeout=30)
+
+    def run(root, tests, limit):
+        count = (root / "LICENSE").read_text(encoding="utf-8").count("an error")
+        if limit != planted.SUITE:
+            both.wait()
+        return count, "a test"
+
+    monkeypatch.setattr(planted, "run", run)
+    monkeypatch.setattr(planted, "plants", lambda name, words: listed)
+    assert measure([]) == 0
+    assert "6 of 6 seen" in capsys.readouterr().out
 
 
 def test_a_suite_that_fails_without_an_error_is_refused(monkeypatch):
