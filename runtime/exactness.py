@@ -216,6 +216,6 @@ def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> 
 
 def means(why: str, remedy: str) -> str:
     """One line of what was found, what follows from it, and what to do."""
-    return (f"an episode does not repeat from its seed and actions, {why}: evaluations play in "
+    return (f"an episode does not repeat from its seed and actions, {why}: an evaluation plays in "
             f"copies made anew, a resumed run is not exact{remedy and '; '}{remedy}"
             )  # fmt: skip
