@@ -27,7 +27,7 @@ planted: $(READY) ## plant each listed error and see its test fail, half an hour
 	@$(BIN)/python bench/planted.py $(ARGS)
 
 bench-learning: $(PEERS) ## learning beside Stable-Baselines3, hours; ARGS="only=cartpole-ppo" for a part
-	@$(BIN)/python tools/bench_learning.py $(ARGS)
+	@$(BIN)/python bench/bench_learning.py $(ARGS)
 
 verify: $(READY) ## the gallery: every density against draws, integrals and 50 digits, with pictures
 	@$(BIN)/python tools/verify.py $(ARGS)
@@ -42,10 +42,10 @@ format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff format .
 
 results: $(READY) ## the learning results of docs/results.md, about half an hour
-	@$(BIN)/python tools/results.py $(ARGS)
+	@$(BIN)/python bench/results.py $(ARGS)
 
 bench: $(PEERS) ## docs/performance.md anew, most of an hour; ARGS="only=sac256" for a part, elsewhere
-	@$(BIN)/python tools/bench.py $(or $(ARGS),write=true)
+	@$(BIN)/python bench/bench.py $(or $(ARGS),write=true)
 
 clean: ## remove what was installed and cached, not the runs
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.console import number
-from runtime.door import enter
+from runtime.launch.door import enter
 
 if TYPE_CHECKING:
     from configs.schema import EvaluateConfig
@@ -19,8 +19,8 @@ def run(config: "EvaluateConfig") -> int:
 
 def play_run(config: "EvaluateConfig") -> int:
     from runtime.build import make_device
-    from runtime.film import require_display
-    from runtime.trained import open_trained
+    from runtime.deploy.film import require_display
+    from runtime.deploy.trained import open_trained
 
     if config.render == "human":
         require_display()
@@ -42,7 +42,7 @@ def play_run(config: "EvaluateConfig") -> int:
         if config.render is None:
             examine(trained.evaluator)
         if config.video:
-            from runtime.film import film
+            from runtime.deploy.film import film
 
             filmed = film(trained, out, config.seed, config.deterministic)
         evaluation = trained.evaluator(trained.agent, trained.step, config.deterministic)
@@ -62,8 +62,8 @@ def play_run(config: "EvaluateConfig") -> int:
 
 
 def play_file(config: "EvaluateConfig") -> int:
-    from runtime.deployed import certificate_of, open_file
-    from runtime.errors import shown
+    from common.errors import shown
+    from runtime.deploy.deployed import certificate_of, open_file
 
     path = Path(str(config.policy))
     file, evaluator, certificate = open_file(path, config)
@@ -103,7 +103,7 @@ def elsewhere(config: "EvaluateConfig", env_id: Any, kwargs: Any) -> str:
 
 def folder(config: "EvaluateConfig", own: Path) -> Path:
     """Where the summary goes: `out`, or the folder of the run or file itself."""
-    from runtime.rundir import make_folder
+    from storage.rundir import make_folder
 
     return make_folder(config.out) if config.out else own
 
@@ -119,8 +119,8 @@ def report(
     config: "EvaluateConfig", evaluation: "Evaluation", what: str, path: Path, more: dict[str, Any]
 ) -> None:
     """Prints a summary, and writes it down; one that cannot be kept is a warning."""
-    from runtime import rundir
-    from runtime.errors import StorageFault
+    from common.errors import StorageFault
+    from storage import rundir
 
     summary = evaluation.summary()
     actions = "deterministic" if config.deterministic else "sampled"

@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.door import enter
-from runtime.signals import Stop
+from runtime.launch.door import enter
+from runtime.launch.signals import Stop
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
     from runtime.build import Parts
     from runtime.evaluation import Evaluation
-    from runtime.ranks import Ranks
+    from runtime.launch.ranks import Ranks
 
 STARTED = time.perf_counter()
 
@@ -24,7 +24,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
-    from runtime.torchrun import meet
+    from runtime.launch.torchrun import meet
 
     ranks = meet(config.device)
     with ranks.part():
@@ -33,10 +33,10 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
 
 def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
-    from runtime import checkpoint, rundir
-    from runtime.errors import Stopped, shown
-    from runtime.lock import locked
+    from common.errors import Stopped, shown
     from runtime.session import Session
+    from storage import checkpoint, rundir
+    from storage.lock import locked
 
     if ranks.first:
         warn(unrecorded())
@@ -93,8 +93,8 @@ def longer(config: "TrainConfig") -> str:
 
 def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConfig", "Parts"]:
     """(configuration, parts); a run that has begun goes on where its graph cannot be had again."""
+    from common.errors import ConfigError
     from runtime.build import make_parts
-    from runtime.errors import ConfigError
 
     try:
         return config, make_parts(config, ranks)
@@ -108,8 +108,8 @@ def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConf
 
 def begin(config: "TrainConfig") -> Path:
     """The directory of a new run."""
-    from runtime import rundir
-    from runtime.jobs import tell_sweep
+    from runtime.launch.jobs import tell_sweep
+    from storage import rundir
 
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                          again=config.resume == "auto")  # fmt: skip
@@ -123,7 +123,7 @@ def begin(config: "TrainConfig") -> Path:
 
 def unrecorded() -> list[str]:
     """A warning where git cannot tell which code makes the run."""
-    from runtime import rundir
+    from storage import rundir
 
     why = rundir.head()[1]
     return [f"the run's revision is not recorded: {why}"] if why else []
@@ -138,7 +138,7 @@ def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
     """Says what runs where, and writes it down."""
     from configs.automatic import acceleration
     from configs.files import to_yaml
-    from runtime import rundir
+    from storage import rundir
 
     rundir.write_text(path / "config.yaml", to_yaml(config))
     auto, why = acceleration(config)
@@ -153,7 +153,7 @@ def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
 
 if __name__ == "__main__":
     if {"-m", "--multirun"} & set(sys.argv[1:]):
-        from runtime.sweep import sweep
+        from runtime.launch.sweep import sweep
 
         sys.exit(sweep(sys.argv[1:]))
     sys.exit(enter("train", partial(run, stop=Stop().install()), sys.argv[1:]))

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
+from audit.density import Finding, audit
+from common.generators import go_on
 from data import Spec, Transition
-from data.generators import go_on
 from networks import (
     CategoricalActor,
     FullGaussianActor,
@@ -27,7 +28,6 @@ from policies import (
     TanhFullGaussian,
     TanhGaussian,
 )
-from policies.audit import Finding, audit
 
 if TYPE_CHECKING:
     from configs.agents import AgentConfig, GaussianConfig

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from audit.density import Finding
 from data import Transition
-from policies.audit import Finding
 
 
 class Acting(Protocol):

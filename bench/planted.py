@@ -17,9 +17,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
-from tools.benchmark.calls import options  # noqa: E402
+from bench.benchmark.calls import options  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
 
 USAGE = """\
 usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true] [jobs=N]
@@ -29,7 +29,7 @@ all=true: the whole fast suite for those that their tests do not see.
 jobs=N: as many at once, two by default, each in a copy of its own.
 Exit code 1 where an error is not seen."""
 LIMIT, SUITE = 300.0, 3600.0  # seconds of one error's tests, and of the fast suite
-FAST = ("--ignore=tests/tools/test_planted.py", "-m", "not slow and not faults")
+FAST = ("--ignore=tests/bench/test_planted.py", "-m", "not slow and not faults")
 ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
 
 

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+from common.errors import ConfigError
 from configs.agents import PPOConfig
 from configs.schema import Acceleration, TrainConfig
-from runtime.errors import ConfigError
 
-NATIVE = ("CartPole-v1",)  # ids whose own vectorised form runtime/backends.py can drive exactly
+NATIVE = ("CartPole-v1",)  # ids whose own vectorised form envs/backends.py can drive exactly
 TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the graph
 WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
 

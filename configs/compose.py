@@ -9,13 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError, key_value, quoted
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.files import read_run, read_yaml, require_run, unreadable
 from configs.resume import NONE, continued, flat, kept, leaves, resumed
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
-from runtime.errors import ConfigError, key_value, quoted
 
 DIRECTORY = Path(__file__).resolve().parent
 GROUPS = ("env", "agent", "experiment")

@@ -4,9 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError, shown
 from configs.schema import TrainConfig
 from configs.validate import build
-from runtime.errors import ConfigError, shown
 
 LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError, shown
 from configs.automatic import compiles, resolve, settle
 from configs.schema import TrainConfig
 from configs.validate import build, show
-from runtime.errors import ConfigError, shown
 
 FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume", "env.timeout")
 FREE_GROUPS = ("log", "eval", "checkpoint")

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError
 from configs.automatic import processes
 from configs.compose import DIRECTORY, parse, quoted, train_config
 from configs.validate import nearest, show
-from runtime.errors import ConfigError
 
 FLAGS = ("-m", "--multirun")
 MOST = 1000  # jobs, each of which is checked before the first begins

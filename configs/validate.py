@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from runtime.errors import ConfigError
+from common.errors import ConfigError
 
 ELSEWHERE = {  # what other libraries call a key -> the last part of its name here
     "learning_rate": ("lr",), "discount": ("gamma",), "n_envs": ("num_envs",),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.generators import go_on
+from common.generators import go_on
 from data.transition import Rows, Spec, Transition
 
 

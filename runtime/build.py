@@ -13,18 +13,18 @@ from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent
+from common.errors import ConfigError, EnvironmentFault, of_making, what
+from common.seeding import derive, stream
+from common.tree import digest
 from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
-from runtime.acceleration import accelerate
-from runtime.envs import Envs
-from runtime.errors import ConfigError, EnvironmentFault, of_making, what
+from envs.envs import Envs
+from runtime.accelerate.acceleration import accelerate
 from runtime.evaluation import Evaluator
+from runtime.launch.ranks import ALONE, Ranks
 from runtime.memory import PIECE, require_memory
-from runtime.misfit import taking_up
-from runtime.ranks import ALONE, Ranks
-from runtime.seeding import derive, stream
-from runtime.segments import pieces
-from runtime.tree import digest
+from storage.misfit import taking_up
+from storage.segments import pieces
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig

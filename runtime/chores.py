@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from agents.protocol import Agent
+from common.clock import Clock
+from common.errors import Divergence, Stopped, StorageFault
 from data import Batch
-from runtime.clock import Clock
+from envs.envs import Envs
 from runtime.console import Progress
-from runtime.envs import Envs
-from runtime.errors import Divergence, Stopped, StorageFault
 from runtime.evaluation import Evaluation, Evaluator
+from runtime.launch.ranks import ALONE, Ranks
+from runtime.launch.signals import Stop
 from runtime.logger import Logger
-from runtime.ranks import ALONE, Ranks
-from runtime.signals import Stop
 from runtime.watchdog import Watchdog
 
 STATES = 4  # observations at which a policy is audited

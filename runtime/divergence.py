@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from common.errors import LogpiError, shown
+from common.seeding import stream
+from common.tree import join, split
 from data import Batch, Rows, Spec, Transition
 from data.packing import Ranges, numbers_of
-from runtime.errors import LogpiError, shown
-from runtime.rundir import ROOT, write_bytes, write_json, write_text
-from runtime.sealed import own_folder
-from runtime.seeding import stream
-from runtime.tree import join, split
+from storage.rundir import ROOT, write_bytes, write_json, write_text
+from storage.sealed import own_folder
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent

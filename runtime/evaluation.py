@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from agents.protocol import Acting
-from runtime.deadline import MAKING, within
-from runtime.envs import Envs
-from runtime.errors import ConfigError, EnvironmentFault, of_making, what
+from common.errors import ConfigError, EnvironmentFault, of_making, what
+from common.seeding import derive
+from envs.deadline import MAKING, within
+from envs.envs import Envs
 from runtime.exactness import at_save, before_training, undisturbed
-from runtime.seeding import derive
 
 MOST_ENVS = 64
 MOST, FEWEST, SHARE = 1000, 100, 20  # steps of an episode that one look repeats

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from runtime.deadline import within
-from runtime.envs import Envs
-from runtime.errors import EnvironmentFault
-from runtime.seeding import derive
-from runtime.vector import Vector
+from common.errors import EnvironmentFault
+from common.seeding import derive
+from envs.deadline import within
+from envs.envs import Envs
+from envs.vector import Vector
 
 STEPS = 20  # of the episode that is repeated before training
 STATISTICS = {  # a wrapper of Gymnasium's -> what to use in its place

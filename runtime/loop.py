@@ -4,8 +4,8 @@ from typing import Any, Protocol
 
 from agents.protocol import Agent
 from data import Transition
+from envs.envs import Envs
 from runtime.chores import Chores
-from runtime.envs import Envs
 from runtime.evaluation import Evaluation
 
 

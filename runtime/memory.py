@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from common.errors import ConfigError
 from data import Replay, Rollout, Spec
-from runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig

@@ -10,25 +10,25 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runtime import checkpoint, rundir
-from runtime.audit import audit
+from audit.live import audit
+from common.errors import ConfigError, Damaged, StorageFault
+from common.tree import digest
+from envs.spaces import require_same_spaces
 from runtime.build import Parts
 from runtime.chores import Chores
 from runtime.console import Progress
 from runtime.divergence import leave_evidence, remedy
-from runtime.errors import ConfigError, Damaged, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.exactness import kept_openly
+from runtime.launch.ranks import ALONE, Ranks
+from runtime.launch.signals import AgreedStop, Stop
 from runtime.logger import Logger, Silent
 from runtime.loop import train
-from runtime.misfit import taking_up
-from runtime.ranks import ALONE, Ranks
-from runtime.sealed import Record
-from runtime.segments import Rows, write_segments
-from runtime.setting import PHYSICS, changes, edited, require_same_run, setting
-from runtime.signals import AgreedStop, Stop
-from runtime.spaces import require_same_spaces
-from runtime.tree import digest
+from storage import checkpoint, rundir
+from storage.misfit import taking_up
+from storage.sealed import Record
+from storage.segments import Rows, write_segments
+from storage.setting import PHYSICS, changes, edited, require_same_run, setting
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from agents import make_agent
+from common import tree
+from common.seeding import stream
 from configs.compose import train_config
 from data import Spec, Transition
 from data.packing import pack
-from runtime import tree
-from runtime.seeding import stream
 
 
 def settings(name, **changes):

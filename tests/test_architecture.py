@@ -37,17 +37,17 @@ MAY_LOAD_AGENTS = {
     f"runtime/{name}.py"
     for name in ("build", "chores", "deployed", "evaluation", "film", "loop", "trained")
 }
-MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "policies/load.py"}  # for notebooks
+MAY_REACH_OUT_IN_A_FUNCTION = {"policies/__init__.py", "runtime/deploy/load.py"}  # for notebooks
 ONLY_IN = {
     "gymnasium": {
-        *("runtime/backends.py", "runtime/border.py", "runtime/film.py", "runtime/spaces.py"),
-        "runtime/workers.py",
+        *("envs/backends.py", "envs/border.py", "runtime/deploy/film.py", "envs/spaces.py"),
+        "envs/workers.py",
     },
     "tensorboard": {"runtime/curves.py", "runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
-    "PIL": {"runtime/logger.py", "runtime/picture.py"},
+    "PIL": {"runtime/logger.py", "audit/picture.py"},
     "matplotlib": set(),
-    "moviepy": {"runtime/film.py"},
+    "moviepy": {"runtime/deploy/film.py"},
     "hydra": {"configs/compose.py", "configs/sweep.py"},
     "omegaconf": {"configs/compose.py", "configs/files.py"},
 }
@@ -146,7 +146,7 @@ def test_packages_import_only_what_they_may(file: str) -> None:
 def test_the_configuration_needs_only_the_errors_of_the_runtime(file: str) -> None:
     for found_import in imports(file):
         if found_import.top == "runtime":
-            assert found_import.is_of("runtime.errors"), f"{file}:{found_import.line}"
+            assert found_import.is_of("common.errors"), f"{file}:{found_import.line}"
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -185,7 +185,7 @@ def test_the_schema_is_free_of_torch(file: str) -> None:
 
 def test_composing_and_help_load_neither_torch_nor_hydra() -> None:
     code = (
-        "import sys, runtime.door, configs.compose, configs.help;"
+        "import sys, runtime.launch.door, configs.compose, configs.help;"
         "print(sorted({'torch', 'hydra', 'omegaconf', 'gymnasium', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run(

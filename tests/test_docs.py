@@ -15,7 +15,7 @@ from configs.compose import GROUPS, train_config
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import read_sweep
 from configs.validate import key_names
-from runtime.door import enter
+from runtime.launch.door import enter
 from tests.tracked import ROOT, files
 
 PAGES = [ROOT / "README.md", *files("docs/*.md")]

@@ -21,14 +21,14 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Sequence, Tuple
 
 import evaluate
 import train
+from common.errors import ConfigError
 from configs import automatic
 from configs.agents import AGENT_GROUPS
 from configs.compose import train_config
 from configs.files import read_run
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import key_names
-from runtime.door import enter
-from runtime.errors import ConfigError
+from runtime.launch.door import enter
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 400

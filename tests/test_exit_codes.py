@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import ConfigError, Stopped
 from configs.compose import parse
-from runtime.door import Patient, guarded, speaking
-from runtime.errors import ConfigError, Stopped
+from runtime.launch.door import Patient, guarded, speaking
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,7 +50,7 @@ def test_the_command_that_goes_on_is_read_by_a_shell_and_by_train(folder):
     [(r"C:\runs\a-1", r"resume=C:\runs\a-1"), (r"C:\a b", r'''"resume=\"C:\a b\""''')],
 )
 def test_on_windows_the_command_is_quoted_as_its_shells_do(folder, typed, monkeypatch):
-    monkeypatch.setattr("runtime.errors.WINDOWS", True)
+    monkeypatch.setattr("common.errors.WINDOWS", True)
     said = str(Stopped("stopped: by a test; go on", 75).at(folder, "A-v0"))
     assert said.endswith(f"python train.py {typed} goes on")
     if " " not in folder:

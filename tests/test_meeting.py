@@ -23,16 +23,17 @@ from gymnasium import spaces
 import evaluate
 import policies
 import train
-from runtime import checkpoint, memory, rundir
+from common.errors import ConfigError, Damaged, StorageFault
+from envs.spaces import LISTED, describe, require_same_spaces
+from runtime import memory
 from runtime.build import make_parts
-from runtime.door import enter
-from runtime.errors import ConfigError, Damaged, StorageFault
-from runtime.film import film
-from runtime.ranks import Ranks
+from runtime.deploy.film import film
+from runtime.deploy.trained import open_trained
+from runtime.launch.door import enter
+from runtime.launch.ranks import Ranks
+from runtime.launch.signals import Stop
 from runtime.session import Session
-from runtime.signals import Stop
-from runtime.spaces import LISTED, describe, require_same_spaces
-from runtime.trained import open_trained
+from storage import checkpoint, rundir
 from tests.faults.harness import outcome
 from tools import export
 
@@ -305,7 +306,7 @@ def test_two_spaces_share_a_text_exactly_if_a_policy_means_the_same_in_them():
 
 
 def test_the_vectorisations_of_an_environment_have_the_same_spaces():
-    from runtime.envs import Envs
+    from envs.envs import Envs
 
     told = []
     for vectorization in ("native", "sync"):

@@ -14,18 +14,19 @@ import pytest
 
 import evaluate
 import train
+from bench import bench, correlated, results
+from common.errors import ConfigError, Stopped, key_value, remedy
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
 from configs.sweep import read_sweep
-from runtime import rundir
 from runtime.console import number
 from runtime.curves import read_scalars
-from runtime.door import enter
-from runtime.errors import ConfigError, Stopped, key_value, remedy
+from runtime.launch.door import enter
+from runtime.launch.signals import Stop
+from runtime.launch.sweep import sweep
 from runtime.logger import Logger
-from runtime.signals import Stop
-from runtime.sweep import sweep
-from tools import bench, compare, correlated, export, reproduce, results, verify
+from storage import rundir
+from tools import compare, export, reproduce, verify
 
 start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
 TINY = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
@@ -110,7 +111,7 @@ def test_sweeps_of_one_second_have_folders_and_tables_of_their_own(here, monkeyp
             value[0] = 1.5
         return ended(job, value[0])
 
-    monkeypatch.setattr("runtime.sweep.call", call)
+    monkeypatch.setattr("runtime.launch.sweep.call", call)
     assert sweep(["-m", "seed=1,2"]) == 0
     said = capsys.readouterr().out
     second, first = said.split("run directories: ")[1:]
@@ -127,7 +128,7 @@ def test_a_table_is_read_from_where_its_jobs_went(here, monkeypatch, capsys):
             rundir.write_json(Path("out/0/result.json"), {"return_mean": 9.0})
         return ended(job, 1.0)
 
-    monkeypatch.setattr("runtime.sweep.call", call)
+    monkeypatch.setattr("runtime.launch.sweep.call", call)
     assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 0
     said = capsys.readouterr()
     assert [row[3] for row in rows(said.out)] == ["1.0", "1.0"]
@@ -145,7 +146,7 @@ def test_a_second_sweep_does_not_write_into_the_folder_of_a_living_one(here, mon
             codes.append(sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]))
         return ended(job, 1.0)
 
-    monkeypatch.setattr("runtime.sweep.call", call)
+    monkeypatch.setattr("runtime.launch.sweep.call", call)
     assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
     assert codes == [0, 4]
     said = capsys.readouterr()
@@ -553,8 +554,10 @@ def test_a_film_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, 
         asked.append(folder)
         raise ConfigError("video: enough; stop")
 
-    monkeypatch.setattr("runtime.film.recorder", camera)
-    monkeypatch.setattr("runtime.film.make_evaluator", lambda config, *given, render: real(config))
+    monkeypatch.setattr("runtime.deploy.film.recorder", camera)
+    monkeypatch.setattr(
+        "runtime.deploy.film.make_evaluator", lambda config, *given, render: real(config)
+    )
     assert play([f"run={made}", MODULE, "video=true", "out=mine"]) == 2
     assert asked == [Path("mine/video")]
 
@@ -587,7 +590,7 @@ def test_a_file_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, 
     assert export.main([*given, "out=my files/a.pt2"]) == 0
     assert sorted(os.listdir("my files")) == ["a.pt2", "a.pt2.json"]
     assert contents(made) == before
-    monkeypatch.setattr("runtime.deployed.write", full)
+    monkeypatch.setattr("runtime.deploy.deployed.write", full)
     assert export.main([*given, "out=b.pt2"]) == 4
     assert "out: b.pt2 cannot be written, No space left on device; free the disk, or give" in (
         capsys.readouterr().err
@@ -639,7 +642,7 @@ def test_numbers_have_five_digits(value, text):
 
 @pytest.mark.parametrize(("reward", "shown"), [(1e-5, "3e-05"), (1e20, "3e+20"), (1.0, "3.0")])
 def test_returns_are_told_in_whatever_unit_they_are(reward, shown, here, monkeypatch, capsys):
-    monkeypatch.setattr("runtime.sweep.call", lambda job: (start(job), []))
+    monkeypatch.setattr("runtime.launch.sweep.call", lambda job: (start(job), []))
     given = [*TINY, f"env.kwargs.reward={reward}", "agent.reward_scale=1e-6"]
     assert sweep(["-m", *given, "run_dir=out"]) == 0
     said = capsys.readouterr().out
@@ -686,7 +689,7 @@ def test_an_index_of_git_that_cannot_be_copied_is_one_warning(
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("runtime.rundir.shutil.copy2", full)
+    monkeypatch.setattr("storage.rundir.shutil.copy2", full)
     rundir.keep_patch(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: what is not committed is not kept beside the run: ")

@@ -1,7 +1,7 @@
 """Each message ends with what to do: done as it says, the next run goes on.
 
 Those of configs/ are followed in tests/configs/test_remedies.py, of spaces in
-tests/runtime/test_border.py and tests/test_meeting.py, of paths in tests/test_paths.py, of memory
+tests/envs/test_border.py and tests/test_meeting.py, of paths in tests/test_paths.py, of memory
 in tests/runtime/test_memory.py.
 """
 
@@ -25,19 +25,21 @@ from gymnasium import spaces
 
 import evaluate
 import train
+from common.errors import LogpiError
 from configs.compose import train_config
 from configs.files import read_run
-from runtime import acceleration, checkpoint, deployed, rundir
+from envs.envs import Envs
+from runtime.accelerate import acceleration
 from runtime.build import make_evaluator, make_parts
-from runtime.door import enter
-from runtime.envs import Envs
-from runtime.errors import LogpiError
+from runtime.deploy import deployed
 from runtime.evaluation import Evaluator
-from runtime.ranks import Ranks
+from runtime.launch.door import enter
+from runtime.launch.ranks import Ranks
+from runtime.launch.torchrun import require_devices
 from runtime.session import Session
-from runtime.setting import require_same_run
-from runtime.torchrun import require_devices
 from runtime.watchdog import Watchdog
+from storage import checkpoint, rundir
+from storage.setting import require_same_run
 
 SAC = ["agent=sac", "agent.buffer_size=2000"]
 DISCRETE = ["agent=sac_discrete", "agent.buffer_size=2000"]
@@ -514,7 +516,7 @@ def test_a_format_of_another_revision_is_read_by_that(run, monkeypatch):
     monkeypatch.setattr(rundir, "revision", lambda: "b" * 40)
     monkeypatch.setattr(rundir, "made_by", lambda path: "a" * 40)
     with monkeypatch.context() as later:
-        later.setattr("runtime.sealed.FORMAT", 3)
+        later.setattr("storage.sealed.FORMAT", 3)
         said = refused(checkpoint.load_newest, Path(run))
     assert "its format is 2, and 3 is read here" in said
     assert said.endswith("; git checkout aaaaaaaaaaaa reads it")
@@ -640,7 +642,7 @@ PICTURES: dict[str, tuple[Any, str]] = {
 def test_what_cannot_be_filmed_is_played_without_a_film(name, run, door, monkeypatch):
     wrong, remedy = PICTURES[name]
     shown: list[Any] = []
-    monkeypatch.setattr("runtime.film.show", lambda path, step: shown.append(path.exists()))
+    monkeypatch.setattr("runtime.deploy.film.show", lambda path, step: shown.append(path.exists()))
     monkeypatch.setattr(Mine, "picture", staticmethod(wrong) if callable(wrong) else wrong)
     assert door("evaluate", "run=run", "video=true", "episodes=1").endswith(f"{remedy}\n")
     assert door("evaluate", "run=run", "episodes=1") == ""
@@ -653,7 +655,7 @@ def test_what_cannot_be_filmed_is_played_without_a_film(name, run, door, monkeyp
 def test_what_cannot_be_shown_in_a_window_is_played_without_one(run, door, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("runtime.film.show", lambda path, step: None)
+    monkeypatch.setattr("runtime.deploy.film.show", lambda path, step: None)
     window = ["run=run", "render=human", "episodes=1"]
     if sys.platform == "linux":
         assert door("evaluate", *window).endswith("no display here; video=true films instead\n")
@@ -674,7 +676,7 @@ def test_an_environment_without_a_render_mode_gets_one(more, key, tmp_path, door
     plain = ["env.id=Plain-v0" if word == "env.id=Mine-v0" else word for word in RUN]
     assert door("train", *plain, "run_dir=plain") == ""
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    monkeypatch.setattr("runtime.film.show", lambda path, step: None)
+    monkeypatch.setattr("runtime.deploy.film.show", lambda path, step: None)
     said = door("evaluate", "run=plain", "episodes=1", *more)
     mode = "rgb_array" if "video" in key else "human"
     assert said.endswith(f"; let it take Gymnasium's render_mode={mode}, or leave {key} out\n")

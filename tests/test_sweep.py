@@ -17,10 +17,10 @@ from configs.automatic import processes
 from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
-from runtime import jobs
-from runtime.jobs import call, stop_file
-from runtime.signals import PASSED_ON
-from runtime.sweep import ending, sweep
+from runtime.launch import jobs
+from runtime.launch.jobs import call, stop_file
+from runtime.launch.signals import PASSED_ON
+from runtime.launch.sweep import ending, sweep
 from tests.slurm import stand_in
 from tools.compare import main as compare
 
@@ -151,7 +151,7 @@ def test_a_job_that_is_killed_is_told_so(monkeypatch, tmp_path, capsys):
 def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     came = iter([(3, []), (75, [signal.SIGTERM])])
-    monkeypatch.setattr("runtime.sweep.call", lambda job: next(came))
+    monkeypatch.setattr("runtime.launch.sweep.call", lambda job: next(came))
     assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
@@ -316,7 +316,7 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("configs.sweep.launch", launch)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
-    monkeypatch.setattr("runtime.jobs.call", apart(call))
+    monkeypatch.setattr("runtime.launch.jobs.call", apart(call))
     before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]

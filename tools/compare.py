@@ -14,9 +14,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError, StorageFault, remedy  # noqa: E402
-from runtime.rundir import make_by_time, make_folder, write_text  # noqa: E402
+from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage.rundir import make_by_time, make_folder, write_text  # noqa: E402
 from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,

@@ -17,14 +17,14 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from common.errors import ConfigError, EnvironmentFault, what  # noqa: E402
 from configs.compose import parse, train_config  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
-from runtime.door import tool  # noqa: E402
-from runtime.envs import Envs  # noqa: E402
-from runtime.errors import ConfigError, EnvironmentFault, what  # noqa: E402
+from envs.envs import Envs  # noqa: E402
+from envs.spaces import Flat  # noqa: E402
 from runtime.evaluation import LONGEST  # noqa: E402
 from runtime.exactness import before_training  # noqa: E402
-from runtime.spaces import Flat  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
 from tools.examination.names import group_name, known, tuned_for  # noqa: E402
 from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 

@@ -17,11 +17,11 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
 from configs.compose import parse  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from runtime.console import number  # noqa: E402
-from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError, StorageFault, remedy  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
@@ -66,9 +66,16 @@ def main(arguments: list[str]) -> int:
 
 def export(arguments: list[str]) -> int:
     """Writes the file and its certificate; returns 1 where the file is not the policy."""
-    from runtime import rundir
-    from runtime.deployed import SUFFIXES, Deployed, FromFile, as_they_are, certificate_of, write
-    from runtime.trained import open_trained
+    from runtime.deploy.deployed import (
+        SUFFIXES,
+        Deployed,
+        FromFile,
+        as_they_are,
+        certificate_of,
+        write,
+    )
+    from runtime.deploy.trained import open_trained
+    from storage import rundir
 
     given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
     for name in given:

@@ -17,14 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from common.errors import ConfigError, shown  # noqa: E402
 from configs.compose import parse, quoted  # noqa: E402
 from configs.files import read_run, require_run  # noqa: E402
 from configs.resume import require_repeated  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
-from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError, shown  # noqa: E402
-from runtime.rundir import read_result  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage.rundir import read_result  # noqa: E402
 
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
@@ -68,7 +68,7 @@ def repeat(arguments: list[str]) -> int:
     made = made_with(path)
     for line in surroundings(path, made):
         print(f"note: {line}")
-    from runtime import rundir
+    from storage import rundir
 
     again = rundir.create(
         given.get("run_dir"), config.env.id, config.agent.name, config.seed, root=rundir.REPEATED
@@ -121,8 +121,8 @@ def leaves(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]
 
 def made_with(path: Path) -> dict[str, Any]:
     """What is known of how the run was made: its result, or else its newest checkpoint."""
-    from runtime.checkpoint import load_newest
-    from runtime.errors import StorageFault
+    from common.errors import StorageFault
+    from storage.checkpoint import load_newest
 
     result = read_result(path)
     if result:
@@ -140,8 +140,8 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     """What is not as it was when the run was made."""
     from torch.backends.cpu import get_cpu_capability
 
-    from runtime import rundir
-    from runtime.setting import PHYSICS, changed_variables, variables
+    from storage import rundir
+    from storage.setting import PHYSICS, changed_variables, variables
 
     was = {**made.get("versions", {}), "revision": made.get("revision")}
     now = {"revision": rundir.revision(), **rundir.versions(*PHYSICS.values()),

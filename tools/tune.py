@@ -15,14 +15,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from common.errors import ConfigError  # noqa: E402
 from configs.compose import GROUPS, parse, train_config  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.console import number  # noqa: E402
-from runtime.door import tool  # noqa: E402
-from runtime.errors import ConfigError  # noqa: E402
-from runtime.lock import locked  # noqa: E402
-from runtime.rundir import make_folder  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage.lock import locked  # noqa: E402
+from storage.rundir import make_folder  # noqa: E402
 from tools.examination.names import group_name  # noqa: E402
 from tools.tuning.lasting import (  # noqa: E402
     open_study,

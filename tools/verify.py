@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.door import guarded
-from runtime.errors import StorageFault, remedy
+from common.errors import StorageFault, remedy
+from runtime.launch.door import guarded
 from tools.gallery import commandline
 from tools.gallery.settings import SECTIONS
 
@@ -80,7 +80,7 @@ def sections(chosen: dict[str, Any]) -> "list[Section]":
 
 def make_folder(out: str) -> Path:
     """A new folder; one that exists is taken if it is empty, else the name gets a suffix."""
-    from runtime.rundir import make_by_time, make_new
+    from storage.rundir import make_by_time, make_new
 
     if not out:
         return make_by_time(Path("runs/verify"))
@@ -114,8 +114,8 @@ def write(
     folder: Path, seed: int, chosen: dict[str, Any], checks: "list[Check]", images: dict[str, Any]
 ) -> None:
     """The report as Markdown, as JSON, and in TensorBoard."""
-    from runtime import rundir
     from runtime.logger import Logger
+    from storage import rundir
     from tools.gallery.report import markdown, plain
 
     set_to = {name: commandline.plain(given) for name, given in chosen.items()}

@@ -11,13 +11,13 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import make_agent
+from common import tree
+from common.seeding import stream
 from data import Replay, Rollout, Spec
+from envs.envs import Envs
+from envs.spaces import ActionMap
 from networks import Critic, DiscreteCritic, Encoder, Pixels, RunningNorm, SomePixels, Value, torso
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm
-from runtime import tree
-from runtime.envs import Envs
-from runtime.seeding import stream
-from runtime.spaces import ActionMap
 from tests.helpers import agent, batch, saved_and_read, settings
 
 DISCRETE, CONTINUOUS = Spec(3, 4, discrete=True), Spec(3, 2, discrete=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data import Replay, Rollout, Spec, Transition
-from runtime.envs import Envs
+from envs.envs import Envs
 from tests.helpers import agent
 
 GAMMA = 0.9

@@ -7,10 +7,10 @@ import torch
 
 from agents.on_policy import standardise
 from agents.ranks import Alone
+from common.tree import digest
 from data import Spec, gae
 from data.metrics import Metrics, Packed, packing
 from policies import Categorical, Gaussian, TanhGaussian
-from runtime.tree import digest
 from tests.helpers import agent, batch
 
 DISCRETE = Spec(3, 4, discrete=True)

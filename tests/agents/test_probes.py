@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data import Replay, Rollout
-from runtime.envs import Envs
+from envs.envs import Envs
 from tests.agents.test_learning import run
 from tests.helpers import agent, lit
 

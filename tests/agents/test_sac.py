@@ -7,8 +7,8 @@ import torch
 from agents.base import as_tuple
 from agents.soft import at_most
 from data import Spec
+from envs.envs import Envs
 from policies import TanhGaussian
-from runtime.envs import Envs
 from tests.helpers import agent, batch, saved_and_read
 
 SPEC = Spec(3, 2, discrete=False)

@@ -12,13 +12,13 @@ import yaml
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from common.errors import ConfigError
 from configs import compose
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
 from configs.compose import evaluate_config, options, parse, quoted, train_config
 from configs.files import to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
-from runtime.errors import ConfigError
 
 CONFIGS = compose.DIRECTORY
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -244,7 +244,7 @@ def test_a_file_of_a_run_that_is_wrong_is_named(tmp_path: Path) -> None:
 
 
 def evaluated(arguments: list[str]) -> object:
-    from runtime.trained import open_trained
+    from runtime.deploy.trained import open_trained
 
     return open_trained(str(evaluate_config(arguments).run))
 

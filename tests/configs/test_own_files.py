@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from common.errors import ConfigError
 from configs import compose
 from configs.compose import evaluate_config, train_config
 from configs.files import to_yaml
-from runtime.errors import ConfigError
 from tools.examination.names import known
 
 KEYS = "num_envs: 4\nvectorization: async\nkwargs: {g: 9.0}\ntimeout: 5\n"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from common.errors import ConfigError
 from configs import automatic, compose
 from configs.compose import evaluate_config, train_config
 from configs.files import read_run, to_yaml
 from configs.sweep import read_sweep
-from runtime.errors import ConfigError
 
 ID = "env.id=Another-v0"  # without a tuned pair
 SAC = [ID, "agent=sac"]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from common.errors import ConfigError
 from configs import automatic
 from configs.compose import train_config
 from configs.files import to_yaml
 from configs.sweep import read_sweep
-from runtime.errors import ConfigError
 
 SAC = ["env=pendulum", "agent=sac", "total_steps=3000"]
 A2C = ["env.id=Pendulum-v1", "agent=a2c", "total_steps=3000"]

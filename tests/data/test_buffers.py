@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from common.tree import digest
 from data import Replay, Rollout, Transition
-from runtime.tree import digest
 from tests.helpers import saved_and_read
 
 

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.checkpoint import best_key, names
 from runtime.curves import read_curves
+from storage.checkpoint import best_key, names
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds that a tiny run may take on a busy machine

@@ -20,8 +20,8 @@ import runtime.session
 import train
 from agents import make_agent  # noqa: F401
 from configs import compose, help  # noqa: F401
-from runtime.door import enter
-from runtime.signals import Stop
+from runtime.launch.door import enter
+from runtime.launch.signals import Stop
 
 
 def child(order: dict) -> None:
@@ -72,7 +72,7 @@ def die_at(stage: int) -> None:
     import shutil
     from pathlib import Path
 
-    from runtime import checkpoint, rundir, segments
+    from storage import checkpoint, rundir, segments
 
     for module in (checkpoint, rundir, segments):
         module.write_synced = half_written(module.write_synced)

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from runtime import checkpoint
+from storage import checkpoint
 from tests.faults.harness import (
     RUNS,
     assert_no_orphans,

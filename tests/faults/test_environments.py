@@ -15,8 +15,8 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 import train
 from configs.compose import train_config
-from runtime import checkpoint
-from runtime.door import enter
+from runtime.launch.door import enter
+from storage import checkpoint
 from tests.test_doors import (
     FAULTY,
     UNSERVED,
@@ -206,6 +206,6 @@ def test_every_environment_ends_as_tabled(name, tmp_path, monkeypatch, capsys):
 
 
 def floats(state: Any) -> list[Any]:
-    from runtime.tree import split
+    from common.tree import split
 
     return [t for t in split(state)[1].values() if t.is_floating_point()]

@@ -15,14 +15,14 @@ import pytest
 
 import evaluate
 import train
+from common.errors import StorageFault
 from configs.agents import AGENT_GROUPS
 from configs.compose import quoted
 from configs.schema import TrainConfig
 from configs.validate import Group, key_names
-from runtime import checkpoint
-from runtime.door import enter
-from runtime.errors import StorageFault
-from runtime.sealed import seal_of
+from runtime.launch.door import enter
+from storage import checkpoint
+from storage.sealed import seal_of
 
 LONG = pytest.mark.faults
 TINY = ["total_steps=64", "eval.episodes=1", "env.num_envs=2", "agent.n_steps=4"]

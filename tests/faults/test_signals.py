@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from runtime import checkpoint
+from storage import checkpoint
 from tests.faults.harness import assert_no_orphans, command, outcome
 
 LONG = pytest.mark.faults

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime import checkpoint
-from runtime.errors import StorageFault
-from runtime.trained import open_trained
-from runtime.tree import digest
+from common.errors import StorageFault
+from common.tree import digest
+from runtime.deploy.trained import open_trained
+from storage import checkpoint
 from tests.faults.harness import command, outcome
 
 LONG = pytest.mark.faults

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
+from audit.density import audit
 from data import Spec
 from networks import MultiCategoricalActor
 from policies import MultiCategorical
-from policies.audit import audit
 from tests.helpers import agent, batch
 
 PROBS = [[0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]  # of three and of two actions

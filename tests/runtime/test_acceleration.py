@@ -8,13 +8,13 @@ from unittest import mock
 import pytest
 import torch
 
+from common.errors import ConfigError
+from common.tree import digest
 from configs import automatic
 from configs.compose import train_config
 from data import Replay, Spec
-from runtime import acceleration, captured
-from runtime.acceleration import accelerate
-from runtime.errors import ConfigError
-from runtime.tree import digest
+from runtime.accelerate import acceleration, captured
+from runtime.accelerate.acceleration import accelerate
 from tests.helpers import (
     agent,
     assert_commits_nothing_once_not_finite,

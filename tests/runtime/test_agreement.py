@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from common.errors import ConfigError
+from common.tree import digest
 from data import Spec
-from runtime import acceleration
-from runtime.acceleration import OPTIONS, accelerate
-from runtime.errors import ConfigError
-from runtime.tree import digest
+from runtime.accelerate import acceleration
+from runtime.accelerate.acceleration import OPTIONS, accelerate
 from tests.helpers import agent, batch
 from tests.runtime.test_acceleration import learner, needs_compiler
 

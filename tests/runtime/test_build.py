@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from agents import make_agent
+from common.errors import ConfigError
 from configs.compose import train_config
 from data import Spec
 from runtime.build import example, make_parts
-from runtime.errors import ConfigError
 
 FLUSHES = """
 import torch

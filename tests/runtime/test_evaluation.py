@@ -13,16 +13,16 @@ import torch
 
 import evaluate
 import train
+from common.errors import ConfigError, EnvironmentFault
 from configs.compose import train_config
 from configs.schema import TrainConfig
 from configs.validate import build
 from runtime import evaluation
 from runtime.build import make_evaluator, make_parts
-from runtime.checkpoint import load_newest
-from runtime.door import enter
-from runtime.errors import ConfigError, EnvironmentFault
 from runtime.evaluation import Evaluation, Evaluator
-from runtime.sweep import table
+from runtime.launch.door import enter
+from runtime.launch.sweep import table
+from storage.checkpoint import load_newest
 from tests.helpers import agent
 from tools import tune
 

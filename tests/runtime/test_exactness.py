@@ -14,13 +14,13 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 import evaluate
 import train
 from agents.base import BaseAgent
-from runtime import checkpoint
+from envs.envs import Envs
 from runtime.curves import read_curves
-from runtime.door import enter
-from runtime.envs import Envs
 from runtime.evaluation import Evaluator
 from runtime.exactness import undisturbed
-from runtime.setting import VARIABLES, changes, variables
+from runtime.launch.door import enter
+from storage import checkpoint
+from storage.setting import VARIABLES, changes, variables
 from tests.helpers import agent
 
 MADE = []  # one entry for each copy

@@ -14,10 +14,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import evaluate
+from common.errors import ConfigError
 from configs.files import read_run
 from runtime.build import make_evaluator
-from runtime.door import enter
-from runtime.errors import ConfigError
+from runtime.launch.door import enter
 from train import run as train
 
 SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]

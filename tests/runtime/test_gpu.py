@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.tree import digest
 from data import Replay, Spec, Transition
-from runtime.acceleration import accelerate
-from runtime.tree import digest
+from runtime.accelerate.acceleration import accelerate
 from tests.helpers import (
     agent,
     assert_commits_nothing_once_not_finite,

@@ -21,17 +21,17 @@ import evaluate
 import policies
 import train
 from agents.base import BaseAgent
+from common.clock import Clock
+from common.errors import Stopped
 from configs import compose
 from configs.compose import train_config
-from runtime import checkpoint
+from envs.envs import Envs
 from runtime.build import make_parts
-from runtime.clock import Clock
-from runtime.door import enter
-from runtime.envs import Envs
-from runtime.errors import Stopped
 from runtime.evaluation import Evaluator
+from runtime.launch.door import enter
+from runtime.launch.signals import Stop
 from runtime.logger import Logger
-from runtime.signals import Stop
+from storage import checkpoint
 from tests.helpers import agent, saved_and_read, sleep_takes_no_time
 
 ID = "tests.runtime.test_joins:Told-v0"

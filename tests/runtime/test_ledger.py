@@ -3,7 +3,7 @@
 import numpy as np
 
 from runtime.curves import read_scalars
-from runtime.door import enter
+from runtime.launch.door import enter
 from runtime.ledger import ledger
 from train import run as train
 

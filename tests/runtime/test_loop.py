@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from common.clock import Clock
+from common.errors import Divergence, Stopped, StorageFault
 from data import Replay, Rollout
+from envs.envs import Envs
 from runtime.chores import Chores
-from runtime.clock import Clock
-from runtime.envs import Envs
-from runtime.errors import Divergence, Stopped, StorageFault
 from runtime.evaluation import Evaluation
 from runtime.loop import train
 from tests.helpers import agent, batch, saved_and_read

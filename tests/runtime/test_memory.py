@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import train
+from common.errors import ConfigError
 from configs.compose import train_config
 from data import Replay, Rollout, Spec, Transition
 from runtime import memory
-from runtime.errors import ConfigError
 from runtime.memory import control_group, limits, require_memory
 from tests.helpers import batch, tensors
 
@@ -170,7 +170,7 @@ JUST_ABOVE = """
 import resource, sys
 import train
 from runtime import build, memory
-from runtime.door import enter
+from runtime.launch.door import enter
 
 require = build.require_memory
 

@@ -5,8 +5,8 @@ import torch
 
 from configs import automatic
 from data import Spec
-from runtime import acceleration, products
-from runtime.acceleration import accelerate
+from runtime.accelerate import acceleration, products
+from runtime.accelerate.acceleration import accelerate
 from tests.helpers import agent, assert_told_the_same, batch, numbers
 
 needs_onednn = pytest.mark.skipif(

@@ -16,14 +16,14 @@ import pytest
 import torch
 
 from agents.ranks import Alone
+from common.errors import ConfigError
+from common.tree import pack, unpack
 from configs.compose import train_config
 from data import Spec, Transition
 from runtime import memory
 from runtime.build import make_parts
-from runtime.errors import ConfigError
-from runtime.ranks import Ranks
-from runtime.torchrun import meet, require_devices
-from runtime.tree import pack, unpack
+from runtime.launch.ranks import Ranks
+from runtime.launch.torchrun import meet, require_devices
 from tests.helpers import agent, batch
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"

@@ -5,9 +5,9 @@ import signal
 
 import pytest
 
-from runtime import signals
-from runtime.errors import Stopped
-from runtime.signals import AgreedStop, Stop, passing_on
+from common.errors import Stopped
+from runtime.launch import signals
+from runtime.launch.signals import AgreedStop, Stop, passing_on
 
 
 class Ended(BaseException):

@@ -1,7 +1,7 @@
 """A temperature that runs away is warned of, once, and goes on being watched after a resume."""
 
 import train
-from runtime.door import enter
+from runtime.launch.door import enter
 from runtime.watchdog import Watchdog
 from tests.helpers import saved_and_read
 

@@ -17,7 +17,7 @@ def test_false_alarms_of_audits_are_counted_by_kind_and_trial(tmp_path, monkeypa
     rows = [line for line in said.splitlines() if " run " in line]
     assert len(rows) == 3 * len(audits.KINDS)
     assert all(" 0 failed" in row for row in rows)
-    monkeypatch.setattr("policies.audit.INTEGRAL_ERROR", -1.0)
+    monkeypatch.setattr("audit.density.INTEGRAL_ERROR", -1.0)
     assert verify.main(["audits=16"]) == 1
     said = capsys.readouterr().out
     assert "16 audits of right policies, 16 failed" in said

@@ -10,7 +10,7 @@ import scipy.stats
 
 from configs.compose import train_config
 from configs.files import to_yaml
-from runtime.door import enter
+from runtime.launch.door import enter
 from runtime.logger import Logger
 from tools import compare
 from tools.comparison.runs import find, grouped, overlapping

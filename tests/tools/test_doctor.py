@@ -15,7 +15,7 @@ from configs import compose
 from configs.compose import train_config
 from configs.schema import EnvConfig
 from configs.validate import build
-from runtime.envs import Envs
+from envs.envs import Envs
 from tools import doctor
 from tools.examination.names import group_name
 
@@ -88,7 +88,7 @@ class Ill(gymnasium.Env):
 
 gymnasium.register("Ill-v0", entry_point=Ill)
 ILL = "tests.tools.test_doctor:Ill-v0"
-IN_PLACE = "tests.runtime.test_border:Scales-v0"  # changes its action
+IN_PLACE = "tests.envs.test_border:Scales-v0"  # changes its action
 
 
 @pytest.fixture(autouse=True)

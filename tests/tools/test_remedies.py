@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 import train
+from bench.benchmark import calls
+from bench.benchmark import settings as bench
+from common.errors import ConfigError
 from configs import compose
 from configs.compose import train_config
 from configs.sweep import read_sweep
-from runtime.door import enter
-from runtime.errors import ConfigError
-from runtime.sweep import sweep
+from runtime.launch.door import enter
+from runtime.launch.sweep import sweep
 from tests.tracked import ROOT, files
 from tools import compare, doctor, export, reproduce, tune, verify
-from tools.benchmark import calls
-from tools.benchmark import settings as bench
 from tools.gallery import commandline
 from tools.tuning.pair import report
 from tools.tuning.spaces import read_space
@@ -474,7 +474,7 @@ def test_a_sweep_goes_on_by_the_command_that_it_prints(named, code, monkeypatch,
         signals = [signal.SIGTERM] if code == 75 else []
         return (code, signals) if len(began) == 1 else (0, [])
 
-    monkeypatch.setattr("runtime.sweep.call", call)
+    monkeypatch.setattr("runtime.launch.sweep.call", call)
     command = ["-m", "seed=1,2", *named]
     assert sweep(command) == code
     (again,) = set(re.findall(r"the same command with (.*) goes on with", capsys.readouterr().out))
@@ -489,7 +489,7 @@ def test_a_launcher_that_cannot_begin_is_left_out_or_mended(monkeypatch, capsys)
         raise RuntimeError("no such partition")
 
     monkeypatch.setattr("configs.sweep.launch", refuses)
-    monkeypatch.setattr("runtime.sweep.call", lambda job: (0, []))
+    monkeypatch.setattr("runtime.launch.sweep.call", lambda job: (0, []))
     command = ["-m", "seed=1,2", "run_dir=out"]
     said = told(capsys, sweep, [*command, "hydra/launcher=joblib"])
     assert said.endswith("no such partition; mend that, or leave the launcher out")

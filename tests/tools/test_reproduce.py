@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from common.errors import Stopped
 from configs.compose import train_config
-from runtime import rundir
-from runtime.door import enter
-from runtime.errors import Stopped
-from runtime.signals import Stop
+from runtime.launch.door import enter
+from runtime.launch.signals import Stop
+from storage import rundir
 from tools import reproduce
 from tools.reproduce import Difference, first_difference
 from train import run as train

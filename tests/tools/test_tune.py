@@ -15,10 +15,10 @@ import optuna
 import pytest
 import yaml
 
+from common.errors import ConfigError
 from configs import compose
 from configs.compose import train_config
-from runtime.errors import ConfigError
-from runtime.signals import PASSED_ON
+from runtime.launch.signals import PASSED_ON
 from tools import tune
 from tools.tuning import pair, trials
 from tools.tuning.lasting import open_study

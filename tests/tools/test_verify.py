@@ -248,7 +248,7 @@ def test_false_alarms_are_counted_over_seeds(tmp_path, monkeypatch, capsys):
 
 def test_a_trained_run_is_audited_and_a_planted_error_found(tmp_path, capsys, monkeypatch):
     import train
-    from runtime.door import enter
+    from runtime.launch.door import enter
 
     run = tmp_path / "run"
     arguments = ["env=pendulum", "agent=sac", "total_steps=210", f"run_dir={run}"]

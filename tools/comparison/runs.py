@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from common.errors import ConfigError, shown
 from configs.files import read_run
 from runtime.curves import read_scalars
-from runtime.errors import ConfigError, shown
-from runtime.rundir import REPEATED, read_result
+from storage.rundir import REPEATED, read_result
 
 # What does not make a run another one in kind.
 SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval",

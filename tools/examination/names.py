@@ -4,9 +4,9 @@ import itertools
 import re
 from typing import Any
 
+from common.errors import ConfigError
 from configs import compose
 from configs.files import read_yaml
-from runtime.errors import ConfigError
 
 
 def known(env_id: str, kwargs: dict[str, Any]) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from data import Transition
-from runtime.envs import Envs
+from envs.envs import Envs
 
 
 @dataclass

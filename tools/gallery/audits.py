@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import policies
-from policies.audit import audit
+from audit.density import audit
 
 Parameters = tuple[Tensor, ...]  # for one state
 LARGEST = 6  # action components

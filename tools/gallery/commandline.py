@@ -4,8 +4,8 @@ import json
 from dataclasses import fields
 from typing import Any
 
+from common.errors import ConfigError
 from configs.validate import Group, build, nearest, show, unknown_key
-from runtime.errors import ConfigError
 from tools.gallery.settings import SECTIONS, Options
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import policies
-from runtime.seeding import stream
+from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
 from tools.gallery.densities import RAREST, control_row, decimals, to_tensors

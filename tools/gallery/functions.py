@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import policies
-from policies.checks import chi2_p_value
-from runtime.seeding import stream
+from audit.checks import chi2_p_value
+from common.seeding import stream
 from tools.gallery import controls, reference
 from tools.gallery.densities import RAREST, control_row
 from tools.gallery.report import Check, Section, at_least

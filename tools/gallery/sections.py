@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import policies
-from runtime.seeding import stream
+from common.seeding import stream
 from tools.gallery.densities import RAREST, Subject, control, exact_rows, pit
 from tools.gallery.report import Check, Section, at_least, at_most
 from tools.gallery.settings import SECTIONS

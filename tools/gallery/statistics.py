@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from policies.checks import ks_p_value, ks_statistic, line_pit
+from audit.checks import ks_p_value, ks_statistic, line_pit
 
 REACH = 9.0  # standard deviations on each side; 2e-19 lies beyond
 

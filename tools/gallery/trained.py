@@ -17,9 +17,9 @@ def audit_run(run: str, checkpoint: str, seed: int, env_id: str | None) -> tuple
         ConfigError: `run` is no run directory, or its environment's module was not named.
         StorageFault: no checkpoint in it is valid.
     """
-    from runtime.picture import picture
-    from runtime.seeding import derive
-    from runtime.trained import open_trained
+    from audit.picture import picture
+    from common.seeding import derive
+    from runtime.deploy.trained import open_trained
 
     trained = open_trained(
         run, checkpoint, episodes=STATES, seed=derive(seed, "audit-episodes"), env_id=env_id

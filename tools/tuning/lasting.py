@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import ConfigError, StorageFault, shown
-from runtime.lock import locked
+from common.errors import ConfigError, StorageFault, shown
+from storage.lock import locked
 from tools.tuning.spaces import Choice, Range, Space
 
 LONGEST_TURN = 60.0  # seconds

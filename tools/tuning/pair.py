@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError
 from configs.compose import options, quoted, train_config
 from runtime.console import number
-from runtime.errors import ConfigError
-from runtime.rundir import ROOT, write_text
+from storage.rundir import ROOT, write_text
 from tools.tuning.lasting import trial_folder
 from tools.tuning.trials import FIRST_SEED
 

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+from common.errors import ConfigError
 from configs.compose import parse
-from runtime.errors import ConfigError
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
 SPAN = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError, StorageFault
 from configs.compose import quoted, train_config
 from runtime.curves import read_scalars
-from runtime.errors import ConfigError, StorageFault
-from runtime.lock import locked
-from runtime.signals import passing_on
+from runtime.launch.signals import passing_on
+from storage.lock import locked
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
@@ -24,7 +24,7 @@ FIRST_SEED = 1000  # of training, far from those that results are told of
 def require_fit(fixed: list[str]) -> None:
     """Raises ConfigError where the agent cannot act in the environment: all trials would fail."""
     from agents import require_served
-    from runtime.envs import Envs
+    from envs.envs import Envs
 
     config = train_config(fixed)
     envs = Envs(config.env.id, 1, "sync", config.env.kwargs, seed=0)

@@ -1,0 +1,1 @@
+"""Whether a density is the distribution of its samples."""

@@ -1,0 +1,39 @@
+"""The density of the policy in training, held against its own draws, and shown."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from audit.picture import picture
+from common.seeding import derive
+from runtime.logger import Logger
+
+if TYPE_CHECKING:
+    from agents.protocol import Agent
+
+
+def audit(agent: "Agent", obs: Tensor, seed: int, step: int, logger: Logger) -> bool:
+    """Audits at a few observations (N, O), writes scalars and a figure; whether all is right.
+
+    Draws derive from (seed, step) alone, so that how often it runs changes nothing. A failure is a
+    warning: training goes on.
+    """
+    generator = torch.Generator().manual_seed(derive(seed, "audit", step))
+    findings = agent.audit(obs, generator)
+    worst = {
+        "audit/pit_ks": max(f.pit_ks for f in findings),
+        "audit/normaliser": max((f.normaliser for f in findings), key=lambda value: abs(value - 1)),
+        "audit/entropy_gap": max((f.entropy_gap for f in findings), key=abs),
+    }
+    logger.write(step, worst)
+    logger.image("audit/actions", picture(findings), step)
+    failures = [f"{text} at state {n}" for n, f in enumerate(findings) for text in f.failures]
+    if failures:
+        print(
+            f"warning: audit at step {step}: {'; '.join(failures[:3])}: the draws do not follow "
+            "log_prob; see audit/actions in TensorBoard",
+            file=sys.stderr,
+        )
+    return not failures

@@ -1,0 +1,215 @@
+"""Learning beside Stable-Baselines3: `python bench/bench_learning.py only=cartpole-ppo`.
+
+Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
+environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With
+out=FOLDER it goes on where it was stopped.
+"""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
+from bench.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
+from bench.benchmark.peers import INSTALL  # noqa: E402
+from bench.benchmark.tasks import TASKS, Task  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
+from configs.compose import quoted  # noqa: E402
+from runtime.console import number  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage.rundir import make_by_time, make_folder  # noqa: E402
+
+# seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
+# without the last one, curve [[step, return], ...]
+Row = dict[str, Any]
+USAGE = f"""\
+usage: python bench/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
+                                      [out=FOLDER]
+Ours and Stable-Baselines3 learn the same tasks; a row of docs/results.md for each, and a picture.
+lanes=2 learns two seeds at once, on one thread each
+tasks: {", ".join(TASKS)}"""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the tasks that were chosen; returns the exit code."""
+    return tool(USAGE, compare, arguments, bare=True)
+
+
+def compare(arguments: list[str]) -> int:
+    """Prints a row for each task, as soon as it is known."""
+    one = f"({'|'.join(TASKS)})"
+    known = {"only": f"{one}(,{one})*", "seeds": SEEDS, "peer": "true|false", "lanes": "[1-9]",
+             "out": FOLDER}  # fmt: skip
+    given = options(arguments, known)
+    names = given.get("only", ",".join(TASKS)).split(",")
+    require(names, given.get("peer") != "false")
+    out = make_folder(given["out"]) if "out" in given else make_by_time(Path("runs/learning"))
+    print(HEADER, flush=True)
+    for name in names:
+        task = TASKS[name]
+        chosen = seeds(given.get("seeds", f"0-{task.seeds - 1}"))
+        with_peer = given.get("peer") != "false" and task.peer is not None
+        sides = learn(task, chosen, with_peer, out / name, int(given.get("lanes", 1)))
+        draw(name, task, sides, out / f"{name}.png")
+        print(line(name, task, sides), flush=True)
+    return 0
+
+
+def require(names: list[str], with_peer: bool) -> None:
+    """Raises ConfigError where the peer or an environment is missing: now, and not after hours."""
+    from configs.compose import train_config
+    from envs.envs import Envs
+
+    if with_peer and find_spec("stable_baselines3") is None:
+        raise ConfigError(f"peer: Stable-Baselines3 is not installed; {INSTALL}, or peer=false")
+    for name in names:
+        env = train_config(command(TASKS[name])).env
+        Envs(env.id, 1, "sync", env.kwargs, seed=0).close()
+
+
+def learn(
+    task: Task, seeds: range, with_peer: bool, folder: Path, lanes: int = 1
+) -> dict[str, list[Row]]:
+    """Both sides' rows of the seeds; those in FOLDER.json are not learned again.
+
+    Several lanes learn as many at once, on one thread each.
+    """
+    from configs.compose import train_config
+
+    kept, writing, failed = folder.with_suffix(".json"), Lock(), Event()
+    wanted = ("ours", "SB3")[: 1 + with_peer]
+    sides: dict[str, list[Row]] = {side: [] for side in wanted}
+    sides |= json.loads(kept.read_text()) if kept.exists() else {}
+    threads = 1 if lanes > 1 else int(train_config(command(task)).threads)
+
+    def one(side: str, seed: int) -> None:
+        if failed.is_set():
+            return
+        try:
+            row = (ours(task, seed, folder / f"s{seed}", threads) if side == "ours"
+                   else peer(task, seed, threads))  # fmt: skip
+        except BaseException:
+            failed.set()
+            raise
+        with writing:
+            sides[side].append(row)
+            kept.write_text(json.dumps(sides, indent=1) + "\n")
+
+    known = {(side, row["seed"]) for side, rows in sides.items() for row in rows}
+    with ThreadPoolExecutor(lanes) as pool:
+        due = [pool.submit(one, side, seed) for seed in seeds for side in wanted
+               if (side, seed) not in known]  # fmt: skip
+        for row in due:
+            row.result()
+    return {
+        side: sorted((row for row in rows if row["seed"] in seeds), key=lambda row: row["seed"])
+        for side, rows in sides.items()
+    }
+
+
+def command(task: Task) -> list[str]:
+    """What `train.py` is given for every seed."""
+    every = task.steps // EVALUATIONS
+    return [*task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
+            f"eval.episodes={EPISODES}"]  # fmt: skip
+
+
+def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
+    """Trains and evaluates one seed with the project's own commands."""
+    from runtime.curves import read_scalars
+
+    shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
+    run, started = quoted(run_dir.absolute()), time.perf_counter()
+    door("train.py", *command(task), f"seed={seed}", f"threads={threads}", f"run_dir={run}")
+    seconds = time.perf_counter() - started
+    door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
+    evaluated = json.loads((run_dir / "evaluation.json").read_text())
+    return {
+        "seed": seed,
+        "return_mean": evaluated["return_mean"],
+        "return_sem": evaluated["return_sem"],
+        "seconds": seconds,
+        "threads": threads,
+        "curve": read_scalars(run_dir, "eval/return_mean"),
+    }
+
+
+def peer(task: Task, seed: int, threads: int) -> Row:
+    """The same of Stable-Baselines3, with as many threads."""
+    spec = {**(task.peer or {}), "steps": task.steps, "episodes": task.episodes,
+            "normalise": task.normalise, "threads": threads}  # fmt: skip
+    started = time.perf_counter()
+    command = [sys.executable, "-m", "bench.benchmark.learner", json.dumps(spec), str(seed)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    *curve, last = map(json.loads, done.stdout.strip().splitlines())
+    returns = last["returns"]
+    return {
+        "seed": seed,
+        "return_mean": statistics.fmean(returns),
+        "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
+        "seconds": time.perf_counter() - started - last["seconds"],
+        "curve": curve,
+    }
+
+
+HEADER = """\
+| task | steps | asked | ours: median return | seeds that do | s | SB3: median return | do | s |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
+    """One row of the table."""
+    theirs = sides.get("SB3", [])
+    bound = task.at_least
+    if bound is None and theirs:
+        bound = statistics.median(row["return_mean"] for row in theirs)
+    asked = f"≥ {task.at_least:g}" if task.at_least is not None else "above SB3"
+    cells = [name, f"{task.steps:,}", f"{asked} on {task.seeds_that_reach} of {task.seeds}"]
+    for rows, least in ((sides["ours"], bound), (theirs, task.at_least)):
+        cells += summary(rows, least) if rows else ["", "", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def summary(rows: list[Row], bound: float | None) -> list[str]:
+    """Median return with its extremes, seeds that reach the bound, median seconds."""
+    returns = [row["return_mean"] for row in rows]
+    reached = "" if bound is None else f"{sum(r >= bound for r in returns)} of {len(rows)}"
+    seconds = statistics.median(row["seconds"] for row in rows)
+    middle, *ends = map(number, (statistics.median(returns), min(returns), max(returns)))
+    spread = f"{middle} ({' to '.join(ends)})"
+    return [spread, reached, f"{seconds:.1f}"]
+
+
+def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None:
+    """The evaluations of every seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (side, rows), colour in zip(sides.items(), ("tab:blue", "tab:orange"), strict=False):
+        for row in rows:
+            steps, returns = zip(*row["curve"], strict=True)
+            label = side if row is rows[0] else None
+            axes.plot(steps, returns, color=colour, alpha=0.6, linewidth=1, label=label)
+    if task.at_least is not None:
+        axes.axhline(task.at_least, color="grey", linewidth=0.8, linestyle="--", label="asked")
+    axes.set(xlabel="environment steps", ylabel=f"return of {EPISODES} episodes", title=name)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Repeat a learning result of docs/results.md: `python bench/results.py figure=pendulum-sac`.
+
+Trains every seed with `train.py`, evaluates each with `evaluate.py`, prints a Markdown table.
+"""
+
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
+from configs.compose import quoted  # noqa: E402
+from runtime.console import number  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage.rundir import make_by_time, write_text  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One published figure."""
+
+    overrides: tuple[str, ...]
+    seeds: int
+    episodes: int
+    at_least: float
+    deterministic: bool = True
+
+
+FIGURES = {
+    "cartpole-a2c": Figure((), 10, 1000, 475.0),
+    "pendulum-sac": Figure(("env=pendulum", "agent=sac"), 10, 1000, -160.0),
+    "pendulum-a2c-gaussian": Figure(("env=pendulum", "agent.policy=gaussian"), 5, 1000, -200.0),
+    "pendulum-a2c-tanh": Figure(("env=pendulum", "agent.policy=tanh_gaussian"), 5, 1000, -200.0),
+    "textbook-a2c": Figure(("+experiment=textbook_a2c",), 5, 100, 195.0, deterministic=False),
+}
+
+USAGE = f"""\
+usage: python bench/results.py [figure={"|".join(FIGURES)}] [seeds=FIRST-LAST] [out=FOLDER]
+Trains and evaluates every seed of a figure of docs/results.md, or of all, and prints its table;
+all take half an hour."""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one figure, or all; returns the exit code."""
+    return tool(USAGE, figures, arguments, bare=True)
+
+
+def figures(arguments: list[str]) -> int:
+    """Trains, evaluates and reports."""
+    given = options(arguments, {"figure": "|".join(FIGURES), "seeds": SEEDS, "out": FOLDER})
+    out = make_by_time(Path(given.get("out", "runs/results")))
+    names = [given["figure"]] if "figure" in given else list(FIGURES)
+    for name in names:
+        figure = FIGURES[name]
+        chosen = seeds(given.get("seeds", f"0-{figure.seeds - 1}"))
+        rows = [one(figure, seed, out / name / f"s{seed}") for seed in chosen]
+        report(name, figure, rows)
+        write_text(out / name / "summary.json", json.dumps(rows, indent=2) + "\n")
+    return 0
+
+
+def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
+    """Trains and evaluates one seed."""
+    from runtime.curves import read_scalars
+
+    run = quoted(run_dir.absolute())
+    chosen = str(figure.deterministic).lower()
+    door("train.py", *figure.overrides, f"seed={seed}", f"run_dir={run}")
+    door("evaluate.py", f"run={run}", f"episodes={figure.episodes}", f"deterministic={chosen}")
+    trained = json.loads((run_dir / "result.json").read_text())
+    evaluated = json.loads((run_dir / "evaluation.json").read_text())
+    curve = [value for _, value in read_scalars(run_dir, "eval/return_mean")]
+    return {
+        "seed": seed,
+        "return_mean": evaluated["return_mean"],
+        "return_sem": evaluated["return_sem"],
+        "last_three_min": min(curve[-3:]),
+        "steps": trained["steps"],
+        "wall_seconds": trained["wall_seconds"],
+        "steps_per_second": trained["steps_per_second"],
+    }
+
+
+def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
+    """The Markdown table of one figure."""
+    reached = sum(row["return_mean"] >= figure.at_least for row in rows)
+    stayed = sum(row["last_three_min"] >= figure.at_least for row in rows)
+    print(f"\n### {name}: `train.py {' '.join(figure.overrides)}`\n")
+    print("| seed | return | s.e. | lowest of last three evaluations | steps | seconds | steps/s |")
+    print("|---|---|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['seed']} | {number(row['return_mean'])} | {number(row['return_sem'])} | "
+              f"{number(row['last_three_min'])} | {row['steps']} | {row['wall_seconds']:.1f} | "
+              f"{row['steps_per_second']:.0f} |")  # fmt: skip
+    mean = statistics.median(row["return_mean"] for row in rows)
+    wall = statistics.median(row["wall_seconds"] for row in rows)
+    print(f"\nmean return >= {figure.at_least:g} on {reached}/{len(rows)} seeds, last three "
+          f"evaluations too on {stayed}/{len(rows)}; median return {number(mean)}, "
+          f"median {wall:.1f} s", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What every floor may use: errors, seeds, trees of state, the clock."""

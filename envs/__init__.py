@@ -1,0 +1,1 @@
+"""Environments: made, held to their spaces, stepped side by side."""

@@ -1,0 +1,134 @@
+"""One environment copy, held to what it promised: a wrong value is named where it appears."""
+
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import weakref
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from common.errors import Halt, LogpiError
+from envs.spaces import Flat, held
+
+LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
+QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the parent acts
+
+
+PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
+
+
+class CopyFault(RuntimeError):
+    """What one copy did wrong, and which one it was; raised in its own process, shown in ours."""
+
+
+class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Raises CopyFault where a copy raises, or returns what its spaces do not allow.
+
+    Numbers may be of a smaller or larger kind (float64 for a float32 space, integers for floats,
+    uint16 for a uint8 space that can hold them), a reward or a flag an array of one element;
+    nothing else is converted. `info` is dropped.
+
+    Observations that are no Box are flattened into one, each part held to its own space.
+
+    Attributes:
+        lasting: why an episode may depend on those before it, if it is known to.
+
+    Args:
+        env: as it is made.
+        env_id: for messages.
+        index: its place among the copies.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
+        super().__init__(env)
+        self.index = index
+        self.lasting: str | None = None
+        space: Any = env.observation_space
+        if not isinstance(space, gymnasium.spaces.Box):
+            space = self.observation_space = Flat(env_id, space)
+        self.space, self.dtype = space, space.dtype
+        self.shape = None if isinstance(space, Flat) else space.shape  # of what needs no change
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        before = [weakref.ref(world) for world in worlds(self.env)]
+        try:
+            obs, _ = self.env.reset(seed=seed, options=options)
+        except PASSED:
+            raise
+        except BaseException as error:  # some bindings raise what is no Exception
+            raise self.fault(f"reset raised {type(error).__name__}: {error}") from error
+        if any(old() is world for old in before for world in worlds(self.env)):
+            self.lasting = "its Box2D world outlives a reset"
+        return self.observation(obs), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        try:
+            obs, reward, terminated, truncated, _ = self.env.step(action)
+        except PASSED:
+            raise
+        except BaseException as error:
+            raise self.fault(f"step raised {type(error).__name__}: {error}") from error
+        number = float(self.single("reward", reward, float, "biuf"))
+        if not -LARGEST <= number <= LARGEST:
+            beyond = "is too large for float32" if math.isfinite(number) else "is not finite"
+            raise self.fault(f"reward {number} {beyond}")
+        return (
+            self.observation(obs),
+            number,
+            bool(self.single("terminated", terminated, bool, "biu")),
+            bool(self.single("truncated", truncated, bool, "biu")),
+            {},
+        )
+
+    def observation(self, obs: Any) -> np.ndarray:
+        """The observation as an array of the space's shape."""
+        if isinstance(obs, np.ndarray) and obs.dtype == self.dtype and obs.shape == self.shape:
+            return obs
+        space = self.space
+        try:
+            return space.read(obs) if self.shape is None else held(space, obs, "observation")
+        except ValueError as error:
+            raise self.fault(str(error)) from error
+
+    def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:
+        """The value, or the one element of an array, of NumPy's kinds; CopyFault for all else."""
+        if isinstance(value, usual):  # a NumPy float is one, too
+            return value
+        array = np.asarray(value)
+        if array.size != 1 or array.dtype.kind not in kinds:
+            raise self.fault(f"{name} is {str(value)[:40]!r}, which is not one number")
+        return array.item()
+
+    def fault(self, what: str) -> CopyFault:
+        return CopyFault(f"{what} in environment {self.index}")
+
+
+def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
+    """The worlds of Box2D that an environment holds."""
+    box2d = sys.modules.get("Box2D")
+    if box2d is None:
+        return []
+    own = getattr(env.unwrapped, "__dict__", {}).values()
+    return [value for value in own if isinstance(value, box2d.b2World)]
+
+
+def serve_quietly() -> None:
+    """In a worker: leaves signals to the parent, and ends with it, even out of an endless step."""
+    for name in QUIET:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

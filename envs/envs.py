@@ -1,0 +1,244 @@
+"""The border to Gymnasium: only true transitions, checked and copied, come through it."""
+
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.errors import EnvironmentFault, Halt
+from data import Transition
+from data.packing import pack, pieces, unpack
+from envs.backends import Backend, make_backend
+from envs.border import PASSED, CopyFault
+from envs.spaces import ActionMap, as_vector, check_spaces, describe, not_finite
+
+LIBRARY = ("DependencyNotInstalled", "ModuleNotFoundError")  # errors of one that is not here
+TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
+
+
+class Envs:
+    """N copies of one environment; `obs` (N, O) is what to act on next.
+
+    Where images of bytes lie among other numbers, it is rows of bytes, which `read` reads.
+
+    Args:
+        env_id: Gymnasium id.
+        num_envs: N.
+        vectorization: "native", "sync" or "async".
+        kwargs: arguments of the environment.
+        seed: every episode derives from it.
+        timeout: seconds that an async environment has to answer.
+        journal: whether to keep what brings the environments back in `load_state_dict`.
+
+    Raises:
+        ConfigError: the environment does not exist, cannot be made with these arguments, or has
+            spaces that cannot be served.
+        EnvironmentFault: it raised, or gave values that are not finite.
+    """
+
+    obs: Tensor
+
+    def __init__(
+        self,
+        env_id: str,
+        num_envs: int,
+        vectorization: str,
+        kwargs: dict[str, Any],
+        seed: int,
+        timeout: float = 60.0,
+        journal: bool = True,
+    ) -> None:
+        self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
+        self.during = ""  # what for, in messages, where that is not training
+        self.backend: Backend = self._guard(
+            lambda: make_backend(env_id, num_envs, vectorization, kwargs, timeout, journal)
+        )
+        observation_space = self.backend.observation_space
+        try:
+            self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
+            self.to_env = ActionMap(self.backend.action_space)
+            self.to_vector = partial(as_vector, observation_space)
+            self.obs_shape: tuple[int, ...] = observation_space.shape or ()
+            self.reset(seed)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, None where nothing shows it.
+
+        Such an environment cannot be brought back for certain. Known once copy 0 was reset with
+        what it depends on: after the first reset, or the second where the first one makes it.
+        """
+        reason: str | None = self._guard(lambda: self.backend.lasting)
+        return reason
+
+    @property
+    def spaces(self) -> dict[str, str]:
+        """Both spaces, as `describe` tells them: recorded with every policy that was made here."""
+        backend = self.backend
+        return {"observation": describe(backend.observation_space),
+                "action": describe(backend.action_space)}  # fmt: skip
+
+    def reset(self, seed: int) -> None:
+        """Starts all episodes anew from `seed`, and forgets the statistics."""
+        self.steps = 0
+        self.returns = np.zeros(self.num_envs)
+        self.lengths = np.zeros(self.num_envs, dtype=np.int64)
+        self.finished: list[tuple[int, float, int]] = []
+        self.obs = self._observation(self._guard(lambda: self.backend.reset(seed)))
+
+    def step(self, action: Tensor, latent: Tensor) -> Transition:
+        """Acts in all environments; finished ones start their next episode at once.
+
+        Args:
+            action: (N, A) in policy units, or (N,) int64.
+            latent: the draw that it came from, carried along.
+
+        Returns:
+            (N, ·): next_obs is the true successor of obs, whatever was reset.
+        """
+        obs = self.obs
+        raw = self.to_env(action.numpy())
+        next_raw, reward, terminated, truncated = self._guard(lambda: self.backend.step(raw))
+        self.steps += self.num_envs
+        next_obs = self._observation(next_raw)
+        self.returns += reward
+        self.lengths += 1
+        done = terminated | truncated
+        if done.any():
+            self._begin(done)
+        else:
+            self.obs = next_obs
+        return Transition(
+            obs,
+            action,
+            torch.from_numpy(reward.astype(np.float32)),
+            next_obs,
+            torch.from_numpy(terminated.copy()),
+            torch.from_numpy(truncated.copy()),
+            latent,
+        )
+
+    def _begin(self, done: np.ndarray) -> None:
+        """Notes the episodes that ended, and starts the next ones."""
+        for index in map(int, np.flatnonzero(done)):
+            self.finished.append((index, float(self.returns[index]), int(self.lengths[index])))
+        self.returns[done] = 0.0
+        self.lengths[done] = 0
+        self.obs = self._observation(self._guard(lambda: self.backend.reset_done(done)))
+
+    def drain(self) -> list[tuple[int, float, int]]:
+        """(environment index, return, length) of the episodes finished since the last call."""
+        finished, self.finished = self.finished, []
+        return finished
+
+    def close(self) -> None:
+        """Closes every environment; raises nothing of theirs."""
+        try:
+            unflushed(self.backend.close)
+        except (KeyboardInterrupt, Halt):
+            raise
+        except BaseException as error:
+            print(f"warning: env {self.env_id}: close raised {error!r}"[:200], file=sys.stderr)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every environment is, mid-episode."""
+        return {
+            "backend": self.backend.state_dict(),
+            "obs": self.obs,
+            "returns": self.returns.tolist(),
+            "lengths": self.lengths.tolist(),
+            "finished": list(self.finished),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Goes back there; False where an environment did not come back, or gave other rewards.
+
+        Such an environment starts a new episode; if one raised on the way, all do.
+        """
+        self.steps, self.finished = state["steps"], [tuple(f) for f in state["finished"]]
+        self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
+        try:
+            raw, strayed = self._guard(lambda: self.backend.load_state_dict(state["backend"]))
+            self.obs = self._observation(raw)
+            if (self.obs.dtype, self.obs.shape) != (state["obs"].dtype, state["obs"].shape):
+                raise ValueError("observations are kept in another form")
+            strayed |= (self.obs != state["obs"]).any(-1).numpy()
+        except EnvironmentFault:
+            self._guard(self.backend.renew)
+            strayed = np.ones(self.num_envs, dtype=np.bool_)
+        if strayed.any():
+            self.abandon(strayed)
+        return not strayed.any()
+
+    def abandon(self, mask: np.ndarray) -> None:
+        """Starts new episodes in place of those in `mask` (N,), which are not counted."""
+        self.returns[mask] = 0.0
+        self.lengths[mask] = 0
+        self.obs = self._observation(self._guard(lambda: self.backend.abandon(mask)))
+
+    def _observation(self, raw: np.ndarray) -> Tensor:
+        """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32."""
+        obs = raw.reshape(self.num_envs, self.spec.obs_dim)
+        if self.spec.pixels:
+            return torch.from_numpy(obs.copy())
+        numbers, images = obs, obs[:, :0]
+        if self.spec.bytes:
+            numbers, images = (np.concatenate(part, -1) for part in pieces(obs, self.spec.bytes))
+        if obs.dtype == np.float32:
+            rounded = numbers.copy()
+        else:
+            with np.errstate(over="ignore"):
+                rounded = numbers.astype(np.float32)
+        if not np.isfinite(rounded).all():
+            index = int(np.argwhere(~np.isfinite(rounded))[0][0])
+            what = not_finite(self.backend.observation_space, obs[index])
+            raise self._fault(f"{what} in environment {index}")
+        if self.spec.bytes:
+            rounded = pack(rounded, images.astype(np.uint8))
+        return torch.from_numpy(rounded)
+
+    def read(self, obs: np.ndarray) -> np.ndarray:
+        """Observations (*, ·), as `obs` has them, -> (*, O)."""
+        return unpack(obs, self.spec.bytes) if self.spec.bytes else obs
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        try:
+            return unflushed(call)
+        except PASSED:
+            raise
+        except CopyFault as error:
+            raise self._fault(str(error)) from error
+        except BaseException as error:
+            raise self._fault(f"raised {type(error).__name__}: {error}") from error
+
+    def _fault(self, what: str) -> EnvironmentFault:
+        place = f"at step {self.steps}"
+        if self.during:
+            named = re.search(r"in environment (\d+)", what)
+            length = self.lengths[int(named[1]) if named else 0]
+            place = f"{self.during}, after {length} steps of its episode"
+        missing = any(f" raised {name}: " in f" {what}" for name in LIBRARY)
+        remedy = "install that library" if missing else "mend the environment"
+        return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
+
+
+def unflushed(call: Callable[[], Any]) -> Any:
+    """Calls with numbers below 1e-38 as they are, which `set_up_torch` lets count as 0 here.
+
+    So an environment computes in this process as in a worker.
+    """
+    flushing = bool(TINY * ONE == 0.0)
+    torch.set_flush_denormal(False)
+    try:
+        return call()
+    finally:
+        torch.set_flush_denormal(flushing)

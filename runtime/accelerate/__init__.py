@@ -1,0 +1,1 @@
+"""Compiled and captured updates, and whether they agree with the plain ones."""

@@ -1,0 +1,1 @@
+"""Trained policies outside training: loaded, exported, filmed."""

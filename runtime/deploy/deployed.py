@@ -1,0 +1,228 @@
+"""A trained policy as one file: observations of the environment in, its actions out."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.base import BaseAgent, as_tuple
+from common.errors import ConfigError, StorageFault
+from envs.spaces import ActionMap, require_same_spaces
+from runtime.evaluation import Evaluator
+
+if TYPE_CHECKING:
+    from configs.schema import EvaluateConfig
+
+INPUT, OUTPUT = "obs", "action"
+SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
+
+
+class Deployed(nn.Module):
+    """obs (B, ...) -> action (B, ...), both in the environment's own units; deterministic.
+
+    Normaliser, network, squashing, scaling and clipping, all that lies between the two.
+
+    Args:
+        agent: whose policy it is.
+        to_env: the map of its environment.
+        obs_shape: of one observation.
+    """
+
+    shift: Tensor
+    scale: Tensor
+    low: Tensor
+    high: Tensor
+    start: Tensor
+
+    def __init__(self, agent: BaseAgent, to_env: ActionMap, obs_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.normalizer, self.actor = agent.normalizer, agent.player
+        self.policy_class, self.spec = agent.policy_class, agent.spec
+        self.obs_shape, self.action_shape = obs_shape, to_env.space.shape or ()
+        if self.spec.discrete:
+            start = torch.as_tensor(getattr(to_env.space, "start", 0), dtype=torch.int64)
+            self.register_buffer("start", start)
+        else:
+            self.dtype: torch.dtype = torch.from_numpy(np.zeros(0, to_env.dtype)).dtype
+            wide = torch.promote_types(self.dtype, torch.float32)  # a half cannot be clamped
+            numbers = {"shift": to_env.middle, "scale": to_env.half, "low": to_env.low,
+                       "high": to_env.high}  # fmt: skip
+            for name, number in numbers.items():
+                self.register_buffer(name, torch.as_tensor(number, dtype=wide))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        several = obs.flatten(1) if self.obs_shape else obs[:, None]
+        parameters = as_tuple(self.actor(self.normalizer(several)))
+        action: Tensor = self.policy_class(*parameters).deterministic()
+        action = action.reshape(-1, *self.action_shape)
+        if self.spec.discrete:
+            return action + self.start
+        scaled = self.shift + self.scale * action.to(self.scale.dtype)
+        return scaled.clamp(self.low, self.high).to(self.dtype)
+
+    def example(self, count: int) -> Tensor:
+        """So many observations of zeros."""
+        kind = torch.uint8 if self.spec.pixels else torch.float32
+        return torch.zeros(count, *self.obs_shape, dtype=kind)
+
+
+def write(module: Deployed, path: Path) -> None:
+    """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
+    module.eval()
+    path.unlink(missing_ok=True)  # if it is a link, what it leads to is not written
+    for library in ("torch.onnx", "onnxscript"):
+        logging.getLogger(library).setLevel(logging.ERROR)  # the rest concerns no user of ours
+    batch = torch.export.Dim("batch")
+    example = (module.example(2),)
+    with torch.no_grad():
+        program = torch.export.export(module, example, dynamic_shapes=({0: batch},))
+    if path.suffix == ".pt2":
+        torch.export.save(program, path)
+        return
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise ConfigError('format: onnx needs onnx and onnxscript; pip install ".[export]", or '
+                          "use format=torch") from None  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(program, (), str(path), input_names=[INPUT], output_names=[OUTPUT],
+                          dynamo=True, external_data=False, verbose=False)  # fmt: skip
+
+
+class FromFile:
+    """Acts as a file says, in the environment's own units: for an `Evaluator`.
+
+    Args:
+        path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
+        obs_shape: of one observation of the environment that it is to play.
+        to_env: the map of that environment, whose actions the file gives by itself.
+        read: what its `Envs` read observations by.
+
+    Raises:
+        ConfigError: it is not such a file, or what runs it is not installed.
+        StorageFault: it cannot be read.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        path: Path,
+        obs_shape: tuple[int, ...],
+        to_env: ActionMap,
+        read: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    ) -> None:
+        if not path.is_file():
+            raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
+        self.obs_shape, self.to_env, self.read = obs_shape, to_env, read
+        self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
+
+    def act(
+        self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        try:
+            action = torch.from_numpy(self.run(self.read(obs.numpy()).reshape(-1, *self.obs_shape)))
+        except Exception as error:
+            shape = " x ".join(map(str, self.obs_shape))
+            raise ConfigError(f"policy: it takes other observations than this environment's "
+                              f"({shape}); give the one it was trained in") from error  # fmt: skip
+        space, continuous = self.to_env.space, self.to_env.continuous
+        if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
+            raise ConfigError(f"policy: its actions, {str(action.dtype).removeprefix('torch.')} of "
+                              f"shape {tuple(action.shape[1:])}, are not of this environment's "
+                              f"{space}; give the one it was trained in")  # fmt: skip
+        return action, action
+
+
+def as_they_are(to_env: ActionMap) -> Callable[[np.ndarray], np.ndarray]:
+    """The map of actions that are the environment's own already, into its kind of numbers."""
+    return partial(np.asarray, dtype=to_env.space.dtype)
+
+
+def certificate_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, dict[str, Any]]:
+    """The policy of a file, environments to play it in, and its certificate, {} without a true one.
+
+    Played at the certificate's step, the episodes are those of the run's evaluation. Close the
+    evaluator.
+
+    Raises:
+        ConfigError: it is no ONNX, which holds no code; or the environment has other spaces than
+            those that it was exported from; or as `FromFile`.
+    """
+    if path.suffix != ".onnx":
+        why = "is no .onnx"
+        if path.suffix == ".pt2":
+            why = "may hold code, which torch runs as it opens it"
+        raise ConfigError(
+            f"policy: {path} {why}; give what tools/export.py writes with format=onnx"
+        )
+    env = config.env
+    evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed,
+                          max_length=config.max_length or "auto")  # fmt: skip
+    certificate = read_certificate(path)
+    try:
+        recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
+        require_same_spaces(str(env.id), recorded, evaluator.envs.spaces, made_in)
+        envs = evaluator.envs
+        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+    except BaseException:
+        evaluator.close()
+        raise
+    evaluator.envs.to_env = as_they_are(evaluator.envs.to_env)  # type: ignore[assignment]
+    return file, evaluator, certificate
+
+
+def read_certificate(path: Path) -> dict[str, Any]:
+    """What `tools/export.py` wrote beside the file; {} where it is missing, or of another file."""
+    try:
+        found = dict(json.loads(certificate_of(path).read_text()))
+        if found["sha256"] != hashlib.sha256(path.read_bytes()).hexdigest():
+            return {}
+        found["checkpoint_step"] = int(found["checkpoint_step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return found
+
+
+def open_onnx(path: Path) -> Any:
+    """The file as a function of arrays, run by onnxruntime."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ConfigError('policy: .onnx needs onnxruntime; pip install ".[export]"') from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:
+        raise StorageFault(f"policy: {path} cannot be read as ONNX; export it again") from error
+    return lambda obs: session.run([OUTPUT], {INPUT: obs})[0]
+
+
+def open_torch(path: Path) -> Any:
+    """The file as a function of arrays, run by torch."""
+    try:
+        module = torch.export.load(path).module()
+    except Exception as error:
+        raise StorageFault(f"policy: {path} cannot be read by torch; export it again") from error
+
+    @torch.no_grad()
+    def run(obs: np.ndarray) -> np.ndarray:
+        return module(torch.from_numpy(obs)).numpy()
+
+    return run

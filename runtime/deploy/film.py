@@ -1,0 +1,126 @@
+"""A trained policy, filmed: an mp4 in the run directory, and a moving image in TensorBoard."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from common.errors import ConfigError
+from envs.spaces import require_same_spaces
+from runtime.build import make_evaluator, not_shown
+from runtime.deploy.trained import Trained
+from runtime.logger import Logger
+from storage.rundir import require_writable
+from storage.sealed import own_folder
+
+
+def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, float]:
+    """Plays one episode before a camera.
+
+    Args:
+        trained: whose policy acts.
+        out: gets a folder `video`.
+        seed: of the episode, as for an evaluation.
+        deterministic: as for an evaluation.
+
+    Returns:
+        The mp4, and the return of the episode.
+
+    Raises:
+        ConfigError: the environment gives no pictures, what writes the file is not installed, or
+            `out` cannot be written.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
+    if not shown():
+        os.environ.setdefault("MUJOCO_GL", "egl")
+    folder = out / "video"
+    try:
+        own_folder(folder)
+    except OSError as error:
+        what = "remove it or " if os.path.lexists(folder) else ""
+        raise ConfigError(
+            f"video: {folder} cannot be used, {error.strerror}; {what}give out=FOLDER"
+        ) from error
+    require_writable(folder, "video", "give out=FOLDER")
+    evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
+    try:
+        require_same_spaces(trained.config.env.id, trained.spaces, evaluator.envs.spaces)
+        serial: Any = evaluator.envs.backend
+        (env,) = serial.envs.envs
+        serial.envs.envs = [recorder(env, folder, f"step-{trained.step:012d}-s{seed}")]
+        evaluation = evaluator(trained.agent, trained.step, deterministic)
+    finally:
+        evaluator.close()
+    path = folder / f"step-{trained.step:012d}-s{seed}-episode-0.mp4"
+    show(path, trained.step)
+    return path, float(evaluation.returns[0])
+
+
+def require_display() -> None:
+    """Raises ConfigError where no window can be opened: libraries would play on without one."""
+    if not (shown() or os.environ.get("SDL_VIDEODRIVER")):
+        raise ConfigError("render: there is no display here; video=true films instead")
+
+
+def shown() -> bool:
+    """Whether there is a screen; only Linux goes without one."""
+    return sys.platform != "linux" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+
+
+def recorder(env: Any, folder: Path, name: str) -> Any:
+    """The environment with Gymnasium's camera on its first episode."""
+    from gymnasium.error import DependencyNotInstalled
+    from gymnasium.wrappers import RecordVideo
+
+    try:
+        return RecordVideo(Seen(env), str(folder), lambda episode: episode == 0, name_prefix=name)
+    except DependencyNotInstalled:
+        raise ConfigError('video: needs moviepy; pip install ".[video]"') from None
+    except ValueError:
+        raise not_shown(env.spec.id, "rgb_array") from None
+
+
+class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Raises ConfigError where an environment gives no picture: the camera would film nothing."""
+
+    def render(self) -> Any:
+        try:
+            picture = self.env.render()
+        except gymnasium.error.DependencyNotInstalled as error:
+            raise self.fault(f"a library is not here, {error}", "install it") from error
+        except Exception as error:
+            why = f"its render raised {type(error).__name__}: {error}"
+            raise self.fault(why, "mend that") from error
+        frames = picture if isinstance(picture, list) else [picture]  # of several steps
+        for frame in frames:
+            if not (isinstance(frame, np.ndarray) and frame.dtype.kind in "iu"
+                    and frame.shape[2:] in ((3,), (4,))):  # fmt: skip
+                raise self.fault(f"its render gives {told(frame)}",
+                                 "let it give an array (height, width, 3) of uint8")  # fmt: skip
+        return picture
+
+    def fault(self, why: str, remedy: str) -> ConfigError:
+        env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__
+        return ConfigError(f"video: {env_id} cannot be shown, {why}; {remedy}, or leave "
+                           "video=true out")  # fmt: skip
+
+
+def told(frame: Any) -> str:
+    """What was given, in a few words."""
+    if isinstance(frame, np.ndarray):
+        return f"an array {frame.shape} of {frame.dtype}"
+    return f"{type(frame).__name__}"
+
+
+def show(path: Path, step: int) -> None:
+    """Puts a film into TensorBoard, as a run of its own beside the training's."""
+    from moviepy import VideoFileClip
+
+    with VideoFileClip(str(path)) as clip:
+        frames, seconds = list(clip.iter_frames()), clip.duration
+    logger = Logger(path.parent)
+    logger.film("video/episode", frames, seconds, step)
+    logger.close()

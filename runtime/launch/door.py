@@ -1,0 +1,136 @@
+"""What every command does around its work: arguments in, an exit code and at most one line out."""
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped
+
+
+def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
+    """Composes the configuration of `name` from the arguments and runs it; returns the exit code.
+
+    --help prints the keys of `name` instead.
+    """
+
+    def work() -> int:
+        from configs import compose, help
+
+        if any(argument in ("-h", "--help") for argument in arguments):
+            print(help.text(name))
+            return 0
+        return run(getattr(compose, f"{name}_config")(arguments))
+
+    return guarded(work, arguments)
+
+
+def tool(
+    usage: str, work: Callable[[list[str]], int], arguments: list[str], bare: bool = False
+) -> int:
+    """A door in tools/: `work` on the arguments, or its usage for --help.
+
+    Also where there are none, but for one that is `bare` and needs none.
+    """
+
+    def told() -> int:
+        print(usage)
+        return 0 if arguments else 2
+
+    asked = "--help" in arguments or "-h" in arguments or not (arguments or bare)
+    return guarded(told if asked else lambda: work(arguments), arguments)
+
+
+def guarded(work: Callable[[], int], arguments: list[str]) -> int:
+    """Runs `work` and returns its exit code, or that of its failure.
+
+    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback, too.
+    """
+    with speaking():
+        return ended(work, arguments)
+
+
+def ended(work: Callable[[], int], arguments: list[str]) -> int:
+    """The exit code of `work`, or that of its failure, which is told."""
+    debug = any(re.fullmatch(r"\+*debug=true", argument, re.I) for argument in arguments)
+    try:
+        return work()
+    except LogpiError as error:
+        # what is wrong with the command line, the first of each machine tells for all that
+        # torchrun has started there
+        launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+        if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
+            if debug and not isinstance(error, Stopped):
+                traceback.print_exc()
+            print(f"error: {with_revisions(error)}", file=sys.stderr)
+        return error.code
+    except Halt as halt:
+        print(f"error: {halt.stopped}", file=sys.stderr)
+        return halt.stopped.code
+    except KeyboardInterrupt:
+        print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
+        print(f"error: {line}", file=sys.stderr)
+        return line.code
+
+
+def with_revisions(error: LogpiError) -> LogpiError:
+    """The same; where a run has other keys than this code, with the revision that made it."""
+    if not isinstance(error, ConfigError) or error.run is None:
+        return error
+    from storage.rundir import made_by, other_revision
+
+    other = other_revision(made_by(Path(error.run)))
+    return ConfigError(f"{str(error).rpartition(';')[0]}: {other}") if other else error
+
+
+class Patient:
+    """A stream whose disk may be full, or whose reader may have gone.
+
+    What cannot be written is lost, and nothing else is; letters that it has not are escaped.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            try:
+                self.stream.write(text)
+            except UnicodeEncodeError as error:
+                escaped = text.encode(error.encoding, "backslashreplace")
+                self.stream.write(escaped.decode(error.encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
+
+
+def nowhere() -> TextIO:
+    """For a stream that was closed before the program began."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+@contextmanager
+def speaking() -> Iterator[None]:
+    """What is printed inside never ends a run, nor changes its exit code, whoever listens."""
+    streams: Any = [stream or nowhere() for stream in (sys.stdout, sys.stderr)]
+    with redirect_stdout(Patient(streams[0])), redirect_stderr(Patient(streams[1])):  # type: ignore[type-var]
+        yield
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:  # nor does what is left of it, at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

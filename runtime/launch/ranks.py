@@ -1,0 +1,251 @@
+"""One run in several processes, as torchrun starts them: what they tell each other.
+
+Without torchrun there is one process, rank 0 of 1, and nothing is sent to anyone.
+"""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from common.errors import (
+    ConfigError,
+    Divergence,
+    Elsewhere,
+    Halt,
+    LogpiError,
+    Stopped,
+    failure,
+    told,
+)
+from common.seeding import derive
+from common.tree import pack, unpack
+from storage.rundir import existing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from configs.schema import TrainConfig
+
+T = TypeVar("T")
+LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
+
+
+class Ranks:
+    """All processes of this run; the calls are made by all of them, in the same order.
+
+    Args:
+        rank: this process's number; 0 decides, logs, evaluates and commits checkpoints.
+        size: how many there are.
+        local: its number on this machine, which is that of its GPU.
+        neighbours: how many there are on this machine, itself among them.
+
+    Raises:
+        LogpiError: another process is gone; the last checkpoint is good.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, local: int = 0, neighbours: int = 1) -> None:
+        self.rank, self.size, self.local, self.neighbours = rank, size, local, neighbours
+        self.control: Any = None  # of the CPU, for what is no gradient
+        self.board: Any = None  # torchrun's, which outlives every rank
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def launcher(self) -> str:
+        """What the command begins with that starts as many processes again."""
+        if self.size == 1:
+            return "python"
+        if self.neighbours < self.size:  # how the machines meet is not known here
+            return "the same torchrun"
+        return f"torchrun --standalone --nproc-per-node={self.size}"
+
+    def join(self, device: str) -> None:
+        """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""
+        with self.reaching():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo",
+                                    timeout=LONGEST_WAIT)  # fmt: skip
+            self.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+            self.board = dist.distributed_c10d._get_default_store()
+
+    def leave(self) -> None:
+        """Lets go of the others, if they have been met."""
+        if self.control is not None:
+            dist.destroy_process_group()
+
+    def speaks(self) -> bool:
+        """Whether this rank is the first that has to say why the run ends."""
+        try:
+            return self.board is None or self.board.add("has spoken", 1) == 1
+        except RuntimeError:  # nobody is left to ask
+            return True
+
+    @contextmanager
+    def reaching(self) -> "Iterator[None]":
+        try:
+            yield
+        except RuntimeError as error:  # gloo's and NCCL's are of this kind
+            raise LogpiError("another process of this run has ended or does not answer; the "
+                             "last checkpoint is good, the same command with resume=auto goes "
+                             "on") from error  # fmt: skip
+
+    def seed(self, seed: int) -> int:
+        """What everything random on this rank derives from, but for the first weights."""
+        return seed if self.first else derive(seed, "rank", self.rank)
+
+    def own(self, config: "TrainConfig") -> "TrainConfig":
+        """This rank's part of the run: its steps, its warm-up, its GPU."""
+        if self.size == 1:
+            return config
+        agent: Any = config.agent
+        if not agent.on_policy:
+            warm_up = math.ceil(agent.learning_starts / self.size)
+            agent = dataclasses.replace(agent, learning_starts=warm_up)
+        device = f"cuda:{self.local}" if config.device == "cuda" else config.device
+        steps = config.total_steps // self.size
+        return dataclasses.replace(
+            config, agent=agent, device=device, total_steps=steps, seed=self.seed(config.seed)
+        )
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor's mean over the ranks: one message for all of them."""
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        with self.reaching():
+            dist.all_reduce(flat)
+        pieces = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        return [piece.view_as(t) for piece, t in zip(pieces, tensors, strict=True)]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all ranks, (size B, ...), by rank."""
+        found = [torch.empty_like(rows) for _ in range(self.size)]
+        with self.reaching():
+            dist.all_gather(found, rows.contiguous())
+        return torch.cat(found)
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """What each rank has to say, on all of them."""
+        if self.size == 1:
+            return [content]
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with self.reaching():
+            own = torch.tensor([len(content)])
+            dist.all_gather(lengths, own, group=self.control)
+            most = int(max(lengths))
+            padded = torch.frombuffer(bytearray(content.ljust(most, b"\0")), dtype=torch.uint8)
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            dist.all_gather(found, padded, group=self.control)
+        return [row.numpy()[: int(n)].tobytes() for row, n in zip(found, lengths, strict=True)]
+
+    def most(self, number: int) -> int:
+        """The largest of all ranks' numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number)
+        with self.reaching():
+            dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
+        return int(found)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """`work` on each rank; where one fails, all do, for the reason of the first that did."""
+        if self.size == 1:
+            return work()
+        fault: LogpiError | None = None
+        try:
+            result = work()
+        except LogpiError as error:
+            fault = error
+        if (first := self.agreed(fault)) is not None:
+            raise first
+        return result
+
+    def agreed(self, fault: LogpiError | None) -> LogpiError | None:
+        """The fault of the first rank that has one, on all of them."""
+        if self.size == 1:
+            return fault
+        said = told(fault) if fault else {}
+        answers = [json.loads(answer) for answer in self.collect(json.dumps(said).encode())]
+        for rank, answer in enumerate(answers):
+            if answer:
+                return failure({**answer, "message": by(rank, answer["message"])})
+        return None
+
+    def decided(self, work: Callable[[], Any]) -> Any:
+        """What `work`, of rank 0 alone, returns, plain data, on all of them; its failure, too."""
+        if self.size == 1:
+            return work()
+        said: dict[str, Any] = {}
+        if self.first:
+            try:
+                said = {"result": work()}
+            except LogpiError as error:
+                said = told(error)
+        said = json.loads(self.collect(json.dumps(said).encode())[0])
+        if "code" in said:
+            raise failure(said)
+        return said["result"]
+
+    def found(self, run_dir: str | None) -> Path | None:
+        """The directory of a run that has begun, as rank 0 sees it; None where there is none yet.
+
+        Raises:
+            ConfigError: another rank does not see it.
+        """
+        path = self.decided(lambda: str(existing(run_dir) or ""))
+
+        def look() -> None:
+            if path and existing(path) is None:
+                raise ConfigError(f"run_dir: {path} is not there, and the first process has it; "
+                                  "give a folder that all machines share")  # fmt: skip
+
+        self.together(look)
+        return Path(path) if path else None
+
+    def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """The states of all ranks, on all of them; that of one alone is not copied."""
+        if self.size == 1:
+            return [state]
+        return [unpack(content) for content in self.collect(pack(state))]
+
+    @contextmanager
+    def part(self) -> "Iterator[None]":
+        """One rank speaks for all: 0, or the first that knows why the run ends."""
+        try:
+            if self.first:
+                yield
+            else:
+                with (
+                    open(os.devnull, "w") as nowhere,
+                    redirect_stdout(nowhere),
+                    redirect_stderr(nowhere),
+                ):
+                    yield
+        except Halt as halt:
+            raise halt if self.first else Elsewhere(halt.stopped.code) from None
+        except (ConfigError, Divergence, Stopped) as error:  # all ranks come to these
+            raise error if self.first else Elsewhere(error.code) from None
+        except LogpiError as error:
+            if not (self.first if error.shared else self.speaks()):
+                raise Elsewhere(error.code) from None
+            if not error.shared and self.size > 1:
+                error.args = (by(self.rank, str(error)),)
+            raise
+        else:  # after a failure that could wait for a rank that is gone
+            self.leave()
+
+
+ALONE = Ranks()
+
+
+def by(rank: int, message: str) -> str:
+    return f"rank {rank}: {message}" if rank else message

@@ -1,0 +1,64 @@
+"""What the measuring tools take: what they do not know is one line, and nothing is begun."""
+
+import pytest
+
+from bench import bench_learning, correlated, results, sb3_a2c, scaling
+from bench.benchmark import calls
+from common.errors import ConfigError
+from runtime.launch.door import tool
+
+
+@pytest.mark.parametrize("module", [bench_learning, correlated, results, sb3_a2c, scaling])
+@pytest.mark.parametrize(
+    "argument", ["speed", "nope=1", "seeds=abc", "seed=abc", "repeats=true", "repeats=0", "steps=x"]
+)
+def test_what_is_not_known_is_one_line_and_begins_nothing(
+    module, argument, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert module.main([argument]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"error: {argument.partition('=')[0]}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_doors_word_for_a_traceback_is_not_refused():
+    assert calls.options(["debug=true", "out=x"], {"out": calls.FOLDER}) == {"out": "x"}
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [(bench_learning, ["only=cartpole-ppo", "peer=false"]), (correlated, []), (results, [])],
+)
+def test_a_folder_that_cannot_be_made_is_told(module, more, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert module.main([*more, f"out={tmp_path / 'file' / 'x'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out: ")
+
+
+def test_a_tool_that_needs_no_arguments_works_without():
+    def work(arguments):
+        return 7
+
+    assert tool("usage", work, [], bare=True) == 7
+    assert tool("usage", work, []) == 2
+    assert tool("usage", work, ["--help"], bare=True) == 0
+
+
+@pytest.mark.parametrize(("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("10-10", [10])])
+def test_seeds(text, expected):
+    assert list(calls.seeds(text)) == expected
+
+
+def test_no_seeds_are_none():
+    with pytest.raises(ConfigError, match="seeds: 5-3 are none"):
+        calls.seeds("5-3")
+
+
+def test_a_door_that_fails_ends_what_called_it():
+    with pytest.raises(SystemExit) as end:
+        calls.door("train.py", "nope=1")
+    assert end.value.code == 2

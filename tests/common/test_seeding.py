@@ -1,0 +1,25 @@
+"""Streams are reproducible, independent of each other and of every global generator."""
+
+import random
+
+import numpy as np
+import torch
+
+from common.seeding import derive, stream
+
+
+def test_paths_and_seeds_give_different_streams():
+    paths = (("a",), ("b",), ("a", 0), ("a", 1), ("b", 1), ("a", 1, 0))
+    seeds = {derive(s, *path) for s in range(50) for path in paths}
+    assert len(seeds) == 300
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_streams_repeat_and_touch_nothing_global():
+    states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    first = torch.rand(5, generator=stream(3, "act"))
+    assert torch.equal(first, torch.rand(5, generator=stream(3, "act")))
+    assert not torch.equal(first, torch.rand(5, generator=stream(3, "update")))
+    assert random.getstate() == states[0]
+    assert np.random.get_state()[1].tolist() == states[1]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), states[2])

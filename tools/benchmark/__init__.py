@@ -1,1 +1,0 @@
-"""What `tools/bench.py` is made of: contestants, measurement, report."""
