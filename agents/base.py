@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
-from audit.density import Finding, audit
 from common.generators import go_on
 from data import Spec, Transition
 from networks import (
@@ -169,12 +168,9 @@ class BaseAgent:
         return torch.rand(count, size, generator=generator, device=self.device) * 2.0 - 1.0
 
     @torch.no_grad()
-    def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
-        parameters = as_tuple(self.actor(self.normalizer(obs.to(self.device))))
-        return [
-            audit(self.policy_class, at_state, generator)
-            for at_state in zip(*parameters, strict=True)
-        ]
+    def parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
+        """What the policy it draws from is made of at obs (N, O): logits, or mean and log_std."""
+        return as_tuple(self.actor(self.normalizer(obs.to(self.device))))
 
     def observe(self, transition: Transition) -> None:
         """An on-policy agent sees each transition once anyway: in the rollout of its update."""

@@ -5,7 +5,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from audit.density import Finding
 from data import Transition
 
 
@@ -34,8 +33,8 @@ class Agent(Acting, Protocol):
         The same for as many steps as the agent holds one.
         """
 
-    def audit(self, obs: Tensor, generator: torch.Generator) -> list[Finding]:
-        """Holds fresh draws against the density, at each of obs (N, O); changes nothing."""
+    def parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
+        """The arguments of its policy's class at obs (N, O), without gradients."""
 
     def observe(self, transition: Transition) -> None:
         """Shows each fresh transition once to the running statistics."""

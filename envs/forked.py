@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from importlib import import_module
 from types import TracebackType
 
 PARENT = "LOGPI_PARENT"  # environment variable: the process that the workers are for
@@ -62,8 +63,7 @@ def load(parent: int) -> None:
         bind()
     sys.excepthook = tell
     os.register_at_fork(after_in_child=lambda: watch(own))
-    import envs.backends  # noqa: F401
-
+    import_module("envs.backends")  # by its name: it imports this module
     rest()
 
 

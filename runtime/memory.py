@@ -1,14 +1,13 @@
 """Whether a run will fit, asked before anything is allocated: memory is taken as it fills."""
 
 import math
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from common.errors import ConfigError
+from common.limits import limits
 from data import Replay, Rollout, Spec
 
 if TYPE_CHECKING:
@@ -108,64 +107,3 @@ def largest(needed: Callable[[int], int], budget: float, size: int, step: int) -
     fits = low * step
     coarse = 10 ** max(0, len(str(fits)) - 3)
     return fits // math.lcm(coarse, step) * math.lcm(coarse, step) or fits
-
-
-def limits(device: torch.device) -> Iterator[tuple[str, int]]:
-    """(what sets it, bytes that it leaves) of every limit that is known here."""
-    if device.type == "cuda":
-        yield "the GPU", torch.cuda.mem_get_info(device)[0]
-        return
-    fields = numbers(Path("/proc/meminfo"))
-    if "MemAvailable" in fields:
-        yield "this machine", fields["MemAvailable"] * 1024
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS tells only what it has
-        yield "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    yield from control_group()
-    yield from process_limits()
-
-
-def control_group() -> Iterator[tuple[str, int]]:
-    """The limit of each control group that this process is in, version 1 or 2."""
-    for line in read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            version2 = controllers == ""
-            root = Path("/sys/fs/cgroup") if version2 else Path("/sys/fs/cgroup/memory")
-            names = ("memory.max", "memory.current", "inactive_file")
-            if not version2:
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            here = root / path.lstrip("/")
-            for folder in [here, *here.parents]:
-                limit, used = read(folder / names[0]).strip(), read(folder / names[1]).strip()
-                if limit.isdigit() and used.isdigit():
-                    reclaimable = numbers(folder / "memory.stat").get(names[2], 0)
-                    yield "the control group", max(0, int(limit) - int(used) + reclaimable)
-                if folder == root:
-                    break
-
-
-def process_limits() -> Iterator[tuple[str, int]]:
-    """RLIMIT_AS and RLIMIT_DATA, less what this process has."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows has none
-        return
-    page = resource.getpagesize()
-    pages = [int(word) for word in read(Path("/proc/self/statm")).split()] or [0] * 7
-    for name, used in (("RLIMIT_AS", pages[0]), ("RLIMIT_DATA", pages[5])):
-        limit = resource.getrlimit(getattr(resource, name))[0]
-        if limit != resource.RLIM_INFINITY:
-            yield name, max(0, limit - used * page)
-
-
-def numbers(path: Path) -> dict[str, int]:
-    """`name value` or `name: value kB` lines of a file of the system."""
-    words = (line.replace(":", " ").split() for line in read(path).splitlines())
-    return {row[0]: int(row[1]) for row in words if len(row) > 1 and row[1].isdigit()}
-
-
-def read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

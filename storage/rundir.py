@@ -22,8 +22,11 @@ from storage.sealed import read_file, sync_directory, write_synced
 ROOT = Path(__file__).resolve().parent.parent
 PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
-COMPUTING = ("agents", "configs", "data", "networks", "policies", "runtime")
-CODE = (*COMPUTING, "tools")
+COMPUTING = (
+    *("agents", "audit", "common", "configs", "data", "envs", "networks", "policies", "runtime"),
+    "storage",
+)
+CODE = (*COMPUTING, "bench", "tools")
 DOORS = ("train.py", "evaluate.py")
 KINDS = (".py", ".yaml", ".yml")  # of files that a run may depend on
 CHANGED = ("HEAD", "--", *(f":(glob)**/*{kind}" for kind in KINDS), ":!tests", ":!docs")

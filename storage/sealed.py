@@ -121,7 +121,7 @@ def room_for(what: Path, needed: int) -> Iterator[None]:
     """So many bytes are taken inside; StorageFault where they are not free, before or then."""
     import torch
 
-    from runtime.memory import limits
+    from common.limits import limits
 
     free = sorted((bytes_, name) for name, bytes_ in limits(torch.device("cpu")))
     left = f" and {free[0][1]} leaves {mebibytes(free[0][0])}" if free else ""

@@ -23,9 +23,9 @@ from gymnasium import spaces
 import evaluate
 import policies
 import train
+from common import limits
 from common.errors import ConfigError, Damaged, StorageFault
 from envs.spaces import LISTED, describe, require_same_spaces
-from runtime import memory
 from runtime.build import make_parts
 from runtime.deploy.film import film
 from runtime.deploy.trained import open_trained
@@ -484,7 +484,7 @@ def test_a_good_file_is_not_called_damaged_where_memory_is_short(
     size = (run / "checkpoints/step-000000000060/state.safetensors").stat().st_size
     capsys.readouterr()
     with monkeypatch.context() as short:
-        short.setattr(memory, "limits", lambda device: iter([("the control group", size)]))
+        short.setattr(limits, "limits", lambda device: iter([("the control group", size)]))
         assert play([f"run={run}", "episodes=1"]) == 4
     (line,) = capsys.readouterr().err.splitlines()
     needed, free = f"{2 * size / 2**20:,.1f} MiB", f"{size / 2**20:,.1f} MiB"

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.launch.signals import passing_on
 
-TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 SAVED = 75  # exit code of a run that a signal ended
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
 POLL = 0.5  # seconds between two looks at whether the sweep is to end

@@ -11,6 +11,7 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import make_agent
+from audit.live import at_states
 from common import tree
 from common.seeding import stream
 from data import Replay, Rollout, Spec
@@ -87,7 +88,7 @@ def test_statistics_on_raw_observations_are_none_on_prepared_ones(kind):
             pairs = zip(raw.act(obs, deterministic), plain.act(seen, deterministic), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
         found = [
-            learner.audit(rows[:2], torch.Generator().manual_seed(0))
+            at_states(learner, rows[:2], torch.Generator().manual_seed(0))
             for learner, rows in ((raw, obs), (plain, seen))
         ]
         assert len(found[0]) == 2
@@ -103,7 +104,7 @@ def test_the_average_of_an_actor_plays_and_the_actor_draws_and_is_audited(kind):
     obs, noise = draws(8, 3), torch.ones(8, *learner.spec.noise_shape)
 
     def made_of(learner=learner):
-        findings = learner.audit(obs[:1], torch.Generator().manual_seed(0))
+        findings = at_states(learner, obs[:1], torch.Generator().manual_seed(0))
         return {
             "played": learner.act(obs, deterministic=True)[0],
             "drawn": learner.draw(obs, noise)[1],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from audit.live import audit
+from audit.live import at_states, audit
 from common.seeding import derive
 from data import Spec
 from policies import TanhGaussian
@@ -57,7 +57,7 @@ def test_what_is_written_is_the_worst_of_the_states(tmp_path):
     learner = agent("sac")
     obs = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
     seeded = torch.Generator().manual_seed(derive(0, "audit", 500))
-    findings = learner.audit(obs, seeded)
+    findings = at_states(learner, obs, seeded)
     _, events = run(tmp_path, learner)
     worst = {"pit_ks": max(f.pit_ks for f in findings),
              "normaliser": 1 + max((f.normaliser - 1 for f in findings), key=abs),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from audit.live import at_states
 from data import Spec
 from data.packing import numbers_of, pack, pieces, unpack
 from networks import RunningNorm, SomePixels
@@ -109,5 +110,5 @@ def test_agents_act_and_learn_from_rows_as_from_numbers(name, kind, normalise_ob
     both = [(one, rows.obs.flatten(0, -2)), (other, plain.obs.flatten(0, -2))]
     for greedy in (True, False):
         assert torch.equal(*(learner.act(obs, greedy)[0] for learner, obs in both))
-    found = [learner.audit(obs[:1], torch.Generator().manual_seed(0)) for learner, obs in both]
+    found = [at_states(learner, obs[:1], torch.Generator().manual_seed(0)) for learner, obs in both]
     assert found[0][0].pit_ks == found[1][0].pit_ks

@@ -16,7 +16,7 @@ from common.errors import ConfigError
 from configs.compose import train_config
 from data import Replay, Rollout, Spec, Transition
 from runtime import memory
-from runtime.memory import control_group, limits, require_memory
+from runtime.memory import require_memory
 from tests.helpers import batch, tensors
 
 CPU = torch.device("cpu")
@@ -109,39 +109,6 @@ def test_a_rollout_is_promised_with_its_successors():
     state = rollout.state_dict()
     kept = sum(tensor.numel() * tensor.element_size() for tensor in tensors(state))
     assert kept == pytest.approx(Rollout.bytes_for(500, 2, spec), rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("line", "files"),
-    [
-        ("0::/jobs/a", {"jobs/memory.max": "1000", "jobs/memory.current": "300",
-                        "jobs/memory.stat": "inactive_file 100\n",
-                        "jobs/a/memory.max": "max", "jobs/a/memory.current": "200"}),
-        ("4:memory:/jobs", {"memory/jobs/memory.limit_in_bytes": "1000",
-                            "memory/jobs/memory.usage_in_bytes": "300",
-                            "memory/jobs/memory.stat": "total_inactive_file 100\n"}),
-    ],
-)  # fmt: skip
-def test_the_limit_of_a_control_group_above_is_found(line, files, monkeypatch):
-    def read(path):
-        text = str(path)
-        if text == "/proc/self/cgroup":
-            return line + "\n"
-        return files.get(text.removeprefix("/sys/fs/cgroup/"), "")
-
-    monkeypatch.setattr(memory, "read", read)
-    assert list(control_group()) == [("the control group", 800)]
-
-
-def test_this_machine_tells_its_limits():
-    found = dict(limits(CPU))
-    assert found["this machine"] > 1 << 20
-
-
-def test_without_a_proc_the_machine_tells_what_it_has(monkeypatch):
-    told = dict(limits(CPU))["this machine"]
-    monkeypatch.setattr(memory, "read", lambda path: "")
-    assert told < dict(limits(CPU))["this machine"] < 1 << 50
 
 
 class Wide(gymnasium.Env):

@@ -17,6 +17,7 @@ def audit_run(run: str, checkpoint: str, seed: int, env_id: str | None) -> tuple
         ConfigError: `run` is no run directory, or its environment's module was not named.
         StorageFault: no checkpoint in it is valid.
     """
+    from audit.live import at_states
     from audit.picture import picture
     from common.seeding import derive
     from runtime.deploy.trained import open_trained
@@ -34,7 +35,7 @@ def audit_run(run: str, checkpoint: str, seed: int, env_id: str | None) -> tuple
             met.append(envs.obs[index])
     finally:
         trained.evaluator.close()
-    findings = agent.audit(torch.stack(met), generator)
+    findings = at_states(agent, torch.stack(met), generator)
     rows = [
         Check(f"step {trained.step}", f"state {index}: {t.name}", t.figure, t.bound, t.passed)
         for index, finding in enumerate(findings)
