@@ -132,7 +132,10 @@ def test_a_run_ends_as_ever_though_nobody_reads_any_more(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the shell's")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-"])
+@pytest.mark.parametrize(
+    "closed",
+    [">&- 2>&- <&-", *(pytest.param(one, marks=pytest.mark.slow) for one in (">&-", "2>&-"))],
+)
 def test_a_run_ends_as_ever_where_its_output_was_closed(closed, tmp_path):
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "run_dir=run"]
     done = subprocess.run(["sh", "-c", f'"$@" {closed}', "sh", *command], cwd=tmp_path,

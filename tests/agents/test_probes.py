@@ -155,7 +155,10 @@ def test_what_is_to_be_done_is_read_off_a_picture(name, discrete):
     require_seen(trained(name, discrete, None), name, lambda picture: picture)
 
 
-@pytest.mark.parametrize(("name", "discrete"), AGENTS[-3:])
+@pytest.mark.parametrize(
+    ("name", "discrete"),
+    [AGENTS[3], *(pytest.param(*kind, marks=pytest.mark.slow) for kind in AGENTS[-2:])],
+)
 def test_a_picture_is_read_among_other_numbers(name, discrete):
     learner = trained(name, discrete, None, among=True)
     arm = torch.tensor([[0.5, -0.5]])

@@ -58,8 +58,14 @@ def wait_for_a_save(child, run, chance):
             return
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=LONG)])
-@pytest.mark.parametrize("name", ["sac-pendulum", "a2c-cartpole"])
+@pytest.mark.parametrize(
+    ("name", "kills"),
+    [
+        ("sac-pendulum", 3),
+        pytest.param("sac-pendulum", 50, marks=LONG),
+        pytest.param("a2c-cartpole", 50, marks=LONG),
+    ],
+)
 def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes, tmp_path):
     """Each life ends a random instant after its first save."""
     digest, scalars, _ = wholes(name)
@@ -78,8 +84,14 @@ def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes
     print(f"{name}: {kills} kills in a row, digest and curves equal")
 
 
-@pytest.mark.parametrize("every", [15, pytest.param(1, marks=LONG)])
-@pytest.mark.parametrize("name", ["a2c-cartpole", "sac-pendulum"])
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [
+        ("sac-pendulum", 15),
+        pytest.param("sac-pendulum", 1, marks=LONG),
+        pytest.param("a2c-cartpole", 1, marks=LONG),
+    ],
+)
 def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
     name, every, nursery, wholes, tmp_path
 ):

@@ -132,7 +132,7 @@ def test_a_link_or_a_path_elsewhere_is_not_followed(run, tmp_path):
         checkpoint.load(newest)
 
 
-@pytest.mark.parametrize("levels", [3, pytest.param(20, marks=LONG)])
+@pytest.mark.parametrize("levels", [2, pytest.param(20, marks=LONG)])
 def test_a_full_disk_leaves_the_old_checkpoint_good(levels, nursery, run, tmp_path):
     """No file may grow beyond a limit, from one that nothing fits to one that all but all fits."""
     largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
