@@ -133,5 +133,9 @@ def measure(arguments: list[str]) -> int:
     return 0 if found == len(tried) else 1
 
 
+def main(arguments: list[str]) -> int:
+    return tool(USAGE, measure, arguments, bare=True)
+
+
 if __name__ == "__main__":
-    raise SystemExit(tool(USAGE, measure, sys.argv[1:], bare=True))
+    raise SystemExit(main(sys.argv[1:]))
