@@ -63,7 +63,7 @@ def play_run(config: "EvaluateConfig") -> int:
 
 def play_file(config: "EvaluateConfig") -> int:
     from common.errors import shown
-    from runtime.deploy.deployed import certificate_of, open_file
+    from runtime.deploy.exported import certificate_of, open_file
 
     path = Path(str(config.policy))
     file, evaluator, certificate = open_file(path, config)

@@ -15,7 +15,7 @@ from policies.tanh_gaussian import TanhGaussian
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runtime.deploy.load import TrainedPolicy
+    from runtime.deploy.trained import TrainedPolicy
 
 __all__ = [
     "Categorical",
@@ -34,6 +34,6 @@ __all__ = [
 def load(
     run_dir: "str | Path", checkpoint: str = "latest", env_id: str | None = None
 ) -> "TrainedPolicy":
-    """The policy of a run, for a notebook: `runtime.deploy.load.load`, imported when called."""
-    found = import_module("runtime.deploy.load")  # above this floor, and only here
+    """The policy of a run, for a notebook: `runtime.deploy.trained.load`, imported when called."""
+    found = import_module("runtime.deploy.trained")  # above this floor, and only here
     return found.load(run_dir, checkpoint, env_id)

@@ -590,7 +590,7 @@ def test_a_file_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, 
     assert export.main([*given, "out=my files/a.pt2"]) == 0
     assert sorted(os.listdir("my files")) == ["a.pt2", "a.pt2.json"]
     assert contents(made) == before
-    monkeypatch.setattr("runtime.deploy.deployed.write", full)
+    monkeypatch.setattr("runtime.deploy.exported.write", full)
     assert export.main([*given, "out=b.pt2"]) == 4
     assert "out: b.pt2 cannot be written, No space left on device; free the disk, or give" in (
         capsys.readouterr().err

@@ -31,7 +31,7 @@ from configs.files import read_run
 from envs.envs import Envs
 from runtime.accelerate import acceleration
 from runtime.build import make_evaluator, make_parts
-from runtime.deploy import deployed
+from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
@@ -693,8 +693,8 @@ def test_a_file_plays_in_what_it_was_exported_from(door, monkeypatch, tmp_path):
 
         return act
 
-    real = deployed.open_onnx
-    monkeypatch.setattr(deployed, "open_onnx", session)
+    real = exported.open_onnx
+    monkeypatch.setattr(exported, "open_onnx", session)
     play = ["policy=x.onnx", "env.id=Mine-v0", "episodes=1"]
     assert door("evaluate", *play).endswith("is not there; give what tools/export.py wrote\n")
     Path("x.onnx").write_bytes(b"not this")
@@ -705,7 +705,7 @@ def test_a_file_plays_in_what_it_was_exported_from(door, monkeypatch, tmp_path):
     for wrong in ("env.id=Pendulum-v1", "env.id=MountainCar-v0"):
         assert door("evaluate", *play, wrong).endswith("give the one it was trained in\n")
     certificate = {"sha256": "", "checkpoint_step": 0, "env_id": "Mine-v0"}
-    monkeypatch.setattr(deployed, "read_certificate", lambda path: certificate)
+    monkeypatch.setattr(exported, "read_certificate", lambda path: certificate)
     certificate["env_kwargs"] = {"scale": 2.0, "length": 7}
     said = door("evaluate", *play)
     given = said.removeprefix("warning: policy: was exported for ").partition(";")[0].split()
@@ -716,6 +716,6 @@ def test_a_file_plays_in_what_it_was_exported_from(door, monkeypatch, tmp_path):
     assert door("evaluate", *play) == ""
     certificate["env_id"] = "Pendulum-v1"
     assert "exported for env.id=Pendulum-v1; give that to play it" in door("evaluate", *play)
-    monkeypatch.setattr(deployed, "open_onnx", real)
+    monkeypatch.setattr(exported, "open_onnx", real)
     if pytest.importorskip("onnxruntime"):
         assert door("evaluate", *play).endswith("cannot be read as ONNX; export it again\n")

@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 def export(arguments: list[str]) -> int:
     """Writes the file and its certificate; returns 1 where the file is not the policy."""
-    from runtime.deploy.deployed import (
+    from runtime.deploy.exported import (
         SUFFIXES,
         Deployed,
         FromFile,

@@ -17,7 +17,7 @@ from gymnasium import spaces
 import evaluate
 from data import Spec
 from envs.spaces import ActionMap
-from runtime.deploy.deployed import Deployed, FromFile, as_they_are, write
+from runtime.deploy.exported import Deployed, FromFile, as_they_are, write
 from runtime.launch.door import enter
 from tests.helpers import agent
 from tools import export
@@ -401,8 +401,8 @@ def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path,
         def opened(path):
             return lambda obs: written[path](torch.from_numpy(obs)).detach().numpy()
 
-        monkeypatch.setattr("runtime.deploy.deployed.write", keep)
-        monkeypatch.setattr("runtime.deploy.deployed.open_torch", opened)
+        monkeypatch.setattr("runtime.deploy.exported.write", keep)
+        monkeypatch.setattr("runtime.deploy.exported.open_torch", opened)
     run, where = tmp_path / "run", "env.id=tests.helpers:Picture-v0"
     among = [where, "env.kwargs.discrete=true", "env.kwargs.among=true", "episodes=20"]
     short = ["agent=a2c", "total_steps=40", "env.num_envs=2", "agent.n_steps=5", "eval.episodes=1"]
