@@ -189,7 +189,7 @@ def parse(given: str) -> tuple[str, str, Any]:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         several, value = override.is_sweep_override(), override.value()
     except Exception:
-        if path and text[:1] not in ("", "~"):
+        if (path and text[:1] not in ("", "~")) or (name == "env.id" and re.match(r"\w", text)):
             return name, quoted(text), text
         raise unreadable_text(name, text) from None
     if value == "???":
@@ -259,8 +259,12 @@ def chosen_agent(chosen: dict[str, str], named: dict[str, Any]) -> str:
 
 
 def group(folder: str, name: str) -> dict[str, Any]:
-    """The file of `folder=name`."""
-    return read_yaml(DIRECTORY / folder / f"{name}.yaml")
+    """The file of `folder=name`; of an environment what it comes to, with all that it refers to."""
+    file = read_yaml(DIRECTORY / folder / f"{name}.yaml")
+    if folder == "env" and ({"defaults", "env"} & {*file} or "${" in str(file)):
+        composed = compose("train", [f"env={quoted(name)}", "~tuned"], whole=False)["env"]
+        return composed if isinstance(composed, dict) else file
+    return file
 
 
 def meant(folder: str, name: Any) -> Any:
@@ -285,8 +289,11 @@ def experiment(name: Any) -> dict[str, Any]:
     return {**sets, **dict(flat(file))}
 
 
-def compose(name: str, overrides: list[str]) -> dict[str, Any]:
-    """Hydra's composition as plain data; whatever it has to complain of becomes one line."""
+def compose(name: str, overrides: list[str], whole: bool = True) -> dict[str, Any]:
+    """Hydra's composition as plain data; whatever it has to complain of becomes one line.
+
+    Unless `whole`, a key may be without a value.
+    """
     import hydra
     from omegaconf import OmegaConf
 
@@ -298,7 +305,7 @@ def compose(name: str, overrides: list[str]) -> dict[str, Any]:
         ):
             warnings.simplefilter("ignore")
             composed = hydra.compose(name, overrides=overrides)
-            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=whole)
     except Exception as error:
         if mark := getattr(error, "problem_mark", None):
             raise unreadable("configuration", Path(mark.name), error) from error

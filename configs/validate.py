@@ -152,9 +152,23 @@ def check_plain(values: dict[Any, Any], name: str) -> None:
     for inner in values:
         if not isinstance(inner, str) or not inner.isidentifier() or inner.startswith("_"):
             raise ConfigError(f"{name}.{show(inner)}: is not an argument's name; leave it out")
+        if not plain(values[inner]):
+            raise ConfigError(
+                f"{name}.{inner}: must be of texts, numbers, true, false, null, "
+                f"lists and groups, got {show(values[inner])}; correct it"
+            )
         if not all(map(math.isfinite, numbers(values[inner]))):
             raise ConfigError(f"{name}.{inner}: must be finite, got {show(values[inner])}; "
                               "correct it")  # fmt: skip
+
+
+def plain(value: Any) -> bool:
+    """Whether a value can be written down as JSON, as checkpoints do."""
+    if isinstance(value, dict):
+        return all(map(plain, [*value, *value.values()]))
+    if isinstance(value, list):
+        return all(map(plain, value))
+    return isinstance(value, str | int | float | None)
 
 
 def numbers(value: Any) -> list[float]:

@@ -263,3 +263,34 @@ def test_an_environment_that_an_experiment_sets_is_not_chosen_beside_it(write: A
         (["env=acrobot", "env.id=Acrobot-v1"], "Acrobot-v1"),
     ):
         assert train_config(["experiment=one", *more]).env.id == played
+
+
+BUILT = {
+    "above": "defaults: [pendulum]\nnum_envs: 3\nkwargs: {g: 2.0}\n",
+    "below": "defaults:\n  - custom\n  - _self_\nid: Pendulum-v1\nnum_envs: 3\nkwargs: {g: 2.0}\n",
+    "placed": "# @package _global_\nenv: {id: Pendulum-v1, num_envs: 3, kwargs: {g: 2.0}}\n",
+    "referring": "id: Pendulum-v1\nnum_envs: 3\nkwargs: {g: '${oc.decode:\"2.0\"}'}\n",
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_file_may_be_built_on_others(name: str, write: Any, stopped: Any, capsys: Any) -> None:
+    write(f"env/{name}", BUILT[name])
+    env = train_config([f"env={name}"]).env
+    assert (env.id, env.num_envs, env.kwargs) == ("Pendulum-v1", 3, {"g": 2.0})
+    path = stopped(f"env={name}")
+    for again in ([f"resume={path}"], [f"run_dir={path}", "resume=auto"]):
+        assert train_config([*again, f"env={name}"]).env == env
+    assert evaluate_config([f"run={path}", f"env={name}"]).env.id == "Pendulum-v1"
+    assert known("Pendulum-v1", {"g": 2.0}) == name
+    assert capsys.readouterr().err == ""
+    write(f"env/{name}", BUILT[name].replace("2.0", "5.0"))
+    train_config([f"resume={path}", f"env={name}"])
+    assert capsys.readouterr().err == "warning: kept as the run was made with: env.kwargs.g=2.0\n"
+
+
+@pytest.mark.parametrize("value", ["!!binary aGVsbG8=", "[1, !!binary aGVsbG8=]"])
+def test_an_argument_is_of_what_a_checkpoint_can_write_down(value: str, write: Any) -> None:
+    write("env/mine", f"id: Pendulum-v1\nkwargs: {{a: {value}}}\n")
+    with pytest.raises(ConfigError, match=r"^env.kwargs.a: must be of texts, numbers, .*b'hello'"):
+        train_config(["env=mine"])

@@ -6,14 +6,13 @@ from typing import Any
 
 from common.errors import ConfigError
 from configs import compose
-from configs.files import read_yaml
 
 
 def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
     """What `env=NAME` calls an environment that has a file."""
     for name in compose.options("env"):
         try:
-            file = read_yaml(compose.DIRECTORY / "env" / f"{name}.yaml")
+            file = compose.group("env", name)
         except ConfigError:
             continue  # half written, or somebody's attempt: whoever names it is told
         if (file.get("id"), file.get("kwargs") or {}) == (env_id, kwargs):
