@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from typing import Any
 
 WINDOWS = os.name == "nt"  # whose shells quote otherwise
@@ -47,13 +48,22 @@ def shown(word: object) -> str:
     text = str(word)
     if WINDOWS:
         return subprocess.list2cmdline([text])
-    if text.isprintable():
+    if text.isprintable() and writable(text):
         return shlex.quote(text)
-    octal = "".join(  # of what no screen shows
+    octal = "".join(  # of what this screen does not show
         chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\{byte:03o}"
         for byte in os.fsencode(text)
     )
     return f"$'{octal}'"
+
+
+def writable(text: str) -> bool:
+    """Whether the standard output has all its letters."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class LogpiError(Exception):

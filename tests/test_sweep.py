@@ -18,7 +18,7 @@ from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
 from runtime.launch import jobs
-from runtime.launch.jobs import call, stop_file
+from runtime.launch.jobs import Jobs, call, stop_file
 from runtime.launch.signals import PASSED_ON
 from runtime.launch.sweep import ending, sweep
 from tests.slurm import stand_in
@@ -547,3 +547,25 @@ def test_a_signal_to_the_whole_group_saves_the_jobs_of_joblib_beside_idle_proces
     code = "130" if number == signal.SIGINT else "75"
     assert first.returncode == int(code)
     assert [row[2] for row in rows(said)] in (["0", code], ["0", "75"])
+
+
+def test_a_job_of_joblib_has_the_thread_limits_of_the_sweep(tmp_path, monkeypatch):
+    """Joblib's processes have limits of their own, with which a run is not the same elsewhere."""
+    given = {}
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    jobs = Jobs([["seed=1"]], tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
+    make = subprocess.Popen
+
+    def noted(command, env, **options):
+        given.update(env)
+        return make([sys.executable, "-c", ""], env=env, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    monkeypatch.setattr("runtime.launch.jobs.call", apart(call))
+    assert jobs(types.SimpleNamespace(job=0)) == 0
+    assert given["OMP_NUM_THREADS"] == "1"
+    assert "OPENBLAS_NUM_THREADS" not in given
+    assert given["PATH"] == os.environ["PATH"]

@@ -7,6 +7,7 @@ and what return the file itself reaches.
 
 import hashlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def export(arguments: list[str]) -> int:
         trained.evaluator.envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
         from_file = trained.evaluator(file, trained.step)
     except OSError as error:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # half of it
         raise StorageFault(f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or "
                            f"give out=FILE{suffix}") from error  # fmt: skip
     finally:

@@ -208,7 +208,8 @@ def open_onnx(path: Path) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        content = path.read_bytes()  # onnxruntime opens no name that its locale cannot write
+        session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     except Exception as error:
         raise StorageFault(f"policy: {path} cannot be read as ONNX; export it again") from error
     return lambda obs: session.run([OUTPUT], {INPUT: obs})[0]

@@ -16,6 +16,7 @@ SAVED = 75  # exit code of a run that a signal ended
 WARNING = "SIGUSR2"  # what submitit takes as the end of a job's time, or its place
 POLL = 0.5  # seconds between two looks at whether the sweep is to end
 SWEEP = "LOGPI_SWEEP"  # an environment variable: the folder of the sweep that a run is a job of
+LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # that joblib sets, and a run records
 AFTER = 30.0  # seconds from SIGTERM in which a cluster that needs the place sends that warning
 
 
@@ -24,6 +25,7 @@ def call(
     log: Path | None = None,
     warning: str | None = None,
     stop: Path | None = None,
+    limits: dict[str, str] | None = None,
 ) -> tuple[int, list[int]]:
     """`train.py` in a process of its own, to which signals are passed on.
 
@@ -32,6 +34,7 @@ def call(
         log: what gets its output; None: this process's own.
         warning: a signal that the job gets as SIGTERM, and then no other, which would end it.
         stop: a file that comes where the job is to save and end.
+        limits: the values of `LIMITS`; None: as they are here.
 
     Returns:
         Its exit code, 75 also where a signal ended it before it could save, 128 + the number of one
@@ -59,7 +62,10 @@ def call(
                 known[number] = signal.signal(number, pass_on) or signal.SIG_DFL
     try:
         with ExitStack() as files:
-            where: dict[str, Any] = {"env": passing_on()}
+            variables = passing_on()
+            if limits is not None:
+                variables = {n: v for n, v in variables.items() if n not in LIMITS} | limits
+            where: dict[str, Any] = {"env": variables}
             if log is not None:
                 file = files.enter_context(open(log, "ab"))
                 where |= {"stdout": file, "stderr": subprocess.STDOUT}
@@ -114,6 +120,7 @@ class Jobs:
 
     def __init__(self, jobs: list[list[str]], folder: Path) -> None:
         self.jobs, self.folder = jobs, folder
+        self.limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
 
     def __call__(self, config: Any) -> int:
         number = int(config.job)
@@ -125,7 +132,7 @@ class Jobs:
             return SAVED
         else:
             stay()
-            code, came = call(self.jobs[number], log, stop=stop)
+            code, came = call(self.jobs[number], log, stop=stop, limits=self.limits)
         code_file(self.folder, number).write_text(str(code))
         if on_cluster and came and code == SAVED:
             warning = getattr(signal, WARNING)

@@ -2,9 +2,11 @@
 
 import builtins
 import contextlib
+import errno
 import hashlib
 import io
 import json
+import os
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -422,3 +424,27 @@ def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path,
         assert play([*among, f"policy={run / name}"]) == 0
         found = json.loads((run / f"{name}.evaluation.json").read_text())
         assert found["return_mean"] == certificate["return_mean_of_file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its names of files")
+def test_a_file_whose_name_is_no_text_is_played(tmp_path):
+    file = exported(spaces.Discrete(2), 4, tmp_path)
+    other = file.with_name(os.fsdecode(b"\xff.onnx"))
+    try:
+        file.rename(other)
+    except OSError:
+        pytest.skip("no such names here")
+    acting = FromFile(other, (4,), ActionMap(spaces.Discrete(2)))
+    assert acting.act(torch.zeros(3, 4))[0].shape == (3,)
+
+
+def test_of_a_file_that_cannot_be_written_no_half_stays(pendulum, tmp_path, monkeypatch, capsys):
+    def full(module, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("runtime.deploy.exported.write", full)
+    out = tmp_path / "new" / "policy.onnx"
+    assert export.main([f"run={pendulum}", f"out={out}"]) == 4
+    assert capsys.readouterr().err.rstrip().endswith("; free the disk, or give out=FILE.onnx")
+    assert list(out.parent.iterdir()) == []
