@@ -189,7 +189,8 @@ def parse(given: str) -> tuple[str, str, Any]:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         several, value = override.is_sweep_override(), override.value()
     except Exception:
-        if (path and text[:1] not in ("", "~")) or (name == "env.id" and re.match(r"\w", text)):
+        plain = name == "env.id" and re.fullmatch(r"[\w./:-]+", text)  # in any alphabet
+        if plain or (path and text[:1] not in ("", "~")):
             return name, quoted(text), text
         raise unreadable_text(name, text) from None
     if value == "???":
