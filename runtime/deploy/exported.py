@@ -156,8 +156,8 @@ def certificate_of(path: Path) -> Path:
 def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, dict[str, Any]]:
     """The policy of a file, environments to play it in, and its certificate, {} without a true one.
 
-    Played at the certificate's step, the episodes are those of the run's evaluation. Close the
-    evaluator.
+    Played at the certificate's step, the episodes are those of the run's evaluation, unless the run
+    steps its environment natively. Close the evaluator.
 
     Raises:
         ConfigError: it is no ONNX, which holds no code; or the environment has other spaces than
