@@ -111,12 +111,17 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
-    """The worlds of Box2D that an environment holds."""
+    """The worlds of Box2D that an environment holds, its wrappers, or an object of theirs."""
     box2d = sys.modules.get("Box2D")
     if box2d is None:
         return []
-    own = getattr(env.unwrapped, "__dict__", {}).values()
-    return [value for value in own if isinstance(value, box2d.b2World)]
+    layers = [env]
+    while isinstance(layers[-1], gymnasium.Wrapper):
+        layers.append(layers[-1].env)
+    held = [value for layer in layers for value in vars(layer).values()]
+    inner = [value for thing in held for value in getattr(thing, "__dict__", {}).values()]
+    found = {id(value): value for value in held + inner if isinstance(value, box2d.b2World)}
+    return list(found.values())
 
 
 def serve_quietly() -> None:

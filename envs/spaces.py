@@ -244,6 +244,14 @@ def choices_of(
     return space.nvec if isinstance(space, spaces.MultiDiscrete) else np.full(space.shape, 2)
 
 
+def limits_of(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the largest value of each component of an action."""
+    if isinstance(space, spaces.Box):
+        return space.low, space.high
+    start = np.asarray(getattr(space, "start", 0))
+    return start, start + np.asarray(choices_of(space)) - 1  # type: ignore[arg-type]
+
+
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
     """The observation space as one vector."""
     if isinstance(observation, spaces.Box) and len(observation.shape) > IMAGE_DIMENSIONS:
@@ -384,8 +392,11 @@ def describe(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Dict):
         parts = ", ".join(f"{name!r}: {describe(part)}" for name, part in space.spaces.items())
         return f"Dict({parts})"
-    if isinstance(space, spaces.Tuple):
-        return f"Tuple({', '.join(map(describe, space.spaces))})"
+    if isinstance(space, (spaces.Tuple, spaces.OneOf)):
+        return f"{type(space).__name__}({', '.join(map(describe, space.spaces))})"
+    if isinstance(space, spaces.Text):  # whose numbers are places in this list
+        letters = "".join(space.character_list)
+        return f"Text({space.min_length}, {space.max_length}, charset={letters})"
     return str(space)
 
 

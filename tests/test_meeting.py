@@ -291,6 +291,9 @@ DIFFERENT = [
     spaces.Dict({"a: Discrete(2), b": Discrete(3)}), spaces.Dict(b=Discrete(2), a=Discrete(3)),
     Box(-LONG, LONG + 1, dtype=f32), Box(-LONG, LONG + 1 + f32(LONG == 1), dtype=f32),
     spaces.MultiDiscrete([2] * 18), spaces.MultiDiscrete([[2] * 9] * 2),
+    spaces.Text(3, charset="ab"), spaces.Text(3, charset="ba"), spaces.Text(4, charset="ab"),
+    spaces.OneOf((Discrete(2), Discrete(3))), spaces.OneOf((Box(-LONG, LONG, dtype=f32),)),
+    spaces.OneOf((Box(-LONG, np.nextafter(LONG, f32(2)), dtype=f32),)),
 ]  # fmt: skip
 
 

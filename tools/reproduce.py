@@ -185,6 +185,8 @@ def verdict(path: Path, again: Path) -> int:
             print(f"  {tag} was {one}, is {other}")
         if len(difference.tags) > SHOWN:
             print(f"  and {len(difference.tags) - SHOWN} more")
+        for line in changed_spaces(path, again):
+            print(f"note: {line}")
         return 1
     count = sum(len(curve) for tag, curve in was.items() if counts(tag))
     if None not in digests and digests[0] != digests[1]:
@@ -193,6 +195,19 @@ def verdict(path: Path, again: Path) -> int:
     ends = "" if None in digests else ", and the state at the end, to the last bit"
     print(f"equal: {count:,} logged numbers{ends}")
     return 0
+
+
+def changed_spaces(path: Path, again: Path) -> list[str]:
+    """Where the environment has other spaces now than when the run was made."""
+    from runtime.checkpoint import load_newest
+    from runtime.errors import StorageFault
+
+    try:
+        was, now = (load_newest(run)[1].get("spaces") or {} for run in (path, again))
+    except StorageFault:
+        return []
+    return [f"the environment's {kind} space was {was[kind]}, is {now[kind]}"
+            for kind in was if was[kind] != now.get(kind, was[kind])]  # fmt: skip
 
 
 Curves = dict[str, list[tuple[int, float]]]

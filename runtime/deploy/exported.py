@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from agents.base import BaseAgent, as_tuple
 from common.errors import ConfigError, StorageFault
-from envs.spaces import ActionMap, require_same_spaces
+from envs.spaces import ActionMap, limits_of, require_same_spaces
 from runtime.evaluation import Evaluator
 
 if TYPE_CHECKING:
@@ -125,6 +125,7 @@ class FromFile:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
         self.obs_shape, self.to_env, self.read = obs_shape, to_env, read
+        self.low, self.high = limits_of(to_env.space)
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
@@ -138,10 +139,17 @@ class FromFile:
                               f"({shape}); give the one it was trained in") from error  # fmt: skip
         space, continuous = self.to_env.space, self.to_env.continuous
         if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
-            raise ConfigError(f"policy: its actions, {str(action.dtype).removeprefix('torch.')} of "
-                              f"shape {tuple(action.shape[1:])}, are not of this environment's "
-                              f"{space}; give the one it was trained in")  # fmt: skip
+            raise self.other(f"actions, {str(action.dtype).removeprefix('torch.')} of shape "
+                             f"{tuple(action.shape[1:])}, are")  # fmt: skip
+        low, high = (torch.as_tensor(limit, dtype=action.dtype) for limit in (self.low, self.high))
+        outside = ~((action >= low) & (action <= high)).reshape(len(action), -1).all(1)
+        if outside.any():
+            raise self.other(f"action {action[outside][0].tolist()} is")
         return action, action
+
+    def other(self, what: str) -> ConfigError:
+        return ConfigError(f"policy: its {what} not of this environment's {self.to_env.space}; "
+                           "give the one it was trained in")  # fmt: skip
 
 
 def as_they_are(to_env: ActionMap) -> Callable[[np.ndarray], np.ndarray]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -77,7 +78,19 @@ class Pendant(gymnasium.Env):
         return np.array([*self.ball.position, self.touched.count], np.float64)
 
 
+class Beside(gymnasium.Wrapper):
+    """A wrapper with a world of its own, or with an object that has one."""
+
+    def __init__(self, held):
+        super().__init__(gymnasium.make("Pendulum-v1").unwrapped)
+        import Box2D
+
+        held = self if held == "itself" else SimpleNamespace()
+        held.world, self.held = Box2D.b2World(), held
+
+
 gymnasium.register("Pendant-v0", entry_point=Pendant)
+gymnasium.register("Pendant-v1", entry_point=Beside)
 
 
 def plain(env_id, kwargs, seed, index, actions):
@@ -165,7 +178,9 @@ def test_a_box2d_world_of_ones_own_keeps_its_gravity_and_its_listener(vectorizat
      ("Pendulum-v1", {}, "sync", 2, False), ("CartPole-v1", {}, "native", 1, False),
      ("Pendant-v0", {}, "async", 1, True), ("Pendulum-v1", {}, "async", 1, False),
      ("Pendant-v0", {"lazily": True}, "sync", 1, False),
-     ("Pendant-v0", {"lazily": True}, "sync", 2, True)],
+     ("Pendant-v0", {"lazily": True}, "sync", 2, True),
+     ("Pendant-v1", {"held": "itself"}, "sync", 1, True),
+     ("Pendant-v1", {"held": "apart"}, "sync", 1, True)],
 )  # fmt: skip
 def test_a_world_that_outlives_a_reset_is_known(env_id, kwargs, vectorization, resets, lasts):
     pytest.importorskip("Box2D")

@@ -178,13 +178,16 @@ def exported(space, obs_dim, folder):
         (spaces.Discrete(2), 3, "pendulum", "int64 of shape (), are not of"),
         (spaces.MultiDiscrete([3]), 3, "pendulum", "int64 of shape (1,), are not of"),
         (spaces.Box(-1, 1, (1,)), 4, "cartpole", "float32 of shape (1,), are not of"),
+        (spaces.Box(3, 4, (1,)), 3, "pendulum", "] is not of this environment's Box(-2.0, 2.0"),
+        (spaces.Discrete(2, start=-1), 4, "cartpole", "-1 is not of this environment's Discrete(2"),
+        (spaces.Discrete(2, start=1), 4, "cartpole", "2 is not of this environment's Discrete(2"),
     ],
 )
 def test_a_file_for_other_actions_is_refused(space, obs_dim, env, words, tmp_path, capsys):
     file = exported(space, obs_dim, tmp_path)
-    assert play([f"policy={file}", f"env={env}", "episodes=1"]) == 2
+    assert play([f"policy={file}", f"env={env}", "episodes=3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: policy: its actions, ")
+    assert line.startswith("error: policy: its action")
     assert words in line
 
 

@@ -13,6 +13,7 @@ from configs.compose import train_config
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from storage import rundir
+from tests.test_meeting import rewritten
 from tools import reproduce
 from tools.reproduce import Difference, first_difference
 from train import run as train
@@ -46,8 +47,12 @@ def test_a_change_is_named_by_its_first_step(run, capsys):
     text = (run / "config.yaml").read_text()
     assert "lr: 0.003\n" in text
     (run / "config.yaml").write_text(text.replace("lr: 0.003\n", "lr: 0.003001\n"))
+    rewritten(run, lambda state: state["spaces"].update(action="Discrete(2, start=7)"))
     assert reproduce.main([f"run={run}"]) == 1
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("different")]
+    out = capsys.readouterr().out.splitlines()
+    (line,) = [x for x in out if x.startswith("different")]
+    told = "note: the environment's action space was Discrete(2, start=7), is Discrete(2)"
+    assert out[-1] == told
     (again,) = Path("runs").glob("*/*/*/*")  # apart from where runs to compare lie
     assert again.parent == Path("runs/reproduced/CartPole-v1/a2c")
     # Weights differ from the first update on, and so what is logged with it.
