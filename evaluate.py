@@ -57,7 +57,9 @@ def play_run(config: "EvaluateConfig") -> int:
         {"checkpoint_step": trained.step},
     )
     if filmed is not None:
-        print(f"film of an episode with return {number(filmed[1])}: {filmed[0]}")
+        path, seen = filmed
+        cut = ", cut short" if seen.cut else ""
+        print(f"film of an episode with return {number(seen.returns[0])}{cut}: {path}")
     return 0
 
 

@@ -17,7 +17,13 @@ sys.path.insert(0, str(ROOT))
 from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, make_folder, write_text  # noqa: E402
-from tools.comparison.runs import Group, find, grouped, overlapping  # noqa: E402
+from tools.comparison.runs import (  # noqa: E402
+    Group,
+    find,
+    grouped,
+    named,
+    overlapping,
+)
 from tools.comparison.statistics import (  # noqa: E402
     interquartile_mean,
     interval,
@@ -107,6 +113,9 @@ def report(groups: list[Group], options: Options) -> str:
         lines.append(row(cells))
     by_label = finals(groups)
     lines += [*overall(by_label), *improvements(by_label)]
+    if cut := [run.path for group in groups for run in group.runs if run.cut]:
+        lines += ["", f"Evaluations of {named(cut)} cut episodes short (eval.max_length): such "
+                  "returns are of as many steps."]  # fmt: skip
     if any(len(group.runs) < 5 for group in groups):
         lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
     return "\n".join(lines)

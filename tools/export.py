@@ -137,11 +137,14 @@ def export(arguments: list[str]) -> int:
         "return_mean_of_file": from_file.summary()["return_mean"],
         "return_sem_of_run": own.summary()["return_sem"],
         "return_sem_of_file": from_file.summary()["return_sem"],
+        "episodes_cut_of_run": own.cut,
+        "episodes_cut_of_file": from_file.cut,
         "versions": rundir.versions("onnx", "onnxruntime"),
     }
     rundir.write_json(certificate_of(path), certificate)
     returns = ", ".join(f"{number(one.summary()['return_mean'])} (standard error "
-                        f"{number(one.summary()['return_sem'])}) from the {what}"
+                        f"{number(one.summary()['return_sem'])}"
+                        f"{f'; {one.cut} cut short' if one.cut else ''}) from the {what}"
                         for what, one in (("file", from_file), ("run", own)))  # fmt: skip
     print(f"{path}: {path.stat().st_size:,} bytes\n"
           f"largest difference over {compared:,} observations: {furthest:.3g}\n"

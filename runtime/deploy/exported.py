@@ -125,7 +125,6 @@ class FromFile:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
         self.obs_shape, self.to_env, self.read = obs_shape, to_env, read
-        self.low, self.high = limits_of(to_env.space)
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
@@ -141,15 +140,26 @@ class FromFile:
         if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
             raise self.other(f"actions, {str(action.dtype).removeprefix('torch.')} of shape "
                              f"{tuple(action.shape[1:])}, are")  # fmt: skip
-        low, high = (torch.as_tensor(limit, dtype=action.dtype) for limit in (self.low, self.high))
-        outside = ~((action >= low) & (action <= high)).reshape(len(action), -1).all(1)
-        if outside.any():
-            raise self.other(f"action {action[outside][0].tolist()} is")
         return action, action
 
     def other(self, what: str) -> ConfigError:
         return ConfigError(f"policy: its {what} not of this environment's {self.to_env.space}; "
                            "give the one it was trained in")  # fmt: skip
+
+
+class Held(FromFile):
+    """A file whose actions are held to the values that the environment's space has."""
+
+    def act(
+        self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        action, _ = super().act(obs, deterministic, generator)
+        limits = limits_of(self.to_env.space)
+        low, high = (torch.as_tensor(limit, dtype=action.dtype) for limit in limits)
+        outside = ~((action >= low) & (action <= high)).reshape(len(action), -1).all(1)
+        if outside.any():
+            raise self.other(f"action {action[outside][0].tolist()} is")
+        return action, action
 
 
 def as_they_are(to_env: ActionMap) -> Callable[[np.ndarray], np.ndarray]:
@@ -186,7 +196,7 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
         require_same_spaces(str(env.id), recorded, evaluator.envs.spaces, made_in)
         envs = evaluator.envs
-        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        file = Held(path, envs.obs_shape, envs.to_env, envs.read)
     except BaseException:
         evaluator.close()
         raise

@@ -12,12 +12,13 @@ from common.errors import ConfigError
 from envs.spaces import require_same_spaces
 from runtime.build import make_evaluator, not_shown
 from runtime.deploy.trained import Trained
+from runtime.evaluation import Evaluation
 from runtime.logger import Logger
 from storage.rundir import require_writable
 from storage.sealed import own_folder
 
 
-def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, float]:
+def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, Evaluation]:
     """Plays one episode before a camera.
 
     Args:
@@ -27,7 +28,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
         deterministic: as for an evaluation.
 
     Returns:
-        The mp4, and the return of the episode.
+        The mp4, and what came of the episode.
 
     Raises:
         ConfigError: the environment gives no pictures, what writes the file is not installed, or
@@ -56,7 +57,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
         evaluator.close()
     path = folder / f"step-{trained.step:012d}-s{seed}-episode-0.mp4"
     show(path, trained.step)
-    return path, float(evaluation.returns[0])
+    return path, evaluation
 
 
 def require_display() -> None:

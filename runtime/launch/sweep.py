@@ -161,6 +161,8 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
         forms = (("return_mean", display), ("steps", "{:,}".format),
                  ("steps_per_second", "{:,.0f}".format))  # fmt: skip
         cells += [form(found[key]) if found.get(key) is not None else "" for key, form in forms]
+        if found.get("episodes_cut"):
+            cells[3] += f", {found['episodes_cut']} cut short"
         lines.append(f"| {' | '.join(cells)} |")
     for number, code in enumerate(codes):
         log = folder / f"{number}.log"

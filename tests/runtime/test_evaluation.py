@@ -24,7 +24,7 @@ from runtime.launch.door import enter
 from runtime.launch.sweep import table
 from storage.checkpoint import load_newest
 from tests.helpers import agent
-from tools import tune
+from tools import export, tune
 
 
 class Coin(gymnasium.Env):
@@ -134,7 +134,7 @@ def door(name, *arguments):
 
 
 def test_how_many_episodes_were_cut_is_written_and_the_remedy_helps(tmp_path, capsys):
-    run = tmp_path / "run"
+    run = tmp_path / "0"
     where = [ENDLESS, f"run_dir={run}", "eval.episodes=3", "eval.max_length=30"]
     assert door("train", *SMALL, *where) == 0
     said = capsys.readouterr()
@@ -149,6 +149,11 @@ def test_how_many_episodes_were_cut_is_written_and_the_remedy_helps(tmp_path, ca
         found = json.loads((run / "evaluation.json").read_text())
         assert (found["episodes_cut"], found["length_mean"]) == (2, length)
         assert f"length {length:.1f} steps; 2 cut short" in capsys.readouterr().out
+    assert export.main([f"run={run}", ENDLESS, "format=torch", "episodes=2"]) == 0
+    certificate = json.loads((run / "policy.pt2.json").read_text())
+    assert certificate["episodes_cut_of_run"] == certificate["episodes_cut_of_file"] == 2
+    assert capsys.readouterr().out.count("; 2 cut short) from the ") == 2
+    assert "| 30.0, 3 cut short |" in table(["a"], [0], tmp_path, "")
     assert door("train", f"resume={run}", ENDLESS, "total_steps=40", "eval.max_length=12") == 0
     assert json.loads((run / "result.json").read_text())["return_mean"] == 12.0
 

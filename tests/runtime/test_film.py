@@ -51,6 +51,12 @@ def test_a_film_holds_the_episode_frame_by_frame(cartpole, capsys):
     assert json.loads((cartpole / "evaluation.json").read_text())["episodes"] == 2
 
 
+def test_a_film_of_an_episode_that_was_cut_says_so(cartpole, tmp_path, capsys):
+    assert film([f"run={cartpole}", "video=true", "episodes=1", "max_length=3",
+                 f"out={tmp_path}"]) == 0  # fmt: skip
+    assert "film of an episode with return 3.0, cut short: " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_library("EGL") is None, reason="draws without a display")
 def test_mujoco_is_filmed_without_a_display(tmp_path, monkeypatch, capsys):

@@ -165,6 +165,22 @@ def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):
     assert {group.label: len(group.runs) for group in groups} == {"ranks=1": 1, "ranks=2": 1}
 
 
+def test_returns_of_episodes_that_were_cut_at_other_lengths_are_no_one_group(tmp_path, capsys):
+    for length in (30, 60):
+        planted(tmp_path, f"a{length}", {100: -length}, f"eval.max_length={length}")
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    assert "| a2c | 2 |" in out
+    assert "cut episodes short" not in out  # none was
+    for length in (30, 60):
+        (tmp_path / f"a{length}/result.json").write_text('{"episodes_cut": 1}')
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    assert "| CartPole-v1 | eval.max_length=30 | 1 | 100 | -30 | " in out
+    assert "| CartPole-v1 | eval.max_length=60 | 1 | 100 | -60 | " in out
+    assert f"{tmp_path / 'a30'}, {tmp_path / 'a60'} cut episodes short (eval.max_length)" in out
+
+
 def test_a_report_by_hand(tmp_path, capsys):
     ends = [1.0, 2.0, 30.0, 3.0, 100.0]
     for seed, last in enumerate(ends):

@@ -37,6 +37,7 @@ class Run:
     steps: np.ndarray
     values: np.ndarray
     digest: str | None = None  # of everything at its end
+    cut: int = 0  # episodes of its last evaluation that were cut short
 
     def at(self, steps: np.ndarray) -> np.ndarray:
         """The curve at these steps, on the line between two points; not before it begins."""
@@ -160,6 +161,9 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
     result = read_result(path)
     ranks = result.get("ranks", 1)  # each of which has `env.num_envs` copies
     settings = {**dict(flat(dataclasses.asdict(config))), "ranks": ranks}
+    cut = int(result.get("episodes_cut", 0))
+    if cut:  # returns are of as many steps
+        settings["eval.max_length"] = config.eval.max_length
     if config.agent.lr_schedule == "constant":
         del settings["total_steps"]  # as far as both have come, a longer run is the same
     return Run(
@@ -172,6 +176,7 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
         steps,
         values,
         result.get("state_digest"),
+        cut,
     )
 
 
