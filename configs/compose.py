@@ -27,7 +27,8 @@ TEXTS = (*PATHS, "checkpoint", "device", "env.id")
 
 def options(group: str) -> list[str]:
     """The names that `group=NAME` accepts."""
-    names = sorted(path.stem for path in (DIRECTORY / group).glob("*.yaml"))
+    files = (path for path in (DIRECTORY / group).glob("*.yaml") if path.is_file())
+    names = sorted(path.stem for path in files)
     return [name for name in names if (group, name) != ("env", "custom")]
 
 

@@ -216,10 +216,14 @@ def other_revision(made_by: object) -> str:
 
 
 def code() -> bytes:
-    """All that a run is computed by, with the names of the files, wherever they were copied."""
-    files = [ROOT / door for door in DOORS if (ROOT / door).is_file()]
+    """All that a run is computed by, with the names of the files, wherever they were copied.
+
+    What only has the name of one (a folder, an editor's dead link) is left out.
+    """
+    files = [ROOT / door for door in DOORS]
     files += [path for folder in COMPUTING for path in (ROOT / folder).rglob("*.py")]
-    named = sorted((path.relative_to(ROOT).as_posix(), path) for path in files)
+    named = sorted((path.relative_to(ROOT).as_posix(), path) for path in files
+                   if path.is_file() and os.access(path, os.R_OK))  # fmt: skip
     return b"".join(f"{name}\0".encode(errors="surrogateescape") + path.read_bytes() + b"\0"
                     for name, path in named)  # fmt: skip
 
