@@ -8,15 +8,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common.errors import StorageFault
+
 
 def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of every scalar, as TensorBoard would show it."""
+    """(step, value) of every scalar, as TensorBoard would show it.
+
+    Raises:
+        StorageFault: an event file cannot be read.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every purge
     with utf8_path(run_dir) as path:
         events = EventAccumulator(path, size_guidance={"scalars": 0})
-        events.Reload()
+        try:
+            events.Reload()
+        except OSError as error:
+            what = f"{run_dir}: what it has logged cannot be read, {error.strerror}"
+            raise StorageFault(f"{what}; make its files readable") from error
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]

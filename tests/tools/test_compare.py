@@ -181,6 +181,16 @@ def test_returns_of_episodes_that_were_cut_at_other_lengths_are_no_one_group(tmp
     assert f"{tmp_path / 'a30'}, {tmp_path / 'a60'} cut episodes short (eval.max_length)" in out
 
 
+def test_a_log_that_cannot_be_read_is_one_line(tmp_path, capsys):
+    planted(tmp_path, "a", {100: 1.0})
+    (events,) = (tmp_path / "a").glob("events*")
+    events.unlink()
+    events.mkdir()
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'a'}: what it has logged cannot be read, ")
+
+
 def test_a_report_by_hand(tmp_path, capsys):
     ends = [1.0, 2.0, 30.0, 3.0, 100.0]
     for seed, last in enumerate(ends):
