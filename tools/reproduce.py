@@ -199,8 +199,8 @@ def verdict(path: Path, again: Path) -> int:
 
 def changed_spaces(path: Path, again: Path) -> list[str]:
     """Where the environment has other spaces now than when the run was made."""
-    from runtime.checkpoint import load_newest
-    from runtime.errors import StorageFault
+    from common.errors import StorageFault
+    from storage.checkpoint import load_newest
 
     try:
         was, now = (load_newest(run)[1].get("spaces") or {} for run in (path, again))
@@ -217,7 +217,8 @@ def comparable(was: Curves, now: Curves, ended: bool) -> tuple[Curves, Curves]:
     """What both runs came to.
 
     Evaluations and audits that only the first one made are left out: a run that was made longer has
-    looked at its first end. Of a run that did not end, nothing after its last row can be missed.
+    looked at its first end, and has logged there, and next, a part of an interval. Of a run that
+    did not end, nothing after its last row can be missed.
     """
     if not ended:
         last = max((step for curve in was.values() for step, _ in curve), default=0)
@@ -230,7 +231,21 @@ def comparable(was: Curves, now: Curves, ended: bool) -> tuple[Curves, Curves]:
         tag: [row for row in curve if not tag.startswith(LOOKS) or (tag, row[0]) in known]
         for tag, curve in was.items()
     }
+    split = first_ends(was, now)
+    was, now = (
+        {tag: [row for row in curve if tag.startswith(LOOKS) or row[0] not in split]
+         for tag, curve in curves.items()} for curves in (was, now)
+    )  # fmt: skip
     return was, now
+
+
+def first_ends(was: Curves, now: Curves) -> set[int]:
+    """Where a run that was made longer logged at its first end, and next: parts of an interval."""
+    logged = [{step for tag, curve in curves.items() if not tag.startswith(LOOKS)
+               for step, _ in curve} for curves in (was, now)]  # fmt: skip
+    later = {end: min((step for step in logged[1] if step > end), default=None)
+             for end in logged[0] - logged[1]}  # fmt: skip
+    return {step for end, after in later.items() if after is not None for step in (end, after)}
 
 
 def counts(tag: str) -> bool:

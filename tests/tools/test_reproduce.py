@@ -15,7 +15,7 @@ from runtime.launch.signals import Stop
 from storage import rundir
 from tests.test_meeting import rewritten
 from tools import reproduce
-from tools.reproduce import Difference, first_difference
+from tools.reproduce import Difference, comparable, first_difference
 from train import run as train
 
 SHORT = ["total_steps=1920", "eval.episodes=1", "agent.hidden=[8]", "log.every=640"]
@@ -106,10 +106,19 @@ def test_a_run_without_a_log_is_not_called_equal(run, capsys):
 def test_a_run_that_was_made_longer_is_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     constant = "agent.lr_schedule=constant"  # a schedule would have kept its first horizon
-    assert start([*SHORT, constant, "run_dir=run"]) == 0
+    uneven = "log.every=500"  # of which the first end is no multiple
+    assert start([*SHORT, constant, uneven, "run_dir=run"]) == 0
     assert start(["resume=run", "total_steps=2560"]) == 0
     assert reproduce.main(["run=run", "run_dir=again"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("equal: ")
+
+
+def test_a_row_that_is_missing_at_the_end_is_a_difference():
+    was = {"loss/x": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+    assert comparable(was, {"loss/x": was["loss/x"][:2]}, True)[0] == was
+    now = {"loss/x": [(1, 1.0), (3, 2.5), (4, 4.0)]}
+    one, other = comparable({"loss/x": [*was["loss/x"], (4, 4.0)]}, now, True)
+    assert one == other == {"loss/x": [(1, 1.0), (4, 4.0)]}
 
 
 def test_where_two_logs_part():
