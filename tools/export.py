@@ -94,6 +94,8 @@ def export(arguments: list[str]) -> int:
         raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
     trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
                            seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
+    for warning in trained.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     envs = trained.evaluator.envs
     try:
         if given.get("out"):

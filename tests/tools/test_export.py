@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from data import Spec
 from envs.spaces import ActionMap
 from runtime.deploy.exported import Deployed, FromFile, as_they_are, write
 from runtime.launch.door import enter
+from storage import checkpoint
 from tests.helpers import agent
 from tools import export
 from train import run as train
@@ -156,6 +158,19 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     assert played["return_mean"] == certificate["return_mean_of_file"]
     step = certificate["checkpoint_step"]
     assert f"{file}, exported at step {step:,}, on Pendulum-v1" in capsys.readouterr().out
+
+
+def test_a_checkpoint_that_is_passed_over_is_named(pendulum, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(pendulum, run)
+    older, newest = checkpoint.names(run)[-2:]
+    (run / "checkpoints" / newest / "state.json").write_text("{}")
+    assert export.main([f"run={run}", "format=torch", "episodes=1"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: checkpoint {run}/checkpoints/{newest} is damaged ")
+    assert line.endswith(f"using {older}")
+    certificate = json.loads((run / "policy.pt2.json").read_text())
+    assert certificate["checkpoint_step"] == int(older[5:])
 
 
 def exported(space, obs_dim, folder):

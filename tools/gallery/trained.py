@@ -1,5 +1,6 @@
 """The audit of a trained policy, at observations that it meets."""
 
+import sys
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ def audit_run(run: str, checkpoint: str, seed: int, env_id: str | None) -> tuple
     trained = open_trained(
         run, checkpoint, episodes=STATES, seed=derive(seed, "audit-episodes"), env_id=env_id
     )
+    for warning in trained.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     generator = torch.Generator().manual_seed(derive(seed, "audit"))
     agent, envs = trained.agent, trained.evaluator.envs
     try:
