@@ -67,6 +67,22 @@ def test_a_traceback_changes_no_exit_code_of_a_signal(capsys):
     assert capsys.readouterr().err == "error: stopped: by a test; go on\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("std::bad_alloc"),
+        RuntimeError("can't allocate memory: you"),
+    ],
+)
+def test_memory_that_is_short_anywhere_is_told_as_that(error, capsys):
+    def short():
+        raise error
+
+    assert guarded(short, []) == 4
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: memory: there is too little, {type(error).__name__} {error}; ")
+
+
 def test_letters_that_a_stream_has_not_are_escaped():
     stream = io.TextIOWrapper(io.BytesIO(), "cp1252")
     assert Patient(stream).write("é 日\n") == 4

@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any, TextIO
 
-from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped
+from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, StorageFault
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -77,7 +77,11 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        line = LogpiError(f"unexpected: {type(error).__name__} {error}; debug=true shows where")
+        what = f"{type(error).__name__} {error}"
+        line = LogpiError(f"unexpected: {what}; debug=true shows where")
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
+            line = StorageFault(f"memory: there is too little, {what}; free some, or raise the "
+                                "limit that is set here")  # fmt: skip
         print(f"error: {line}", file=sys.stderr)
         return line.code
 
