@@ -109,7 +109,7 @@ def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConf
 def begin(config: "TrainConfig") -> Path:
     """The directory of a new run."""
     from runtime.launch.jobs import tell_sweep
-    from storage import rundir
+    from storage import provenance, rundir
 
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,
                          again=config.resume == "auto")  # fmt: skip
@@ -117,15 +117,15 @@ def begin(config: "TrainConfig") -> Path:
         tell_sweep(Path(config.run_dir), path)
         warn([f"run_dir: {config.run_dir} is taken, this run goes to {path}; with resume=auto the "
               "one that is there goes on"])  # fmt: skip
-    rundir.keep_patch(path)
+    provenance.keep_patch(path)
     return path
 
 
 def unrecorded() -> list[str]:
     """A warning where git cannot tell which code makes the run."""
-    from storage import rundir
+    from storage import provenance
 
-    why = rundir.head()[1]
+    why = provenance.head()[1]
     return [f"the run's revision is not recorded: {why}"] if why else []
 
 

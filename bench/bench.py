@@ -23,7 +23,7 @@ from bench.benchmark.comparisons import COMPARISONS, STUDIES
 from bench.benchmark.ratios import HEADER, compare, line
 from common.errors import ConfigError, StorageFault, remedy
 from runtime.launch.door import guarded
-from storage import rundir
+from storage import provenance, rundir
 
 ROOT = measure.ROOT
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
@@ -68,7 +68,7 @@ def everything(
     options: settings.Options, folder: Path, arguments: list[str]
 ) -> dict[str, measure.Result]:
     """Measures what was chosen, says so as it goes, and saves after each."""
-    print(f"{machine()}\n{report.versions(rundir.versions(*PACKAGES))}\n")
+    print(f"{machine()}\n{report.versions(provenance.versions(*PACKAGES))}\n")
     print("\n".join(line(cells) for cells in [HEADER, ["---"] * len(HEADER)]), flush=True)
     results: dict[str, measure.Result] = {}
     for name in options.chosen:
@@ -123,8 +123,8 @@ def measured(arguments: list[str]) -> dict[str, Any]:
     command = shlex.join(["python", "bench/bench.py", *arguments])
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
     return {"date": time.strftime("%Y-%m-%d %H:%M"), "command": command,
-            "revision": rundir.revision(), "load": load, "machine": machine(),
-            "versions": rundir.versions(*PACKAGES)}  # fmt: skip
+            "revision": provenance.revision(), "load": load, "machine": machine(),
+            "versions": provenance.versions(*PACKAGES)}  # fmt: skip
 
 
 def machine() -> str:

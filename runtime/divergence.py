@@ -14,7 +14,8 @@ from common.seeding import stream
 from common.tree import join, split
 from data import Batch, Rows, Spec, Transition
 from data.packing import Ranges, numbers_of
-from storage.rundir import ROOT, write_bytes, write_json, write_text
+from storage.provenance import ROOT
+from storage.rundir import write_bytes, write_json, write_text
 from storage.sealed import own_folder
 
 if TYPE_CHECKING:

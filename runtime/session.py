@@ -24,11 +24,11 @@ from runtime.launch.ranks import ALONE, Ranks
 from runtime.launch.signals import AgreedStop, Stop
 from runtime.logger import Logger, Silent
 from runtime.loop import train
-from storage import checkpoint, rundir
+from storage import checkpoint, provenance, rundir
 from storage.misfit import taking_up
+from storage.provenance import PHYSICS, changes, edited, require_same_run, setting
 from storage.sealed import Record
 from storage.segments import Rows, write_segments
-from storage.setting import PHYSICS, changes, edited, require_same_run, setting
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
@@ -292,7 +292,7 @@ class Session:
         if not self.ranks.first:
             return
         summary: dict[str, Any] = evaluation.summary() if evaluation is not None else {}
-        told = (*rundir.versions(), *PHYSICS.values(), "instructions")
+        told = (*provenance.versions(), *PHYSICS.values(), "instructions")
         rundir.write_json(
             self.path / "result.json",
             {

@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from common.errors import ConfigError, Damaged, LogpiError, StorageFault, remedy
 from common.tree import join, split
-from storage import rundir
+from storage import provenance
 from storage.misfit import misfit
 from storage.rundir import write_json
 from storage.sealed import (
@@ -268,7 +268,7 @@ def load_newest(
         found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
         help = "no valid checkpoint is left, restore one from a backup"
         if OTHER_FORMAT in found:
-            help = rundir.other_revision(rundir.made_by(run_dir)) or help
+            help = provenance.other_revision(provenance.made_by(run_dir)) or help
         raise Damaged(f"{found}; {help}")
     none = Damaged(f"{passed[0]}; none of this run is left, restore config.yaml or a checkpoint")
     none.differs = others[0].differs

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from common.errors import StorageFault
-from storage import rundir
+from storage.provenance import other_revision
 from storage.sealed import Damage
 
 UNFIT = (RuntimeError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
@@ -35,7 +35,7 @@ def taking_up(state: dict[str, Any]) -> Iterator[None]:
 def misfit(state: dict[str, Any], why: str) -> StorageFault:
     """A checkpoint that does not fit: of another revision, or not of this configuration."""
     made = state.get("setting")
-    other = rundir.other_revision(made.get("revision") if isinstance(made, dict) else None)
+    other = other_revision(made.get("revision") if isinstance(made, dict) else None)
     if other:
         return StorageFault(f"checkpoint: does not fit this code, {why}: {other}")
     return StorageFault(f"checkpoint: does not fit config.yaml, {why}; restore it from a backup")

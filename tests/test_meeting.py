@@ -33,7 +33,7 @@ from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop
 from runtime.session import Session
-from storage import checkpoint, rundir
+from storage import checkpoint, provenance
 from tests.faults.harness import outcome
 from tools import export
 
@@ -572,7 +572,7 @@ MORE = "total_steps=80"
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    monkeypatch.setattr(rundir, "revision", lambda: "f" * 40)
+    monkeypatch.setattr(provenance, "revision", lambda: "f" * 40)
 
 
 def test_weights_of_another_shape_are_told_whole(runs, tmp_path, monkeypatch, capsys):
@@ -584,7 +584,7 @@ def test_weights_of_another_shape_are_told_whole(runs, tmp_path, monkeypatch, ca
 
     rewritten(run, wider)
     for revision in (state_of(run)["setting"]["revision"], "f" * 40):
-        monkeypatch.setattr(rundir, "revision", lambda revision=revision: revision)
+        monkeypatch.setattr(provenance, "revision", lambda revision=revision: revision)
         for door in (partial(play, [f"run={run}"]), partial(learn, [f"resume={run}", MORE])):
             capsys.readouterr()
             assert door() == 4

@@ -27,7 +27,7 @@ from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.launch.sweep import sweep
 from runtime.logger import Logger
-from storage import rundir
+from storage import provenance, rundir
 from tools import compare, export, reproduce, verify
 
 start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
@@ -218,7 +218,7 @@ def checkout(tmp_path, monkeypatch):
     git("init")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(rundir, "ROOT", root)
+    monkeypatch.setattr(provenance, "ROOT", root)
     return root, git
 
 
@@ -236,28 +236,28 @@ def test_what_only_has_the_name_of_code_is_none(checkout):
 def test_a_patch_makes_the_same_code_of_the_commit(checkout, tmp_path):
     """Also of the doors, of folders in folders, and of files that git does not track."""
     root, git = checkout
-    before = rundir.code()
+    before = provenance.code()
     changes = {"train.py": "2\n", "evaluate.py": "3\n", "runtime/deep/new é.py": "4\n",
                "agents/a.py": "5", "configs.yaml": "a: 1\n", "data/x.yml": "b: 1\n"}  # fmt: skip
     seen = {before}
     for name, text in changes.items():
         (root / name).write_text(text)
-        seen.add(rundir.code())
+        seen.add(provenance.code())
     assert len(seen) == 5  # YAML is recorded as the configuration
     for name in ("notes.txt", "data/table.csv", "docs/b.py"):
         (root / name).write_text("no code")
-    after, status = rundir.code(), git("status", "--porcelain")
+    after, status = provenance.code(), git("status", "--porcelain")
     index = (root / ".git/index").read_bytes()
-    rundir.keep_patch(tmp_path)
+    provenance.keep_patch(tmp_path)
     assert (root / ".git/index").read_bytes() == index
     assert git("status", "--porcelain") == status
-    patch = (tmp_path / rundir.PATCH).read_bytes()
+    patch = (tmp_path / provenance.PATCH).read_bytes()
     assert b"no code" not in patch
     git("checkout", ".")
     git("clean", "-fdq")
-    assert rundir.code() == before
-    git("apply", str(tmp_path / rundir.PATCH))
-    assert rundir.code() == after
+    assert provenance.code() == before
+    git("apply", str(tmp_path / provenance.PATCH))
+    assert provenance.code() == after
     assert {name: (root / name).read_text() for name in changes} == changes
 
 
@@ -279,7 +279,7 @@ def test_a_data_set_in_the_checkout_costs_nothing(checkout, monkeypatch):
         with (root / "data/large.npy").open("wb") as file:
             file.truncate(1 << 40)  # bytes, that nobody reads
         calls.clear()
-        patch = rundir.uncommitted()
+        patch = provenance.uncommitted()
         assert patch.count(b"+++ b/data/") == many
         counts.append(len(calls))
     assert counts[0] == counts[1] <= 5
@@ -292,27 +292,27 @@ def test_too_much_code_is_one_warning_that_names_the_largest_file(
     root, _ = checkout
     (root / "agents/a.py").write_text("2\n")
     for index in range(many):
-        size = rundir.LARGEST_PATCH * 2 // many
+        size = provenance.LARGEST_PATCH * 2 // many
         (root / f"data/{index}.py").write_bytes(b"#" * (size + index))
     read = []
-    ours = rundir.git
+    ours = provenance.git
 
     def seen(*arguments, **options):
         answer = ours(*arguments, **options)
         read.append(len(answer))
         return answer
 
-    monkeypatch.setattr(rundir, "git", seen)
-    rundir.keep_patch(tmp_path)
-    assert not (tmp_path / rundir.PATCH).exists()
-    assert max(read) <= rundir.LARGEST_PATCH + 1
+    monkeypatch.setattr(provenance, "git", seen)
+    provenance.keep_patch(tmp_path)
+    assert not (tmp_path / provenance.PATCH).exists()
+    assert max(read) <= provenance.LARGEST_PATCH + 1
     assert many > 1 or max(read) < 1000  # a file that is too large by itself is not even opened
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: more than 1 MiB of code is not committed")
     assert f"data/{many - 1}.py" in line
     (root / ".gitignore").write_text("data\n")  # as it says
-    rundir.keep_patch(tmp_path)
-    assert b"+2" in (tmp_path / rundir.PATCH).read_bytes()
+    provenance.keep_patch(tmp_path)
+    assert b"+2" in (tmp_path / provenance.PATCH).read_bytes()
     assert capsys.readouterr().err == ""
 
 
@@ -320,15 +320,15 @@ def test_variables_of_git_lead_to_no_other_repository(checkout, tmp_path, monkey
     root, git = checkout
     commit = git("rev-parse", "HEAD")
     (root / "train.py").write_text("2\n")
-    patch = rundir.uncommitted()
+    patch = provenance.uncommitted()
     other = tmp_path / "other"
     subprocess.run(["git", "init", str(other)], check=True, capture_output=True)
     for name, value in {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_PREFIX": "x/",
                         "GIT_INDEX_FILE": other / "index", "GIT_OBJECT_DIRECTORY": other,
                         "GIT_COMMON_DIR": other / ".git"}.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
-    assert rundir.revision() == commit
-    assert rundir.uncommitted() == patch != b""
+    assert provenance.revision() == commit
+    assert provenance.uncommitted() == patch != b""
 
 
 def test_a_change_in_the_second_of_the_commit_is_seen(checkout):
@@ -342,7 +342,7 @@ def test_a_change_in_the_second_of_the_commit_is_seen(checkout):
     file.write_text("2\n")  # as long as before
     for path in (file, root / ".git/index"):
         os.utime(path, then)
-    assert b"+2" in rundir.uncommitted()
+    assert b"+2" in provenance.uncommitted()
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder away")
@@ -355,7 +355,7 @@ def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
     monkeypatch.delenv("GIT_CONFIG_COUNT")
     for path in (root, root / ".git"):
         os.chown(path, 12345, 12345)
-    assert rundir.revision() == "none"
+    assert provenance.revision() == "none"
     monkeypatch.chdir(tmp_path)
     assert start([*TINY, "run_dir=run"]) == 0
     err = capsys.readouterr().err
@@ -364,12 +364,12 @@ def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
     assert json.loads(Path("run/result.json").read_text())["revision"] == "none"
     command = shlex.split(line[line.index("git config") :])
     subprocess.run(command, check=True)
-    assert rundir.revision() == commit
+    assert provenance.revision() == commit
     assert train.unrecorded() == []
 
 
 def test_outside_git_there_is_no_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(rundir, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert train.unrecorded() == []
     subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
     assert train.unrecorded() == ["the run's revision is not recorded: there is no commit yet; "
@@ -681,15 +681,15 @@ def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
     root, _ = checkout
     (root / "train.py").write_text("2\n")
     (root / ".git/index").write_bytes(b"garbage")
-    rundir.keep_patch(tmp_path)
-    assert not (tmp_path / rundir.PATCH).exists()
+    provenance.keep_patch(tmp_path)
+    assert not (tmp_path / provenance.PATCH).exists()
     line = capsys.readouterr().err
     assert line.startswith("warning: what is not committed is not kept beside the run: ")
     assert "index" in line
     assert line.count("\n") == 1
     (root / ".git/index").unlink()  # git says that it is bad
-    rundir.keep_patch(tmp_path)
-    assert (tmp_path / rundir.PATCH).exists()
+    provenance.keep_patch(tmp_path)
+    assert (tmp_path / provenance.PATCH).exists()
     assert capsys.readouterr().err == ""
 
 
@@ -702,8 +702,8 @@ def test_an_index_of_git_that_cannot_be_copied_is_one_warning(
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("storage.rundir.shutil.copy2", full)
-    rundir.keep_patch(tmp_path)
+    monkeypatch.setattr("storage.provenance.shutil.copy2", full)
+    provenance.keep_patch(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: what is not committed is not kept beside the run: ")
     assert line.endswith("cannot be copied, No space left on device; free the disk")

@@ -38,8 +38,8 @@ from runtime.launch.ranks import Ranks
 from runtime.launch.torchrun import require_devices
 from runtime.session import Session
 from runtime.watchdog import Watchdog
-from storage import checkpoint, rundir
-from storage.setting import require_same_run
+from storage import checkpoint, provenance, rundir
+from storage.provenance import require_same_run
 
 SAC = ["agent=sac", "agent.buffer_size=2000"]
 DISCRETE = ["agent=sac_discrete", "agent.buffer_size=2000"]
@@ -513,8 +513,8 @@ def test_an_episode_that_is_cut_is_cut_later(run, door):
 
 
 def test_a_format_of_another_revision_is_read_by_that(run, monkeypatch):
-    monkeypatch.setattr(rundir, "revision", lambda: "b" * 40)
-    monkeypatch.setattr(rundir, "made_by", lambda path: "a" * 40)
+    monkeypatch.setattr(provenance, "revision", lambda: "b" * 40)
+    monkeypatch.setattr(provenance, "made_by", lambda path: "a" * 40)
     with monkeypatch.context() as later:
         later.setattr("storage.sealed.FORMAT", 3)
         said = refused(checkpoint.load_newest, Path(run))

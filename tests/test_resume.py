@@ -26,8 +26,8 @@ from runtime import session
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from storage import checkpoint
+from storage.provenance import changes, require_same_run, setting
 from storage.sealed import seal, seal_of
-from storage.setting import changes, require_same_run, setting
 from tests import helpers
 from tests.faults.harness import COMMON, RUNS, outcome
 
@@ -499,10 +499,10 @@ def test_other_code_ends_exactness_with_one_warning(stopped, tmp_path, monkeypat
     run = stopped("a2c-pendulum", 80)
     capsys.readouterr()
     commits = iter(["f" * 40])  # asked once: that of the beginning counts, not that of the end
-    monkeypatch.setattr("storage.rundir.revision", lambda: next(commits))
+    monkeypatch.setattr("storage.provenance.revision", lambda: next(commits))
     (tmp_path / "agents").mkdir()
     (tmp_path / "agents" / "sac.py").write_text("other = True")
-    monkeypatch.setattr("storage.rundir.ROOT", tmp_path)  # where no git is, too
+    monkeypatch.setattr("storage.provenance.ROOT", tmp_path)  # where no git is, too
     assert start(f"resume={run}") == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(r": code was [0-9a-f]{12}, is [0-9a-f]{12}$", line)

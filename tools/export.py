@@ -76,7 +76,7 @@ def export(arguments: list[str]) -> int:
         write,
     )
     from runtime.deploy.trained import open_trained
-    from storage import rundir
+    from storage import provenance, rundir
 
     given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
     for name in given:
@@ -141,7 +141,7 @@ def export(arguments: list[str]) -> int:
         "return_sem_of_file": from_file.summary()["return_sem"],
         "episodes_cut_of_run": own.cut,
         "episodes_cut_of_file": from_file.cut,
-        "versions": rundir.versions("onnx", "onnxruntime"),
+        "versions": provenance.versions("onnx", "onnxruntime"),
     }
     rundir.write_json(certificate_of(path), certificate)
     returns = ", ".join(f"{number(one.summary()['return_mean'])} (standard error "

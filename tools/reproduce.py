@@ -140,22 +140,22 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     """What is not as it was when the run was made."""
     from torch.backends.cpu import get_cpu_capability
 
-    from storage import rundir
-    from storage.setting import PHYSICS, changed_variables, variables
+    from storage import provenance
+    from storage.provenance import PHYSICS, changed_variables, variables
 
     was = {**made.get("versions", {}), "revision": made.get("revision")}
-    now = {"revision": rundir.revision(), **rundir.versions(*PHYSICS.values()),
+    now = {"revision": provenance.revision(), **provenance.versions(*PHYSICS.values()),
            "instructions": get_cpu_capability()}  # fmt: skip
     found = [f"{name} was {was[name]}, is {now[name]}" for name in now
              if was.get(name) not in (None, now[name])]  # fmt: skip
     found += changed_variables(made.get("variables"), variables())
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
-    patch, present = path / rundir.PATCH, b"too large to keep"
-    with suppress(rundir.TooLarge):
+    patch, present = path / provenance.PATCH, b"too large to keep"
+    with suppress(provenance.TooLarge):
         try:
-            present = rundir.uncommitted()
-        except rundir.GitFailed as error:
+            present = provenance.uncommitted()
+        except provenance.GitFailed as error:
             present = b""
             found.append(f"what is not committed cannot be told: {error}")
     if (patch.read_bytes() if patch.exists() else b"") != present:

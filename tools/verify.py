@@ -115,7 +115,7 @@ def write(
 ) -> None:
     """The report as Markdown, as JSON, and in TensorBoard."""
     from runtime.logger import Logger
-    from storage import rundir
+    from storage import provenance, rundir
     from tools.gallery.report import markdown, plain
 
     set_to = {name: commandline.plain(given) for name, given in chosen.items()}
@@ -124,8 +124,8 @@ def write(
     rundir.write_text(folder / "report.md", text)
     passed = all(check.passed for check in checks)
     report = {"passed": passed, "seed": seed, "settings": set_to,
-              "checks": [plain(check) for check in checks], "versions": rundir.versions(),
-              "revision": rundir.revision()}  # fmt: skip
+              "checks": [plain(check) for check in checks], "versions": provenance.versions(),
+              "revision": provenance.revision()}  # fmt: skip
     rundir.write_json(folder / "report.json", report)
     logger = Logger(folder)
     logger.text("verify/report", text)

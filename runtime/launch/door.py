@@ -90,7 +90,7 @@ def with_revisions(error: LogpiError) -> LogpiError:
     """The same; where a run has other keys than this code, with the revision that made it."""
     if not isinstance(error, ConfigError) or error.run is None:
         return error
-    from storage.rundir import made_by, other_revision
+    from storage.provenance import made_by, other_revision
 
     other = other_revision(made_by(Path(error.run)))
     return ConfigError(f"{str(error).rpartition(';')[0]}: {other}") if other else error

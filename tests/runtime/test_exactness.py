@@ -20,7 +20,7 @@ from runtime.evaluation import Evaluator
 from runtime.exactness import undisturbed
 from runtime.launch.door import enter
 from storage import checkpoint
-from storage.setting import VARIABLES, changes, variables
+from storage.provenance import VARIABLES, changes, variables
 from tests.helpers import agent
 
 MADE = []  # one entry for each copy

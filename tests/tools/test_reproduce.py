@@ -12,7 +12,7 @@ from common.errors import Stopped
 from configs.compose import train_config
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
-from storage import rundir
+from storage import provenance, rundir
 from tests.test_meeting import rewritten
 from tools import reproduce
 from tools.reproduce import Difference, comparable, first_difference
@@ -86,7 +86,7 @@ def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     stopped = partial(train, stop=StopAfter(70))  # of 15 steps of 128 environments
     assert enter("train", stopped, [*SHORT, "log.every=128", "run_dir=run"]) == 75
-    monkeypatch.setattr(rundir, "revision", lambda: "0" * 40)  # committed since
+    monkeypatch.setattr(provenance, "revision", lambda: "0" * 40)  # committed since
     assert reproduce.main(["run=run", "run_dir=again"]) == 0
     said = capsys.readouterr().out
     assert "note: the run did not come to its end" in said
@@ -152,24 +152,24 @@ def test_code_that_is_not_committed_is_kept_with_the_run(setting, after, tmp_pat
     (root / "code.py").write_text("one = 1\n")
     git("add", ".")
     git("commit", "-m", "one")
-    monkeypatch.setattr(rundir, "ROOT", root)
-    rundir.keep_patch(path)
+    monkeypatch.setattr(provenance, "ROOT", root)
+    provenance.keep_patch(path)
     assert not list(path.iterdir())
     git("config", *setting)
     (root / "code.py").write_bytes(after)
     (root / "agents").mkdir()
     for fresh in ("mine.py", "agents/mine é.py", "notes.txt"):
         (root / fresh).write_bytes(after)
-    rundir.keep_patch(path)
+    provenance.keep_patch(path)
     git("checkout", "code.py")
     git("clean", "-fdq")
-    git("apply", str(path / rundir.PATCH))
+    git("apply", str(path / provenance.PATCH))
     assert {file.relative_to(root).as_posix() for file in root.rglob("*.*") if file.is_file()
             and ".git" not in file.parts} == {"code.py", "mine.py", "agents/mine é.py"}  # fmt: skip
     for file in ("code.py", "mine.py", "agents/mine é.py"):
         assert (root / file).read_bytes() == after
-    monkeypatch.setattr(rundir, "ROOT", tmp_path)  # outside git
-    assert (rundir.revision(), rundir.uncommitted()) == ("none", b"")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)  # outside git
+    assert (provenance.revision(), provenance.uncommitted()) == ("none", b"")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 from common.errors import ConfigError
 from configs.compose import options, quoted, train_config
 from runtime.console import number
-from storage.rundir import ROOT, write_text
+from storage.provenance import ROOT
+from storage.rundir import write_text
 from tools.tuning.lasting import trial_folder
 from tools.tuning.trials import FIRST_SEED
 
