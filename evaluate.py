@@ -142,8 +142,7 @@ def report(
     try:
         rundir.write_json(path, {**summary, **given, **more})
     except StorageFault as fault:
-        why = str(fault).rpartition("; ")[0]
-        print(f"warning: {why}; give out=FOLDER to keep the summary", file=sys.stderr)
+        print(f"warning: {fault.problem}; give out=FOLDER to keep the summary", file=sys.stderr)
     else:
         print(f"written to {path}")
 

@@ -43,7 +43,7 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     path = ranks.found(config.run_dir) if config.resume else None
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
-            warn(checkpoint.load_newest(path, config=config)[3])
+            warn(checkpoint.load_newest(path, config=config)[2])
         print(f"run {path} is finished; {longer(config)}")
         return 0
     config, parts = ranks.together(lambda: make(config, ranks, begun=path is not None))
@@ -99,9 +99,9 @@ def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConf
     try:
         return config, make_parts(config, ranks)
     except ConfigError as error:
-        if not begun or not str(error).startswith("accelerate:"):
+        if not begun or error.key != "accelerate":
             raise
-        warn([str(error).rpartition("; ")[0]])
+        warn([error.problem])
         config = dataclasses.replace(config, accelerate="none")
         return config, make_parts(config, ranks)
 

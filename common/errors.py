@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 WINDOWS = os.name == "nt"  # whose shells quote otherwise
+Differences = tuple[tuple[str, Any, Any], ...]  # (key, old value, new value)
 LONGEST = 380  # characters of a message, where its remedy is no longer
 LONGEST_PATH = 5_000  # characters
 REMEDIES = {  # of what the system refuses
@@ -67,26 +68,44 @@ def writable(text: str) -> bool:
 
 
 class LogpiError(Exception):
-    """`what: why; what to do`, in one line.
+    """`key: why; remedy`, in one line.
+
+    Args:
+        message: that line; the key and the remedy may be missing.
+        exact: whether it is taken as it is, else made printable and cut in the middle.
 
     Attributes:
+        key: what it is about: a key of the configuration, a file, an environment.
+        why: what is wrong with it.
+        remedy: what to do.
+        problem: the message without the remedy.
         code: the exit code of the process.
-        shared: whether every process of the run raises it, and so one is enough to tell.
+        shared: whether every process of the run raises it, and one is enough to print it.
     """
 
     code = 1
     shared = False
 
-    def __init__(self, message: str) -> None:
-        line = " ".join(filter(None, map(str.strip, message.replace("\t", " ").splitlines())))
-        line = "".join(character if character.isprintable() else "?" for character in line)
-        why, semicolon, remedy = line.rpartition("; ")
-        if not semicolon or len(remedy) > LONGEST_PATH:
-            why, semicolon, remedy = line, "", ""
-        room = max(LONGEST - len(semicolon + remedy), LONGEST // 4)
-        if len(why) > room:  # the remedy stays whole: it may hold a command
-            why = f"{why[: room // 2]} ... {why[-room // 2 :]}"
-        super().__init__(f"{why}{semicolon}{remedy}")
+    def __init__(self, message: str, exact: bool = False) -> None:
+        line = message if exact else shortened(message)
+        super().__init__(line)
+        self.problem, _, self.remedy = line.rpartition("; ") if "; " in line else (line, "", "")
+        self.key, colon, self.why = self.problem.partition(": ")
+        if not colon:
+            self.key, self.why = "", self.problem
+
+
+def shortened(message: str) -> str:
+    """A message in one line, cut in the middle; its remedy, which may hold a command, is whole."""
+    line = " ".join(filter(None, map(str.strip, message.replace("\t", " ").splitlines())))
+    line = "".join(character if character.isprintable() else "?" for character in line)
+    problem, semicolon, remedy = line.rpartition("; ")
+    if not semicolon or len(remedy) > LONGEST_PATH:
+        problem, semicolon, remedy = line, "", ""
+    room = max(LONGEST - len(semicolon + remedy), LONGEST // 4)
+    if len(problem) > room:
+        problem = f"{problem[: room // 2]} ... {problem[-room // 2 :]}"
+    return f"{problem}{semicolon}{remedy}"
 
 
 class ConfigError(LogpiError):
@@ -100,6 +119,10 @@ class ConfigError(LogpiError):
     run: str | None = None
 
 
+class WrongKey(ConfigError):
+    """A key is missing, or is none of this code."""
+
+
 class EnvironmentFault(LogpiError):
     """The environment raised, or gave what no environment should."""
 
@@ -107,13 +130,11 @@ class EnvironmentFault(LogpiError):
 
 
 def of_making(error: LogpiError) -> bool:
-    """Whether it may be that one copy too many was made, whatever its constructor raises then."""
-    return isinstance(error, EnvironmentFault) or str(error).startswith("env.kwargs: ")
+    """Whether an environment could not be made, perhaps since there is one copy already.
 
-
-def what(fault: LogpiError) -> str:
-    """Of a message, all but what to do."""
-    return str(fault).rpartition("; ")[0]
+    Its constructor may raise anything then, as it does for wrong arguments.
+    """
+    return isinstance(error, EnvironmentFault) or error.key == "env.kwargs"
 
 
 class StorageFault(LogpiError):
@@ -123,13 +144,16 @@ class StorageFault(LogpiError):
 
 
 class Damaged(StorageFault):
-    """A checkpoint that is not as it was written, or that is another run's: an older one may do.
+    """A checkpoint that is not as it was written, or is another run's: an older one may do.
 
     Attributes:
         differs: (key, its value there, the run's) where it is another run's.
+        other_format: whether it is of a format that this code does not read.
     """
 
-    differs: tuple[tuple[str, Any, Any], ...] = ()
+    def __init__(self, message: str, differs: Differences = (), other_format: bool = False) -> None:
+        super().__init__(message)
+        self.differs, self.other_format = differs, other_format
 
 
 class Divergence(LogpiError):
@@ -139,7 +163,7 @@ class Divergence(LogpiError):
 
 
 class Elsewhere(LogpiError):
-    """Another process of the run has told the user why it ends; this one says nothing."""
+    """Another process of the run has printed why it ends; this one prints nothing."""
 
     def __init__(self, code: int) -> None:
         super().__init__("told by another process")
@@ -150,11 +174,12 @@ class Stopped(LogpiError):
     """A signal asked the run to end; what it did is saved, or it had done nothing yet.
 
     Args:
+        message: every character of its command counts.
         code: 75 where the run may be started again by itself, 130 where the user interrupted it.
     """
 
     def __init__(self, message: str, code: int) -> None:
-        Exception.__init__(self, message)  # as it is: every letter of its command counts
+        super().__init__(message, exact=True)
         self.code = code
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
@@ -164,10 +189,10 @@ class Stopped(LogpiError):
             run_dir, env_id: of the run.
             launcher: what the command begins with that goes on with it.
         """
-        what = str(self).partition(";")[0]
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
-        return Stopped(f"{what}, the run is saved; {launcher} train.py {again} goes on", self.code)
+        line = f"{self.problem}, the run is saved; {launcher} train.py {again} goes on"
+        return Stopped(line, self.code)
 
 
 class Halt(BaseException):
@@ -181,20 +206,26 @@ class Halt(BaseException):
         self.stopped = stopped
 
 
-KINDS = {kind.code: kind for kind in
-         (LogpiError, ConfigError, EnvironmentFault, StorageFault, Divergence)}  # fmt: skip
+KINDS = {
+    kind.code: kind
+    for kind in (LogpiError, ConfigError, EnvironmentFault, StorageFault, Divergence)
+}
 
 
 def told(error: LogpiError) -> dict[str, Any]:
-    """A failure as one rank tells it to the others."""
-    return {"code": error.code, "message": str(error), "stopped": isinstance(error, Stopped),
-            "damaged": isinstance(error, Damaged)}  # fmt: skip
+    """A failure as plain data, for the other processes of the run."""
+    return {
+        "code": error.code,
+        "message": str(error),
+        "stopped": isinstance(error, Stopped),
+        "damaged": isinstance(error, Damaged),
+    }
 
 
-def failure(said: dict[str, Any]) -> LogpiError:
-    """What was `told`, as each rank raises it."""
-    code, message = said["code"], said["message"]
-    kind = Damaged if said["damaged"] else KINDS[code]
-    error = Stopped(message, code) if said["stopped"] else kind(message)
+def failure(plain: dict[str, Any]) -> LogpiError:
+    """The inverse of `told`, as each process raises it."""
+    code, message = plain["code"], plain["message"]
+    kind = Damaged if plain["damaged"] else KINDS[code]
+    error = Stopped(message, code) if plain["stopped"] else kind(message)
     error.shared = True
     return error

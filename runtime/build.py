@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent
-from common.errors import ConfigError, EnvironmentFault, of_making, what
+from common.errors import ConfigError, EnvironmentFault, of_making
 from common.seeding import derive, stream
 from common.tree import digest
 from data import Batch, Replay, Rollout, Spec, Transition
@@ -23,7 +23,7 @@ from runtime.accelerate.acceleration import accelerate
 from runtime.evaluation import Evaluator
 from runtime.launch.ranks import ALONE, Ranks
 from runtime.memory import PIECE, require_memory
-from storage.misfit import taking_up
+from storage.checkpoint import taking_up
 from storage.segments import pieces
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def make_envs(config: "TrainConfig") -> Envs:
         except (EnvironmentFault, ConfigError):
             raise fault from None
         raise EnvironmentFault(
-            f"{what(fault)}, with {count} copies; one alone can be had: give env.num_envs=1, and "
+            f"{fault.problem}, with {count} copies; one alone can be had: give env.num_envs=1, and "
             "eval.episodes=0 where evaluations cannot have another"
         ) from fault
 
@@ -149,7 +149,7 @@ def beside(config: "TrainConfig", seed: int) -> Evaluator:
         return make_evaluator(config, config.eval.episodes, seed)
     except (EnvironmentFault, ConfigError) as fault:  # it is the environment of training
         raise EnvironmentFault(
-            f"{what(fault)}, as another copy, for evaluations, beside training's; give "
+            f"{fault.problem}, as another copy, for evaluations, beside training's; give "
             "eval.episodes=0 where there can be no other"
         ) from fault
 
@@ -256,13 +256,13 @@ def make_evaluator(
             return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1,
                              max_length=longest)  # fmt: skip
         except ConfigError as error:
-            if "render_mode" in str(error) or str(error).startswith("env.kwargs: "):
+            if "render_mode" in str(error) or error.key == "env.kwargs":
                 raise not_shown(env.id, render) from None
             raise
         except EnvironmentFault as fault:
             how = "video=true" if render == "rgb_array" else f"render={render}"
             raise EnvironmentFault(
-                f"{what(fault)}, with render_mode={render}; mend its render, or leave {how} out"
+                f"{fault.problem}, with render_mode={render}; mend its render, or leave {how} out"
             ) from fault
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None

@@ -14,9 +14,9 @@ from common.seeding import stream
 from common.tree import join, split
 from data import Batch, Rows, Spec, Transition
 from data.packing import Ranges, numbers_of
+from storage.files import own_folder
 from storage.provenance import ROOT
 from storage.rundir import write_bytes, write_json, write_text
-from storage.sealed import own_folder
 
 if TYPE_CHECKING:
     from agents.base import BaseAgent

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from agents.protocol import Acting
-from common.errors import ConfigError, EnvironmentFault, of_making, what
+from common.errors import ConfigError, EnvironmentFault, of_making
 from common.seeding import derive
 from envs.deadline import MAKING, within
 from envs.envs import Envs
@@ -99,7 +99,7 @@ class Evaluator:
             if count == 1 or not of_making(fault):
                 raise
             self.envs = self.make(1)
-            print(f"warning: {what(fault)}, with {count} copies; one plays all episodes",
+            print(f"warning: {fault.problem}, with {count} copies; one plays all episodes",
                   file=sys.stderr)  # fmt: skip
             count = 1
         self.quota = np.full(count, episodes // count)

@@ -25,9 +25,9 @@ from runtime.launch.signals import AgreedStop, Stop
 from runtime.logger import Logger, Silent
 from runtime.loop import train
 from storage import checkpoint, provenance, rundir
-from storage.misfit import taking_up
+from storage.checkpoint import taking_up
+from storage.files import Record
 from storage.provenance import PHYSICS, changes, edited, require_same_run, setting
-from storage.sealed import Record
 from storage.segments import Rows, write_segments
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Session:
             StorageFault: no checkpoint is valid, or it does not fit.
         """
         try:
-            step, state, _, warnings = checkpoint.load_newest(
+            step, state, warnings = checkpoint.load_newest(
                 self.path, config=self.config, take=self.take_rows, agreed=self.ranks.agreed
             )
         except Damaged as fault:

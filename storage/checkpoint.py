@@ -1,13 +1,14 @@
-"""Checkpoints that are whole or not there: tensors and JSON, every file named with its SHA-256."""
+"""Checkpoints that are whole or not there: tensors and JSON, each file recorded by its SHA-256."""
 
 import fnmatch
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,36 +20,35 @@ from safetensors.torch import save as save_tensors
 from common.errors import ConfigError, Damaged, LogpiError, StorageFault, remedy
 from common.tree import join, split
 from storage import provenance
-from storage.misfit import misfit
-from storage.rundir import write_json
-from storage.sealed import (
-    FORMAT,
-    MANIFEST,
-    OTHER_FORMAT,
-    TENSORS,
-    VALUES,
+from storage.files import (
     Damage,
     Record,
-    open_manifest,
     own_folder,
     read_file,
     read_sealed,
     seal,
-    seal_of,
     sync_directory,
     verify,
     write_synced,
 )
-from storage.segments import SEGMENTS, Rows, undamaged
+from storage.rundir import write_json
+from storage.segments import SEGMENTS, Rows, read_segments, undamaged
 
 if TYPE_CHECKING:
     from configs.schema import TrainConfig
 
 Take = Callable[[dict[str, Any], list[Record], Callable[[list[Record]], Rows]], None]
-MOST_NAMED = 2  # differences of a checkpoint of another run
-NAME = "step-" + "[0-9]" * 12
+FORMAT = 2
+TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 LATER = "evaluation.json"  # in a checkpoint that was saved before its evaluation had ended
+NAME = "step-" + "[0-9]" * 12
 UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
+MOST_NAMED = 2  # differences of a checkpoint of another run
+UNREADABLE = (
+    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
+    SafetensorError,
+)
+UNFIT = (RuntimeError, LookupError, ArithmeticError, *UNREADABLE)
 
 
 def save(
@@ -94,9 +94,8 @@ def save(
         read_back(target, manifest)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StorageFault(
-            f"checkpoint {target}: cannot be written, {error.strerror}; {remedy(error)}"
-        ) from error
+        why = f"cannot be written, {error.strerror}"
+        raise StorageFault(f"checkpoint {target}: {why}; {remedy(error)}") from error
     try:
         prune(run_dir, step, keep, state.get("config"))
     except OSError as error:  # the save itself is good
@@ -105,7 +104,7 @@ def save(
 
 
 def read_back(target: Path, manifest: dict[str, Any]) -> None:
-    """Raises StorageFault where what lies there is not what was meant to."""
+    """Raises StorageFault where the checkpoint on the disk is not what was to be written."""
     try:
         if open_manifest(target) != manifest:
             raise Damage(MANIFEST, "it reads back otherwise")
@@ -115,20 +114,48 @@ def read_back(target: Path, manifest: dict[str, Any]) -> None:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
 
 
+def seal_of(manifest: dict[str, Any]) -> str:
+    """The hash of the content of a manifest, however it is spelled."""
+    content = {name: value for name, value in manifest.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def open_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint; raises Damage where it is not one, or another's."""
+    try:
+        manifest = json.loads(read_file(path, MANIFEST))
+        if (other := manifest["format"]) != FORMAT:
+            raise Damage(MANIFEST, f"its format is {other}, and {FORMAT} is read here", True)
+        if path.name != f"step-{manifest['step']:012d}":
+            raise Damage(MANIFEST, f"it is that of step {manifest['step']}")
+        if manifest["sha256"] != seal_of(manifest):
+            raise Damage(MANIFEST, "sha256 does not match")
+        if sorted(manifest["files"]) != sorted((TENSORS, VALUES)):
+            raise ValueError("names other files")
+        for record in manifest["segments"]:
+            if Path(record["name"]).name != record["name"]:
+                raise ValueError("names a file elsewhere")
+    except Damage:
+        raise
+    except UNREADABLE as error:
+        raise Damage(MANIFEST, f"{type(error).__name__} {error}") from error
+    return dict(manifest)
+
+
 def load(
     path: Path,
     whole: bool = True,
     config: "TrainConfig | None" = None,
     take: Take | None = None,
-) -> tuple[dict[str, Any], Rows]:
-    """(state, segments one by one) of a checkpoint, every file verified against the manifest.
+) -> dict[str, Any]:
+    """The state of a checkpoint, every file of which is verified against the manifest.
 
     Args:
         path: of the checkpoint.
         whole: else without the rows of the replay up to a damaged segment.
         config: of the run that it has to be of; None: of any.
-        take: is given the state, its segments and what reads them, and reads those that it needs:
-            each is read once, and verified then. Without it all are verified here.
+        take: is called with the state, its segments and what reads them, and reads those that it
+            needs: each is read once, and verified then. Without it all are verified here.
 
     Raises:
         Damaged: a file is missing, is a link, or differs from what was written; or it is a
@@ -138,36 +165,25 @@ def load(
     folder = path.parent.parent / SEGMENTS
     try:
         manifest = open_manifest(path)
-        files = manifest["files"]
+        files, records = manifest["files"], manifest["segments"]
         values = read_sealed(path, VALUES, files[VALUES], json.loads)
         state = join(values, read_sealed(path, TENSORS, files[TENSORS], load_tensors))
         if config is not None:
             require_own(path, state, config)
-        records = manifest["segments"]
         if not whole:
             records = undamaged(folder, records)
             state |= {"segments": records, "exact": False}
-        read = partial(read_segments, folder)
         if take is not None:
-            take(state, records, read)
-            return state, iter(())
-        for record in records:
-            verify(folder, record)
-    except Damage as damage:
-        raise Damaged(f"checkpoint {path} is damaged {damage}; restore it") from damage
-    except (
-        *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
-        SafetensorError,
-    ) as error:
-        raise Damaged(
-            f"checkpoint {path} is damaged ({type(error).__name__} {error}): {MANIFEST}; restore it"
-        ) from error
-    return state, read(records)
-
-
-def read_segments(folder: Path, records: list[Record]) -> Rows:
-    """The rows of a replay, file by file; raises Damage at one that differs."""
-    return (read_sealed(folder, record["name"], record, load_tensors) for record in records)
+            take(state, records, partial(read_segments, folder))
+        else:
+            for record in records:
+                verify(folder, record)
+    except UNREADABLE as error:
+        if not isinstance(damage := error, Damage):
+            damage = Damage(MANIFEST, f"{type(error).__name__} {error}")
+        message = f"checkpoint {path} is damaged {damage}; restore it"
+        raise Damaged(message, other_format=damage.other_format) from error
+    return state
 
 
 def require_own(path: Path, state: dict[str, Any], config: "TrainConfig") -> None:
@@ -177,13 +193,47 @@ def require_own(path: Path, state: dict[str, Any], config: "TrainConfig") -> Non
     try:
         found = differing(state["config"], config)
     except ConfigError as error:
-        raise misfit(state, str(error).partition(";")[0]) from error
+        raise misfit(state, error.problem) from error
     if found:
         what = ", ".join(f"{key} was {was}, is {now}" for key, was, now in found[:MOST_NAMED])
         what += f", and {len(found) - MOST_NAMED} more" * (len(found) > MOST_NAMED)
-        fault = Damaged(f"checkpoint {path} is of another run ({what}): {VALUES}; remove it")
-        fault.differs = found
-        raise fault
+        raise Damaged(f"checkpoint {path} is of another run ({what}): {VALUES}; remove it", found)
+
+
+@contextmanager
+def taking_up(state: dict[str, Any]) -> Iterator[None]:
+    """A state is loaded into the parts of a run inside: StorageFault where it does not fit.
+
+    Damage, which is found while rows are read, is passed on.
+    """
+    try:
+        yield
+    except Damage:
+        raise
+    except (*UNFIT, MemoryError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):  # torch has no kind for it
+            memory = "there is not the memory to take it up; free some, or use a larger machine"
+            raise StorageFault(f"checkpoint: {memory}") from error
+        raise misfit(state, reason(error)) from error
+
+
+def misfit(state: dict[str, Any], why: str) -> StorageFault:
+    """A checkpoint that does not fit: of another revision, or not of this configuration."""
+    made = state.get("setting")
+    other = provenance.other_revision(made.get("revision") if isinstance(made, dict) else None)
+    if other:
+        return StorageFault(f"checkpoint: does not fit this code, {why}: {other}")
+    return StorageFault(f"checkpoint: does not fit config.yaml, {why}; restore it from a backup")
+
+
+def reason(error: BaseException) -> str:
+    """The line of an exception that names what does not fit."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].startswith("Error(s) in loading"):  # torch's, of a module
+        return lines[1].rstrip(".")
+    return lines[0] if lines else type(error).__name__
 
 
 def names(run_dir: Path) -> list[str]:
@@ -196,9 +246,8 @@ def names(run_dir: Path) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        raise StorageFault(
-            f"{folder}: cannot be read, {error.strerror}; make it readable"
-        ) from error
+        message = f"{folder}: cannot be read, {error.strerror}; make it readable"
+        raise StorageFault(message) from error
     return sorted(path.name for path in found if path.is_dir() and not path.is_symlink())
 
 
@@ -209,19 +258,20 @@ def load_newest(
     config: "TrainConfig | None" = None,
     take: Take | None = None,
     agreed: Callable[[LogpiError | None], LogpiError | None] = lambda fault: fault,
-) -> tuple[int, dict[str, Any], Rows, list[str]]:
-    """The newest checkpoint that is valid (or `best`, or a name), with a warning per other one.
+) -> tuple[int, dict[str, Any], list[str]]:
+    """The newest checkpoint that is valid, with a warning for each that was passed over.
 
     Where a segment that all of them need is damaged, the newest without the rows up to there. Where
     the run goes on meanwhile, and removes what is about to be read, the reading begins again.
 
     Args:
-        run_dir, which: as said.
+        run_dir: of the run.
+        which: `latest`, `best`, or the name of one.
         whole, config, take: as for `load`.
-        agreed: makes of this process's fault that of the first process with one.
+        agreed: this process's fault -> that of the first process with one.
 
     Returns:
-        (step, state, segments, warnings).
+        (step, state, warnings).
 
     Raises:
         Damaged: none is valid.
@@ -234,74 +284,62 @@ def load_newest(
         candidates = [which]
     elif which == "best":
         candidates.sort(key=lambda name: (best_key(run_dir / "checkpoints" / name), name))
-    passed: list[str] = []
-    damaged: list[str] = []
-    others: list[Damaged] = []  # of other runs
+    passed: list[Damaged] = []
     for name in reversed(candidates):
         fault: LogpiError | None = None
         try:
-            state, segments = load(run_dir / "checkpoints" / name, whole, config, take)
+            state = load(run_dir / "checkpoints" / name, whole, config, take)
         except StorageFault as error:
             fault = error
         if (first := agreed(fault)) is None:
-            return int(name[5:]), state, segments, [f"{text}; using {name}" for text in passed]
+            return int(name[5:]), state, [f"{fault.problem}; using {name}" for fault in passed]
         if not isinstance(first, Damaged):
             raise first
-        passed.append(str(first).rsplit("; ", 1)[0])
-        if isinstance(fault, Damaged) and fault.differs:
-            others.append(fault)
-        else:
-            damaged.append(passed[-1])
+        passed.append(fault if isinstance(fault, Damaged) else first)
+    damaged = [fault for fault in passed if not fault.differs]
     if damaged and names(run_dir) != sorted(candidates) and which in ("latest", "best"):
         return load_newest(run_dir, which, whole, config, take, agreed)
-    if whole and damaged:
+    if damaged and whole:
         with suppress(Damaged):
-            step, state, segments, _ = load_newest(run_dir, which, False, config, take, agreed)
+            step, state, _ = load_newest(run_dir, which, False, config, take, agreed)
             used = f"using step-{step:012d}"
             if state["segments"]:
                 used += f" without the transitions before {state['segments'][0]['start']}"
-            told = [text for text in passed if text not in damaged[1:]]
-            return step, state, segments, [f"{text}; {used}" for text in told]
+            shown = [fault for fault in passed if fault not in damaged[1:]]
+            return step, state, [f"{fault.problem}; {used}" for fault in shown]
     if not candidates:
         raise StorageFault(f"{run_dir} has no checkpoint yet; begin it again, with resume=auto")
-    if damaged or not others:
-        found = damaged[0] if damaged else f"{run_dir} has no checkpoint {which}"
+    if damaged:
         help = "no valid checkpoint is left, restore one from a backup"
-        if OTHER_FORMAT in found:
+        if damaged[0].other_format:
             help = provenance.other_revision(provenance.made_by(run_dir)) or help
-        raise Damaged(f"{found}; {help}")
-    none = Damaged(f"{passed[0]}; none of this run is left, restore config.yaml or a checkpoint")
-    none.differs = others[0].differs
-    raise none
+        raise Damaged(f"{damaged[0].problem}; {help}")
+    help = "none of this run is left, restore config.yaml or a checkpoint"
+    raise Damaged(f"{passed[0].problem}; {help}", passed[0].differs)
 
 
 def rate(run_dir: Path, step: int, return_mean: float) -> None:
-    """Leaves in a checkpoint, saved when a signal cut its evaluation short, what came of it later.
+    """Adds to a checkpoint, saved when a signal cut its evaluation short, what came of it later.
 
     Raises:
         StorageFault: it could not be written; free the disk.
     """
-    said = {"step": step, "return_mean": return_mean}
+    score = {"step": step, "return_mean": return_mean}
     path = run_dir / "checkpoints" / f"step-{step:012d}" / LATER
-    write_json(path, {**said, "sha256": seal_of(said)})
+    write_json(path, {**score, "sha256": seal_of(score)})
 
 
 def best_key(path: Path) -> float:
     """The evaluation recorded in a checkpoint; -inf where there is none or it cannot be read."""
     try:
-        score = values_of(path)["return_mean"]
+        score = json.loads(read_file(path, VALUES))["return_mean"]
         if score is None:
             later = json.loads(read_file(path, LATER))
-            said = {"step": int(path.name[5:]), "return_mean": later["return_mean"]}
-            score = said["return_mean"] if later["sha256"] == seal_of(said) else None
+            own = {"step": int(path.name[5:]), "return_mean": later["return_mean"]}
+            score = own["return_mean"] if later["sha256"] == seal_of(own) else None
         return float("-inf") if score is None else float(score)
-    except (StorageFault, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+    except (StorageFault, *UNREADABLE):
         return float("-inf")
-
-
-def values_of(path: Path) -> dict[str, Any]:
-    """The numbers and texts of a checkpoint, not verified; raises ValueError."""
-    return dict(json.loads(read_file(path, VALUES)))
 
 
 def is_own(path: Path, config: dict[str, Any]) -> bool:
@@ -311,9 +349,9 @@ def is_own(path: Path, config: dict[str, Any]) -> bool:
     from configs.validate import build
 
     try:
-        recorded = join(values_of(path)["config"], {})
+        recorded = join(json.loads(read_file(path, VALUES))["config"], {})
         return not differing(recorded, build(TrainConfig, config, recorded=True))
-    except (LogpiError, ValueError, KeyError, TypeError, RecursionError):
+    except (LogpiError, *UNREADABLE):
         return True
 
 
@@ -350,13 +388,16 @@ def drop_unused(run_dir: Path) -> None:
 def sweep(run_dir: Path) -> None:
     """Removes what a killed process left half written; whoever calls it holds the directory."""
     for path in run_dir.glob("tmp-[0-9]*"):
-        if UNFINISHED.fullmatch(path.name) is None:
-            continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if UNFINISHED.fullmatch(path.name):
+            remove(path)
 
 
 def bury(path: Path) -> None:
     """Removes a checkpoint: first out of sight, so that no half of it is ever there."""
     dying = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
     path.rename(dying)
-    shutil.rmtree(dying) if dying.is_dir() and not dying.is_symlink() else dying.unlink()
+    remove(dying)
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError, LogpiError, StorageFault, remedy, shown
+from storage.files import read_file
 from storage.rundir import read_result, write_bytes
-from storage.sealed import read_file
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, StorageFault, remedy
-from storage.sealed import read_file, sync_directory, write_synced
+from storage.files import read_file, sync_directory, write_synced
 
 STAMP = "%Y%m%d-%H%M%S"
 REPEATED = Path("runs/reproduced")  # among the others one seed would count twice

@@ -4,15 +4,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from common.errors import StorageFault, remedy
 from data import Replay
-from storage.sealed import (
+from storage.files import (
     Damage,
     Record,
     own_folder,
+    read_sealed,
     seal,
     sync_directory,
     verify,
@@ -21,17 +23,17 @@ from storage.sealed import (
 
 SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 ROWS = 1 << 16  # in one file
-PIECE = 1 << 24  # bytes of rows at a time: on their way to a file they are there three times
+PIECE = 1 << 24  # bytes of rows in one file, which are three times in memory while it is written
 Rows = Iterator[dict[str, Tensor]]
 
 
 def write_segments(
     run_dir: Path, replay: Replay | None, known: list[Record], rank: int = 0
 ) -> list[Record]:
-    """Writes those rows that no file has yet; the records of the files that hold them all.
+    """Writes the rows that no file has yet; returns the records of the files that hold all rows.
 
     Args:
-        run_dir: where they go.
+        run_dir: where the files go.
         replay: whose rows; None or empty: there are none.
         known: records of the files that hold the earlier rows.
         rank: whose replay it is.
@@ -50,9 +52,9 @@ def write_segments(
 
 
 def pieces(replay: Replay, start: int, most: int) -> Iterator[tuple[int, int]]:
-    """(first, stop) of the rows from `start` on, in whole steps of at most so many rows.
+    """(first, stop) of the rows from `start` on, in whole steps.
 
-    And of at most 16 MiB, where a step is not larger.
+    Of at most `most` rows, and of at most `PIECE` bytes, where a step is not larger.
     """
     if start >= replay.added:
         return
@@ -88,8 +90,13 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
     return {"name": name, "start": start, "stop": stop, **sealed}
 
 
+def read_segments(folder: Path, records: list[Record]) -> Rows:
+    """The rows of a replay, file by file; raises Damage at one that differs."""
+    return (read_sealed(folder, record["name"], record, load_tensors) for record in records)
+
+
 def undamaged(folder: Path, records: list[Record]) -> list[Record]:
-    """Of each rank those after its last damaged one: a ring cannot have a gap.
+    """Of each rank the records after its last damaged one: a ring cannot have a gap.
 
     Raises:
         Damage: of a rank none is left.

@@ -33,7 +33,7 @@ from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop
 from runtime.session import Session
-from storage import checkpoint, provenance
+from storage import checkpoint, provenance, segments
 from tests.faults.harness import outcome
 from tools import export
 
@@ -263,7 +263,7 @@ def test_what_was_made_before_spaces_were_recorded_goes_on(made, tmp_path, monke
 def rewritten(run, change):
     """The newest checkpoint of a run, saved anew after a change of its state."""
     newest = checkpoint.names(run)[-1]
-    state, _ = checkpoint.load(run / "checkpoints" / newest)
+    state = checkpoint.load(run / "checkpoints" / newest)
     records = checkpoint.open_manifest(run / "checkpoints" / newest)["segments"]
     change(state)
     checkpoint.save(run, int(newest[5:]), state, 9, records)
@@ -382,7 +382,7 @@ def mixed(runs, tmp_path):
 
     def get(other):
         shutil.copytree(runs / "own", tmp_path / "run")
-        state, _ = checkpoint.load(runs / other / "checkpoints" / "step-000000000080")
+        state = checkpoint.load(runs / other / "checkpoints" / "step-000000000080")
         checkpoint.save(tmp_path / "run", 80, state | {"return_mean": 1e9}, 9)
         return tmp_path / "run"
 
@@ -731,7 +731,7 @@ def test_a_rank_reads_its_own_files_alone(replayed, tmp_path):
     config = open_trained(str(run)).config
     parts = make_parts(config)
     session = Session(run, config, parts, Stop(), 0.0, Ranks(1, 2))
-    state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
+    state = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     state["segments"] = [{**r, "rank": n % 2} for n, r in enumerate(state["segments"] * 2)]
     files = [{**record, "number": number} for number, record in enumerate(state["segments"])]
     state |= {"ranks": 2, "others": [{"buffer": state["buffer"]}]}
@@ -739,7 +739,7 @@ def test_a_rank_reads_its_own_files_alone(replayed, tmp_path):
 
     def reader(records):
         read.extend(record["number"] for record in records)
-        return checkpoint.read_segments(run / "replay", [files[n] for n in (0, 1, 2)])
+        return segments.read_segments(run / "replay", [files[n] for n in (0, 1, 2)])
 
     session.take_rows(state, files, reader)
     parts.close()
@@ -775,7 +775,7 @@ def test_all_ranks_pass_over_what_one_of_them_finds_damaged():
 
 def test_a_fault_of_another_rank_moves_on_to_the_checkpoint_before(replayed):
     faults = iter([Damaged("rank 1: spoiled; restore it"), None])
-    step, _, _, passed = checkpoint.load_newest(
+    step, _, passed = checkpoint.load_newest(
         replayed, take=lambda *_: None, agreed=lambda own: own or next(faults)
     )
     assert step == 40

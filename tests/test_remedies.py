@@ -516,7 +516,7 @@ def test_a_format_of_another_revision_is_read_by_that(run, monkeypatch):
     monkeypatch.setattr(provenance, "revision", lambda: "b" * 40)
     monkeypatch.setattr(provenance, "made_by", lambda path: "a" * 40)
     with monkeypatch.context() as later:
-        later.setattr("storage.sealed.FORMAT", 3)
+        later.setattr("storage.checkpoint.FORMAT", 3)
         said = refused(checkpoint.load_newest, Path(run))
     assert "its format is 2, and 3 is read here" in said
     assert said.endswith("; git checkout aaaaaaaaaaaa reads it")

@@ -26,8 +26,9 @@ from runtime import session
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from storage import checkpoint
+from storage.checkpoint import seal_of
+from storage.files import seal
 from storage.provenance import changes, require_same_run, setting
-from storage.sealed import seal, seal_of
 from tests import helpers
 from tests.faults.harness import COMMON, RUNS, outcome
 
@@ -248,7 +249,7 @@ def paths(state, depth=4, before=""):
 @pytest.mark.parametrize("name", [name for name in PIECES if name not in COMPILED])
 def test_the_pieces_are_all_there_are(name, stopped):
     run = stopped(name, LOOKS[name])
-    state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
+    state = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     known = [*PIECES[name], *(path for group in OTHERS.values() for path in group)]
     known += PIECES["sac-pendulum"] if name in ("sac-atoms", "sac-held") else []
     unknown = [path for path in paths(state)
@@ -267,7 +268,7 @@ def test_the_pieces_are_all_there_are(name, stopped):
 def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeypatch):
     """With one piece as it was at the start, the end is another, or the run cannot go on."""
     run = stopped(name, LOOKS[name])
-    fresh, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[0])
+    fresh = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[0])
     take_rows = session.Session.take_rows  # which comes first, with the state that is taken up
 
     def without(self, state, files, read):

@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import ConfigError, EnvironmentFault, what  # noqa: E402
+from common.errors import ConfigError, EnvironmentFault  # noqa: E402
 from configs.compose import parse, train_config  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
 from envs.envs import Envs  # noqa: E402
@@ -106,7 +106,7 @@ def beside(make: Any) -> list[str]:
         make().close()
     except (EnvironmentFault, ConfigError) as fault:
         alone = "env.num_envs=1 eval.episodes=0"
-        say("warning", f"there can be no second copy beside the first, {what(fault)}: train with "
+        say("warning", f"there can be no second copy beside the first, {fault.problem}: train with "
                        f"{alone}, which evaluates nothing")  # fmt: skip
         return [alone]
     return []

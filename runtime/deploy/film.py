@@ -14,8 +14,8 @@ from runtime.build import make_evaluator, not_shown
 from runtime.deploy.trained import Trained
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger
+from storage.files import own_folder
 from storage.rundir import require_writable
-from storage.sealed import own_folder
 
 
 def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, Evaluation]:

@@ -71,7 +71,7 @@ def open_trained(
     require_repeated(config.env.id, env_id)
     if env_id not in (None, config.env.id):
         raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
-    step, state, _, passed_over = load_newest(path, checkpoint, config=config)
+    step, state, passed_over = load_newest(path, checkpoint, config=config)
     if not guest:
         set_up_torch(int(config.threads))
     if max_length is not None:

@@ -93,7 +93,7 @@ def with_revisions(error: LogpiError) -> LogpiError:
     from storage.provenance import made_by, other_revision
 
     other = other_revision(made_by(Path(error.run)))
-    return ConfigError(f"{str(error).rpartition(';')[0]}: {other}") if other else error
+    return ConfigError(f"{error.problem}: {other}") if other else error
 
 
 class Patient:

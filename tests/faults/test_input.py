@@ -22,7 +22,7 @@ from configs.schema import TrainConfig
 from configs.validate import Group, key_names
 from runtime.launch.door import enter
 from storage import checkpoint
-from storage.sealed import seal_of
+from storage.checkpoint import seal_of
 
 LONG = pytest.mark.faults
 TINY = ["total_steps=64", "eval.episodes=1", "env.num_envs=2", "agent.n_steps=4"]
@@ -281,7 +281,7 @@ def test_a_sealed_checkpoint_of_another_shape_is_refused(run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     newest = copy / "checkpoints" / checkpoint.names(copy)[-1]
-    state, _ = checkpoint.load(newest)
+    state = checkpoint.load(newest)
     modules = state["agent"]["modules"]
     name = next(iter(modules["actor"]))
     holes = {**modules["actor"], name: torch.full_like(modules["actor"][name], torch.nan)}

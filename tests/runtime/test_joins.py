@@ -714,7 +714,7 @@ def test_the_statistics_are_those_of_what_training_has_met(given, tmp_path):
     assert seen.code == 0
     steps = 30 if given is SAC else 100 // UPDATE * UPDATE // COPIES
     met = np.stack([obs for copy in seen.training for obs, _ in copy.rows[:steps]])
-    state, _ = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
+    state = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     found = state["agent"]["modules"]["normalizer"]
     np.testing.assert_allclose(found["mean"], met.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["inverse_std"], 1 / met.std(0), rtol=1e-4)

@@ -31,7 +31,7 @@ def test_round_trip_keeps_every_bit_and_restores_the_agent(tmp_path):
     saved = state(7)
     path = checkpoint.save(tmp_path, 7, saved, keep=3)
     assert path.name == "step-000000000007"
-    loaded, _ = checkpoint.load(path)
+    loaded = checkpoint.load(path)
     assert flat(loaded)[0] == flat(saved)[0]
     for name, tensor in flat(saved)[1].items():
         assert torch.equal(tensor, flat(loaded)[1][name])
@@ -62,7 +62,7 @@ def test_every_kind_of_damage_is_found_and_the_previous_one_used(tmp_path, name)
     silent = 0
     for content in wrong:
         path.write_bytes(content)
-        step, loaded, _, warnings = checkpoint.load_newest(tmp_path)
+        step, loaded, warnings = checkpoint.load_newest(tmp_path)
         if step == 1:
             assert "is damaged" in warnings[0]
             assert warnings[0].endswith("using step-000000000001")
@@ -215,7 +215,8 @@ def test_segments_are_shared_verified_and_removed_with_the_last_that_needs_them(
     pieces.append(piece(4))
     path = checkpoint.save(tmp_path, 3, {"a": 1}, 1, pieces[1:])
     assert checkpoint.names(tmp_path) == ["step-000000000002", "step-000000000003"]
-    _, read = checkpoint.load(path)
+    checkpoint.load(path)
+    read = segments.read_segments(tmp_path / "replay", pieces[1:])
     assert [piece["numbers"].tolist() for piece in read] == [[2, 3], [4, 5]]
     assert len(list((tmp_path / "replay").iterdir())) == 4  # the best needs the first
     checkpoint.save(tmp_path, 4, {"a": 1, "return_mean": 2.0}, 1, pieces[2:])
@@ -235,11 +236,11 @@ def test_damaged_later_ones_do_not_push_a_new_one_out(tmp_path):
         (folder / f"step-{step:012d}" / name).write_bytes(b"")
     assert checkpoint.load_newest(tmp_path)[0] == 10
     checkpoint.save(tmp_path, 15, {"return_mean": 0.5}, keep=1)
-    step, _, _, warnings = checkpoint.load_newest(tmp_path)
+    step, _, warnings = checkpoint.load_newest(tmp_path)
     assert (step, len(warnings)) == (15, 2)
     checkpoint.save(tmp_path, 30, {"return_mean": 0.7}, keep=1)  # the run gets there
     assert checkpoint.load_newest(tmp_path)[0] == 30
-    assert checkpoint.load_newest(tmp_path)[3] == []
+    assert checkpoint.load_newest(tmp_path)[2] == []
 
 
 def test_what_a_killed_save_left_is_swept_and_nothing_else(tmp_path):
@@ -312,7 +313,7 @@ def test_a_reader_begins_again_where_the_run_goes_on_meanwhile(tmp_path, monkeyp
         return found
 
     monkeypatch.setattr(checkpoint, "names", slow)
-    step, found, _, warnings = checkpoint.load_newest(tmp_path)
+    step, found, warnings = checkpoint.load_newest(tmp_path)
     assert (step, warnings) == (2, [])
     assert "exact" not in found  # nothing had to be left out
     assert real(tmp_path) == ["step-000000000002"]
@@ -353,9 +354,7 @@ def test_rows_go_to_the_disk_and_into_the_digest_in_small_pieces(tmp_path, monke
         assert records[-1]["stop"] == 28
         assert {record["rank"] for record in records} == {3}
         again = Replay(20, 4, 4, 1.0, torch.Generator())
-        again.load_state_dict(
-            made.state_dict(), checkpoint.read_segments(folder / "replay", records)
-        )
+        again.load_state_dict(made.state_dict(), segments.read_segments(folder / "replay", records))
         after = [made.rows(first, 28), again.rows(first, 28)]
         assert tree.digest(after[0]) == tree.digest(after[1])
     assert len(digests) == 4  # of pieces below 16 MiB it is what it was before there were any

@@ -1,8 +1,7 @@
-"""Files that are known by their size and SHA-256: whatever differs is damage, and is named."""
+"""Files on a disk that may fail: written through to it, and known by their size and SHA-256."""
 
 import errno
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,58 +10,33 @@ from typing import Any, TypeVar
 
 from common.errors import StorageFault
 
-FORMAT, OTHER_FORMAT = 2, "its format is"
-TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
 FORBIDDEN = (errno.EACCES, errno.EPERM)
-LOST = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO,
-        getattr(errno, "ESTALE", errno.EIO))  # fmt: skip
+LOST = (
+    *(None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO),
+    getattr(errno, "ESTALE", errno.EIO),
+)
 
 T = TypeVar("T")
 Record = dict[str, Any]  # name, size and sha256 of a file
 
 
 class Damage(ValueError):
-    """(file, reason)."""
+    """A file is not what was written.
 
-    def __str__(self) -> str:
-        return f"({self.args[1]}): {self.args[0]}"
+    Args:
+        file, reason: which, and how that is seen.
+        other_format: whether another revision may have written it so.
+    """
+
+    def __init__(self, file: str, reason: str, other_format: bool = False) -> None:
+        super().__init__(f"({reason}): {file}")
+        self.other_format = other_format
 
 
 def seal(content: bytes) -> dict[str, Any]:
-    """What a file is known by."""
+    """Size and SHA-256 of a file with this content."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def seal_of(manifest: dict[str, Any]) -> str:
-    """The hash of what a manifest says, however it is spelled."""
-    said = {name: value for name, value in manifest.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def open_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint; raises Damage where it is not one, or another's."""
-    try:
-        content = read_file(path, MANIFEST)
-        manifest = json.loads(content)
-        if manifest["format"] != FORMAT:
-            raise Damage(
-                MANIFEST, f"{OTHER_FORMAT} {manifest['format']}, and {FORMAT} is read here"
-            )
-        if path.name != f"step-{manifest['step']:012d}":
-            raise Damage(MANIFEST, f"it is that of step {manifest['step']}")
-        if manifest["sha256"] != seal_of(manifest):
-            raise Damage(MANIFEST, "sha256 does not match")
-        if sorted(manifest["files"]) != sorted((TENSORS, VALUES)):
-            raise ValueError("names other files")
-        for record in manifest["segments"]:
-            if Path(record["name"]).name != record["name"]:
-                raise ValueError("names a file elsewhere")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, Damage):
-            raise
-        raise Damage(MANIFEST, f"{type(error).__name__} {error}") from error
-    return dict(manifest)
 
 
 @contextmanager
@@ -76,10 +50,8 @@ def reading(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in LOST:
             raise Damage(path.name, error.strerror or str(error)) from error
-        raise StorageFault(
-            f"{path}: cannot be read, {error.strerror}; "
-            + ("make it readable" if error.errno in FORBIDDEN else "try again")
-        ) from error
+        remedy = "make it readable" if error.errno in FORBIDDEN else "try again"
+        raise StorageFault(f"{path}: cannot be read, {error.strerror}; {remedy}") from error
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -101,11 +73,11 @@ def size_of(folder: Path, name: str) -> int:
 
 
 def read_sealed(folder: Path, name: str, sealed: dict[str, Any], parse: Callable[[bytes], T]) -> T:
-    """What is in a file, which has the size and the hash recorded; read once.
+    """A file of the size and the hash recorded, read once and parsed.
 
     Raises:
         Damage: it differs.
-        StorageFault: there is not the memory to hold it, and once more what is in it.
+        StorageFault: there is not the memory for its content, and once more for what is parsed.
     """
     with reading(folder / name):
         require_size(folder, name, sealed["size"])
@@ -118,7 +90,7 @@ def read_sealed(folder: Path, name: str, sealed: dict[str, Any], parse: Callable
 
 @contextmanager
 def room_for(what: Path, needed: int) -> Iterator[None]:
-    """So many bytes are taken inside; StorageFault where they are not free, before or then."""
+    """So many bytes are allocated inside; StorageFault where they are not free."""
     import torch
 
     from common.limits import limits
@@ -157,7 +129,7 @@ def verify(folder: Path, record: Record) -> None:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Writes a new file, through to the disk; a link that has its name is replaced."""
+    """Writes a new file, through to the disk; a link of this name is replaced."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(content)
@@ -166,7 +138,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def own_folder(path: Path) -> Path:
-    """The folder, made where it is missing; OSError where it is a link to who knows where."""
+    """The folder, made where it is missing; OSError where it is a link."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "is a link, which a run directory does not have", str(path))
     if not path.is_dir():
@@ -176,6 +148,7 @@ def own_folder(path: Path) -> Path:
 
 
 def sync_directory(path: Path) -> None:
+    """Writes the names in a directory through to the disk."""
     if os.name == "posix":  # elsewhere a directory cannot be opened
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,0 +1,43 @@
+"""A failure has its parts by name, and its message has them in one line."""
+
+import pytest
+
+from common.errors import ConfigError, EnvironmentFault, LogpiError, Stopped, of_making
+
+
+@pytest.mark.parametrize(
+    ("message", "parts"),
+    [
+        ("agent.lr: is 0; give more", ("agent.lr", "is 0", "give more")),
+        ("env: A: raised B; C: D; mend it", ("env", "A: raised B; C: D", "mend it")),
+        ("runs/a has none yet; begin it", ("", "runs/a has none yet", "begin it")),
+        ("device: is not there", ("device", "is not there", "")),
+        ("told elsewhere", ("", "told elsewhere", "")),
+    ],
+)
+def test_a_message_is_a_key_a_reason_and_a_remedy(message, parts):
+    error = LogpiError(message)
+    assert (error.key, error.why, error.remedy) == parts
+    assert str(error) == message
+    assert error.problem == message.removesuffix(f"; {error.remedy}")
+
+
+def test_a_message_is_one_line_of_which_the_remedy_stays_whole():
+    remedy = "python train.py resume=" + "a" * 300
+    error = ConfigError(f"run: {'long ' * 200}\n\x00tail; {remedy}")
+    assert (error.key, error.remedy) == ("run", remedy)
+    assert " ... " in error.why
+    assert error.why.endswith("?tail")
+    assert str(error) == f"{error.problem}; {remedy}"
+
+
+def test_the_command_of_a_stopped_run_is_taken_as_it_is():
+    stopped = Stopped("stopped: by SIGTERM; nothing is lost", 75).at("a;\tb", "Pendulum-v1")
+    assert stopped.problem == "stopped: by SIGTERM, the run is saved"
+    assert stopped.remedy.startswith("python train.py ")
+
+
+def test_an_environment_that_cannot_be_made_is_known_by_its_key():
+    assert of_making(EnvironmentFault("env A: raised B; mend it"))
+    assert of_making(ConfigError("env.kwargs: A: TypeError; correct the arguments"))
+    assert not of_making(ConfigError("env.id: env.kwargs: is no id; correct it"))
