@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
-from common.generators import go_on
+from common.seeding import go_on
 from data import Spec, Transition
 from networks import (
     CategoricalActor,

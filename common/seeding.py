@@ -4,6 +4,7 @@ import zlib
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *path: str | int) -> int:
@@ -17,3 +18,12 @@ def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Ge
     """The torch generator of the stream `name`; first weights are drawn on the CPU, always."""
     device = "cpu" if name == "init" else device
     return torch.Generator(device).manual_seed(derive(seed, name))
+
+
+def go_on(generator: torch.Generator, state: Tensor) -> None:
+    """Sets the generator to a state that was saved.
+
+    A state of another kind of device (a processor's, a GPU's) does not fit: it stays as it is.
+    """
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state.cpu())

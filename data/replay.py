@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.generators import go_on
+from common.seeding import go_on
 from data.transition import Rows, Spec, Transition
 
 

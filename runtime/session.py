@@ -27,7 +27,7 @@ from runtime.loop import train
 from storage import checkpoint, provenance, rundir
 from storage.checkpoint import taking_up
 from storage.files import Record
-from storage.provenance import PHYSICS, changes, edited, require_same_run, setting
+from storage.provenance import PHYSICS, changes, edited, require_as_long, setting
 from storage.segments import Rows, write_segments
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Session:
             StorageFault: it does not fit.
         """
         with taking_up(state):
-            require_same_run(state["config"], self.config)
+            require_as_long(state["config"], self.config)
             own, agent = self.own(state), state["agent"]
             if not self.ranks.first:
                 agent = {**agent, **{name: own[name] for name in OWN}}

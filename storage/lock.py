@@ -17,7 +17,7 @@ BEYOND = 1 << 20  # the byte that Windows locks; nobody else may read it, so it 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Holds the directory; the system lets go of it when the process ends, however it ends.
+    """Holds the directory; the system releases it when the process ends, however it ends.
 
     Raises:
         StorageFault: another process holds it; wait for it, or end it.
@@ -27,14 +27,13 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
         except OSError as error:
-            raise StorageFault(
-                f"{path}: cannot be opened, {error.strerror}; {remedy(error)}"
-            ) from error
+            why = f"cannot be opened, {error.strerror}"
+            raise StorageFault(f"{path}: {why}; {remedy(error)}") from error
         if not try_lock(descriptor):
             holder = named(os.read(descriptor, 200))
             os.close(descriptor)
             raise StorageFault(f"{run_dir}: is in use by {holder}; wait for it, or end it")
-        if same_file(descriptor, path):
+        if is_at(descriptor, path):
             break
         os.close(descriptor)  # its holder removed it just now
     try:
@@ -50,7 +49,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def named(content: bytes) -> str:
-    """Who holds a lock, by what it wrote there."""
+    """The holder of a lock, from what it wrote there."""
     try:
         holder = json.loads(content)
         return f"process {int(holder['pid'])} on {holder['host']}"
@@ -59,7 +58,7 @@ def named(content: bytes) -> str:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether this process now has the file to itself, or its file system knows no locks."""
+    """Whether this process now has the file to itself, or the file system has no locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
@@ -78,17 +77,16 @@ def try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        print(f"warning: this file system keeps no locks, {error.strerror}; see to it that no "
-              "second process uses the run directory", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: this file system keeps no locks, {error.strerror}; see to it that no second "
+            "process uses the run directory",
+            file=sys.stderr,
+        )
     return True
 
 
-def same_file(descriptor: int, path: Path) -> bool:
-    try:
-        found = path.stat()
-    except OSError:
-        return False
-    return (found.st_ino, found.st_dev) == (
-        os.fstat(descriptor).st_ino,
-        os.fstat(descriptor).st_dev,
-    )
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False

@@ -247,7 +247,7 @@ def test_both_spaces_are_recorded_in_every_checkpoint(made):
     }
     run = made("parts")
     for name in checkpoint.names(run):
-        assert checkpoint.load(run / "checkpoints" / name)[0]["spaces"] == expected
+        assert checkpoint.load(run / "checkpoints" / name)["spaces"] == expected
 
 
 def test_what_was_made_before_spaces_were_recorded_goes_on(made, tmp_path, monkeypatch, capsys):

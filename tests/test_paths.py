@@ -1,12 +1,10 @@
-"""Names, paths, git, and what is printed: whatever is printed is true, and can be pasted."""
+"""Names, paths, and what is printed: whatever is printed is true, and can be pasted."""
 
 import errno
-import io
 import json
 import os
 import shlex
 import subprocess
-import sys
 import threading
 import time
 from functools import partial
@@ -20,14 +18,14 @@ from bench import bench, correlated, results
 from common.errors import ConfigError, Stopped, key_value, remedy
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
-from configs.sweep import expand, read_sweep
+from configs.sweep import read_sweep
 from runtime.console import number
 from runtime.curves import read_scalars
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.launch.sweep import sweep
 from runtime.logger import Logger
-from storage import provenance, rundir
+from storage import rundir
 from tools import compare, export, reproduce, verify
 
 start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
@@ -195,187 +193,6 @@ def test_repetitions_of_one_second_are_two(here, made, monkeypatch):
     assert reproduce.main([f"run={made}", MODULE]) == 2
     assert len(set(went)) == 2
     assert not any(map(os.path.exists, went))  # nothing has begun there
-
-
-# git
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A small checkout with one commit, in the place of this one; (its folder, git in it)."""
-    root = tmp_path / "check out"
-    for name in ("agents", "data", "runtime/deep", "docs"):
-        (root / name).mkdir(parents=True)
-    files = {"train.py": "1\n", "evaluate.py": "1\n", "agents/a.py": "1\n", "docs/a.py": "1\n"}
-    for name, text in files.items():
-        (root / name).write_text(text)
-
-    def git(*arguments):
-        name = ["-c", "user.name=n", "-c", "user.email=n@n"]
-        done = subprocess.run(["git", *name, *arguments], cwd=root, check=True, capture_output=True)
-        return done.stdout.decode().strip()
-
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "one")
-    monkeypatch.setattr(provenance, "ROOT", root)
-    return root, git
-
-
-def test_what_only_has_the_name_of_code_is_none(checkout):
-    """A folder, a pipe that nobody writes to, and the link by which Emacs marks an open file."""
-    root, _ = checkout
-    before = rundir.code()
-    (root / "data/tables.py").mkdir()
-    os.mkfifo(root / "data/pipe.py")
-    (root / "runtime/.#deep.py").symlink_to("me@host.1234:5")
-    assert rundir.code() == before
-    rundir.keep_patch(root)
-
-
-def test_a_patch_makes_the_same_code_of_the_commit(checkout, tmp_path):
-    """Also of the doors, of folders in folders, and of files that git does not track."""
-    root, git = checkout
-    before = provenance.code()
-    changes = {"train.py": "2\n", "evaluate.py": "3\n", "runtime/deep/new é.py": "4\n",
-               "agents/a.py": "5", "configs.yaml": "a: 1\n", "data/x.yml": "b: 1\n"}  # fmt: skip
-    seen = {before}
-    for name, text in changes.items():
-        (root / name).write_text(text)
-        seen.add(provenance.code())
-    assert len(seen) == 5  # YAML is recorded as the configuration
-    for name in ("notes.txt", "data/table.csv", "docs/b.py"):
-        (root / name).write_text("no code")
-    after, status = provenance.code(), git("status", "--porcelain")
-    index = (root / ".git/index").read_bytes()
-    provenance.keep_patch(tmp_path)
-    assert (root / ".git/index").read_bytes() == index
-    assert git("status", "--porcelain") == status
-    patch = (tmp_path / provenance.PATCH).read_bytes()
-    assert b"no code" not in patch
-    git("checkout", ".")
-    git("clean", "-fdq")
-    assert provenance.code() == before
-    git("apply", str(tmp_path / provenance.PATCH))
-    assert provenance.code() == after
-    assert {name: (root / name).read_text() for name in changes} == changes
-
-
-def test_a_data_set_in_the_checkout_costs_nothing(checkout, monkeypatch):
-    root, _ = checkout
-    calls = []
-    popen = subprocess.Popen
-
-    def counted(command, **options):
-        calls.append(command[1])
-        return popen(command, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", counted)
-    counts = []
-    for many in (1, 60):
-        for index in range(many):
-            (root / f"data/{index}.csv").write_text("1,2\n")
-            (root / f"data/{index}.py").write_text("x = 1\n")
-        with (root / "data/large.npy").open("wb") as file:
-            file.truncate(1 << 40)  # bytes, that nobody reads
-        calls.clear()
-        patch = provenance.uncommitted()
-        assert patch.count(b"+++ b/data/") == many
-        counts.append(len(calls))
-    assert counts[0] == counts[1] <= 5
-
-
-@pytest.mark.parametrize("many", [1, 40])
-def test_too_much_code_is_one_warning_that_names_the_largest_file(
-    many, checkout, tmp_path, monkeypatch, capsys
-):
-    root, _ = checkout
-    (root / "agents/a.py").write_text("2\n")
-    for index in range(many):
-        size = provenance.LARGEST_PATCH * 2 // many
-        (root / f"data/{index}.py").write_bytes(b"#" * (size + index))
-    read = []
-    ours = provenance.git
-
-    def seen(*arguments, **options):
-        answer = ours(*arguments, **options)
-        read.append(len(answer))
-        return answer
-
-    monkeypatch.setattr(provenance, "git", seen)
-    provenance.keep_patch(tmp_path)
-    assert not (tmp_path / provenance.PATCH).exists()
-    assert max(read) <= provenance.LARGEST_PATCH + 1
-    assert many > 1 or max(read) < 1000  # a file that is too large by itself is not even opened
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: more than 1 MiB of code is not committed")
-    assert f"data/{many - 1}.py" in line
-    (root / ".gitignore").write_text("data\n")  # as it says
-    provenance.keep_patch(tmp_path)
-    assert b"+2" in (tmp_path / provenance.PATCH).read_bytes()
-    assert capsys.readouterr().err == ""
-
-
-def test_variables_of_git_lead_to_no_other_repository(checkout, tmp_path, monkeypatch):
-    root, git = checkout
-    commit = git("rev-parse", "HEAD")
-    (root / "train.py").write_text("2\n")
-    patch = provenance.uncommitted()
-    other = tmp_path / "other"
-    subprocess.run(["git", "init", str(other)], check=True, capture_output=True)
-    for name, value in {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_PREFIX": "x/",
-                        "GIT_INDEX_FILE": other / "index", "GIT_OBJECT_DIRECTORY": other,
-                        "GIT_COMMON_DIR": other / ".git"}.items():  # fmt: skip
-        monkeypatch.setenv(name, str(value))
-    assert provenance.revision() == commit
-    assert provenance.uncommitted() == patch != b""
-
-
-def test_a_change_in_the_second_of_the_commit_is_seen(checkout):
-    """Git tells it from none by the time of its index."""
-    root, git = checkout
-    git("config", "core.checkStat", "minimal")
-    git("config", "core.trustctime", "false")
-    file, then = root / "agents/a.py", (10**9, 10**9)
-    os.utime(file, then)
-    git("update-index", "--refresh")
-    file.write_text("2\n")  # as long as before
-    for path in (file, root / ".git/index"):
-        os.utime(path, then)
-    assert b"+2" in provenance.uncommitted()
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="gives a folder away")
-def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
-    checkout, tmp_path, monkeypatch, capsys
-):
-    root, git = checkout
-    commit = git("rev-parse", "HEAD")
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
-    monkeypatch.delenv("GIT_CONFIG_COUNT")
-    for path in (root, root / ".git"):
-        os.chown(path, 12345, 12345)
-    assert provenance.revision() == "none"
-    monkeypatch.chdir(tmp_path)
-    assert start([*TINY, "run_dir=run"]) == 0
-    err = capsys.readouterr().err
-    (line,) = (x for x in err.splitlines() if x.startswith("warning: the run"))
-    assert line.startswith("warning: the run's revision is not recorded: detected dubious owner")
-    assert json.loads(Path("run/result.json").read_text())["revision"] == "none"
-    command = shlex.split(line[line.index("git config") :])
-    subprocess.run(command, check=True)
-    assert provenance.revision() == commit
-    assert train.unrecorded() == []
-
-
-def test_outside_git_there_is_no_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    assert train.unrecorded() == []
-    subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
-    assert train.unrecorded() == ["the run's revision is not recorded: there is no commit yet; "
-                                  "make one"]  # fmt: skip
-    monkeypatch.setenv("PATH", "")
-    assert "git cannot be started" in train.unrecorded()[0]
 
 
 # paths
@@ -672,58 +489,3 @@ def test_a_folder_whose_name_ends_with_a_space_is_that_folder(name):
     for key in ("run", "run_dir", "resume", "policy", "out"):
         assert parse(f"{key}={name}")[2] == name
     assert train_config([f"run_dir={name}", *TINY]).run_dir == name
-
-
-def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
-    checkout, tmp_path, capsys
-):
-    """The commit alone would be taken for the code of the run."""
-    root, _ = checkout
-    (root / "train.py").write_text("2\n")
-    (root / ".git/index").write_bytes(b"garbage")
-    provenance.keep_patch(tmp_path)
-    assert not (tmp_path / provenance.PATCH).exists()
-    line = capsys.readouterr().err
-    assert line.startswith("warning: what is not committed is not kept beside the run: ")
-    assert "index" in line
-    assert line.count("\n") == 1
-    (root / ".git/index").unlink()  # git says that it is bad
-    provenance.keep_patch(tmp_path)
-    assert (tmp_path / provenance.PATCH).exists()
-    assert capsys.readouterr().err == ""
-
-
-def test_an_index_of_git_that_cannot_be_copied_is_one_warning(
-    checkout, tmp_path, monkeypatch, capsys
-):
-    root, _ = checkout
-    (root / "mine.py").write_text("a = 1\n")
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("storage.provenance.shutil.copy2", full)
-    provenance.keep_patch(tmp_path)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: what is not committed is not kept beside the run: ")
-    assert line.endswith("cannot be copied, No space left on device; free the disk")
-
-
-@pytest.mark.parametrize("env_id", ["größe:Größe-v0", "a.größe:ns/Größe-v0", "été-v1"])
-def test_an_id_is_taken_with_any_letters_and_printed_so(env_id):
-    command = str(Stopped("stopped: x; y", 75).at("run", f"m:{env_id}")).removesuffix(" goes on")
-    assert train_config([shlex.split(command)[-1], "agent=a2c"]).env.id == f"m:{env_id}"
-    assert evaluate_config(["run=x", f"env.id={env_id}"]).env.id == env_id
-    assert [parse(argument)[2] for argument in expand(f"env.id={env_id}")] == [env_id]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="its shell")
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_letters_that_the_output_has_not_are_printed_so_that_they_can_be_pasted(
-    encoding, monkeypatch
-):
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
-    word = key_value("run", "läufe 値/'x'")
-    assert word.isascii()
-    said = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
-    assert parse(said.stdout.decode())[2] == "läufe 値/'x'"

@@ -39,7 +39,7 @@ from runtime.launch.torchrun import require_devices
 from runtime.session import Session
 from runtime.watchdog import Watchdog
 from storage import checkpoint, provenance, rundir
-from storage.provenance import require_same_run
+from storage.provenance import require_as_long
 
 SAC = ["agent=sac", "agent.buffer_size=2000"]
 DISCRETE = ["agent=sac_discrete", "agent.buffer_size=2000"]
@@ -551,9 +551,9 @@ def test_processes_have_a_device_each(device, count, gpus, nccl, remedy, followe
 def test_a_schedule_is_that_of_the_longer_run(capsys):
     linear = cont("agent.lr_schedule=linear")
     first, longer = (train_config([*linear, f"total_steps={n}"]) for n in (10_000, 20_000))
-    require_same_run(dataclasses.asdict(first), longer)
+    require_as_long(dataclasses.asdict(first), longer)
     assert "; train longer from the start instead" in capsys.readouterr().err
-    require_same_run(dataclasses.asdict(longer), longer)
+    require_as_long(dataclasses.asdict(longer), longer)
     assert capsys.readouterr().err == ""
 
 

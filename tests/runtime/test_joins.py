@@ -421,7 +421,7 @@ def test_checkpoints_stand_where_they_were_due_and_at_a_best_evaluation(whole):
     run, _ = whole
     steps = [int(name[5:]) for name in checkpoint.names(run)]
     assert steps == sorted([0, *crossed(35), crossed(40)[0], LAST])
-    scores = [checkpoint.load(run / "checkpoints" / name)[0]["return_mean"]
+    scores = [checkpoint.load(run / "checkpoints" / name)["return_mean"]
               for name in checkpoint.names(run)]  # fmt: skip
     evaluated = dict(curves(run)["eval/return_mean"])
     assert scores == [pytest.approx(evaluated[s], rel=1e-5) if s in evaluated else None
