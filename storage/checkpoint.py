@@ -44,11 +44,8 @@ LATER = "evaluation.json"  # in a checkpoint that was saved before its evaluatio
 NAME = "step-" + "[0-9]" * 12
 UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
 MOST_NAMED = 2  # differences of a checkpoint of another run
-UNREADABLE = (
-    *(ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError),
-    SafetensorError,
-)
-UNFIT = (RuntimeError, LookupError, ArithmeticError, *UNREADABLE)
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+UNFIT = (RuntimeError, SafetensorError, *UNREADABLE)
 
 
 def save(
@@ -178,7 +175,7 @@ def load(
         else:
             for record in records:
                 verify(folder, record)
-    except UNREADABLE as error:
+    except (SafetensorError, *UNREADABLE) as error:
         if not isinstance(damage := error, Damage):
             damage = Damage(MANIFEST, f"{type(error).__name__} {error}")
         message = f"checkpoint {path} is damaged {damage}; restore it"

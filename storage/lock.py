@@ -6,7 +6,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from common.errors import StorageFault, remedy
 
@@ -62,11 +64,10 @@ def try_lock(descriptor: int) -> bool:
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows
-        import msvcrt
-
+        msvcrt: Any = import_module("msvcrt")
         os.lseek(descriptor, BEYOND, os.SEEK_SET)
         try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
         except OSError:
             return False
         finally:

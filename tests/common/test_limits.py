@@ -11,14 +11,26 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(
     ("line", "files"),
     [
-        ("0::/jobs/a", {"jobs/memory.max": "1000", "jobs/memory.current": "300",
-                        "jobs/memory.stat": "inactive_file 100\n",
-                        "jobs/a/memory.max": "max", "jobs/a/memory.current": "200"}),
-        ("4:memory:/jobs", {"memory/jobs/memory.limit_in_bytes": "1000",
-                            "memory/jobs/memory.usage_in_bytes": "300",
-                            "memory/jobs/memory.stat": "total_inactive_file 100\n"}),
+        (
+            "0::/jobs/a",
+            {
+                "jobs/memory.max": "1000",
+                "jobs/memory.current": "300",
+                "jobs/memory.stat": "inactive_file 100\n",
+                "jobs/a/memory.max": "max",
+                "jobs/a/memory.current": "200",
+            },
+        ),
+        (
+            "4:memory:/jobs",
+            {
+                "memory/jobs/memory.limit_in_bytes": "1000",
+                "memory/jobs/memory.usage_in_bytes": "300",
+                "memory/jobs/memory.stat": "total_inactive_file 100\n",
+            },
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_limit_of_a_control_group_above_is_found(line, files, monkeypatch):
     def read(path):
         text = str(path)

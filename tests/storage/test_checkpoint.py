@@ -373,9 +373,10 @@ def test_the_digest_is_of_names_kinds_shapes_and_bytes_and_changes_nothing():
         b'"b": {"tensor": "/b"}, "n": 3}'
     )
     for name, tensor in (
-        ("/a/0", torch.tensor([0.0, 1.0])), ("/a/1/c", torch.tensor(True)),
+        ("/a/0", torch.tensor([0.0, 1.0])),
+        ("/a/1/c", torch.tensor(True)),
         ("/b", torch.tensor([0.0, 2.0, 4.0])),
-    ):  # fmt: skip
+    ):
         hasher.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         hasher.update(tensor.numpy().tobytes())
     assert tree.digest(state) == hasher.hexdigest()
@@ -388,9 +389,11 @@ def test_the_digest_is_of_names_kinds_shapes_and_bytes_and_changes_nothing():
 
 @pytest.mark.parametrize(
     ("error", "remedy"),
-    [(OSError(28, "No space left on device"), "free the disk"),
-     (OSError(30, "Read-only file system"), "make the folder writable")],
-)  # fmt: skip
+    [
+        (OSError(28, "No space left on device"), "free the disk"),
+        (OSError(30, "Read-only file system"), "make the folder writable"),
+    ],
+)
 def test_what_helps_where_a_save_fails(error, remedy, tmp_path, monkeypatch):
     def failing(path, content):
         raise error

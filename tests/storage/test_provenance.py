@@ -40,8 +40,14 @@ def test_a_patch_makes_the_same_code_of_the_commit(checkout, tmp_path):
     """Also of the doors, of folders in folders, and of files that git does not track."""
     root, git = checkout
     before = provenance.code()
-    changes = {"train.py": "2\n", "evaluate.py": "3\n", "runtime/deep/new é.py": "4\n",
-               "agents/a.py": "5", "configs.yaml": "a: 1\n", "data/x.yml": "b: 1\n"}  # fmt: skip
+    changes = {
+        "train.py": "2\n",
+        "evaluate.py": "3\n",
+        "runtime/deep/new é.py": "4\n",
+        "agents/a.py": "5",
+        "configs.yaml": "a: 1\n",
+        "data/x.yml": "b: 1\n",
+    }
     seen = {before}
     for name, text in changes.items():
         (root / name).write_text(text)
@@ -126,9 +132,14 @@ def test_variables_of_git_lead_to_no_other_repository(checkout, tmp_path, monkey
     patch = provenance.uncommitted()
     other = tmp_path / "other"
     subprocess.run(["git", "init", str(other)], check=True, capture_output=True)
-    for name, value in {"GIT_DIR": other / ".git", "GIT_WORK_TREE": other, "GIT_PREFIX": "x/",
-                        "GIT_INDEX_FILE": other / "index", "GIT_OBJECT_DIRECTORY": other,
-                        "GIT_COMMON_DIR": other / ".git"}.items():  # fmt: skip
+    for name, value in {
+        "GIT_DIR": other / ".git",
+        "GIT_WORK_TREE": other,
+        "GIT_PREFIX": "x/",
+        "GIT_INDEX_FILE": other / "index",
+        "GIT_OBJECT_DIRECTORY": other,
+        "GIT_COMMON_DIR": other / ".git",
+    }.items():
         monkeypatch.setenv(name, str(value))
     assert provenance.revision() == commit
     assert provenance.uncommitted() == patch != b""
@@ -176,8 +187,8 @@ def test_outside_git_there_is_no_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert train.unrecorded() == []
     subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
-    assert train.unrecorded() == ["the run's revision is not recorded: there is no commit yet; "
-                                  "make one"]  # fmt: skip
+    why = "the run's revision is not recorded: there is no commit yet; make one"
+    assert train.unrecorded() == [why]
     monkeypatch.setenv("PATH", "")
     assert "git cannot be started" in train.unrecorded()[0]
 
