@@ -15,7 +15,7 @@ import pytest
 import evaluate
 import train
 from bench import bench, correlated, results
-from common.errors import ConfigError, Stopped, key_value, remedy
+from common.errors import ConfigError, Stopped, key_value
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
 from configs.sweep import read_sweep
@@ -260,14 +260,6 @@ def test_a_run_anywhere_is_stopped_resumed_and_evaluated(name, here, capsys):
     assert read_run(Path(name)).run_dir == name
 
 
-def test_the_cut_of_a_long_message_leaves_its_remedy_whole():
-    path = "/" + "x" * 300
-    line = str(ConfigError(f"run: {'why ' * 200} no; give run={path}"))
-    assert line.endswith(f"no; give run={path}")
-    assert len(line) < 420
-    assert len(str(ConfigError("x" * 10_000))) < 390
-
-
 def test_a_run_in_a_folder_that_has_no_suffix_is_refused(here, capsys):
     for name in (".", "..", "/"):
         assert start([*TINY, f"run_dir={name}"]) == 2
@@ -305,24 +297,6 @@ def test_a_sweep_lies_in_one_folder_whose_name_may_have_commas():
     assert read_sweep(["-m", "seed=1", "hydra.sweep.dir=a=b,c"]).folder == Path("a=b,c")
     with pytest.raises(ConfigError, match="give one, in quotes if it has a comma"):
         read_sweep(["-m", "seed=1,2", "run_dir=a,b"])
-
-
-@pytest.mark.parametrize(
-    ("number", "helps"),
-    [
-        (errno.ENOSPC, "free the disk"),
-        (errno.EROFS, "make the folder writable"),
-        (errno.ENAMETOOLONG, "choose a shorter name"),
-        (errno.EILSEQ, "choose another name"),
-        (errno.EINVAL, "choose another name"),
-        (errno.ELOOP, "remove the link"),
-        (errno.ENOENT, "see that the folder is there"),
-        (errno.EMFILE, "allow more open files, ulimit -n 4096"),
-        (errno.EIO, "see to the disk"),
-    ],
-)
-def test_what_helps_is_told_by_what_the_system_says(number, helps):
-    assert remedy(OSError(number, os.strerror(number))) == helps
 
 
 # a run that is not to be written

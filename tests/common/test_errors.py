@@ -1,8 +1,18 @@
 """A failure has its parts by name, and its message has them in one line."""
 
+import errno
+import os
+
 import pytest
 
-from common.errors import ConfigError, EnvironmentFault, LogpiError, Stopped, of_making
+from common.errors import (
+    ConfigError,
+    EnvironmentFault,
+    LogpiError,
+    Stopped,
+    of_making,
+    remedy,
+)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +51,29 @@ def test_an_environment_that_cannot_be_made_is_known_by_its_key():
     assert of_making(EnvironmentFault("env A: raised B; mend it"))
     assert of_making(ConfigError("env.kwargs: A: TypeError; correct the arguments"))
     assert not of_making(ConfigError("env.id: env.kwargs: is no id; correct it"))
+
+
+def test_the_cut_of_a_long_message_leaves_its_remedy_whole():
+    path = "/" + "x" * 300
+    line = str(ConfigError(f"run: {'why ' * 200} no; give run={path}"))
+    assert line.endswith(f"no; give run={path}")
+    assert len(line) < 420
+    assert len(str(ConfigError("x" * 10_000))) < 390
+
+
+@pytest.mark.parametrize(
+    ("number", "helps"),
+    [
+        (errno.ENOSPC, "free the disk"),
+        (errno.EROFS, "make the folder writable"),
+        (errno.ENAMETOOLONG, "choose a shorter name"),
+        (errno.EILSEQ, "choose another name"),
+        (errno.EINVAL, "choose another name"),
+        (errno.ELOOP, "remove the link"),
+        (errno.ENOENT, "see that the folder is there"),
+        (errno.EMFILE, "allow more open files, ulimit -n 4096"),
+        (errno.EIO, "see to the disk"),
+    ],
+)
+def test_what_helps_is_told_by_what_the_system_says(number, helps):
+    assert remedy(OSError(number, os.strerror(number))) == helps
