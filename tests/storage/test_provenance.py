@@ -36,6 +36,17 @@ def checkout(tmp_path, monkeypatch):
     return root, git
 
 
+def test_what_only_has_the_name_of_code_is_none(checkout):
+    """A folder, a pipe that nobody writes to, and the link by which Emacs marks an open file."""
+    root, _ = checkout
+    before = provenance.code()
+    (root / "data/tables.py").mkdir()
+    os.mkfifo(root / "data/pipe.py")
+    (root / "runtime/.#deep.py").symlink_to("me@host.1234:5")
+    assert provenance.code() == before
+    provenance.keep_patch(root)
+
+
 def test_a_patch_makes_the_same_code_of_the_commit(checkout, tmp_path):
     """Also of the doors, of folders in folders, and of files that git does not track."""
     root, git = checkout
