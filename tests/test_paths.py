@@ -1,10 +1,12 @@
 """Names, paths, and what is printed: whatever is printed is true, and can be pasted."""
 
 import errno
+import io
 import json
 import os
 import shlex
 import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -18,7 +20,7 @@ from bench import bench, correlated, results
 from common.errors import ConfigError, Stopped, key_value
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
-from configs.sweep import read_sweep
+from configs.sweep import expand, read_sweep
 from runtime.console import number
 from runtime.curves import read_scalars
 from runtime.launch.door import enter
@@ -463,3 +465,23 @@ def test_a_folder_whose_name_ends_with_a_space_is_that_folder(name):
     for key in ("run", "run_dir", "resume", "policy", "out"):
         assert parse(f"{key}={name}")[2] == name
     assert train_config([f"run_dir={name}", *TINY]).run_dir == name
+
+
+@pytest.mark.parametrize("env_id", ["größe:Größe-v0", "a.größe:ns/Größe-v0", "été-v1"])
+def test_an_id_is_taken_with_any_letters_and_printed_so(env_id):
+    command = str(Stopped("stopped: x; y", 75).at("run", f"m:{env_id}")).removesuffix(" goes on")
+    assert train_config([shlex.split(command)[-1], "agent=a2c"]).env.id == f"m:{env_id}"
+    assert evaluate_config(["run=x", f"env.id={env_id}"]).env.id == env_id
+    assert [parse(argument)[2] for argument in expand(f"env.id={env_id}")] == [env_id]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="its shell")
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_letters_that_the_output_has_not_are_printed_so_that_they_can_be_pasted(
+    encoding, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    word = key_value("run", "läufe 値/'x'")
+    assert word.isascii()
+    said = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True)
+    assert parse(said.stdout.decode())[2] == "läufe 値/'x'"
