@@ -228,7 +228,7 @@ def uncommitted() -> bytes:
         TooLarge: it is more than `LARGEST_PATCH`.
     """
     try:
-        with listing() as index:
+        with index_with_untracked() as index:
             return difference(index)
     except GitFailed:
         if head()[0] != "none":
@@ -237,8 +237,8 @@ def uncommitted() -> bytes:
 
 
 @contextmanager
-def listing() -> Iterator[Path | None]:
-    """A copy of git's index in which untracked code is listed, too; None where there is none."""
+def index_with_untracked() -> Iterator[Path | None]:
+    """A copy of git's index that lists untracked code, too; None where there is no such code."""
     patterns = [f":(glob){place}*{kind}" for place in UNTRACKED for kind in KINDS]
     untracked = split(git("ls-files", "-z", "--others", "--exclude-standard", "--", *patterns))
     if not untracked:
