@@ -119,10 +119,6 @@ class ConfigError(LogpiError):
     run: str | None = None
 
 
-class WrongKey(ConfigError):
-    """A key is missing, or is none of this code."""
-
-
 class EnvironmentFault(LogpiError):
     """The environment raised, or gave what no environment should."""
 

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, WrongKey, shown
+from common.errors import ConfigError, shown
 from configs.schema import TrainConfig
 from configs.validate import build
 
@@ -51,7 +51,7 @@ def read_run(path: Path) -> TrainConfig:
         return build(TrainConfig, plain, recorded=True)
     except ConfigError as error:
         fault = ConfigError(f"run: {path / 'config.yaml'}, {error} in that file")
-        if isinstance(error, WrongKey):
+        if ": is missing" in str(error) or ": is not a key" in str(error):
             fault.run = str(path)
         raise fault from None
 

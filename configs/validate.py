@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from common.errors import ConfigError, WrongKey
+from common.errors import ConfigError
 
 ELSEWHERE = {  # what other libraries call a key -> the last part of its name here
     "learning_rate": ("lr",), "discount": ("gamma",), "n_envs": ("num_envs",),
@@ -62,14 +62,14 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
     known = {f.name: f for f in fields(group)}
     for name in data:
         if name not in known:
-            raise WrongKey(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
+            raise ConfigError(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
     values = {}
     for name, declared in known.items():
         if name not in data and recorded and "before" in declared.metadata:
             values[name] = declared.metadata["before"]
             continue
         if name not in data:
-            raise WrongKey(f"{prefix}{name}: is missing; give it a value")
+            raise ConfigError(f"{prefix}{name}: is missing; give it a value")
         hint = hints[name]
         if isinstance(hint, type) and issubclass(hint, Group):
             variants = group.VARIANTS.get(name)
