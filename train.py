@@ -24,7 +24,7 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
-    from runtime.launch.torchrun import meet
+    from runtime.launch.ranks import meet
 
     ranks = meet(config.device)
     with ranks.part():

@@ -105,7 +105,7 @@ def messages() -> None:
     """Prints the time of an average over two processes, for messages of several sizes."""
     import torch
 
-    from runtime.launch.torchrun import meet
+    from runtime.launch.ranks import meet
 
     torch.set_num_threads(1)
     ranks = meet("cpu")

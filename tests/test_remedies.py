@@ -34,8 +34,7 @@ from runtime.build import make_evaluator, make_parts
 from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
-from runtime.launch.ranks import Ranks
-from runtime.launch.torchrun import require_devices
+from runtime.launch.ranks import Ranks, require_devices
 from runtime.session import Session
 from runtime.watchdog import Watchdog
 from storage import checkpoint, provenance, rundir

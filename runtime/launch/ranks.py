@@ -1,13 +1,13 @@
-"""One run in several processes, as torchrun starts them: what they tell each other.
+"""One run in several processes, as torchrun starts them, and the messages between them.
 
-Without torchrun there is one process, rank 0 of 1, and nothing is sent to anyone.
+Without torchrun there is one process, rank 0 of 1, and nothing is sent.
 """
 
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
@@ -32,8 +32,6 @@ from common.tree import pack, unpack
 from storage.rundir import existing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from configs.schema import TrainConfig
 
 T = TypeVar("T")
@@ -41,7 +39,7 @@ LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
 
 
 class Ranks:
-    """All processes of this run; the calls are made by all of them, in the same order.
+    """All processes of a run; every process makes the same calls in the same order.
 
     Args:
         rank: this process's number; 0 decides, logs, evaluates and commits checkpoints.
@@ -55,8 +53,8 @@ class Ranks:
 
     def __init__(self, rank: int = 0, size: int = 1, local: int = 0, neighbours: int = 1) -> None:
         self.rank, self.size, self.local, self.neighbours = rank, size, local, neighbours
-        self.control: Any = None  # of the CPU, for what is no gradient
-        self.board: Any = None  # torchrun's, which outlives every rank
+        self.control: Any = None  # the group of the CPUs, for all that is no gradient
+        self.store: Any = None  # torchrun's, which outlives every rank
 
     @property
     def first(self) -> bool:
@@ -64,7 +62,7 @@ class Ranks:
 
     @property
     def launcher(self) -> str:
-        """What the command begins with that starts as many processes again."""
+        """The first words of the command that starts as many processes again."""
         if self.size == 1:
             return "python"
         if self.neighbours < self.size:  # how the machines meet is not known here
@@ -72,36 +70,38 @@ class Ranks:
         return f"torchrun --standalone --nproc-per-node={self.size}"
 
     def join(self, device: str) -> None:
-        """Meets the others: NCCL between GPUs, gloo between CPUs and for all that is said."""
+        """Connects the processes: NCCL for gradients between GPUs, gloo for everything else."""
+        backend = "nccl" if device.startswith("cuda") else "gloo"
         with self.reaching():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo",
-                                    timeout=LONGEST_WAIT)  # fmt: skip
+            dist.init_process_group(backend, timeout=LONGEST_WAIT)
             self.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-            self.board = dist.distributed_c10d._get_default_store()
+            self.store = dist.distributed_c10d._get_default_store()
 
     def leave(self) -> None:
-        """Lets go of the others, if they have been met."""
+        """Closes the connections, if there are any."""
         if self.control is not None:
             dist.destroy_process_group()
 
-    def speaks(self) -> bool:
-        """Whether this rank is the first that has to say why the run ends."""
+    def first_to_report(self) -> bool:
+        """Whether no other rank has reported yet why the run ends."""
         try:
-            return self.board is None or self.board.add("has spoken", 1) == 1
-        except RuntimeError:  # nobody is left to ask
+            return self.store is None or self.store.add("has spoken", 1) == 1
+        except RuntimeError:  # torchrun is gone, too
             return True
 
     @contextmanager
-    def reaching(self) -> "Iterator[None]":
+    def reaching(self) -> Iterator[None]:
+        """Turns a failed message into the LogpiError of a process that is gone."""
         try:
             yield
         except RuntimeError as error:  # gloo's and NCCL's are of this kind
-            raise LogpiError("another process of this run has ended or does not answer; the "
-                             "last checkpoint is good, the same command with resume=auto goes "
-                             "on") from error  # fmt: skip
+            raise LogpiError(
+                "another process of this run has ended or does not answer; the last checkpoint is "
+                "good, the same command with resume=auto goes on"
+            ) from error
 
     def seed(self, seed: int) -> int:
-        """What everything random on this rank derives from, but for the first weights."""
+        """The seed of everything random on this rank except the first weights."""
         return seed if self.first else derive(seed, "rank", self.rank)
 
     def own(self, config: "TrainConfig") -> "TrainConfig":
@@ -134,7 +134,7 @@ class Ranks:
         return torch.cat(found)
 
     def collect(self, content: bytes) -> list[bytes]:
-        """What each rank has to say, on all of them."""
+        """The contents of all ranks, by rank, on all of them."""
         if self.size == 1:
             return [content]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -157,7 +157,7 @@ class Ranks:
         return int(found)
 
     def together(self, work: Callable[[], T]) -> T:
-        """`work` on each rank; where one fails, all do, for the reason of the first that did."""
+        """`work` on each rank; if it fails on some, all raise the failure of the first of these."""
         if self.size == 1:
             return work()
         fault: LogpiError | None = None
@@ -173,27 +173,26 @@ class Ranks:
         """The fault of the first rank that has one, on all of them."""
         if self.size == 1:
             return fault
-        said = told(fault) if fault else {}
-        answers = [json.loads(answer) for answer in self.collect(json.dumps(said).encode())]
-        for rank, answer in enumerate(answers):
-            if answer:
-                return failure({**answer, "message": by(rank, answer["message"])})
+        own = json.dumps(told(fault) if fault else {}).encode()
+        for rank, content in enumerate(self.collect(own)):
+            if found := json.loads(content):
+                return failure({**found, "message": by(rank, found["message"])})
         return None
 
     def decided(self, work: Callable[[], Any]) -> Any:
-        """What `work`, of rank 0 alone, returns, plain data, on all of them; its failure, too."""
+        """The result of `work` on rank 0 alone, plain data, on all of them; or its failure."""
         if self.size == 1:
             return work()
-        said: dict[str, Any] = {}
+        outcome: dict[str, Any] = {}
         if self.first:
             try:
-                said = {"result": work()}
+                outcome = {"result": work()}
             except LogpiError as error:
-                said = told(error)
-        said = json.loads(self.collect(json.dumps(said).encode())[0])
-        if "code" in said:
-            raise failure(said)
-        return said["result"]
+                outcome = told(error)
+        outcome = json.loads(self.collect(json.dumps(outcome).encode())[0])
+        if "code" in outcome:
+            raise failure(outcome)
+        return outcome["result"]
 
     def found(self, run_dir: str | None) -> Path | None:
         """The directory of a run that has begun, as rank 0 sees it; None where there is none yet.
@@ -205,21 +204,23 @@ class Ranks:
 
         def look() -> None:
             if path and existing(path) is None:
-                raise ConfigError(f"run_dir: {path} is not there, and the first process has it; "
-                                  "give a folder that all machines share")  # fmt: skip
+                raise ConfigError(
+                    f"run_dir: {path} is not there, and the first process has it; "
+                    "give a folder that all machines share"
+                )
 
         self.together(look)
         return Path(path) if path else None
 
     def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """The states of all ranks, on all of them; that of one alone is not copied."""
+        """The states of all ranks, on all of them; without copying where there is one rank."""
         if self.size == 1:
             return [state]
         return [unpack(content) for content in self.collect(pack(state))]
 
     @contextmanager
-    def part(self) -> "Iterator[None]":
-        """One rank speaks for all: 0, or the first that knows why the run ends."""
+    def part(self) -> Iterator[None]:
+        """Prints and reports failures on one rank: 0, or the first to fail by itself."""
         try:
             if self.first:
                 yield
@@ -235,12 +236,12 @@ class Ranks:
         except (ConfigError, Divergence, Stopped) as error:  # all ranks come to these
             raise error if self.first else Elsewhere(error.code) from None
         except LogpiError as error:
-            if not (self.first if error.shared else self.speaks()):
+            if not (self.first if error.shared else self.first_to_report()):
                 raise Elsewhere(error.code) from None
             if not error.shared and self.size > 1:
                 error.args = (by(self.rank, str(error)),)
             raise
-        else:  # after a failure that could wait for a rank that is gone
+        else:  # not after a failure: it could wait for a rank that is gone
             self.leave()
 
 
@@ -249,3 +250,41 @@ ALONE = Ranks()
 
 def by(rank: int, message: str) -> str:
     return f"rank {rank}: {message}" if rank else message
+
+
+def meet(device: str) -> Ranks:
+    """The connected processes that torchrun has started; one process without torchrun.
+
+    Raises:
+        ConfigError: the processes of this machine cannot have a GPU each.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        return Ranks()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    require_devices(device, neighbours)
+    ranks = Ranks(int(os.environ["RANK"]), size, local, neighbours)
+    ranks.join(device)
+    return ranks
+
+
+def require_devices(device: str, neighbours: int) -> None:
+    """Raises ConfigError where the processes of this machine cannot have a GPU each."""
+    if not device.startswith("cuda"):
+        return
+    if not dist.is_nccl_available():
+        raise ConfigError(
+            "device: several processes need NCCL to use GPUs, which this torch does not have; "
+            "use device=cpu"
+        )
+    if device != "cuda" and neighbours > 1:
+        raise ConfigError(
+            f"device: {device} cannot be that of {neighbours} processes; use device=cuda, "
+            "which gives each its own"
+        )
+    if torch.cuda.device_count() < neighbours:
+        raise ConfigError(
+            f"device: {neighbours} processes need a GPU each, and this machine has "
+            f"{torch.cuda.device_count()}; start as many, or use device=cpu"
+        )

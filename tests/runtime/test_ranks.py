@@ -22,8 +22,7 @@ from configs.compose import train_config
 from data import Spec, Transition
 from runtime import memory
 from runtime.build import make_parts
-from runtime.launch.ranks import Ranks
-from runtime.launch.torchrun import meet, require_devices
+from runtime.launch.ranks import Ranks, meet, require_devices
 from tests.helpers import agent, batch
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
