@@ -108,7 +108,7 @@ def make(config: "TrainConfig", ranks: "Ranks", begun: bool) -> tuple["TrainConf
 
 def begin(config: "TrainConfig") -> Path:
     """The directory of a new run."""
-    from runtime.launch.jobs import tell_sweep
+    from runtime.launch.sweep import tell_sweep
     from storage import provenance, rundir
 
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed,

@@ -49,7 +49,7 @@ ONLY_IN = {
     "matplotlib": set(),
     "moviepy": {"runtime/deploy/film.py"},
     "hydra": {"configs/compose.py", "configs/sweep.py"},
-    "omegaconf": {"configs/compose.py", "configs/files.py"},
+    "omegaconf": {"configs/compose.py", "configs/files.py", "configs/sweep.py"},
 }
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 UNSAFE_NAMES = {"eval", "exec", "compile"}

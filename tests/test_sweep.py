@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,10 +16,8 @@ from configs.automatic import processes
 from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
-from runtime.launch import jobs
-from runtime.launch.jobs import Jobs, call, stop_file
 from runtime.launch.signals import PASSED_ON
-from runtime.launch.sweep import ending, sweep
+from runtime.launch.sweep import Job, call, ending, stop_file, sweep
 from tests.slurm import stand_in
 from tools.compare import main as compare
 
@@ -140,7 +137,7 @@ def test_many_jobs_are_told_of_before_they_are_checked(capsys):
 def test_a_job_that_is_killed_is_told_so(monkeypatch, tmp_path, capsys):
     script = tmp_path / "train.py"
     script.write_text("import os, sys\nif 'seed=1' in sys.argv: os.kill(os.getpid(), 9)\n")
-    monkeypatch.setattr(jobs, "TRAIN", script)
+    monkeypatch.setattr("runtime.launch.sweep.TRAIN", script)
     monkeypatch.chdir(tmp_path)
     assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 137
     said = capsys.readouterr().out
@@ -219,7 +216,7 @@ def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-class Job:
+class Process:
     """In place of a process: signals come while it runs, then it ends."""
 
     def __init__(self, code, *signals):
@@ -239,7 +236,7 @@ class Job:
 
 
 def test_a_signal_ends_a_sweep_whose_job_ends_well_none_the_less(tmp_path, monkeypatch, capsys):
-    job = Job(0, signal.SIGTERM)
+    job = Process(0, signal.SIGTERM)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "Popen", job)
     assert sweep(["-m", "seed=1,2", "run_dir=out"]) == 75
@@ -253,7 +250,7 @@ def test_a_signal_ends_a_sweep_whose_job_ends_well_none_the_less(tmp_path, monke
 )
 def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
     numbers = [signal.SIGUSR2 if number == "SIGUSR2" else number for number in came]
-    job = Job(75, *numbers)
+    job = Process(75, *numbers)
     monkeypatch.setattr(subprocess, "Popen", job)
     assert call([], warning="SIGUSR2") == (75, numbers)
     assert job.sent == [signal.SIGTERM]
@@ -263,7 +260,7 @@ def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
 def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
     begun, tmp_path, monkeypatch, capsys
 ):
-    def refused(chosen, jobs):
+    def refused(chosen):
         if begun:
             (chosen.folder / begun).parent.mkdir(exist_ok=True)
             (chosen.folder / begun).write_text("")
@@ -273,7 +270,7 @@ def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
     Path("out").mkdir()
     if not begun:  # of a sweep before
         Path("out/1.log").write_text("")
-    monkeypatch.setattr("configs.sweep.launch", refused)
+    monkeypatch.setattr("runtime.launch.sweep.launch", refused)
     code = sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"])
     said = capsys.readouterr()
     if begun:
@@ -286,12 +283,12 @@ def test_a_launcher_that_cannot_begin_is_an_error_of_what_was_asked(
 
 
 def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch, capsys):
-    def interrupted(chosen, jobs):
+    def interrupted(chosen):
         (chosen.folder / "0").mkdir()
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("configs.sweep.launch", interrupted)
+    monkeypatch.setattr("runtime.launch.sweep.launch", interrupted)
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == 130
     said = capsys.readouterr()
     assert [row[2] for row in rows(said.out)] == ["not ended", "not run"]
@@ -306,17 +303,18 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     process = [sys.executable, "-c", "import time; time.sleep(60)"]
     make = subprocess.Popen
 
-    def launch(chosen, jobs):
+    def launch(chosen):
         threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
         began = time.monotonic()
-        codes = [jobs(types.SimpleNamespace(job=job)) for job in (0, 1)]
+        job = Job(chosen.jobs, chosen.folder)
+        codes = [job(number) for number in (0, 1)]
         assert codes == [75, 75]
         assert time.monotonic() - began < 30
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("configs.sweep.launch", launch)
+    monkeypatch.setattr("runtime.launch.sweep.launch", launch)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
-    monkeypatch.setattr("runtime.launch.jobs.call", apart(call))
+    monkeypatch.setattr("runtime.launch.sweep.call", apart(call))
     before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]
@@ -554,7 +552,7 @@ def test_a_job_of_joblib_has_the_thread_limits_of_the_sweep(tmp_path, monkeypatc
     given = {}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    jobs = Jobs([["seed=1"]], tmp_path)
+    job = Job([["seed=1"]], tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     make = subprocess.Popen
@@ -564,8 +562,8 @@ def test_a_job_of_joblib_has_the_thread_limits_of_the_sweep(tmp_path, monkeypatc
         return make([sys.executable, "-c", ""], env=env, **options)
 
     monkeypatch.setattr(subprocess, "Popen", noted)
-    monkeypatch.setattr("runtime.launch.jobs.call", apart(call))
-    assert jobs(types.SimpleNamespace(job=0)) == 0
+    monkeypatch.setattr("runtime.launch.sweep.call", apart(call))
+    assert job(0) == 0
     assert given["OMP_NUM_THREADS"] == "1"
     assert "OPENBLAS_NUM_THREADS" not in given
     assert given["PATH"] == os.environ["PATH"]

@@ -488,7 +488,7 @@ def test_a_launcher_that_cannot_begin_is_left_out_or_mended(monkeypatch, capsys)
     def refuses(*_):
         raise RuntimeError("no such partition")
 
-    monkeypatch.setattr("configs.sweep.launch", refuses)
+    monkeypatch.setattr("runtime.launch.sweep.launch", refuses)
     monkeypatch.setattr("runtime.launch.sweep.call", lambda job: (0, []))
     command = ["-m", "seed=1,2", "run_dir=out"]
     said = told(capsys, sweep, [*command, "hydra/launcher=joblib"])
