@@ -1,4 +1,4 @@
-"""What `auto` stands for: rules on the configuration, the cores and the compiler, never a timing.
+"""The values of `auto`: rules on the configuration, the cores and the compiler, never a timing.
 
 A rule that measured would choose otherwise on another day, and a run could not be repeated.
 """
@@ -9,9 +9,11 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Callable
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from common.errors import ConfigError
 from configs.agents import PPOConfig
@@ -22,59 +24,59 @@ TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the gr
 WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
 
 
+RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the keys above its own
+    "env.num_envs": lambda run: 8 if run.agent.on_policy else 1,
+    "env.vectorization": lambda run: (
+        "native" if run.env.id in NATIVE and not run.env.kwargs else "sync"
+    ),
+    "threads": lambda run: threads(run),
+    "accelerate": lambda run: acceleration(run)[0],
+    "log.every": lambda run: max(50, run.total_steps // 100),
+    "eval.every": lambda run: max(1, run.total_steps // 10),
+    "checkpoint.every": lambda run: max(1, run.total_steps // 10),
+    "audit.every": lambda run: max(run.total_steps // 4, round(10_000 / updates_per_step(run))),
+}
+
+
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` of the run by its value.
+    """Replaces every `auto` in RULES by its value.
 
     Raises:
-        ConfigError: a choice that is not to be had here.
+        ConfigError: a value that is given cannot be had here.
     """
-    config = settle(config)
+    for key, rule in RULES.items():
+        if attrgetter(key)(config) == "auto":
+            config = replaced(config, key, rule(config))
     mode, env = config.accelerate, config.env
     if env.vectorization == "native" and env.id not in NATIVE:
-        raise ConfigError(f"env.vectorization: native is not to be had for {env.id}, only for "
-                          f"{', '.join(NATIVE)}; use sync or async")  # fmt: skip
+        raise ConfigError(
+            f"env.vectorization: native is not to be had for {env.id}, only for "
+            f"{', '.join(NATIVE)}; use sync or async"
+        )
     if mode != "none" and processes() > 1:
-        raise ConfigError(f"accelerate: {mode} makes one graph of an update, in which several "
-                          "processes cannot average their gradients; use none")  # fmt: skip
+        raise ConfigError(
+            f"accelerate: {mode} makes one graph of an update, in which several processes cannot "
+            "average their gradients; use none"
+        )
     if mode == "compile" and compiler() is None:
-        raise ConfigError("accelerate: compile needs a C++ compiler and Python's headers, which "
-                          "are not found; install g++ and python3-dev, or use none")  # fmt: skip
+        raise ConfigError(
+            "accelerate: compile needs a C++ compiler and Python's headers, which are not found; "
+            "install g++ and python3-dev, or use none"
+        )
     if mode == "cudagraph" and not config.device.startswith("cuda"):
-        raise ConfigError(f"accelerate: cudagraph needs device=cuda, got {config.device}; "
-                          "use compile or none")  # fmt: skip
+        raise ConfigError(
+            f"accelerate: cudagraph needs device=cuda, got {config.device}; use compile or none"
+        )
     require_minibatches(config)
     return config
 
 
-def settle(config: TrainConfig) -> TrainConfig:
-    """The rules behind `resolve`, without its checks."""
-    env, agent = config.env, cast(Any, config.agent)
-    if env.num_envs == "auto":
-        env = dataclasses.replace(env, num_envs=8 if agent.on_policy else 1)
-    if env.vectorization == "auto":
-        native = env.id in NATIVE and not env.kwargs
-        env = dataclasses.replace(env, vectorization="native" if native else "sync")
-    config = dataclasses.replace(config, env=env)
-    if isinstance(agent, PPOConfig):
-        per_step = agent.epochs / agent.batch_size
-    elif agent.on_policy:
-        per_step = 1.0 / (agent.n_steps * int(env.num_envs))
-    else:
-        per_step = agent.updates_per_step
-    total = config.total_steps
-
-    def every(group: Any, rule: int) -> Any:
-        return dataclasses.replace(group, every=max(1, rule)) if group.every == "auto" else group
-
-    return dataclasses.replace(
-        config,
-        threads=threads(config) if config.threads == "auto" else config.threads,
-        accelerate=acceleration(config)[0] if config.accelerate == "auto" else config.accelerate,
-        log=every(config.log, max(50, total // 100)),
-        eval=every(config.eval, total // 10),
-        checkpoint=every(config.checkpoint, total // 10),
-        audit=every(config.audit, max(total // 4, round(10_000 / max(per_step, 1e-9)))),
-    )
+def replaced(config: TrainConfig, key: str, value: Any) -> TrainConfig:
+    """The same with another value of one key, written in full."""
+    group, _, name = key.rpartition(".")
+    if group:
+        name, value = group, dataclasses.replace(getattr(config, group), **{name: value})
+    return dataclasses.replace(config, **{name: value})
 
 
 def require_minibatches(config: TrainConfig) -> None:
@@ -101,8 +103,18 @@ def require_minibatches(config: TrainConfig) -> None:
         )
 
 
+def updates_per_step(config: TrainConfig) -> float:
+    """Updates per environment step, for PPO those of its minibatches."""
+    agent: Any = config.agent
+    if isinstance(agent, PPOConfig):
+        return agent.epochs / agent.batch_size
+    if agent.on_policy:
+        return 1 / (agent.n_steps * int(config.env.num_envs))
+    return max(agent.updates_per_step, 1e-9)
+
+
 def updates(config: TrainConfig) -> int:
-    """Updates in the whole run; the environments are resolved."""
+    """Updates in the whole run."""
     agent: Any = config.agent
     if agent.on_policy:
         return config.total_steps // (agent.n_steps * int(config.env.num_envs))
@@ -111,7 +123,7 @@ def updates(config: TrainConfig) -> int:
 
 
 def gradient_steps(config: TrainConfig) -> int:
-    """Calls of what is compiled in the whole run."""
+    """Gradient steps in the whole run: for PPO those of its minibatches, else one an update."""
     agent = config.agent
     if not isinstance(agent, PPOConfig):
         return updates(config)
@@ -120,7 +132,7 @@ def gradient_steps(config: TrainConfig) -> int:
 
 
 def threads(config: TrainConfig) -> int:
-    """One for small networks: a second saves a tenth, and spins while it waits for the first."""
+    """1 for small networks, where a second one saves a tenth and spins while it waits."""
     work = getattr(config.agent, "batch_size", 256) * max(config.agent.hidden) ** 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     own = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun's processes

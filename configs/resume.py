@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, shown
-from configs.automatic import compiles, resolve, settle
+from configs.automatic import RULES, compiles, resolve
 from configs.schema import TrainConfig
 from configs.validate import build, show
 
 FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume", "env.timeout")
 FREE_GROUPS = ("log", "eval", "checkpoint")
-RULED = ("threads", "accelerate", "env.num_envs", "env.vectorization",
-         "log.every", "eval.every", "checkpoint.every", "audit.every")  # fmt: skip
 WHERE = ("run_dir", "resume")
 ARGUMENTS = "env.kwargs"  # a key where there are none
 NONE = object()  # of a key that is not there
@@ -100,14 +98,10 @@ def was(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
         totals: of other lengths of the run, by which `auto` may have been resolved.
     """
     old = dict(leaves(recorded)).get(key, NONE)
-    if value != "auto" or key not in RULED:
+    if value != "auto" or key not in RULES:
         return bool(value == old) and isinstance(value, bool) == isinstance(old, bool)
-    group, _, name = key.rpartition(".")
-    ruled: Any = recorded
-    inner = dataclasses.replace(getattr(ruled, group) if group else ruled, **{name: value})
-    ruled = dataclasses.replace(ruled, **{group: inner}) if group else inner
-    lengths = (dataclasses.replace(ruled, total_steps=total) for total in totals)
-    return any(dict(leaves(settle(each)))[key] == old for each in (ruled, *lengths))
+    lengths = (dataclasses.replace(recorded, total_steps=total) for total in totals)
+    return any(RULES[key](run) == old for run in (recorded, *lengths))
 
 
 def assignment(key: str, values: Given) -> str:
