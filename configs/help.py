@@ -10,9 +10,7 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from configs.agents import AGENT_GROUPS
-from configs.compose import DIRECTORY, options
-from configs.files import read_yaml
-from configs.resume import flat
+from configs.files import DIRECTORY, flat, options, read_yaml
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, describe
 

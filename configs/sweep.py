@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, quoted
 from configs.automatic import processes
-from configs.compose import DIRECTORY, parse, quoted, train_config
+from configs.compose import parse, train_config
+from configs.files import DIRECTORY
 from configs.validate import nearest, show
 
 FLAGS = ("-m", "--multirun")

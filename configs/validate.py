@@ -22,6 +22,10 @@ G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
 
+class OtherKeys(ConfigError):
+    """A key is missing, or is not one: as in the configuration of another revision."""
+
+
 def key(doc: str, **limits: float) -> Any:
     """A field with its meaning and its limits: ge/gt (from below), le/lt (from above).
 
@@ -62,14 +66,14 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
     known = {f.name: f for f in fields(group)}
     for name in data:
         if name not in known:
-            raise ConfigError(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
+            raise OtherKeys(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
     values = {}
     for name, declared in known.items():
         if name not in data and recorded and "before" in declared.metadata:
             values[name] = declared.metadata["before"]
             continue
         if name not in data:
-            raise ConfigError(f"{prefix}{name}: is missing; give it a value")
+            raise OtherKeys(f"{prefix}{name}: is missing; give it a value")
         hint = hints[name]
         if isinstance(hint, type) and issubclass(hint, Group):
             variants = group.VARIANTS.get(name)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from configs import compose
+import configs.files
 from tests.tracked import copied, files
 
 torch.set_num_threads(1)
@@ -26,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Composes from a copy of `configs/`, before any test asks what there is."""
     folder = TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
-    compose.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
+    configs.files.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
 
 
 @pytest.fixture(autouse=True)

@@ -48,8 +48,8 @@ ONLY_IN = {
     "PIL": {"runtime/logger.py", "audit/picture.py"},
     "matplotlib": set(),
     "moviepy": {"runtime/deploy/film.py"},
-    "hydra": {"configs/compose.py", "configs/sweep.py"},
-    "omegaconf": {"configs/compose.py", "configs/files.py", "configs/sweep.py"},
+    "hydra": {"configs/compose.py", "configs/files.py", "configs/sweep.py"},
+    "omegaconf": {"configs/files.py", "configs/sweep.py"},
 }
 UNSAFE_MODULES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
 UNSAFE_NAMES = {"eval", "exec", "compile"}

@@ -18,7 +18,7 @@ import evaluate
 import train
 from common.errors import ConfigError, Stopped, StorageFault
 from common.tree import digest
-from configs import automatic, compose
+from configs import automatic, files
 from configs.compose import train_config
 from configs.files import read_run, to_yaml
 from configs.resume import differences, differing, resumed
@@ -619,8 +619,8 @@ def test_a_module_may_be_named_by_a_file_of_the_checkout(stopped, tmp_path, monk
     said = capsys.readouterr().err
     assert "train.py resume=first env.id=tests.helpers:Counting-v0 goes on" in said
     copy = tmp_path / "configs"
-    shutil.copytree(compose.DIRECTORY, copy)
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    shutil.copytree(files.DIRECTORY, copy)
+    monkeypatch.setattr(files, "DIRECTORY", copy)
     (copy / "env/counting.yaml").write_text(
         "id: tests.helpers:Counting-v0\nnum_envs: auto\nvectorization: auto\nkwargs: {}\n"
         "timeout: 60\n"
@@ -644,10 +644,10 @@ def test_another_environment_than_the_run_s_is_not_evaluated(stopped, capsys):
 
 def test_upon_another_kind_of_device_updates_are_accelerated_as_suits_it():
     on_gpu = train_config(["device=cuda:0"])
-    moved = resumed(on_gpu, {"device": "cpu"}, "run")
+    moved, _ = resumed(on_gpu, {"device": "cpu"}, "run")
     assert (on_gpu.accelerate, moved.accelerate) == ("cudagraph", "none")
-    assert resumed(on_gpu, {"device": "cuda:1"}, "run").accelerate == "cudagraph"
-    back = resumed(moved, {"device": "cuda"}, "run")
+    assert resumed(on_gpu, {"device": "cuda:1"}, "run")[0].accelerate == "cudagraph"
+    back, _ = resumed(moved, {"device": "cuda"}, "run")
     assert back.accelerate == "cudagraph"
     before, after = dataclasses.asdict(on_gpu), dataclasses.asdict(moved)
     assert not list(differences(before, after))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from configs import compose
+from configs import files
 from configs.compose import evaluate_config, train_config
 from configs.files import to_yaml
 from tools.examination.names import known
@@ -35,8 +35,8 @@ SAME = ["env.id=Pendulum-v1", "env.num_envs=4", "env.vectorization=async", "env.
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A function that writes a file into a copy of `configs/`."""
     copy = tmp_path / "configs"
-    shutil.copytree(compose.DIRECTORY, copy)
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    shutil.copytree(files.DIRECTORY, copy)
+    monkeypatch.setattr(files, "DIRECTORY", copy)
     return lambda name, text: (copy / f"{name}.yaml").write_text(text)
 
 
@@ -167,7 +167,7 @@ def test_an_id_that_an_experiment_sets_gets_no_pair_of_another(write: Any, stopp
 
 
 def test_a_file_of_an_agent_has_the_keys_of_that_agent(write: Any, stopped: Any) -> None:
-    text = (compose.DIRECTORY / "agent" / "sac.yaml").read_text()
+    text = (files.DIRECTORY / "agent" / "sac.yaml").read_text()
     write("agent/mine", text.replace("name: sac", 'name: "sac"  # mine').replace("0.005", "0.5"))
     config = train_config(["env=pendulum", "agent=mine", "agent.critics=3"])
     assert (config.agent.name, config.agent.tau, config.agent.critics) == ("sac", 0.5, 3)  # type: ignore[attr-defined]
@@ -246,7 +246,7 @@ def test_a_file_whose_keys_are_not_the_run_s_says_what_makes_them_so(
 
 def test_a_file_that_is_no_text_is_named_wherever_it_is_read(write: Any) -> None:
     write("env/mine", "")
-    (compose.DIRECTORY / "env" / "mine.yaml").write_bytes(b"id: Pendulum-v1  # \xe4\n")
+    (files.DIRECTORY / "env" / "mine.yaml").write_bytes(b"id: Pendulum-v1  # \xe4\n")
     for more in ([], ["env.id=Acrobot-v1"]):
         with pytest.raises(ConfigError, match=r"^env: .*mine.yaml cannot be read, .*correct the"):
             train_config(["env=mine", *more])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from configs import automatic, compose
+from configs import automatic, files
 from configs.compose import evaluate_config, train_config
 from configs.files import read_run, to_yaml
 from configs.sweep import read_sweep
@@ -396,8 +396,8 @@ def test_a_file_of_configs_that_is_wrong_is_corrected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "configs"
-    shutil.copytree(compose.DIRECTORY, copy)
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    shutil.copytree(files.DIRECTORY, copy)
+    monkeypatch.setattr(files, "DIRECTORY", copy)
     wrong = {  # file: (arguments, wrong, right)
         "env/mine": (["env=mine"], "id: [", "id: A-v0"),
         "experiment/mine": (["experiment=mine"], "seed: [", "seed: 3"),

@@ -23,7 +23,7 @@ import train
 from agents.base import BaseAgent
 from common.clock import Clock
 from common.errors import Stopped
-from configs import compose
+from configs import files
 from configs.compose import train_config
 from envs.envs import Envs
 from runtime.build import make_parts
@@ -808,16 +808,16 @@ def test_the_log_of_a_resumed_run_is_named_after_the_one_that_it_takes_back(tmp_
     assert len(births) == 3
 
 
-TUNED = sorted(path.stem for path in (compose.DIRECTORY / "tuned").glob("*.yaml"))
+TUNED = sorted(path.stem for path in (files.DIRECTORY / "tuned").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("pair", TUNED)
 def test_a_tuned_pair_is_of_its_environment_and_agent_and_is_what_they_are_trained_with(pair):
     env, _, name = pair.rpartition("-")
     config = train_config([f"env={env}", f"agent={name}"])
-    where = yaml.safe_load((compose.DIRECTORY / "env" / f"{env}.yaml").read_text())
+    where = yaml.safe_load((files.DIRECTORY / "env" / f"{env}.yaml").read_text())
     assert (config.env.id, config.agent.name) == (where["id"], name)
-    tuned = yaml.safe_load((compose.DIRECTORY / "tuned" / f"{pair}.yaml").read_text())
+    tuned = yaml.safe_load((files.DIRECTORY / "tuned" / f"{pair}.yaml").read_text())
     general = train_config([f"env.id={where['id']}", f"agent={name}"])
     assert config.total_steps == tuned.pop("total_steps")
     differ = 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from configs import compose
+from configs import files
 from configs.compose import train_config
 from configs.schema import EnvConfig
 from configs.validate import build
@@ -317,11 +317,11 @@ def test_files_that_are_no_environments_are_passed_over_and_names_that_are_taken
     tmp_path, monkeypatch
 ):
     copy = tmp_path / "configs"
-    shutil.copytree(compose.DIRECTORY, copy)
+    shutil.copytree(files.DIRECTORY, copy)
     for name, text in (("a", ""), ("b", "id: ["), ("c", "- id"), ("d", "num_envs: 1\n"),
                        ("pendulum_v1", "id: Pendulum-v1\nkwargs: {g: 1.0}\n")):  # fmt: skip
         (copy / "env" / f"{name}.yaml").write_text(text)
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    monkeypatch.setattr(files, "DIRECTORY", copy)
     assert group_name("Pendulum-v1", {}) == "pendulum"
     assert group_name("Pendulum-v1", {"g": 1.0}) == "pendulum_v1"
     assert group_name("Pendulum-v1", {"g": 2.0}) == "pendulum_v1_2"

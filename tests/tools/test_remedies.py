@@ -16,7 +16,7 @@ import train
 from bench.benchmark import calls
 from bench.benchmark import settings as bench
 from common.errors import ConfigError
-from configs import compose
+from configs import files as config_files
 from configs.compose import train_config
 from configs.sweep import read_sweep
 from runtime.launch.door import enter
@@ -354,8 +354,8 @@ def test_a_run_without_a_log_is_compared_after_it_was_trained_longer(made, capsy
 
 def test_arguments_of_any_form_are_written_again_or_the_command_is_to_be_repeated(monkeypatch):
     copy = Path("configs").absolute()
-    shutil.copytree(compose.DIRECTORY, copy)
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
+    shutil.copytree(config_files.DIRECTORY, copy)
+    monkeypatch.setattr(config_files, "DIRECTORY", copy)
     for kwargs, fits in (("{x y: 1}", True), ("{1: 2}", True), ("{b: {c: [1, {d: e}]}}", True),
                          ('{"1": 2}', False), ('{"x:y": 1}', False)):  # fmt: skip
         (copy / "env" / "mine.yaml").write_text(f"id: a:B-v0\nkwargs: {{a: {kwargs}}}\n")

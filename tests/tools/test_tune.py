@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from common.errors import ConfigError
-from configs import compose
+from configs import files
 from configs.compose import train_config
 from runtime.launch.signals import PASSED_ON
 from tools import tune
@@ -113,10 +113,10 @@ def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     for key, value in tuned["agent"].items():
         assert value == run["agent"][key]
     copy = tmp_path / "configs"
-    shutil.copytree(compose.DIRECTORY, copy)
+    shutil.copytree(files.DIRECTORY, copy)
     shutil.copy(tmp_path / "out/cartpole-a2c.yaml", copy / "tuned")
-    monkeypatch.setattr(compose, "DIRECTORY", copy)
-    alone = dataclasses.asdict(compose.train_config(["env=cartpole", "agent=a2c"]))
+    monkeypatch.setattr(files, "DIRECTORY", copy)
+    alone = dataclasses.asdict(train_config(["env=cartpole", "agent=a2c"]))
     assert alone["agent"] == run["agent"]
     assert alone["env"] == run["env"]
 
@@ -235,7 +235,7 @@ def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
 
 @pytest.mark.parametrize("agent", sorted(SPACES))
 def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
-    tuned = (compose.DIRECTORY / "tuned").glob(f"*-{agent}.yaml")
+    tuned = (files.DIRECTORY / "tuned").glob(f"*-{agent}.yaml")
     pairs = [path.stem.rpartition("-") for path in tuned]
     of_all = [f"env.id={'CartPole-v1' if agent == 'sac_discrete' else 'Pendulum-v1'}"]
     for command in [of_all, *([f"env={env}"] for env, _, _ in pairs)]:

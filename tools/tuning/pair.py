@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
-from configs.compose import options, quoted, train_config
+from configs.compose import quoted, train_config
+from configs.files import options
 from runtime.console import number
 from storage.provenance import ROOT
 from storage.rundir import write_text
