@@ -6,9 +6,14 @@ from typing import ClassVar, Literal
 from configs.validate import Auto, Group, key
 
 Policy = Literal[
-    "auto", "categorical", "multi_categorical",
-    "gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian",
-]  # fmt: skip
+    "auto",
+    "categorical",
+    "multi_categorical",
+    "gaussian",
+    "tanh_gaussian",
+    "full_gaussian",
+    "tanh_full_gaussian",
+]
 Activation = Literal["relu", "tanh", "silu", "elu"]
 
 
@@ -167,9 +172,8 @@ class SACConfig(GaussianConfig, OffPolicyConfig):
     """Of `agent=sac`."""
 
     atoms: int = key(
-        "returns among which the critic tells how likely each is; 0: it tells their mean",
-        ge=0, le=201,
-    )  # fmt: skip
+        "returns over which the critic is a distribution; 0: it estimates their mean", ge=0, le=201
+    )
 
     def check(self) -> None:
         super().check()

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from configs.agents import AGENT_GROUPS
 from configs.files import DIRECTORY, flat, options, read_yaml
 from configs.schema import EvaluateConfig, TrainConfig
-from configs.validate import Group, describe
+from configs.validate import LIMITS, Group, describe
 
 USAGE = {
     "train": """usage: python train.py [KEY=VALUE ...]
@@ -60,13 +60,13 @@ def text(name: str) -> str:
 
 def lines(group: type[Group], prefix: str = "") -> list[str]:
     """One paragraph per key: its name, meaning, type and range."""
-    said: list[str] = []
+    found: list[str] = []
     for name, doc, kind in rows(group, prefix):
         indent = " " * 28
         wrapped = textwrap.wrap(f"{doc} ({kind})", 72)
-        said.append(f"  {name:<25} {wrapped[0]}")
-        said += [indent + line for line in wrapped[1:]]
-    return said
+        found.append(f"  {name:<25} {wrapped[0]}")
+        found += [indent + line for line in wrapped[1:]]
+    return found
 
 
 def rows(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -80,8 +80,8 @@ def rows(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, str]]
                 yield from rows(hint, f"{name}.")
             continue
         limits = [
-            f"{word} {declared.metadata[limit]:{'d' if hint is int else '.15g'}}"
-            for limit, word in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+            f"{sign} {declared.metadata[limit]:{'d' if hint is int else '.15g'}}"
+            for limit, (_, sign, _) in LIMITS.items()
             if limit in declared.metadata
         ]
         yield name, declared.metadata["doc"], ", ".join([describe(hint), *limits])

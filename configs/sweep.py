@@ -5,7 +5,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,29 +28,24 @@ class Sweep:
     Attributes:
         folder: holds a run directory for each, named by its number.
         named: whether the user chose it.
-        jobs: the command line of each.
-        names: what sets each apart from the others.
+        arguments: of each job, all but its run directory.
+        names: those of its arguments in which a job differs from others.
         launcher: the arguments that choose and set a launcher; empty: one after another, here.
     """
 
     folder: Path
     named: bool
-    jobs: list[list[str]]
+    arguments: list[list[str]]
     names: list[str]
     launcher: list[str]
 
-    def moved(self, folder: Path) -> "Sweep":
-        """The same jobs in another folder."""
-        jobs = [
-            [run_dir(folder, n) if value == run_dir(self.folder, n) else value for value in job]
-            for n, job in enumerate(self.jobs)
+    @property
+    def jobs(self) -> list[list[str]]:
+        """The command line of each job."""
+        return [
+            [*arguments, f"run_dir={quoted(self.folder / str(number))}"]
+            for number, arguments in enumerate(self.arguments)
         ]
-        return replace(self, folder=folder, jobs=jobs)
-
-
-def run_dir(folder: Path, number: int) -> str:
-    """The argument that sends a job to its directory."""
-    return f"run_dir={quoted(folder / str(number))}"
 
 
 def read_sweep(arguments: list[str]) -> Sweep:
@@ -65,42 +60,43 @@ def read_sweep(arguments: list[str]) -> Sweep:
             "use hydra/launcher=joblib in its place"
         )
     given = [argument for argument in arguments if argument not in FLAGS]
-    launcher = [argument for argument in given if argument.startswith("hydra")]
+    chosen, launcher = read_launcher([value for value in given if value.startswith("hydra")])
     own = [argument for argument in given if not argument.startswith("hydra")]
-    folder, launcher = read_launcher(launcher)
-    require_one_folder(own, folder)
-    axes = [expand(argument) for argument in own]
+    chosen = read_folder(own, chosen)
+    folder = chosen or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
+    axes = [expand(value) for value in own if not value.lstrip("+").startswith("run_dir=")]
     count = math.prod(map(len, axes))
     if count > MOST:
         raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
     if count > MANY:
         print(f"checking {count} jobs", flush=True)
-    jobs, names, named = [], [], folder is not None
-    for number, values in enumerate(itertools.product(*axes)):
-        wanted = [value for value in values if value.lstrip("+").startswith("run_dir=")]
-        job = [value for value in values if value not in wanted]
-        folder = folder or (Path(str(parse(wanted[-1])[2])) if wanted else None)
-        named = named or bool(wanted)
-        folder = folder or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
-        jobs.append([*job, run_dir(folder, number)])
-        config = train_config(jobs[-1], quiet=True)  # it warns when it runs
-        if named and config.resume is None and (folder / str(number)).exists():
+    combinations = [list(values) for values in itertools.product(*axes)]
+    names = [
+        " ".join(value for value, axis in zip(values, axes, strict=True) if len(axis) > 1)
+        for values in combinations
+    ]
+    read = Sweep(folder, chosen is not None, combinations, names, launcher)
+    for number, job in enumerate(read.jobs):
+        config = train_config(job, quiet=True)  # it warns when it runs
+        if chosen and config.resume is None and (folder / str(number)).exists():
             raise ConfigError(
                 f"run_dir: {folder} holds runs of a sweep already; name a new one, "
                 "or go on with them by resume=auto"
             )
         if config.resume is None and launcher and "submitit" in launcher[0]:
-            jobs[-1].append("resume=auto")  # a cluster may queue a job again
-        varied = (value for value, axis in zip(values, axes, strict=True) if len(axis) > 1)
-        names.append(" ".join(varied))
-    assert folder is not None
+            combinations[number].append("resume=auto")  # a cluster may queue a job again
     if launcher:
         launcher_settings(launcher, folder)
-    return Sweep(folder, named, jobs, names, launcher)
+    return read
 
 
-def require_one_folder(arguments: list[str], folder: Path | None) -> None:
-    """Raises ConfigError where the jobs are to lie in several places, or in those of other runs."""
+def read_folder(arguments: list[str], folder: Path | None) -> Path | None:
+    """The folder that `run_dir` names, or `folder` where none is given.
+
+    Raises:
+        ConfigError: the jobs are to lie in several places, or in those of other runs.
+    """
+    wanted = folder
     for argument in arguments:
         name = argument.lstrip("+").partition("=")[0]
         if name not in ("run_dir", "resume"):
@@ -111,8 +107,11 @@ def require_one_folder(arguments: list[str], folder: Path | None) -> None:
                 "run_dir: one folder holds all jobs of a sweep; give one, in quotes if it has a "
                 "comma, and no hydra.sweep.dir beside it"
             )
+        if name == "run_dir":
+            wanted = Path(str(values[0]))
         if name == "resume" and not {*values} <= {"auto", None}:
             raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
+    return wanted
 
 
 def expand(argument: str) -> list[str]:

@@ -1,23 +1,41 @@
-"""Plain data -> typed, frozen dataclasses, or one line that says what is wrong."""
+"""Plain data -> typed, frozen dataclasses, or one line with what is wrong."""
 
 import difflib
 import math
+import operator
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import ConfigError
 
-ELSEWHERE = {  # what other libraries call a key -> the last part of its name here
-    "learning_rate": ("lr",), "discount": ("gamma",), "n_envs": ("num_envs",),
-    "n_epochs": ("epochs",), "total_timesteps": ("total_steps",), "net_arch": ("hidden",),
-    "hidden_sizes": ("hidden",), "gradient_steps": ("updates_per_step",), "lam": ("gae_lambda",),
-    "vf_coef": ("value_coef",), "entropy_coef": ("ent_coef", "alpha"), "ent_coef": ("alpha",),
-    "clip_eps": ("clip_range",), "clip_epsilon": ("clip_range",), "clip_coef": ("clip_range",),
+ELSEWHERE = {  # the name of a key in other libraries -> the last part of its name here
+    "learning_rate": ("lr",),
+    "discount": ("gamma",),
+    "n_envs": ("num_envs",),
+    "n_epochs": ("epochs",),
+    "total_timesteps": ("total_steps",),
+    "net_arch": ("hidden",),
+    "hidden_sizes": ("hidden",),
+    "gradient_steps": ("updates_per_step",),
+    "lam": ("gae_lambda",),
+    "vf_coef": ("value_coef",),
+    "entropy_coef": ("ent_coef", "alpha"),
+    "ent_coef": ("alpha",),
+    "clip_eps": ("clip_range",),
+    "clip_epsilon": ("clip_range",),
+    "clip_coef": ("clip_range",),
     "minibatch_size": ("batch_size",),
-}  # fmt: skip
+}
+LIMITS: dict[str, tuple[str, str, Callable[[float, float], bool]]] = {  # words, sign, test
+    "ge": ("at least", ">=", operator.ge),
+    "gt": ("more than", ">", operator.gt),
+    "le": ("at most", "<=", operator.le),
+    "lt": ("less than", "<", operator.lt),
+}
+LARGEST = {int: 2**64, float: 1e300}
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
@@ -27,16 +45,16 @@ class OtherKeys(ConfigError):
 
 
 def key(doc: str, **limits: float) -> Any:
-    """A field with its meaning and its limits: ge/gt (from below), le/lt (from above).
+    """A field with its meaning and its LIMITS.
 
-    Of a newer key, `before` is the value of runs that were made before it was there.
+    `before` is the value of a newer key in runs that are older than it.
     """
     return field(metadata={"doc": doc, **limits})
 
 
 @dataclass(frozen=True)
 class Group:
-    """A group of keys; `check` holds what concerns several of them."""
+    """A group of keys; `check` has the conditions on several of them."""
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
     PREFIX: ClassVar[str] = ""
@@ -94,17 +112,21 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
     return made
 
 
-def convert(value: Any, hint: Any, name: str, limits: typing.Mapping[str, Any]) -> Any:
+def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
     """`value` as the type `hint`, inside its limits; raises ConfigError."""
-    for candidate in alternatives(hint):
-        matched, result = match(value, candidate)
-        if matched:
-            for number in result if isinstance(result, list) else [result]:
-                check_range(number, name, limits)
-            if isinstance(result, dict):
-                check_plain(result, name)
-            return result
-    raise ConfigError(f"{name}: must be {describe(hint)}, got {show(value)}; correct it")
+    fitting = [candidate for candidate in alternatives(hint) if fits(value, candidate)]
+    if not fitting:
+        raise ConfigError(f"{name}: must be {describe(hint)}, got {show(value)}; correct it")
+    if fitting[0] is float:
+        value = float(value)
+    if isinstance(value, dict):
+        check_plain(value, name)
+    if isinstance(value, (list, tuple)):
+        value = list(value)
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, (int, float)) and not isinstance(number, bool):
+            check_range(number, name, limits)
+    return value
 
 
 def alternatives(hint: Any) -> list[Any]:
@@ -112,43 +134,27 @@ def alternatives(hint: Any) -> list[Any]:
     return list(get_args(hint)) if union else [hint]
 
 
-def match(value: Any, hint: Any) -> tuple[bool, Any]:
-    """(whether value has the type, the value in that type)."""
-    if hint is types.NoneType:
-        return value is None, None
-    if get_origin(hint) is Literal:
-        return isinstance(value, str) and value in get_args(hint), value
-    if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return number and abs(value) < 1e300, float(value) if number and abs(value) < 1e300 else 0
-    if hint is int:
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and abs(value) < 2**64, value
-    if hint is dict or get_origin(hint) is dict:
-        return isinstance(value, dict), value
-    if get_origin(hint) is list:
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value has the type, and is finite if it is a number; an integer is a float, too."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    if origin is list:
         (item,) = get_args(hint)
-        fits = isinstance(value, (list, tuple)) and all(match(v, item)[0] for v in value)
-        return fits, list(value) if fits else []
-    return isinstance(value, hint), value
+        return isinstance(value, (list, tuple)) and all(fits(one, item) for one in value)
+    if hint in (int, float):
+        number = isinstance(value, int if hint is int else (int, float))
+        return number and not isinstance(value, bool) and abs(value) < LARGEST[hint]
+    return isinstance(value, origin or hint)
 
 
-def check_range(value: Any, name: str, limits: typing.Mapping[str, Any]) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return
-    tests: dict[str, tuple[str, Callable[[float], bool]]] = {
-        "ge": ("at least", lambda bound: value >= bound),
-        "gt": ("more than", lambda bound: value > bound),
-        "le": ("at most", lambda bound: value <= bound),
-        "lt": ("less than", lambda bound: value < bound),
-    }
-    for limit, (words, holds) in tests.items():
-        if limit in limits and not holds(limits[limit]):
+def check_range(number: float, name: str, limits: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a number is beyond a limit."""
+    for limit, (words, _, holds) in LIMITS.items():
+        if limit in limits and not holds(number, limits[limit]):
             raise ConfigError(
-                f"{name}: must be {words} {limits[limit]:.15g}, got {show(value)}; correct it"
+                f"{name}: must be {words} {limits[limit]:.15g}, got {show(number)}; correct it"
             )
-    if not math.isfinite(value):
-        raise ConfigError(f"{name}: must be finite, got {value}; correct it")
 
 
 def check_plain(values: dict[Any, Any], name: str) -> None:
@@ -162,8 +168,9 @@ def check_plain(values: dict[Any, Any], name: str) -> None:
                 f"lists and groups, got {show(values[inner])}; correct it"
             )
         if not all(map(math.isfinite, numbers(values[inner]))):
-            raise ConfigError(f"{name}.{inner}: must be finite, got {show(values[inner])}; "
-                              "correct it")  # fmt: skip
+            raise ConfigError(
+                f"{name}.{inner}: must be finite, got {show(values[inner])}; correct it"
+            )
 
 
 def plain(value: Any) -> bool:
@@ -188,15 +195,16 @@ def describe(hint: Any) -> str:
     """The type in a user's words."""
     words = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
     words |= {types.NoneType: "null", dict: "a group of keys"}
-    said = []
+    choices: list[str] = []
     for candidate in alternatives(hint):
         if get_origin(candidate) is Literal:
-            said += [str(choice) for choice in get_args(candidate)]
+            choices += map(str, get_args(candidate))
         elif get_origin(candidate) is list:
-            said.append(f"a list of {get_args(candidate)[0].__name__}s".replace("ints", "integers"))
+            items = get_args(candidate)[0].__name__ + "s"
+            choices.append(f"a list of {'integers' if items == 'ints' else items}")
         else:
-            said.append(words.get(get_origin(candidate) or candidate, str(candidate)))
-    return " or ".join(said) if len(said) < 4 else "one of " + ", ".join(said)
+            choices.append(words.get(get_origin(candidate) or candidate, str(candidate)))
+    return " or ".join(choices) if len(choices) < 4 else "one of " + ", ".join(choices)
 
 
 def unknown_key(name: str, known: list[str]) -> str:
@@ -205,7 +213,7 @@ def unknown_key(name: str, known: list[str]) -> str:
 
 
 def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys") -> str:
-    """A question that names the nearest of those known, or something else to say."""
+    """`did you mean ...?` with the nearest of the known names; `otherwise` if none is near."""
     name = name[:200].lower()
     group, dot, last = name.rpartition(".")
     meant = (last, *ELSEWHERE.get(last, ()))
@@ -229,8 +237,9 @@ def show(value: Any, quote: bool = True) -> str:
 
 def key_names(group: type[Group], variant: str | None = None, prefix: str = "") -> list[str]:
     """All keys of a group in full, for one variant of its varying part."""
-    names = []
-    for declared, hint in zip(fields(group), _hints(group), strict=True):
+    names, hints = [], get_type_hints(group)
+    for declared in fields(group):
+        hint = hints[declared.name]
         if isinstance(hint, type) and issubclass(hint, Group):
             variants = group.VARIANTS.get(declared.name)
             inner = variants.get(variant or "", hint) if variants else hint
@@ -238,8 +247,3 @@ def key_names(group: type[Group], variant: str | None = None, prefix: str = "") 
         else:
             names.append(f"{prefix}{declared.name}")
     return names
-
-
-def _hints(group: type[Group]) -> list[Any]:
-    hints = get_type_hints(group)
-    return [hints[declared.name] for declared in fields(group)]

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def run(arguments: list[str]) -> int:
     if chosen.named:
         make_folder(chosen.folder, "run_dir")
     else:
-        chosen = chosen.moved(make_new(chosen.folder, "run_dir"))
+        chosen = replace(chosen, folder=make_new(chosen.folder, "run_dir"))
     try:
         with locked(chosen.folder):
             return run_jobs(chosen)
