@@ -1,4 +1,4 @@
-"""What every command does around its work: arguments in, an exit code and at most one line out."""
+"""The frame of every command: arguments in, an exit code and at most one line of error out."""
 
 import os
 import re
@@ -32,17 +32,18 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
 def tool(
     usage: str, work: Callable[[list[str]], int], arguments: list[str], bare: bool = False
 ) -> int:
-    """A door in tools/: `work` on the arguments, or its usage for --help.
+    """Runs a tool: `work` on the arguments, or its usage on --help or without arguments.
 
-    Also where there are none, but for one that is `bare` and needs none.
+    Args:
+        bare: it also runs without arguments.
     """
 
-    def told() -> int:
+    def help() -> int:
         print(usage)
         return 0 if arguments else 2
 
-    asked = "--help" in arguments or "-h" in arguments or not (arguments or bare)
-    return guarded(told if asked else lambda: work(arguments), arguments)
+    wanted = "--help" in arguments or "-h" in arguments or not (arguments or bare)
+    return guarded(help if wanted else lambda: work(arguments), arguments)
 
 
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:
@@ -55,13 +56,12 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
 
 
 def ended(work: Callable[[], int], arguments: list[str]) -> int:
-    """The exit code of `work`, or that of its failure, which is told."""
+    """The exit code of `work`, or that of its failure, which is printed."""
     debug = any(re.fullmatch(r"\+*debug=true", argument, re.I) for argument in arguments)
     try:
         return work()
     except LogpiError as error:
-        # what is wrong with the command line, the first of each machine tells for all that
-        # torchrun has started there
+        # an error of the command line is printed by the first process of each machine
         launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
         if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
             if debug and not isinstance(error, Stopped):
@@ -87,7 +87,7 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
 
 
 def with_revisions(error: LogpiError) -> LogpiError:
-    """The same; where a run has other keys than this code, with the revision that made it."""
+    """The same error; of a run with other keys than this code, with the revision that made it."""
     if not isinstance(error, ConfigError) or error.run is None:
         return error
     from storage.provenance import made_by, other_revision
@@ -97,9 +97,9 @@ def with_revisions(error: LogpiError) -> LogpiError:
 
 
 class Patient:
-    """A stream whose disk may be full, or whose reader may have gone.
+    """A stream whose disk may be full, or whose reader may be gone.
 
-    What cannot be written is lost, and nothing else is; letters that it has not are escaped.
+    What cannot be written is lost without an error; letters outside its encoding are escaped.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -123,13 +123,13 @@ class Patient:
 
 
 def nowhere() -> TextIO:
-    """For a stream that was closed before the program began."""
+    """A stand-in for a stream that was closed before the program began."""
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """What is printed inside never ends a run, nor changes its exit code, whoever listens."""
+    """A failure to print inside never ends a run, nor changes its exit code."""
     streams: Any = [stream or nowhere() for stream in (sys.stdout, sys.stderr)]
     with redirect_stdout(Patient(streams[0])), redirect_stderr(Patient(streams[1])):  # type: ignore[type-var]
         yield

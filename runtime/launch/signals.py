@@ -1,4 +1,4 @@
-"""Signals are noted and obeyed between two steps, never in the middle of one."""
+"""Signals end a run between two steps, never in the middle of one."""
 
 import os
 import signal
@@ -18,11 +18,11 @@ ECHO = 1.0  # seconds
 
 
 class Stop:
-    """Once installed, it notes SIGTERM, SIGUSR1, SIGHUP and SIGINT; `check` raises what was noted.
+    """Notes SIGTERM, SIGUSR1, SIGHUP and SIGINT once installed; `check` raises the first of them.
 
-    Between `open` and `hold` nothing can be lost, and a signal ends the program at once; so does a
-    second one at any time. Where another command of ours began the run, what a terminal sends to
-    all of them comes again from there: that is no second one.
+    Between `open` and `hold` nothing can be lost, and a signal ends the program at once; a second
+    one does so at any time. If another command of ours began the run, a signal that a terminal
+    sends to all processes arrives from there again; this one does not count as the second.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Stop:
         self.patient = False  # a second signal changes nothing
 
     def install(self) -> "Stop":
-        """Takes the signals over for the life of the process; SIGHUP not under `nohup`."""
+        """Handles the signals for the life of the process; SIGHUP not under `nohup`."""
         if threading.current_thread() is threading.main_thread():
             for name in CODES:
                 if not hasattr(signal, name):
@@ -44,7 +44,7 @@ class Stop:
         return self
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler; does nothing that could wait for anything."""
+        """The handler; it never blocks."""
         if self.noted is not None:
             if self.patient or time.monotonic() - self.came < self.echo:
                 return
@@ -59,29 +59,29 @@ class Stop:
             raise Halt(self.noted)
 
     def open(self) -> None:
-        """From now on a signal is raised where it comes, one that has come here."""
+        """From now on raises a signal where it arrives; raises one that has arrived before."""
         self.at_once = True
         self.check()
 
     def hold(self) -> None:
-        """From now on a signal waits for `check`."""
+        """From now on leaves a signal to `check`."""
         self.at_once = False
 
     def check(self) -> None:
-        """Raises Stopped where a signal has come."""
+        """Raises Stopped if a signal has arrived."""
         if self.noted is not None:
             raise self.noted
 
 
 def passing_on() -> dict[str, str]:
-    """The environment variables of a run that this process begins, and passes its signals on to."""
+    """The environment variables of a run that this process starts and passes signals on to."""
     return {**os.environ, PASSED_ON: "1"}
 
 
 class AgreedStop(Stop):
-    """A signal to any rank stops them all after the same step.
+    """Stops all ranks after the same step on a signal to any of them.
 
-    A second one changes nothing: torchrun passes on every signal to all, as the terminal does.
+    A second one changes nothing: torchrun passes every signal on to all, as a terminal does.
     """
 
     def __init__(self, own: Stop, ranks: "Ranks") -> None:
@@ -90,7 +90,7 @@ class AgreedStop(Stop):
         own.patient = ranks.size > 1
 
     def check(self) -> None:
-        """Raises Stopped on all ranks where a signal has come to one of them."""
+        """Raises Stopped on all ranks if a signal has arrived at one of them."""
         noted = self.own.noted
         code = self.ranks.most(noted.code if noted else 0)
         if code:
