@@ -6,7 +6,6 @@ Where a default or another file sets a key otherwise, the run keeps its own, and
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,7 @@ def agrees(recorded: TrainConfig, key: str, value: Any, *totals: int) -> bool:
 def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> TrainConfig:
     """The configuration of these keys, its updates accelerated as this machine can."""
     plain["run_dir"], plain["resume"] = run, how
-    if kind(plain["device"]) != kind(recorded.device):
+    if plain["device"].partition(":")[0] != recorded.device.partition(":")[0]:
         plain["accelerate"] = "auto"  # what was right for a GPU is not for a processor
     elif plain["accelerate"] == "compile" and not compiles():
         plain["accelerate"] = "none"  # slower, and not exact, but it goes on
@@ -148,10 +147,6 @@ def finish(plain: dict[str, Any], recorded: TrainConfig, run: str, how: str) -> 
             "run was made with; give more, or leave it out"
         )
     return config
-
-
-def kind(device: str) -> str:
-    return device.partition(":")[0]
 
 
 def kept(recorded: TrainConfig, implied: Values, final: TrainConfig) -> list[str]:
@@ -185,26 +180,24 @@ def require_repeated(recorded: str, given: object) -> None:
 
 
 def differing(recorded: dict[str, Any], config: TrainConfig) -> tuple[tuple[str, Any, Any], ...]:
-    """The `differences` of a configuration from the one that a checkpoint holds.
-
-    Raises:
-        ConfigError: what it holds is not one of this revision.
-    """
-    was = dataclasses.asdict(build(TrainConfig, recorded, recorded=True))
-    now = json.loads(json.dumps(dataclasses.asdict(config)))  # as a checkpoint has it
-    return tuple(differences(was, now))
-
-
-def differences(was: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(key, old value, new value) of each key that a resumed run has to keep and that differs.
+    """(key, recorded value, new value) of each key that a run has to keep and that differs.
 
     What an update is accelerated by changes its bits alone, as another device does.
+
+    Args:
+        recorded: the configuration that a checkpoint holds.
+
+    Raises:
+        ConfigError: what it holds is not a configuration of this revision.
     """
-    old, new = dict(flat(was)), dict(flat(now))
-    for key in {**old, **new}:
-        before, after = old.get(key, NONE), new.get(key, NONE)
-        if not free(key) and key not in ("accelerate", ARGUMENTS) and before != after:
-            yield key, told(before), told(after)
+    old = values_of(build(TrainConfig, recorded, recorded=True))
+    new = dict(flat(json.loads(json.dumps(dataclasses.asdict(config)))))  # as a checkpoint has it
+    pairs = {key: (old.get(key, NONE), new.get(key, NONE)) for key in {**old, **new}}
+    return tuple(
+        (key, told(before), told(after))
+        for key, (before, after) in pairs.items()
+        if not free(key) and key not in ("accelerate", ARGUMENTS) and before != after
+    )
 
 
 def free(key: str) -> bool:

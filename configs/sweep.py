@@ -4,7 +4,6 @@ import itertools
 import math
 import time
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
                 raise ConfigError(
                     f"{name}: {show(chosen)} is not one of {', '.join(LAUNCHERS)}; {near}"
                 )
-        elif name.startswith("hydra.launcher.") and not names_code(name.split(".")[2:], value):
+        elif name.startswith("hydra.launcher."):
             overrides.append(f"{name}={text}")
         else:
             raise ConfigError(
@@ -166,18 +165,8 @@ def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
     return folder, [f"hydra/launcher={chosen}", *overrides]
 
 
-def names_code(keys: Iterable[Any], value: Any) -> bool:
-    """Whether a key, or one inside the value, is like `_target_`, which names code for Hydra."""
-    inside: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, (dict, list)):
-        inside = value.items() if isinstance(value, dict) else enumerate(value)
-    return any(str(key).strip("'\"").startswith("_") for key in keys) or any(
-        names_code([key], item) for key, item in inside
-    )
-
-
 def launcher_settings(launcher: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a launcher, and the value of each of its keys, as plain data.
+    """The name of a launcher, and the value of each of its keys: data, of which nothing is called.
 
     Args:
         launcher: `hydra/launcher=NAME`, and `hydra.launcher.KEY=VALUE` for each key to be set.
@@ -209,12 +198,14 @@ def launcher_settings(launcher: list[str], folder: Path) -> tuple[str, dict[str,
         raise ConfigError(
             f'hydra/launcher: {name} is not installed; pip install ".[sweep]" brings it'
         ) from None
-    for key in (argument.partition("=")[0] for argument in launcher[1:]):
+    for argument in launcher[1:]:
+        key = argument.partition("=")[0]
         if ".".join(key.split(".")[:3]) not in known:
             near = nearest(key, known, f"choose one of {', '.join(k[15:] for k in known)}")
             raise ConfigError(f"{show(key, quote=False)}: is not a key; {near}")
-    try:
-        return name, settings(launcher)
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"hydra.launcher: {first}; correct it") from None
+        try:
+            settings([launcher[0], argument])
+        except Exception as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"{key}: {first}; correct it") from None
+    return name, settings(launcher)

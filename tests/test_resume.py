@@ -21,7 +21,7 @@ from common.tree import digest
 from configs import automatic, files
 from configs.compose import train_config
 from configs.files import read_run, to_yaml
-from configs.resume import differences, differing, resumed
+from configs.resume import differing, resumed
 from runtime import session
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
@@ -649,8 +649,7 @@ def test_upon_another_kind_of_device_updates_are_accelerated_as_suits_it():
     assert resumed(on_gpu, {"device": "cuda:1"}, "run")[0].accelerate == "cudagraph"
     back, _ = resumed(moved, {"device": "cuda"}, "run")
     assert back.accelerate == "cudagraph"
-    before, after = dataclasses.asdict(on_gpu), dataclasses.asdict(moved)
-    assert not list(differences(before, after))
+    assert not differing(dataclasses.asdict(on_gpu), moved)
 
 
 def test_a_resumed_configuration_keeps_what_auto_had_chosen(stopped):

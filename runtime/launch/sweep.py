@@ -185,13 +185,12 @@ class Job:
         self.limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
 
     def __call__(self, number: int) -> int | None:
-        """The exit code of the job; None where the disk did not take it."""
-        try:
-            return self.call(number)
-        except OSError:  # must not end the launcher and with it the other jobs
-            return None
+        """The exit code of the job; None where the disk is full."""
+        with suppress(OSError):  # which must not end the launcher and with it the other jobs
+            return self.run(number)
+        return None
 
-    def call(self, number: int) -> int:
+    def run(self, number: int) -> int:
         on_cluster = "SUBMITIT_EXECUTOR" in os.environ
         log, stop = self.folder / f"{number}.log", stop_file(self.folder)
         if on_cluster:
