@@ -24,14 +24,14 @@ def main(arguments: list[str]) -> int:
     if {"-h", "--help"} & {*arguments}:
         print(f"usage: python bench/overhead.py [KEY=VALUE ...]\n\n{__doc__}")
         return 0
-    from runtime.chores import Chores
     from runtime.logger import Logger
+    from runtime.schedule import Schedule
 
     spent: dict[str, float] = defaultdict(float)
     for owner, method, name in (
         (Logger, "add", "logging"),
-        (Chores, "log", "logging"),
-        (Chores, "look", "audits, the last one included"),
+        (Schedule, "log", "logging"),
+        (Schedule, "look", "audits, the last one included"),
     ):
         timed(owner, method, name, spent)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """What an update that is not finite leaves behind: enough to repeat it, alone, and see it again."""
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,15 @@ from runtime.divergence import repeat
 for name, value in repeat(Path(__file__).parent).items():
     print(f"{{name}} {{value}}")
 '''
+
+
+def cause(metrics: Mapping[str, Tensor]) -> str:
+    """Which number of an update is not finite: a loss or gradient, if there is one."""
+    names = sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/")))
+    for name in names:
+        if metrics[name].ndim == 0 and not metrics[name].isfinite():
+            return f"{name} is {metrics[name].item()}"
+    return "a gradient is not finite"
 
 
 def remedy(settings: "AgentConfig", batch: Batch, images: Ranges = ()) -> str:

@@ -2,25 +2,27 @@
 
 import io
 import math
+import os
+import socket
 import sys
-import threading
+import time
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import ExitStack
-from operator import attrgetter
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from data.metrics import Metrics
-from runtime.curves import utf8_path, wait_for_a_later_name
-from runtime.ledger import ledger
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
-FRAMES, WIDE = 100, 300  # of a film: how many, and pixels
+MOST = 8  # action components, or actions, with a curve of their own
+QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
+FRAMES, WIDTH = 100, 300  # of a film: the most, and pixels
+EVENTS = "events.out.tfevents."  # what the names of event files begin with
 LAYOUT = {  # the tab Custom Scalars
     "entropy, its target and alpha": [
         "Multiline",
@@ -44,8 +46,10 @@ class Png(io.BytesIO):
 class Logger:
     """Collects metrics between two flushes; writes their mean (or min, max, by the ending).
 
+    Each event is written at once, without TensorBoard's thread: a full disk is found here.
+
     Args:
-        run_dir: where the event file goes.
+        run_dir: where the event file goes; None: nothing is written.
         purge_step: after a resume, what lies at or beyond this step is no longer shown.
         device: where metrics come from.
         actions: how many discrete ones there are, each of which has a share.
@@ -53,30 +57,34 @@ class Logger:
 
     def __init__(
         self,
-        run_dir: Path,
+        run_dir: Path | None = None,
         purge_step: int | None = None,
         device: torch.device | str = "cpu",
         actions: int = 0,
     ) -> None:
         self.flushes = 0
         self.device, self.actions = device, actions
-        self.broken = False
-        self.hook = threading.excepthook
-        threading.excepthook = self.excuse
-        self.open = ExitStack()
-        self.guard("begin", run_dir, purge_step)
         self.rows: dict[tuple[str, ...], list[Tensor]] = {}  # names -> 0-d in turn, or (K,)
         self.arrays: dict[str, Tensor] = {}
+        self.file: BinaryIO | None = None
+        if run_dir is not None:
+            self.begin(run_dir, purge_step)
 
     def begin(self, run_dir: Path, purge_step: int | None) -> None:
         """Opens the event file, and writes its first events."""
-        from torch.utils.tensorboard.writer import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from torch.utils.tensorboard.summary import custom_scalars
 
+        try:
+            if purge_step is not None:
+                wait_for_a_later_name(run_dir)
+            self.file = event_file(run_dir)
+        except OSError as error:
+            self.stop(error)
+        self.event(file_version="brain.Event:2")
         if purge_step is not None:
-            wait_for_a_later_name(run_dir)
-        path = self.open.enter_context(utf8_path(run_dir))
-        self.writer: Any = SummaryWriter(path, purge_step=purge_step)
-        self.writer.add_custom_scalars({"logpi": LAYOUT})
+            self.event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+        self.event(summary=custom_scalars({"logpi": LAYOUT}))
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Keeps detached metrics: every 0-d one, and the last of those with dimensions."""
@@ -104,11 +112,11 @@ class Logger:
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.arrays.items()}
         self.rows.clear()
         self.arrays.clear()
-        shown = self.write(step, values | ledger(arrays, self.actions))
+        shown = self.write(step, values | last_update(arrays, self.actions))
         self.flushes += 1
         for name, array in arrays.items() if self.flushes % HISTOGRAM_EVERY == 1 else ():
             if array.ndim == 1 and np.isfinite(array).all():
-                self.guard("add_histogram", name, array, step, bins=64)
+                self.histogram(step, name, array)
         return shown
 
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
@@ -116,54 +124,70 @@ class Logger:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         shown = {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
-        event = Summary(value=[Summary.Value(tag=n, simple_value=v) for n, v in shown.items()])
-        self.guard("file_writer.add_summary", event, step)
+        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()]
+        self.event(step=step, summary=Summary(value=scalars))
         return shown
+
+    def histogram(self, step: int, tag: str, array: np.ndarray) -> None:
+        """Writes a histogram of an array (K,)."""
+        from torch.utils.tensorboard.summary import histogram
+
+        self.event(step=step, summary=histogram(tag, array, bins=64))
 
     def text(self, tag: str, text: str) -> None:
         """Writes Markdown."""
-        self.guard("add_text", tag, text, 0)
+        from torch.utils.tensorboard.summary import text as summary
+
+        self.event(summary=summary(tag, text))
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
-        """Writes an image, (H, W, 3) uint8; `SummaryWriter.add_image` takes four times as long."""
+        """Writes an image, (H, W, 3) uint8."""
         from PIL import Image
-        from tensorboard.compat.proto.summary_pb2 import Summary
 
         png = Png()
         Image.fromarray(pixels).save(png)
-        height, width, channels = pixels.shape
-        image = Summary.Image(
-            height=height, width=width, colorspace=channels, encoded_image_string=png.getvalue()
-        )
-        event = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self.guard("file_writer.add_summary", event, step)
+        self.picture(tag, pixels.shape[:2], png.getvalue(), step)
 
     def film(self, tag: str, frames: list[np.ndarray], seconds: float, step: int) -> None:
         """Writes a moving image of at most 100 frames, (H, W, 3) uint8, 300 pixels wide."""
         from PIL import Image
+
+        first, *others = [Image.fromarray(frame) for frame in frames[:: -(-len(frames) // FRAMES)]]
+        for image in (first, *others):
+            image.thumbnail((WIDTH, WIDTH))
+        gif, duration = io.BytesIO(), 1000 * seconds / (1 + len(others))
+        first.save(gif, "GIF", save_all=True, append_images=others, loop=0, duration=duration)
+        self.picture(tag, (first.height, first.width), gif.getvalue(), step)
+
+    def picture(self, tag: str, size: tuple[int, ...], encoded: bytes, step: int) -> None:
+        """Writes an image file of `size` (H, W)."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        kept = [Image.fromarray(frame) for frame in frames[:: -(-len(frames) // FRAMES)]]
-        for image in kept:
-            image.thumbnail((WIDE, WIDE))
-        gif = io.BytesIO()
-        kept[0].save(gif, "GIF", save_all=True, append_images=kept[1:], loop=0,
-                     duration=1000 * seconds / len(kept))  # fmt: skip
-        image = Summary.Image(height=kept[0].height, width=kept[0].width, colorspace=3,
-                              encoded_image_string=gif.getvalue())  # fmt: skip
-        event = Summary(value=[Summary.Value(tag=tag, image=image)])
-        self.guard("file_writer.add_summary", event, step)
+        height, width = size
+        image = Summary.Image(
+            height=height, width=width, colorspace=3, encoded_image_string=encoded
+        )
+        self.event(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
-    def guard(self, name: str, *arguments: Any, **options: Any) -> None:
-        """Calls a method of the writer; a disk that is full stops the logging, not the run."""
-        if self.broken:
+    def event(self, **content: Any) -> None:
+        """Writes an event to the file; a disk that is full stops the logging, not the run."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        if self.file is None:
             return
         try:
-            write = self.begin if name == "begin" else attrgetter(name)(self.writer)
-            write(*arguments, **options)
+            RecordWriter(self.file).write(
+                Event(wall_time=time.time(), **content).SerializeToString()
+            )
+            self.file.flush()
         except OSError as error:
-            self.broken = True
-            print(f"warning: logging stopped: {error}; training goes on", file=sys.stderr)
+            self.stop(error)
+
+    def stop(self, error: OSError) -> None:
+        """Writes nothing from here on, with a warning."""
+        self.close()
+        print(f"warning: logging stopped: {error}; training goes on", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics of the interval that is not written yet."""
@@ -176,42 +200,37 @@ class Logger:
         self.arrays = dict(state["arrays"])
         self.flushes = state["flushes"]
 
-    def sync(self) -> None:
-        """Leaves nothing in memory: what a checkpoint follows must not be lost with the process."""
-        self.guard("flush")
-
     def close(self) -> None:
-        self.guard("close")
-        self.open.close()
-        threading.excepthook = self.hook
-
-    def excuse(self, failure: threading.ExceptHookArgs) -> None:
-        """A writer's thread that finds the disk full ends without a traceback: `guard` tells."""
-        if not isinstance(failure.exc_value, OSError):
-            self.hook(failure)
+        file, self.file = self.file, None
+        if file is not None:
+            with suppress(OSError):  # of an event that has been warned of
+                file.close()
 
 
-class Silent(Logger):
-    """Reduces metrics like a logger, and writes them nowhere."""
+def event_file(run_dir: Path) -> BinaryIO:
+    """A new file by such a name as TensorBoard gives: seconds, machine, process, number."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    name = f"{EVENTS}{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+    number = sum(path.name.startswith(name) for path in run_dir.iterdir())
+    return open(run_dir / f"{name}.{number}", "xb")
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.flushes, self.device, self.broken = 0, device, True
-        self.rows, self.arrays = {}, {}
 
-    def flush(self, step: int, extra: Mapping[str, float] | None = None) -> dict[str, float]:
-        self.rows.clear()
-        self.arrays.clear()
-        self.flushes += 1
-        return {}
+def wait_for_a_later_name(run_dir: Path) -> None:
+    """Waits until an event file that is made now comes last in the order of names.
 
-    def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
-        return {}
-
-    def sync(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    In this order event files are read, and their names begin with the second in which they were
+    made. Those made in the future, by the clock of another machine, are renamed to the past in the
+    same order.
+    """
+    now = int(time.time())
+    last = 0
+    for path in sorted(run_dir.glob(f"{EVENTS}*.*")):
+        made, _, rest = path.name.removeprefix(EVENTS).partition(".")
+        if made.isdigit() and int(made) > now + 1:
+            path.rename(path.with_name(f"{EVENTS}{now - 1:010d}.~{made}.{rest}"))
+        elif made.isdigit():
+            last = max(last, int(made))
+    time.sleep(max(0.0, last + 1.001 - time.time()))
 
 
 def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -234,4 +253,28 @@ def reduce(columns: Mapping[str, np.ndarray]) -> dict[str, float]:
             part = column[np.isfinite(column)]
             if len(part):
                 values[name] = float(part.min() if name.endswith("_min") else part.max())
+    return values
+
+
+def last_update(arrays: Mapping[str, np.ndarray], actions: int = 0) -> dict[str, float]:
+    """Scalars from the metrics with dimensions, which are those of the last update.
+
+    Quantiles of log_prob, the share of each action, and the mean of every column of 2-d metrics.
+
+    Args:
+        arrays: metrics by name.
+        actions: how many there are, so that those not taken have a share of 0.
+    """
+    values: dict[str, float] = {}
+    for name, array in arrays.items():
+        if array.ndim == 2:
+            means = array.mean(0)[:MOST]
+            values |= {f"{name}/{column}": float(mean) for column, mean in enumerate(means)}
+        elif name == "policy/log_prob":
+            ordered = np.sort(array)
+            for ending, share in QUANTILES.items():
+                values[f"{name}_{ending}"] = float(ordered[round(share * (len(array) - 1))])
+        elif name == "policy/action" and np.issubdtype(array.dtype, np.integer):
+            shares = np.bincount(array, minlength=actions)[:MOST] / len(array)
+            values |= {f"policy/action_share/{k}": float(share) for k, share in enumerate(shares)}
     return values

@@ -5,8 +5,8 @@ from typing import Any, Protocol
 from agents.protocol import Agent
 from data import Transition
 from envs.envs import Envs
-from runtime.chores import Chores
 from runtime.evaluation import Evaluation
+from runtime.schedule import Schedule
 
 
 class Buffer(Protocol):
@@ -23,17 +23,17 @@ class Buffer(Protocol):
 
 
 def train(
-    agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int = 0
+    agent: Agent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int = 0
 ) -> Evaluation | None:
-    """Runs from `step` to the last step of the chores; returns the evaluation at the end."""
+    """Runs from `step` to the last step of the schedule; returns the evaluation at the end."""
     if step:
-        chores.due(step, step - chores.stride)  # what a stopped run had left to do
-    while step < chores.total_steps:
-        step = advance(agent, envs, buffer, chores, step)
-    return chores.finish(step)
+        schedule.due(step, step - schedule.stride)  # what was due when the run was stopped
+    while step < schedule.total_steps:
+        step = advance(agent, envs, buffer, schedule, step)
+    return schedule.finish(step)
 
 
-def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int) -> int:
+def advance(agent: Agent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int) -> int:
     """One step of all environments, the updates it allows, and what is due; the new step.
 
     All ranks make it at once, each with its own environments.
@@ -44,7 +44,7 @@ def advance(agent: Agent, envs: Envs, buffer: Buffer, chores: Chores, step: int)
     agent.observe(transition)
     buffer.add(transition)
     for batch in buffer.batches():
-        chores.updated(step + chores.stride, agent.update(batch), batch)
-    step += chores.stride
-    chores.due(step, step - chores.stride)
+        schedule.updated(step + schedule.stride, agent.update(batch), batch)
+    step += schedule.stride
+    schedule.due(step, step - schedule.stride)
     return step

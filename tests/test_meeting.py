@@ -31,8 +31,7 @@ from runtime.deploy.film import film
 from runtime.deploy.trained import open_trained
 from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
-from runtime.launch.signals import Stop
-from runtime.session import Session
+from runtime.saver import Saver
 from storage import checkpoint, provenance, segments
 from tests.faults.harness import outcome
 from tools import export
@@ -730,7 +729,7 @@ def test_a_rank_reads_its_own_files_alone(replayed, tmp_path):
     shutil.copytree(replayed, run)
     config = open_trained(str(run)).config
     parts = make_parts(config)
-    session = Session(run, config, parts, Stop(), 0.0, Ranks(1, 2))
+    saver = Saver(run, config, parts, 0.0, Ranks(1, 2))
     state = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
     state["segments"] = [{**r, "rank": n % 2} for n, r in enumerate(state["segments"] * 2)]
     files = [{**record, "number": number} for number, record in enumerate(state["segments"])]
@@ -741,10 +740,10 @@ def test_a_rank_reads_its_own_files_alone(replayed, tmp_path):
         read.extend(record["number"] for record in records)
         return segments.read_segments(run / "replay", [files[n] for n in (0, 1, 2)])
 
-    session.take_rows(state, files, reader)
+    saver.restore_buffer(state, files, reader)
     parts.close()
     assert read == [1, 3, 5]
-    assert [record["rank"] for record in session.segments] == [1, 1, 1]
+    assert [record["rank"] for record in saver.segments] == [1, 1, 1]
     assert len(parts.replay) == 60
 
 

@@ -35,8 +35,8 @@ from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks, require_devices
-from runtime.session import Session
-from runtime.watchdog import Watchdog
+from runtime.saver import Saver
+from runtime.schedule import TemperatureWatch
 from storage import checkpoint, provenance, rundir
 from storage.provenance import require_as_long
 
@@ -526,9 +526,9 @@ def test_as_many_processes_go_on_as_made_a_run():
     for were, command in ((1, "python train.py"),
                           (4, "torchrun --standalone --nproc-per-node=4 train.py, or as"),
                           ):  # fmt: skip
-        said = refused(Session.require_ranks, SimpleNamespace(ranks=Ranks(0, 2, 0, 2)), were)
+        said = refused(Saver.require_ranks, SimpleNamespace(ranks=Ranks(0, 2, 0, 2)), were)
         assert f"; start {command}" in said
-        Session.require_ranks(SimpleNamespace(ranks=Ranks(0, were)), were)  # type: ignore[arg-type]
+        Saver.require_ranks(SimpleNamespace(ranks=Ranks(0, were)), were)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -559,11 +559,11 @@ def test_a_schedule_is_that_of_the_longer_run(capsys):
 def test_a_target_that_is_lowered_is_reached(capsys):
     first = {"policy/alpha": 0.1, "policy/target_entropy": -1.0, "policy/entropy": -2.0}
     for target, words in ((-1.0, "lower agent.target_entropy\n"), (-3.0, "")):
-        watchdog = Watchdog()
-        watchdog.look(first | {"policy/target_entropy": target})
-        watchdog.look(first | {"policy/target_entropy": target, "policy/alpha": 99.0})
+        watch = TemperatureWatch()
+        watch.look(first | {"policy/target_entropy": target})
+        watch.look(first | {"policy/target_entropy": target, "policy/alpha": 99.0})
         assert capsys.readouterr().err.endswith(words)
-        assert watchdog.warned == bool(words)
+        assert watch.warned == bool(words)
 
 
 OFF = [*SAC, "agent.learning_starts=20", "agent.batch_size=16", *TINY, "total_steps=24"]

@@ -22,9 +22,9 @@ from configs import automatic, files
 from configs.compose import train_config
 from configs.files import read_run, to_yaml
 from configs.resume import differing, resumed
-from runtime import session
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
+from runtime.saver import Saver
 from storage import checkpoint
 from storage.checkpoint import seal_of
 from storage.files import seal
@@ -269,11 +269,11 @@ def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeyp
     """With one piece as it was at the start, the end is another, or the run cannot go on."""
     run = stopped(name, LOOKS[name])
     fresh = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[0])
-    take_rows = session.Session.take_rows  # which comes first, with the state that is taken up
+    restore_buffer = Saver.restore_buffer  # which comes first, with the state that is taken up
 
     def without(self, state, files, read):
         if piece == "rows":
-            return take_rows(
+            return restore_buffer(
                 self, state, files, lambda r: ({**p, "obs": p["obs"] * 0} for p in read(r))
             )
         *parents, last = piece.split("/")
@@ -282,9 +282,9 @@ def test_every_piece_of_the_state_is_needed(name, piece, whole, stopped, monkeyp
             place, old = place[part], old[part] or FRESH_CHORES
         assert digest({"it": place[last]}) != digest({"it": old[last]}), "it is the same at first"
         place[last] = old[last]
-        return take_rows(self, state, files, read)
+        return restore_buffer(self, state, files, read)
 
-    monkeypatch.setattr(session.Session, "take_rows", without)
+    monkeypatch.setattr(Saver, "restore_buffer", without)
     code = start(f"resume={run}", *repeated(name))
     if code == 0:
         assert outcome(run) != whole(name)

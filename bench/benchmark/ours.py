@@ -22,27 +22,27 @@ class Loop:
     def __init__(self, spec: Spec, folder: Path) -> None:
         from configs.compose import train_config
         from runtime.build import make_parts
-        from runtime.chores import Chores
         from runtime.console import Progress
         from runtime.logger import Logger
+        from runtime.saver import Saver
+        from runtime.schedule import Schedule
+
+        class Unsaved(Schedule):
+            """Without audits and checkpoints."""
+
+            def look(self, step: int) -> None: ...
+
+            def checkpoint(self, step: int, final: bool = False) -> None: ...
 
         config = train_config(spec["overrides"])
         self.parts = make_parts(config)
         self.about = {"threads": int(config.threads), "accelerate": str(config.accelerate)}
-        self.chores = Chores(
-            agent=self.parts.agent,
-            envs=self.parts.envs,
-            logger=Logger(folder, device=self.parts.agent.device),
-            evaluator=self.parts.evaluator,
-            progress=Progress(config.total_steps),
-            save=lambda step, return_mean: None,
-            rate=lambda step, return_mean: None,
-            log_every=int(config.log.every),
-            eval_every=int(config.eval.every),
-            checkpoint_every=int(config.checkpoint.every),
-            audit=lambda step, obs: None,
-            audit_every=int(config.audit.every),
-            total_steps=config.total_steps,
+        self.schedule = Unsaved(
+            config,
+            self.parts,
+            Saver(folder, config, self.parts, started=0.0),
+            Logger(folder, device=self.parts.agent.device),
+            Progress(config.total_steps),
         )
         self.step = 0
 
@@ -50,14 +50,14 @@ class Loop:
         """Trains at least `steps` more steps; returns how many, and the updates among them."""
         from runtime.loop import advance
 
-        parts, chores = self.parts, self.chores
-        first, updates = self.step, chores.updates
+        parts, schedule = self.parts, self.schedule
+        first, updates = self.step, schedule.record.updates
         while self.step < first + steps:
-            self.step = advance(parts.agent, parts.envs, parts.buffer, chores, self.step)
-        return {"steps": self.step - first, "updates": chores.updates - updates}
+            self.step = advance(parts.agent, parts.envs, parts.buffer, schedule, self.step)
+        return {"steps": self.step - first, "updates": schedule.record.updates - updates}
 
     def close(self) -> None:
-        self.chores.logger.close()
+        self.schedule.logger.close()
         self.parts.close()
 
 
@@ -158,7 +158,7 @@ class Profile(Around):
     def __init__(self, spec: Spec, folder: Path) -> None:
         super().__init__(spec, folder)
         clocks = self.clocks
-        agent, envs, chores = self.parts.agent, self.parts.envs, self.chores
+        agent, envs, schedule = self.parts.agent, self.parts.envs, self.schedule
         wrap = clocks.wrap
         wrap(agent, "act", "act")
         wrap(agent, "explore", "act")
@@ -167,6 +167,6 @@ class Profile(Around):
         wrap(agent, "observe", "observe")
         wrap(self.parts.buffer, "add", "add")
         clocks.wrap_iterator(self.parts.buffer, "batches", "sample")
-        wrap(chores, "updated", "metrics")
-        wrap(chores, "due", "metrics")
-        wrap(chores.logger, "flush", "log, once per interval")
+        wrap(schedule, "updated", "metrics")
+        wrap(schedule, "due", "metrics")
+        wrap(schedule.logger, "flush", "log, once per interval")

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from data import Spec
-from runtime.logger import Silent
+from runtime.logger import Logger
 from tests.helpers import agent, batch
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
@@ -44,7 +44,7 @@ class Reads(TorchDispatchMode):
 @pytest.mark.parametrize("kind", KINDS)
 def test_updates_and_their_metrics_read_no_number(kind):
     name, spec, changes = KINDS[kind]
-    learner, logger = agent(name, spec, **changes), Silent()
+    learner, logger = agent(name, spec, **changes), Logger()
     rows = (5, 4) if learner.on_policy else (8,)
     fresh = batch(4, spec=spec)
     with Reads(learner.diverged, getattr(learner, "stopped", None)) as reads:

@@ -14,7 +14,8 @@ from functools import partial
 
 import gymnasium.envs.classic_control  # noqa: F401, ready in every child, as all that follow
 import PIL.ImageDraw  # noqa: F401
-import tensorboard.summary.writer.event_file_writer  # noqa: F401
+import tensorboard.summary.writer.record_writer  # noqa: F401
+import torch.utils.tensorboard.summary  # noqa: F401
 
 import runtime.session
 import train

@@ -15,6 +15,7 @@ from configs.compose import train_config
 from data import Replay, Spec
 from runtime.accelerate import acceleration, captured
 from runtime.accelerate.acceleration import accelerate
+from runtime.session import announce
 from tests.helpers import (
     agent,
     assert_commits_nothing_once_not_finite,
@@ -26,7 +27,6 @@ from tests.helpers import (
     saved_and_read,
     tensors,
 )
-from train import announce
 
 CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import policies
 import train
-from agents.base import BaseAgent
+from audit import live
 from common.clock import Clock
 from common.errors import Stopped
 from configs import files
@@ -307,14 +307,14 @@ class Seen:
     def __init__(self, arguments, stop=None):
         Told.made.clear()
         self.audits, self.began = [], Told.now
-        audit = BaseAgent.audit
+        audit = live.at_states
 
         def recorded(agent, obs, generator):
             self.audits.append((obs.tolist(), generator.initial_seed()))
             return audit(agent, obs, generator)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(BaseAgent, "audit", recorded)
+            patch.setattr(live, "at_states", recorded)
             patch.setattr("time.perf_counter", lambda: Told.now)
             sleep_takes_no_time(patch)
             self.code = enter("train", partial(train.run, stop=stop), arguments)

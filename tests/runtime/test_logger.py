@@ -2,6 +2,7 @@
 
 import io
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data.metrics import Packed, packing
 from runtime.curves import read_scalars
-from runtime.logger import Logger
+from runtime.launch.door import enter
+from runtime.logger import Logger, last_update
 from tests.helpers import saved_and_read
+from train import run as train
 
 
 def pack(metrics):
@@ -68,10 +71,10 @@ def test_a_tag_without_a_value_is_left_out(tmp_path):
 def test_a_full_disk_stops_the_logging_with_one_warning_and_not_the_run(tmp_path, capsys):
     logger = Logger(tmp_path)
 
-    def full(*arguments, **options):
+    def full(content):
         raise OSError(28, "No space left on device")
 
-    logger.writer.file_writer.add_summary = full
+    logger.file = SimpleNamespace(write=full, close=logger.file.close)
     for step in range(3):
         logger.add({"a": torch.tensor(1.0)})
         logger.flush(step)
@@ -122,3 +125,46 @@ def test_of_an_interval_only_what_is_finite_counts(tmp_path):
     for value in (1.0, float("nan"), 4.0, float("-inf")):
         logger.add({"a": torch.tensor(value), "a_min": torch.tensor(value)})
     assert logger.flush(1) == {"a": 2.5, "a_min": 1.0}
+
+
+def test_scalars_of_the_last_update():
+    values = last_update(
+        {
+            "policy/log_prob": np.arange(101.0),
+            "policy/action": np.array([0, 2, 2, 2]),
+            "ledger/scale": np.array([[1.0, 2.0], [3.0, 6.0]]),
+            "other": np.array([1.0]),
+        }
+    )
+    assert values == {
+        "policy/log_prob_q05": 5.0,
+        "policy/log_prob_q50": 50.0,
+        "policy/log_prob_q95": 95.0,
+        "policy/action_share/0": 0.25,
+        "policy/action_share/1": 0.0,
+        "policy/action_share/2": 0.75,
+        "ledger/scale/0": 2.0,
+        "ledger/scale/1": 4.0,
+    }
+
+
+def test_an_action_that_was_not_taken_has_a_share_of_zero():
+    shares = last_update({"policy/action": np.array([0, 0, 1])}, actions=4)
+    assert shares == {f"policy/action_share/{k}": v for k, v in enumerate((2 / 3, 1 / 3, 0, 0))}
+    assert len(last_update({"policy/action": np.zeros(3, np.int64)}, actions=20)) == 8
+    assert last_update({"policy/action": np.array([0.5, 1.0])}, actions=0) == {}
+
+
+def test_a_run_tells_the_share_of_each_action_in_every_log(tmp_path):
+    """Each of its batches is one action."""
+    one = ["env.num_envs=1", "agent.n_steps=1", "agent.normalise_advantage=false", "log.every=10"]
+    short = ["total_steps=40", "eval.episodes=2"]
+    assert enter("train", train, [*one, *short, f"run_dir={tmp_path / 'run'}"]) == 0
+    shares = [read_scalars(tmp_path / "run", f"policy/action_share/{k}") for k in (0, 1)]
+    assert [step for step, _ in shares[0]] == [10, 20, 30, 40]
+    assert [(step, 1.0 - value) for step, value in shares[0]] == shares[1]
+
+
+def test_continuous_actions_have_no_shares_and_eight_columns_are_the_most():
+    assert last_update({"policy/action": np.array([0.5, 1.0])}) == {}
+    assert len(last_update({"ledger/scale": np.zeros((3, 20))})) == 8

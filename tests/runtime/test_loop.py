@@ -1,17 +1,23 @@
 """The real loop: what it stores, when it saves, evaluates and stops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault
+from configs.compose import train_config
 from data import Replay, Rollout
 from envs.envs import Envs
-from runtime.chores import Chores
+from runtime.build import Parts
 from runtime.evaluation import Evaluation
+from runtime.launch.door import enter
 from runtime.loop import train
+from runtime.schedule import Every, Schedule, TemperatureWatch
 from tests.helpers import agent, batch, saved_and_read
+from train import run
 
 
 class Silent:
@@ -44,48 +50,55 @@ class Silent:
         pass
 
 
-def chores(learner, envs, total_steps=300, scores=(1.0,), every=100, save=None, log_every=50):
-    left = list(scores)
-    saved = []
+class Saves:
+    """Stands in for the saver: notes what is saved, and at which step."""
 
-    def evaluator(agent, step):
-        return Evaluation(np.array([left.pop(0) if left else 0.0]), np.array([1]))
+    def __init__(self, path, step):
+        self.path, self.step, self.saved = path, step, []
 
-    quiet = Silent()
-    made = Chores(
-        agent=learner,
-        envs=envs,
-        logger=quiet,
-        evaluator=evaluator,
-        progress=quiet,
-        save=save or (lambda step, score: saved.append((step, score))),
-        rate=lambda step, score: saved.append((step, "later", score)),
-        log_every=log_every,
-        eval_every=every,
-        checkpoint_every=every,
-        audit=lambda step, obs: None,
-        audit_every=every,
-        total_steps=total_steps,
-    )
-    return made, saved, quiet
+    def save(self, step, score, schedule):
+        self.saved.append((step, score))
+
+    def rate(self, step, score):
+        self.saved.append((step, "later", score))
+
+
+@pytest.fixture
+def schedule(tmp_path, monkeypatch):
+    """Makes a schedule that begins at `step`; what it saves, and what it logs."""
+    monkeypatch.setattr("runtime.schedule.audit", lambda *_: None)
+
+    def make(learner, envs, total_steps=300, scores=(1.0,), every=100, log_every=50, step=0):
+        left = list(scores)
+
+        def evaluator(agent, step):
+            return Evaluation(np.array([left.pop(0) if left else 0.0]), np.array([1]))
+
+        config = train_config([f"{name}.every={every}" for name in ("eval", "checkpoint", "audit")])
+        config = replace(config, total_steps=total_steps, log=replace(config.log, every=log_every))
+        quiet, saves = Silent(), Saves(tmp_path, step)
+        parts = Parts(learner, envs, None, evaluator)
+        return Schedule(config, parts, saves, quiet, quiet), saves.saved, quiet
+
+    return make
 
 
 def counting(count, vectorization="sync", **kwargs):
     return Envs("tests.helpers:Counting-v0", count, vectorization, kwargs, seed=0)
 
 
-def test_each_step_is_saved_once_with_its_evaluation():
+def test_each_step_is_saved_once_with_its_evaluation(schedule):
     """Falling evaluations: the first stays the best, whatever else is due at the same step."""
     envs = counting(1)
-    made, saved, _ = chores(agent("a2c", envs.spec), envs, scores=(9.0, 5.0, 3.0))
+    made, saved, _ = schedule(agent("a2c", envs.spec), envs, scores=(9.0, 5.0, 3.0))
     train(made.agent, envs, Rollout(5), made)
     assert saved == [(100, 9.0), (200, 5.0), (300, 3.0)]
-    assert made.best == 9.0
+    assert made.record.best == 9.0
 
 
 @pytest.mark.parametrize("score", [9.0, 5.0, 1.0])
 @pytest.mark.parametrize("last", [200, 300])
-def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last, score):
+def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last, score, schedule):
     def stopped(agent, step):
         if step == 200:
             raise Stopped("stopped: by a test; go on", 75)
@@ -93,22 +106,21 @@ def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last
 
     envs = counting(1)
     learner, buffer = agent("a2c", envs.spec), Rollout(5)
-    made, saved, _ = chores(learner, envs, total_steps=last, scores=(5.0,))
+    made, saved, _ = schedule(learner, envs, total_steps=last, scores=(5.0,))
     play, made.evaluator = made.evaluator, stopped
     with pytest.raises(Stopped):
         train(learner, envs, buffer, made)
     assert saved == [(100, 5.0), (200, None)]
-    again, later, _ = chores(learner, envs, total_steps=last, scores=(score, 3.0))
+    again, later, _ = schedule(learner, envs, total_steps=last, scores=(score, 3.0), step=200)
     again.load_state_dict(made.state_dict())
-    again.last_save = 200
     train(learner, envs, buffer, again, 200)
     assert later == [(200, "later", score), (300, 3.0)][: last // 100 - 1]
-    assert again.best == max(score, 5.0)
+    assert again.record.best == max(score, 5.0)
 
 
-def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():
+def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals(schedule):
     envs = counting(4)
-    made, saved, quiet = chores(
+    made, saved, quiet = schedule(
         agent("a2c", envs.spec), envs, scores=(1.0,), every=10_000, total_steps=130
     )
     evaluation = train(made.agent, envs, Rollout(5), made)
@@ -118,22 +130,23 @@ def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals():
     assert saved == [(132, 1.0)]
 
 
-def test_a_divergence_stops_the_run_before_anything_is_saved():
+def test_a_divergence_stops_the_run_before_anything_is_saved(schedule):
     envs = counting(1)
     learner = agent("a2c", envs.spec)
     learner.update(batch(3, 1, spec=envs.spec)._replace(reward=torch.full((3, 1), np.nan)))
-    made, saved, _ = chores(learner, envs, log_every=10_000)
+    made, saved, _ = schedule(learner, envs, log_every=10_000)
     with pytest.raises(Divergence, match="not finite"):
         train(learner, envs, Rollout(5), made)
     assert saved == []
 
 
-def test_a_disk_that_stays_full_is_not_told_without_end(capsys):
-    def full(step, score):
+def test_a_disk_that_stays_full_is_not_told_without_end(capsys, schedule):
+    def full(*_):
         raise StorageFault("checkpoint: no room; free the disk")
 
     envs = counting(1)
-    made, _, _ = chores(agent("a2c", envs.spec), envs, save=full)
+    made, _, _ = schedule(agent("a2c", envs.spec), envs)
+    made.saver.save = full
     for step in range(1, 9):
         made.checkpoint(step)
     assert capsys.readouterr().err.count("no room") == 5
@@ -141,10 +154,10 @@ def test_a_disk_that_stays_full_is_not_told_without_end(capsys):
         made.checkpoint(9, final=True)
 
 
-def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
+def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch, schedule):
     """A clock that only moves where told: 0.01 s per step, 100 s per evaluation and per save."""
     now = [0.0]
-    monkeypatch.setattr("runtime.chores.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtime.schedule.time.perf_counter", lambda: now[0])
     envs = counting(1)
 
     def spend(call, seconds):
@@ -154,7 +167,8 @@ def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
 
         return spending
 
-    made, _, _ = chores(agent("a2c", envs.spec), envs, save=spend(lambda *_: None, 100))
+    made, _, _ = schedule(agent("a2c", envs.spec), envs)
+    made.saver.save = spend(made.saver.save, 100)
     made.evaluator = spend(made.evaluator, 100)
     envs.step = spend(envs.step, 0.01)
     train(made.agent, envs, Rollout(5), made)
@@ -162,11 +176,13 @@ def test_steps_per_second_leaves_out_evaluations_and_saving(monkeypatch):
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
-def test_a_run_whose_first_update_is_its_last_step_has_the_speed_of_all_its_steps(monkeypatch):
+def test_a_run_whose_first_update_is_its_last_step_has_the_speed_of_all_its_steps(
+    monkeypatch, schedule
+):
     now = [0.0]
-    monkeypatch.setattr("runtime.chores.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtime.schedule.time.perf_counter", lambda: now[0])
     envs = counting(1)
-    made, _, _ = chores(agent("a2c", envs.spec), envs, 5)
+    made, _, _ = schedule(agent("a2c", envs.spec), envs, 5)
     made.clock = Clock(0.0)
     step = envs.step
 
@@ -176,17 +192,17 @@ def test_a_run_whose_first_update_is_its_last_step_has_the_speed_of_all_its_step
 
     envs.step = spending
     train(made.agent, envs, Rollout(5), made)
-    assert made.learning_since[0] == made.total_steps == 5
+    assert made.record.learning_since[0] == made.total_steps == 5
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
 @pytest.mark.parametrize("vectorization", ["sync", "async"])
 @pytest.mark.parametrize(("length", "ends"), [(1, "terminated"), (3, "truncated")])
-def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends):
+def test_what_lies_in_the_buffers_is_what_happened(vectorization, length, ends, schedule):
     """Every stored row: same episode, next count, right flags, and the reward of its own action."""
     envs = counting(2, vectorization, length=length, ends=ends)
     replay = Replay(1000, 4, 5, 1.0, torch.Generator().manual_seed(0))
-    made, _, _ = chores(agent("sac", envs.spec), envs, 120)
+    made, _, _ = schedule(agent("sac", envs.spec), envs, 120)
     train(made.agent, envs, replay, made)
     envs.close()
     obs, action, reward, next_obs, terminated, truncated, _ = replay.at(torch.arange(120)).read()
@@ -225,28 +241,67 @@ def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
     assert torch.equal(shown, before)
 
 
-@pytest.mark.parametrize("best", [float("-inf"), 9.0])
-def test_the_chores_go_on_where_they_were(best):
+@pytest.mark.parametrize("best", [None, 9.0])
+def test_a_schedule_goes_on_where_it_was(best, schedule):
     envs = counting(1)
-    made, _, _ = chores(agent("a2c", envs.spec), envs)
+    made, _, _ = schedule(agent("a2c", envs.spec), envs)
     made.updated(10, {})
     made.updated(20, {})
     made.log(50)
-    made.best = best
-    again, _, _ = chores(made.agent, envs)
+    made.record.best = best
+    again, _, _ = schedule(made.agent, envs)
     again.load_state_dict(saved_and_read(made.state_dict()))
     for name in ("updates", "best", "learning_since", "last_log"):
-        assert getattr(again, name) == getattr(made, name)
-    assert again.updates == 2
-    assert again.clock.elapsed() >= made.last_log[1] > 0
+        was, now = getattr(made.record, name), getattr(again.record, name)
+        assert now == (list(was) if isinstance(was, tuple) else was)
+    assert again.record.updates == 2
+    assert again.clock.elapsed() >= made.record.last_log[1] > 0
 
 
-def test_a_temperature_goes_on_being_watched_where_a_run_goes_on(capsys):
+def test_an_interval_ends_where_a_multiple_is_reached_or_passed():
+    assert [step for step in range(4, 41, 4) if Every(10)(step, step - 4)] == [12, 20, 32, 40]
+    assert not Every(10)(50, 50)
+
+
+def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
+    made = TemperatureWatch()
+
+    def log(alpha, entropy):
+        made.look({"policy/alpha": alpha, "policy/entropy": entropy, "policy/target_entropy": -1.0})
+        return capsys.readouterr().err
+
+    assert log(0.2, -3.0) == ""
+    assert log(19.0, -3.0) == ""
+    assert log(21.0, -0.5) == ""  # large, and it has had its effect
+    made = TemperatureWatch(**saved_and_read(vars(made)))  # its first alpha is kept
+    assert log(21.0, -3.0).startswith("warning: the temperature runs away: alpha is 21 and the")
+    made = TemperatureWatch(**saved_and_read(vars(made)))
+    assert log(30.0, -3.0) == ""
+
+
+def test_without_a_temperature_there_is_nothing_to_look_at(capsys):
+    made = TemperatureWatch()
+    made.look({"policy/entropy": -3.0})
+    made.look({"policy/alpha": 1.0, "policy/entropy": -3.0})
+    assert made == TemperatureWatch()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_warns_by_the_tags_that_it_logs(tmp_path, monkeypatch, capsys):
+    """With a rate at which the policy commits at once, and only the temperature goes on."""
+    monkeypatch.chdir(tmp_path)
+    small = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8"]
+    small += ["agent.learning_starts=50", "agent.lr=1", "total_steps=150", "log.every=20"]
+    assert enter("train", run, [*small, "eval.episodes=1", "run_dir=run"]) == 0
+    assert capsys.readouterr().err.count("warning: the temperature runs away") == 1
+
+
+def test_a_temperature_goes_on_being_watched_where_a_run_goes_on(capsys, schedule):
     """Of three processes, the first logs where it began, the second warns, the third does not."""
     envs = counting(1)
     learner, state = agent("a2c", envs.spec), None
     for step, alpha in enumerate([0.2, 21.0, 30.0], 1):
-        made, _, quiet = chores(learner, envs)
+        made, _, quiet = schedule(learner, envs)
         if state is not None:
             made.load_state_dict(saved_and_read(state))
         shown = {"policy/alpha": alpha, "policy/entropy": -3.0, "policy/target_entropy": -1.0}
@@ -256,7 +311,7 @@ def test_a_temperature_goes_on_being_watched_where_a_run_goes_on(capsys):
         assert capsys.readouterr().err.count("the temperature runs away") == (alpha == 21.0)
 
 
-def test_an_update_is_given_the_draws_that_its_actions_came_from():
+def test_an_update_is_given_the_draws_that_its_actions_came_from(schedule):
     envs = counting(2)
     learner, batches = agent("a2c", envs.spec, policy="tanh_gaussian"), []
     update = learner.update
@@ -266,7 +321,7 @@ def test_an_update_is_given_the_draws_that_its_actions_came_from():
         return update(batch)
 
     learner.update = recorded
-    made, _, _ = chores(learner, envs, total_steps=40)
+    made, _, _ = schedule(learner, envs, total_steps=40)
     train(learner, envs, Rollout(5), made)
     assert len(batches) == 4
     for _, action, *_, latent in batches:
