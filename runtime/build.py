@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +27,7 @@ from storage.checkpoint import taking_up
 from storage.segments import pieces
 
 if TYPE_CHECKING:
+    from configs.agents import AgentConfig
     from configs.schema import TrainConfig
 
 
@@ -49,7 +50,7 @@ class Parts:
 
     @property
     def replay(self) -> Replay | None:
-        """The buffer, where it is one that keeps."""
+        """The buffer where it is a replay."""
         return self.buffer if isinstance(self.buffer, Replay) else None
 
     def load_buffer(self, state: dict[str, Any], pieces: Iterator[dict[str, Tensor]]) -> None:
@@ -62,7 +63,7 @@ class Parts:
     def digest(self) -> str:
         """SHA-256 over all that the next step depends on.
 
-        Those are parameters, optimiser, generators, what the buffer holds, and the environments.
+        Parameters, optimiser, generators, the content of the buffer, and the environments.
         """
         rows, replay = [], self.replay
         if replay is not None and replay.count:
@@ -98,7 +99,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         if planned < 1:
             raise ConfigError(
                 f"total_steps: {config.total_steps * ranks.size} ends before the first update; "
-                f"raise it to {least(asked, ranks.size)} or more"
+                f"raise it to {fewest_steps(asked, ranks.size)} or more"
             )
         sharing = 1 if device.type == "cuda" else ranks.neighbours  # each has its own GPU
         buffer = make_buffer(config, envs.spec, device, sharing)
@@ -106,7 +107,7 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         def seeds(name: str) -> torch.Generator:
             return stream(seed if name == "init" else config.seed, name, device)
 
-        agent = fitting(make_agent, envs.spec, config.agent, seeds, planned)
+        agent = agent_for(envs.spec, config.agent, seeds, planned)
         if ranks.size > 1:
             agent.optimizer.ranks = ranks
         if agent.caution is not None and ranks.first:
@@ -115,13 +116,13 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
             accelerate(agent, config.accelerate, example(config, agent, buffer), envs.obs)
         evaluator = None
         if config.eval.episodes:
-            evaluator = beside(config, derive(seed, "evaluation"))
+            evaluator = make_run_evaluator(config, derive(seed, "evaluation"))
         undo.pop_all()
     return Parts(agent, envs, buffer, evaluator)
 
 
 def make_envs(config: "TrainConfig") -> Envs:
-    """The copies that are trained in; says what to do where only a single one can be had."""
+    """The environments of training; EnvironmentFault with advice where only one can be made."""
     env = config.env
 
     def make(count: int) -> Envs:
@@ -143,19 +144,19 @@ def make_envs(config: "TrainConfig") -> Envs:
         ) from fault
 
 
-def beside(config: "TrainConfig", seed: int) -> Evaluator:
-    """The evaluator of a run, whose copies stand beside those that are trained in."""
+def make_run_evaluator(config: "TrainConfig", seed: int) -> Evaluator:
+    """The evaluator of a run; one that cannot be made is a fault: training's environments were."""
     try:
         return make_evaluator(config, config.eval.episodes, seed)
-    except (EnvironmentFault, ConfigError) as fault:  # it is the environment of training
+    except (EnvironmentFault, ConfigError) as fault:
         raise EnvironmentFault(
             f"{fault.problem}, as another copy, for evaluations, beside training's; give "
             "eval.episodes=0 where there can be no other"
         ) from fault
 
 
-def least(config: "TrainConfig", size: int) -> str:
-    """The steps of a run with one update, of so many processes, in terms of its settings."""
+def fewest_steps(config: "TrainConfig", size: int) -> str:
+    """The steps up to the first update of `size` processes, in terms of the settings."""
     settings: Any = config.agent
     if settings.on_policy:
         steps = f"agent.n_steps={settings.n_steps} x env.num_envs={config.env.num_envs}"
@@ -205,23 +206,21 @@ def example(config: "TrainConfig", agent: BaseAgent, buffer: Any) -> Batch:
     obs, next_obs = rows
     reward = torch.randn(leading, generator=noise)
     generator = stream(0, "example-action", device)
-    acted = [agent.act(part, generator=generator)
-             for part in obs.flatten(0, -2).split(max(1, PIECE // (4 * spec.obs_dim)))]  # fmt: skip
+    parts = obs.flatten(0, -2).split(max(1, PIECE // (4 * spec.obs_dim)))
+    acted = [agent.act(part, generator=generator) for part in parts]
     action, latent = (torch.cat(drawn).unflatten(0, leading) for drawn in zip(*acted, strict=True))
     never = torch.zeros(leading, dtype=torch.bool)
-    made = Transition(obs, action, reward, next_obs, never, never.clone())
+    made = (obs, action, reward, next_obs, never, never.clone())
+    batch = Transition(*(rows.to(device) for rows in made))
     if settings.on_policy:
-        made = made._replace(latent=latent)
-    batch = Transition(*(None if row is None else row.to(device) for row in made))  # type: ignore[arg-type]
-    if settings.on_policy:
-        return batch
+        return batch._replace(latent=latent.to(device))
     return buffer.example(batch, int(config.env.num_envs))
 
 
-def fitting(make: Callable[..., BaseAgent], *arguments: Any) -> BaseAgent:
-    """Calls `make`; a value that does not fit the environment is a matter of configuration."""
+def agent_for(spec: Spec, settings: "AgentConfig", seeds: Any, planned: int) -> BaseAgent:
+    """A fresh agent; ConfigError where its settings do not fit the environment."""
     try:
-        return make(*arguments)
+        return make_agent(spec, settings, seeds, planned)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -235,7 +234,7 @@ def restore_agent(
         StorageFault: the checkpoint is not of this configuration.
     """
     seeds = partial(stream, config.seed, device=device)
-    agent = fitting(make_agent, spec, config.agent, seeds, 1)
+    agent = agent_for(spec, config.agent, seeds, 1)
     with taking_up(state):
         agent.load_weights(state["agent"])
     return agent
@@ -253,8 +252,9 @@ def make_evaluator(
     if render is not None:
         kwargs = {**env.kwargs, "render_mode": render}
         try:
-            return Evaluator(env.id, "sync", kwargs, episodes, seed, most_envs=1,
-                             max_length=longest)  # fmt: skip
+            return Evaluator(
+                env.id, "sync", kwargs, episodes, seed, most_envs=1, max_length=longest
+            )
         except ConfigError as error:
             if "render_mode" in str(error) or error.key == "env.kwargs":
                 raise not_shown(env.id, render) from None
@@ -266,8 +266,9 @@ def make_evaluator(
             ) from fault
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None
-    return Evaluator(env.id, mode, env.kwargs, episodes, seed, deadline=deadline,
-                     max_length=longest)  # fmt: skip
+    return Evaluator(
+        env.id, mode, env.kwargs, episodes, seed, deadline=deadline, max_length=longest
+    )
 
 
 def not_shown(env_id: str, render: str) -> ConfigError:
@@ -289,7 +290,7 @@ def set_up_torch(threads: int) -> None:
 
 
 def make_device(name: str) -> torch.device:
-    """The torch device; ConfigError where it is not there."""
+    """The torch device; ConfigError where there is none."""
     try:
         if name.partition(":")[0] not in ("cpu", "cuda"):
             raise RuntimeError("no such kind")

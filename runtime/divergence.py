@@ -80,8 +80,10 @@ def leave_evidence(
     committed) and its generators after it, the range of every tensor, the metrics, and a script.
     """
     folder = run_dir / (f"{FOLDER}-{rank}" if rank else FOLDER)
-    given = [argument.read()._asdict() if isinstance(argument, (Transition, Rows)) else argument
-             for argument in agent.given]  # fmt: skip
+    given = [
+        argument.read()._asdict() if isinstance(argument, (Transition, Rows)) else argument
+        for argument in agent.given
+    ]
     state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}
     values, tensors = split(state)
     named = {**tensors, **{f"/metrics/{name}": value for name, value in metrics.items()}}
@@ -119,10 +121,12 @@ def repeat(folder: Path) -> dict[str, float]:
     from configs.files import read_run
 
     config = read_run(folder.parent)
-    state = join(json.loads((folder / "state.json").read_text()),
-                 load_file(folder / "state.safetensors"))  # fmt: skip
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
-                              for name, value in state["spec"].items()}  # fmt: skip
+    values = json.loads((folder / "state.json").read_text())
+    state = join(values, load_file(folder / "state.safetensors"))
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in state["spec"].items()
+    }
     spec = Spec(**fields)
     agent = make_agent(spec, config.agent, partial(stream, config.seed), 1)
     agent.load_state_dict(state["agent"])

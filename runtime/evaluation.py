@@ -99,8 +99,8 @@ class Evaluator:
             if count == 1 or not of_making(fault):
                 raise
             self.envs = self.make(1)
-            print(f"warning: {fault.problem}, with {count} copies; one plays all episodes",
-                  file=sys.stderr)  # fmt: skip
+            told = f"{fault.problem}, with {count} copies; one plays all episodes"
+            print(f"warning: {told}", file=sys.stderr)
             count = 1
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1

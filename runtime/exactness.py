@@ -1,7 +1,7 @@
 """Whether an episode repeats from its seed and actions alone, which an exact resume needs.
 
-Where it does not, each copy of the environment has something of its own: statistics, a count of
-episodes, a generator. This is looked for by playing, in copies that training never touches.
+Where it does not, a copy of the environment keeps something over a reset: statistics, a count of
+episodes, a generator. Episodes are played again to find that, in copies that training never uses.
 """
 
 import random
@@ -30,10 +30,10 @@ STATISTICS = {  # a wrapper of Gymnasium's -> what to use in its place
 
 @contextmanager
 def undisturbed(seed: int | None = None) -> Iterator[None]:
-    """Leaves the global generators, of which some environments draw, as they were.
+    """Restores the global generators afterwards, from which some environments draw.
 
     Args:
-        seed: they are set to it meanwhile.
+        seed: of these generators meanwhile.
     """
     state, python = np.random.get_state(), random.getstate()  # noqa: NPY002
     tensors = torch.get_rng_state()
@@ -51,14 +51,14 @@ def undisturbed(seed: int | None = None) -> Iterator[None]:
 
 @dataclass
 class Trace:
-    """What a copy showed, from its reset to the last action or the end of its episode."""
+    """What a copy returned, from its reset to the last action or the end of its episode."""
 
     obs: list[np.ndarray] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     ends: list[bool] = field(default_factory=list)
 
     def differs(self, other: "Trace") -> str | None:
-        """What differs, and where first; None where nothing does."""
+        """The first difference, in words; None where there is none."""
         for step, pair in enumerate(zip(self.obs, other.obs, strict=False)):
             if not np.array_equal(*pair, equal_nan=True):
                 return f"observation {step}"
@@ -73,7 +73,8 @@ class Trace:
 
 def play(envs: Envs, index: int, seed: int, actions: Sequence[Any], limit: float | None) -> Trace:
     """One episode of one copy, from `seed`, until it ends or `actions` do."""
-    copy: Any = envs.backend.envs.envs[index]  # type: ignore[attr-defined]
+    backend: Any = envs.backend
+    copy = backend.envs.envs[index]
     trace = Trace()
 
     def call(function: Callable[[], Any]) -> Any:
@@ -82,7 +83,7 @@ def play(envs: Envs, index: int, seed: int, actions: Sequence[Any], limit: float
 
     trace.obs.append(np.array(call(lambda: copy.reset(seed=seed, options={}))[0]))
     for action in actions:
-        obs, reward, *ends, _ = call(lambda a=action: copy.step(a.copy()))  # type: ignore[misc]
+        obs, reward, *ends, _ = call(partial(copy.step, action.copy()))
         trace.obs.append(np.array(obs))
         trace.rewards.append(float(reward))
         trace.ends.append(any(ends))
@@ -91,24 +92,23 @@ def play(envs: Envs, index: int, seed: int, actions: Sequence[Any], limit: float
     return trace
 
 
-def kept_openly(envs: Envs) -> str | None:
-    """What is seen without playing, in training's own copies, too."""
-    lasting = getattr(envs, "lasting", None)
-    return means(str(lasting), "") if lasting else None
+def without_playing(envs: Envs) -> str | None:
+    """What is found without an episode, also in training's own copies."""
+    return None if envs.lasting is None else message(envs.lasting)
 
 
 def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | None:
-    """Repeats an episode in copies of other pasts; what was found, and what to do.
+    """Plays an episode twice in one copy, and in another after another; what was found.
 
     Args:
         envs: of an evaluator; they have to be reset before they are used.
         seed: of the episode and its actions.
         limit: seconds that a copy has to answer.
     """
-    if (known := kept_openly(envs)) is not None:
-        return known
+    if (found := without_playing(envs)) is not None:
+        return found
     if not isinstance(envs.backend, Vector):
-        return None  # whose state is arrays, all of them known
+        return None  # all state of a native one is in arrays that are saved
     space = deepcopy(envs.backend.action_space)
     space.seed(derive(seed, "exactness-actions") >> 32)
     actions = [space.sample() for _ in range(STEPS)]
@@ -120,18 +120,20 @@ def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | 
             again = play(envs, 0, one, actions, limit)
             play(envs, last, other, actions, limit)
             elsewhere = play(envs, last, one, actions, limit)
-            if (where := again.differs(first) or elsewhere.differs(first)) is None:
-                return None
-            alone = again.differs(first) is None
-            return found(envs, where, partial(play, envs, 0, one, actions, limit), alone)
+        changed = again.differs(first)
+        where = changed or elsewhere.differs(first)
+        if where is None:
+            return None
+        repeat = partial(play, envs, 0, one, actions, limit)
+        return diagnosis(envs, where, repeat, between=changed is None)
     except EnvironmentFault:
-        return None  # training or an evaluation meets it, and says so
+        return None  # training or an evaluation meets it, and reports it
 
 
 def at_save(
     envs: Envs, training: dict[str, Any], most: int, limit: float | None = None
 ) -> tuple[str | None, int]:
-    """Repeats what training's first copy did last.
+    """Repeats the present episode of training's first copy, and the one before.
 
     Args:
         envs: of an evaluator; they have to be reset before they are used.
@@ -140,7 +142,7 @@ def at_save(
         limit: seconds that a copy has to answer.
 
     Returns:
-        What was found, and what to do; and how many steps it took.
+        What was found, or None; and how many steps were repeated.
     """
     state = training["backend"]
     if not isinstance(envs.backend, Vector) or "ages" not in state:
@@ -167,26 +169,28 @@ def at_save(
                 where = trace.differs(expected)
                 if where is None and not ended and count == length:
                     last = envs.read(training["obs"][:1].numpy())
-                    seen, was = (np.asarray(obs, np.float32).ravel()
-                                 for obs in (trace.obs[-1], last))  # fmt: skip
-                    where = None if np.array_equal(seen, was) else f"observation {count}"
+                    seen = np.asarray(trace.obs[-1], np.float32)
+                    if not np.array_equal(seen.ravel(), np.asarray(last, np.float32).ravel()):
+                        where = f"observation {count}"
                 if where is not None:
-                    return found(envs, where, again, False), played
+                    return diagnosis(envs, where, again, between=False), played
         except EnvironmentFault:
-            break  # training or an evaluation meets it, and says so
+            break  # training or an evaluation meets it, and reports it
         stop = start
     return None, played
 
 
-def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> str:
-    """Why an episode did not repeat, as far as that can be told.
+def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> str:
+    """Why an episode did not repeat, and what to do.
 
     Args:
-        where: it first differed.
+        envs: that played it.
+        where: the first difference.
         again: plays it.
-        between: two copies differ, each of which repeats itself.
+        between: whether two copies differ, each of which repeats itself.
     """
-    layer: Any = envs.backend.envs.envs[0]  # type: ignore[attr-defined]
+    backend: Any = envs.backend
+    layer = backend.envs.envs[0]
     names = set()
     while layer is not None:
         names.add(type(layer).__name__)
@@ -195,8 +199,10 @@ def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> 
     if kept:
         both = " and ".join(kept)
         instead = " and ".join(f"{STATISTICS[name]} in place of {name}" for name in kept)
-        return means(f"the statistics of {both} go on over resets, and each copy has its own",
-                     f"use {instead}")  # fmt: skip
+        return message(
+            f"the statistics of {both} go on over resets, and each copy has its own",
+            f"use {instead}",
+        )
     with undisturbed():
         first = again()
     with undisturbed():
@@ -205,17 +211,23 @@ def found(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> 
         np.random.random(7), random.random(), torch.rand(7)  # noqa: NPY002
         third = again()
     if second.differs(first) is None and third.differs(first) is not None:
-        return means("it draws from a global generator, which no seed sets",
-                     "draw from self.np_random")  # fmt: skip
+        return message(
+            "it draws from a global generator, which no seed sets", "draw from self.np_random"
+        )
     if between:
-        return means(f"its copies differ ({where}): something was drawn when each was made",
-                     "draw it in reset, from self.np_random")  # fmt: skip
-    return means(f"it keeps something over reset(seed=...), and each copy has its own ({where})",
-                 "let reset(seed=...) begin everything anew, generators too")  # fmt: skip
+        return message(
+            f"its copies differ ({where}): something was drawn when each was made",
+            "draw it in reset, from self.np_random",
+        )
+    return message(
+        f"it keeps something over reset(seed=...), and each copy has its own ({where})",
+        "let reset(seed=...) begin everything anew, generators too",
+    )
 
 
-def means(why: str, remedy: str) -> str:
-    """One line of what was found, what follows from it, and what to do."""
-    return (f"an episode does not repeat from its seed and actions, {why}: an evaluation plays in "
-            f"copies made anew, a resumed run is not exact{remedy and '; '}{remedy}"
-            )  # fmt: skip
+def message(why: str, remedy: str = "") -> str:
+    """One line: what was found, what follows from it, and what to do."""
+    return (
+        f"an episode does not repeat from its seed and actions, {why}: an evaluation plays in "
+        f"copies made anew, a resumed run is not exact{remedy and '; '}{remedy}"
+    )

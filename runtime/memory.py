@@ -1,4 +1,4 @@
-"""Whether a run will fit, asked before anything is allocated: memory is taken as it fills."""
+"""Whether a run fits into memory, checked before it begins: a buffer takes it as it fills."""
 
 import math
 from collections.abc import Callable
@@ -55,9 +55,11 @@ def require_memory(
     fits = largest(needed, 0.95 * USABLE * free, size, step)  # a little less may be free then
     remedy = "free memory or raise that limit"
     if fits:
-        also = [key for key in ("batch_size", "learning_starts")
-                if not settings.on_policy and getattr(settings, key) > fits]  # fmt: skip
-        values = " ".join(f"agent.{key}={fits}" for key in (name, *also))
+        keys = [name]
+        if not settings.on_policy:
+            others = ("batch_size", "learning_starts")
+            keys += [key for key in others if getattr(settings, key) > fits]
+        values = " ".join(f"agent.{key}={fits}" for key in keys)
         remedy = f"at most {values} would fit"
     raise ConfigError(
         f"agent.{name}: {size:,} {unit} need {needed(size) / GIB:.2f} GiB, with an update and a "
@@ -67,19 +69,19 @@ def require_memory(
 
 def bytes_for(config: "TrainConfig", spec: Spec, size: int) -> int:
     """What a run takes at most, with so many transitions or steps in its buffer."""
-    settings, count = config.agent, int(config.env.num_envs)
+    settings: Any = config.agent
+    count = int(config.env.num_envs)
     rest = PLAIN if config.accelerate == "none" else GRAPHS
     a_row = row_bytes(spec, settings.hidden)
     if not settings.on_policy:
-        batch: int = settings.batch_size  # type: ignore[attr-defined]
         stored = Replay.bytes_for(size, count, spec)
-        return rest + stored + max(batch * a_row, min(SAVED, COPIES * stored))
+        return rest + stored + max(settings.batch_size * a_row, min(SAVED, COPIES * stored))
     rows, stored = size * count, Rollout.bytes_for(size, count, spec)
     update = rows * spec.obs_bytes  # next_obs, as it is handed out
     if hasattr(settings, "epochs"):
         evaluated = min(rows, PIECE // (4 * spec.obs_dim) + count) if spec.images else rows
         update += evaluated * row_bytes(spec, settings.hidden, 1 / 3)  # no layer is kept
-        update += settings.batch_size * a_row  # type: ignore[attr-defined]
+        update += settings.batch_size * a_row
         update += min(PIECE, rows * spec.obs_bytes)
     else:
         update += rows * a_row

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from common.errors import ConfigError, Damaged, StorageFault
 from envs.spaces import require_same_spaces
 from runtime.build import Parts
-from runtime.exactness import kept_openly
+from runtime.exactness import without_playing
 from runtime.launch.ranks import ALONE, Ranks
 from storage import checkpoint
 from storage.checkpoint import taking_up
@@ -125,7 +125,9 @@ class Saver:
             self.schedule, self.setting_then = state["chores"], state["setting"]
             self.started -= float(state["wall_seconds"])
             changed = changes(state["setting"], self.setting)
-            self.note(state.get("lasting"))
+            self.lasting = state.get("lasting")
+            if self.lasting is not None and self.parts.evaluator is not None:
+                self.parts.evaluator.anew = True
             back = not self.ranks.most(int(not back))
             self.exact = bool(state["exact"]) and back and not changed
         self.step, self.resumed = step, True
@@ -169,21 +171,14 @@ class Saver:
         since, self.examined = step - self.examined, step
         if self.lasting is not None:
             return
-        look = partial(kept_openly, self.parts.envs)
+        look = partial(without_playing, self.parts.envs)
         if self.parts.evaluator is not None:
             played = self.parts.envs.state_dict() if training else None
             look = partial(self.parts.evaluator.examine, played, since)
-        if self.note(self.ranks.decided(look)):
+        self.lasting = self.ranks.decided(look)
+        if self.lasting is not None:
+            self.exact = False
             print(f"warning: env {self.config.env.id}: {self.lasting}", file=sys.stderr)
-
-    def note(self, found: str | None) -> bool:
-        """Whether that is news: from here on, then, the run is not promised to be exact."""
-        if found is None or self.lasting is not None:
-            return False
-        self.lasting, self.exact = found, False
-        if self.parts.evaluator is not None:
-            self.parts.evaluator.anew = True
-        return True
 
     def save(self, step: int, return_mean: float | None, schedule: dict[str, Any] | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it.
