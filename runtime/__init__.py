@@ -1,1 +1,1 @@
-"""Everything with a side effect: environments, the loop, the run directory, the screen."""
+"""A run: its parts, loop, schedule, checkpoints and logs; launching, acceleration, deployment."""

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,34 +20,24 @@ MOST, FEWEST, SHARE = 1000, 100, 20  # steps of an episode that one look repeats
 LONGEST = 10_000  # steps of an episode whose environment has no limit: some never end
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(NamedTuple):
     """Returns and lengths of episodes, all whole but for those that were `cut`."""
 
-    returns: np.ndarray
-    lengths: np.ndarray
+    returns: list[float]
+    lengths: list[int]
     cut: int = 0
-
-    @classmethod
-    def of(cls, returns: list[float], lengths: list[int], cut: int = 0) -> "Evaluation":
-        """From what `plain` gave."""
-        return cls(np.array(returns), np.array(lengths), cut)
-
-    def plain(self) -> tuple[list[float], list[int], int]:
-        """The same as plain numbers."""
-        return self.returns.tolist(), self.lengths.tolist(), self.cut
 
     def summary(self) -> dict[str, float]:
         """Mean, deviation, extremes, standard error of the return; mean length; episodes cut."""
-        count = len(self.returns)
-        deviation = float(self.returns.std(ddof=1)) if count > 1 else 0.0
+        returns, count = np.array(self.returns), len(self.returns)
+        deviation = float(returns.std(ddof=1)) if count > 1 else 0.0
         return {
-            "return_mean": float(self.returns.mean()),
+            "return_mean": float(returns.mean()),
             "return_std": deviation,
-            "return_min": float(self.returns.min()),
-            "return_max": float(self.returns.max()),
+            "return_min": float(returns.min()),
+            "return_max": float(returns.max()),
             "return_sem": deviation / count**0.5,
-            "length_mean": float(self.lengths.mean()),
+            "length_mean": float(np.mean(self.lengths)),
             "episodes_cut": self.cut,
         }
 
@@ -173,7 +162,7 @@ class Evaluator:
                     left[index] -= 1
                     returns.append(episode_return)
                     lengths.append(length)
-        return Evaluation.of(returns, lengths, cut)
+        return Evaluation(returns, lengths, cut)
 
     def warn(self) -> None:
         """Says, the first time, that an episode is cut."""

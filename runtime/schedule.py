@@ -54,7 +54,7 @@ class Record:
         learning_since: (step, seconds of training) at the first update.
         last_log: (step, seconds of training, updates).
         last_audit: its step.
-        last_evaluation: its step, and what `Evaluation.plain` gives; at step -1 there is none.
+        last_evaluation: its step, and the fields of `Evaluation`; at step -1 there is none.
         met: an observation (O,) of each of the last logs.
     """
 
@@ -69,7 +69,7 @@ class Record:
     def evaluation(self, step: int) -> Evaluation | None:
         """The evaluation at this step; None where there is none."""
         evaluated, *played = self.last_evaluation
-        return Evaluation.of(*played) if evaluated == step else None
+        return Evaluation(*played) if evaluated == step else None
 
 
 @dataclass
@@ -251,8 +251,8 @@ class Schedule:
         self.stop_if_diverged(step)
         evaluator = self.evaluator
         with self.clock.pause():
-            played = self.ranks.decided(lambda: evaluator(self.agent, step).plain())
-            summary = Evaluation.of(*played).summary()
+            played = self.ranks.decided(lambda: evaluator(self.agent, step))
+            summary = Evaluation(*played).summary()
             tags = ("return_mean", "return_std", "length_mean")
             self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
             self.record.last_evaluation = (step, *played)

@@ -72,7 +72,7 @@ def schedule(tmp_path, monkeypatch):
         left = list(scores)
 
         def evaluator(agent, step):
-            return Evaluation(np.array([left.pop(0) if left else 0.0]), np.array([1]))
+            return Evaluation([left.pop(0) if left else 0.0], [1])
 
         config = train_config([f"{name}.every={every}" for name in ("eval", "checkpoint", "audit")])
         config = replace(config, total_steps=total_steps, log=replace(config.log, every=log_every))
@@ -124,7 +124,7 @@ def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals(schedule):
         agent("a2c", envs.spec), envs, scores=(1.0,), every=10_000, total_steps=130
     )
     evaluation = train(made.agent, envs, Rollout(5), made)
-    assert evaluation.returns.tolist() == [1.0]
+    assert evaluation.returns == [1.0]
     assert quiet.written[-2][0] == quiet.written[-1][0] == 132  # 33 steps of 4 environments
     assert "eval/return_mean" in quiet.written[-1][1]
     assert saved == [(132, 1.0)]
