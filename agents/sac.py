@@ -12,7 +12,7 @@ from agents.returns import LIMIT, Distribution, Number
 from agents.soft import SoftNetworks, at_most
 from data import Batch, Spec, Transition
 from networks import Critic
-from policies import Reparameterised, largest_entropy
+from policies import TanhGaussian, largest_entropy
 
 if TYPE_CHECKING:
     from configs.agents import SACConfig
@@ -106,7 +106,7 @@ class SAC(BaseAgent):
 
         Or how likely each such return is, (B, K).
         """
-        policy = cast(Reparameterised, self.policy(next_obs))
+        policy = cast(TanhGaussian, self.policy(next_obs))
         next_action, next_log_pi = policy.rsample_with_log_prob(noise)
         said = self.critic_target(next_obs, next_action)
         return self.returns.target(said, batch, self.settings.gamma, -alpha * next_log_pi)
@@ -116,7 +116,7 @@ class SAC(BaseAgent):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Actor (eq. 9) and, where it is learned, temperature."""
         parameters = self.actor(obs)
-        policy = cast(Reparameterised, self.policy_class(*parameters))
+        policy = cast(TanhGaussian, self.policy_class(*parameters))
         action, log_pi = policy.rsample_with_log_prob(noise)
         value = self.returns.value(self.critic(obs, action))
         actor_loss = (alpha * log_pi - value.amin(0)).mean()

@@ -17,8 +17,7 @@ from audit.checks import (
     log_slope,
     normaliser,
 )
-from policies.categorical import Categorical
-from policies.multi_categorical import MultiCategorical
+from policies.categorical import Categorical, MultiCategorical
 from policies.numerics import HALF_LOG_2PI
 
 DRAWS = 4000
@@ -88,10 +87,10 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     single = make(*exact)
     many = make(*(parameter.expand(DRAWS, *parameter.shape) for parameter in exact))
     noise = many.noise(generator)
-    if isinstance(single, Categorical):
-        return audit_choice(single, many.sample(noise)[0])
     if isinstance(single, MultiCategorical):
         return audit_choices(single, many, many.sample(noise)[0])
+    if isinstance(single, Categorical):
+        return audit_choice(single, many.sample(noise)[0])
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)

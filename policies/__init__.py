@@ -3,27 +3,33 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from policies.base import Policy, Reparameterised
-from policies.categorical import Categorical
-from policies.full_gaussian import FullGaussian
-from policies.gaussian import Gaussian
-from policies.multi_categorical import MultiCategorical
-from policies.squashed import largest_entropy
-from policies.tanh_full_gaussian import TanhFullGaussian
-from policies.tanh_gaussian import TanhGaussian
+from policies.base import Policy
+from policies.categorical import Categorical, MultiCategorical
+from policies.gaussian import FullGaussian, Gaussian
+from policies.tanh_gaussian import TanhFullGaussian, TanhGaussian, largest_entropy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runtime.deploy.trained import TrainedPolicy
 
+# By the names of agent.policy; of those that fit an agent and an action space, the first is `auto`.
+POLICIES: dict[str, type[Policy]] = {
+    "categorical": Categorical,
+    "multi_categorical": MultiCategorical,
+    "gaussian": Gaussian,
+    "tanh_gaussian": TanhGaussian,
+    "full_gaussian": FullGaussian,
+    "tanh_full_gaussian": TanhFullGaussian,
+}
+
 __all__ = [
+    "POLICIES",
     "Categorical",
     "FullGaussian",
     "Gaussian",
     "MultiCategorical",
     "Policy",
-    "Reparameterised",
     "TanhFullGaussian",
     "TanhGaussian",
     "largest_entropy",

@@ -1,35 +1,42 @@
-"""One choice out of K."""
+"""One choice out of K, or several choices at once."""
 
 import torch
 from torch import Tensor
 
+from policies.base import Policy
 from policies.numerics import at_least_float32
 
 
-class Categorical:
+class Categorical(Policy):
     """Categorical distribution over K actions, given by its log-probabilities.
 
     Args:
         log_probs: (*, K), normalised (the output of `log_softmax`).
     """
 
+    action_kind = "discrete"
+
     def __init__(self, log_probs: Tensor) -> None:
         self.log_probs = at_least_float32(log_probs)
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Overwrites `noise`, (*, K), by Exp(1) clocks."""
+        """Overwrites `noise`, (*, K), by independent draws of the exponential distribution."""
         return noise.exponential_(generator=generator)
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """K independent Exp(1) clocks per draw, (*, K)."""
+        """Independent draws of Exp(1), (*, K)."""
         return self.fill(torch.empty_like(self.log_probs), generator)
 
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action, action), (*,) int64: of clocks with rates p, number k rings first with p_k."""
+        """(action, action), (*,) int64: argmax_k p_k / noise_k, which is k with probability p_k.
+
+        The same as Gumbel noise: -log noise_k is a draw of it (Maddison et al. 2014, arXiv
+        1411.0030, section 2).
+        """
         with torch.no_grad():
-            clocks = self.noise() if noise is None else noise
-            action = (self.log_probs - clocks.log()).argmax(-1)
+            exponential_noise = self.noise() if noise is None else noise
+            action = (self.log_probs - exponential_noise.log()).argmax(-1)
             return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
@@ -44,3 +51,25 @@ class Categorical:
     def deterministic(self) -> Tensor:
         """The most probable action, (*,) int64."""
         return self.log_probs.argmax(-1)
+
+
+class MultiCategorical(Categorical):
+    """Independent categorical distributions, one for each of D components; actions (*, D).
+
+    Args:
+        log_probs: (*, D, K), each row normalised; one with fewer than K actions ends in -inf.
+    """
+
+    action_kind = "multi_discrete"
+
+    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Log-probability of all components of `action` (*, D) together, (*,)."""
+        return super().log_prob(action).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """The sum of the components' entropies, (*,)."""
+        return super().entropy().sum(-1)
+
+    def components(self) -> list[Categorical]:
+        """Of one state: each component by itself, without the actions that it does not have."""
+        return [Categorical(row[row > -torch.inf]) for row in self.log_probs]

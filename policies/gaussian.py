@@ -1,21 +1,23 @@
-"""Diagonal Gaussian, unsquashed: its actions are stored and scored unclipped."""
+"""Gaussians, unsquashed: their actions are stored and scored unclipped."""
 
 import torch
 from torch import Tensor
 
+from policies.base import Policy
 from policies.numerics import HALF_LOG_2PI, at_least_float32, gaussian_log_prob
 
 
-class Gaussian:
+class Gaussian(Policy):
     """N(mean, diag(exp(log_std))^2).
 
-    A subclass maps noise to latents otherwise: it has `mean`, `log_scale`, `log_std`, `latent_of`
-    and `noise_of` of its own, and inherits all that is made of them.
+    A subclass with another covariance has its own `mean`, `log_scale`, `log_std`, `latent_of` and
+    `noise_of`, and inherits all that is made of them.
 
     Args:
         mean, log_std: (*, A).
     """
 
+    action_kind = "continuous"
     mean: Tensor
     log_scale: Tensor  # (*, A), log of the diagonal of d latent / d noise
 
@@ -77,3 +79,35 @@ class Gaussian:
     def deterministic(self) -> Tensor:
         """The mean, (*, A)."""
         return self.mean
+
+
+class FullGaussian(Gaussian):
+    """N(mean, L L^T), whose components may be correlated: u = mean + L noise.
+
+    Scored from the noise, so that sampling solves no equations.
+
+    Args:
+        mean: (*, A).
+        scale_tril: L (*, A, A), zero above its diagonal and positive on it.
+    """
+
+    correlated = True
+
+    def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
+        self.mean = at_least_float32(mean)
+        self.scale_tril = at_least_float32(scale_tril)
+        self.log_scale = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
+
+    @property
+    def log_std(self) -> Tensor:
+        """Log of each component's own (marginal) standard deviation, a row norm of L, (*, A)."""
+        return 0.5 * self.scale_tril.square().sum(-1).log()
+
+    def latent_of(self, noise: Tensor) -> Tensor:
+        """mean + L noise, (*, A); written out, for autocast would round a matrix product."""
+        return self.mean + (self.scale_tril * noise.unsqueeze(-2)).sum(-1)
+
+    def noise_of(self, latent: Tensor) -> Tensor:
+        """The noise that gives this latent, (*, A), by forward substitution."""
+        offset = (latent - self.mean).unsqueeze(-1)
+        return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False).squeeze(-1)

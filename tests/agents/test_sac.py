@@ -186,7 +186,7 @@ def test_the_full_policy_starts_with_the_diagonal_one_s_losses_and_then_couples(
     for name in diagonal:
         assert diagonal[name].item() == pytest.approx(full[name].item(), rel=1e-5)
     learners[1].update(batch(8, spec=SPEC))
-    factor = learners[1].policy(batch(8, spec=SPEC).obs).base.scale_tril
+    factor = learners[1].policy(batch(8, spec=SPEC).obs).scale_tril
     assert (factor[:, 1, 0] != 0).all()
 
 

@@ -146,7 +146,7 @@ def test_a_curve_among_more_components_than_lines_is_a_density():
         torch.linspace(-0.4, 0.4, size, dtype=torch.float64),
         torch.full((size,), -1.0, dtype=torch.float64),
     )
-    latent = policy.base.latent_of(torch.randn(DRAWS, size, generator=generator()).double())
+    latent = policy.latent_of(torch.randn(DRAWS, size, generator=generator()).double())
     for dimension in (0, 3, 6):
         curve = marginal(policy, latent, dimension, True, "action", generator(1))
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)

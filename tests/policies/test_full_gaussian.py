@@ -140,7 +140,7 @@ def test_the_grid_rejects_an_entropy_from_the_diagonal_of_the_factor():
     """The quadrature needs the marginal deviations: L_ii alone is too narrow."""
     policy, log_prob, area = on_a_grid(FACTORS[0])
     integral = -(log_prob.exp() * area * log_prob).sum()
-    wrong = TanhGaussian(policy.mean, policy.base.log_scale).entropy()
+    wrong = TanhGaussian(policy.mean, policy.log_scale).entropy()
     assert abs(wrong - integral) > 0.1
 
 

@@ -10,7 +10,7 @@ from scipy import stats
 from audit.density import audit
 from data import Spec
 from networks import MultiCategoricalActor
-from policies import MultiCategorical
+from policies import Categorical, MultiCategorical
 from tests.helpers import agent, batch
 
 PROBS = [[0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]  # of three and of two actions
@@ -66,7 +66,7 @@ def test_an_audit_passes_it_and_catches_a_wrong_joint_probability(wrong):
         """Negative control: scores the first component alone."""
 
         def log_prob(self, action, latent=None):
-            return self.base.log_prob(action)[..., 0]
+            return Categorical.log_prob(self, action)[..., 0]
 
     make = Forgetful if wrong else MultiCategorical
     parameters = (torch.tensor([[0.5, 0.3, 0.2], [0.6, 0.4, 0.0]]).log(),)
