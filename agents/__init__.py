@@ -1,17 +1,12 @@
 """Batch -> new weights."""
 
-from typing import TYPE_CHECKING
-
 from agents.a2c import A2C
 from agents.base import BaseAgent, Stream
 from agents.ppo import PPO
-from agents.protocol import Agent
 from agents.sac import SAC
 from agents.sac_discrete import SACDiscrete
+from configs.agents import AgentConfig
 from data import Spec
-
-if TYPE_CHECKING:
-    from configs.agents import AgentConfig
 
 AGENTS: dict[str, type[BaseAgent]] = {
     "a2c": A2C,
@@ -20,10 +15,10 @@ AGENTS: dict[str, type[BaseAgent]] = {
     "sac_discrete": SACDiscrete,
 }
 
-__all__ = ["A2C", "AGENTS", "PPO", "SAC", "Agent", "SACDiscrete", "make_agent"]
+__all__ = ["A2C", "AGENTS", "PPO", "SAC", "BaseAgent", "SACDiscrete", "make_agent"]
 
 
-def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> BaseAgent:
+def make_agent(spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> BaseAgent:
     """The agent that `settings.name` names.
 
     Args:
@@ -38,6 +33,6 @@ def make_agent(spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int
 
 def require_served(name: str, kind: str) -> None:
     """Raises ValueError where the agent does not serve a kind of actions; names those that do."""
-    if kind not in AGENTS[name].serves:
-        fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if kind in a.serves)
+    if not AGENTS[name].serves(kind):
+        fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if a.serves(kind))
         raise ValueError(f"agent: {name} does not serve {kind} actions; use {fitting}")

@@ -1,40 +1,24 @@
 """Advantage actor-critic: Mnih et al. 2016 (arXiv 1602.01783), synchronous, with GAE."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from agents.base import CONTINUOUS, BaseAgent, Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
-from agents.on_policy import ActorValue, standardise
-from data import Spec, Transition
+from agents.on_policy import OnPolicyAgent, standardise
+from configs.agents import A2CConfig
+from data import Transition
+from policies import Gaussian
 
-if TYPE_CHECKING:
-    from configs.agents import A2CConfig
 
+class A2C(OnPolicyAgent):
+    """One gradient step per rollout."""
 
-class A2C(BaseAgent):
-    """One gradient step per rollout, for discrete and continuous actions."""
-
-    on_policy = True
-    serves = ("discrete", "multi_discrete", "continuous")
-    policies = ("categorical", "multi_categorical", *CONTINUOUS)
-
-    def __init__(self, spec: Spec, settings: "A2CConfig", stream: Stream, horizon: int) -> None:
-        super().__init__(spec, settings, stream, horizon)
-        self.settings = settings
-        self.evaluate = ActorValue(spec, settings, self.policy_name, self.policy_class,
-                                   stream("init"), self.device)  # fmt: skip
-        self.actor, self.critic = self.evaluate.actor, self.evaluate.value
-        self.modules |= self.evaluate.modules
-        self.optimizer = self.evaluate.optimizer(self.horizon)
+    settings: A2CConfig
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
         """One step on a rollout (T, N, ·)."""
         self.optimizer.begin_update()
-        self.given = (batch,)
-        metrics = self.step(*self.given)
+        metrics = self.step(batch)
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics
 
@@ -48,7 +32,7 @@ class A2C(BaseAgent):
         policy, value = self.evaluate(self.normalizer(batch.obs))  # value (T, N)
         with torch.no_grad():
             next_value = self.critic(self.normalizer(batch.next_obs))
-        advantage, target = self.evaluate.judge(batch, value.detach(), next_value)
+        advantage, target = self.advantages(batch, value.detach(), next_value)
         if settings.normalise_advantage:
             advantage = standardise(advantage, self.optimizer.ranks)
         log_prob = policy.log_prob(batch.action, batch.latent)
@@ -61,7 +45,7 @@ class A2C(BaseAgent):
             **value_metrics(value, target, critic_loss),
             **policy_metrics(log_prob, entropy, batch.action),
         }
-        if not self.spec.discrete:
+        if isinstance(policy, Gaussian):
             assert batch.latent is not None
             metrics |= gaussian_metrics(policy, policy.noise_of(batch.latent))
         return {"actor": total, "critic": total}, metrics

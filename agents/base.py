@@ -1,13 +1,14 @@
-"""What the agents share: acting, observing, and handing over their state."""
+"""The base of all agents: acting, running statistics, and the state that is saved."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from agents.optimizer import Optimizer
 from common.seeding import go_on
+from configs.agents import AgentConfig, GaussianConfig
 from data import Spec, Transition
 from networks import (
     CategoricalActor,
@@ -18,72 +19,17 @@ from networks import (
     RunningNorm,
     SomePixels,
 )
-from policies import (
-    Categorical,
-    FullGaussian,
-    Gaussian,
-    MultiCategorical,
-    Policy,
-    TanhFullGaussian,
-    TanhGaussian,
-)
-
-if TYPE_CHECKING:
-    from configs.agents import AgentConfig, GaussianConfig
+from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
 
-POLICIES: dict[str, type[Any]] = {  # of Policy
-    "categorical": Categorical,
-    "multi_categorical": MultiCategorical,
-    "gaussian": Gaussian,
-    "tanh_gaussian": TanhGaussian,
-    "full_gaussian": FullGaussian,
-    "tanh_full_gaussian": TanhFullGaussian,
-}
-UNSQUASHED = ("gaussian", "full_gaussian")
-FULL = ("full_gaussian", "tanh_full_gaussian")
-CONTINUOUS = ("gaussian", "tanh_gaussian", *FULL)
-OF_KIND = {"discrete": ("categorical",), "multi_discrete": ("multi_categorical",),
-           "continuous": CONTINUOUS}  # fmt: skip
-
-
-def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> str:
-    """The name of the policy class, `auto` resolved by the action space.
-
-    Raises:
-        ValueError: the agent has no such policy for the action space; choose another, or `auto`.
-    """
-    fitting = [p for p in allowed if p in OF_KIND[spec.kind]]
-    if name == "auto":
-        return fitting[0]
-    if name not in fitting:
-        raise ValueError(
-            f"agent.policy: {name} is not for this agent with {spec.kind} actions; use "
-            f"{' or '.join(fitting)}"
-        )
-    return name
-
-
-def make_normalizer(spec: Spec, running: bool) -> nn.Module:
-    """What observations go through first; ValueError where bytes are to be standardised."""
-    if not running:
-        if spec.bytes:
-            return SomePixels(spec.obs_dim, spec.bytes)
-        return Pixels() if spec.pixels else nn.Identity()
-    if spec.pixels:
-        raise ValueError(
-            "agent.normalise_obs: bytes of an image are scaled to [0, 1] anyway; set it to false"
-        )
-    return RunningNorm(spec.obs_dim, spec.bytes)
-
 
 class BaseAgent:
-    """An actor, what it learns with, and an optional observation normaliser.
+    """obs -> action, batch -> new weights. Has no configuration tree, logger or count of steps.
 
-    A subclass names the policies it can use, builds `actor`, `optimizer` and the modules that
-    `modules` lists. Its `update` does what is not of tensors (draws noise, counts) and leaves the
-    rest to its `step`, which may be traced whole and be replaced by its compiled form.
+    An algorithm names the `policies` it can use, builds `actor`, `optimizer` and the modules listed
+    in `modules`, and defines `update` and `step`. `update` draws noise and counts; `step` is a pure
+    function of tensors, which may be traced whole and be replaced by its compiled form.
 
     Args:
         spec: shapes of the environment.
@@ -93,22 +39,17 @@ class BaseAgent:
         horizon: updates in the whole run, over which `lr_schedule: linear` falls to 0.
     """
 
+    on_policy: ClassVar[bool]
+    policies: ClassVar[tuple[str, ...]]  # names in POLICIES, the preferred one of each kind first
+    settings: AgentConfig
     actor: nn.Module
     optimizer: Optimizer
-    on_policy: bool
-    serves: tuple[str, ...]  # kinds of action spaces, see `Spec.kind`
-    policies: tuple[str, ...]  # names in POLICIES, the preferred one of each space first
     step: Callable[..., dict[str, Tensor]]  # (batch, noise and constants ...) -> metrics
-    given: tuple[Any, ...]  # what the last `step` was given
-    caution: str | None = None  # what the user should know before the run
-    cycle = 1  # updates after which every kind of update has occurred
-    hold = 1  # steps for which a uniform action is held
 
-    def __init__(self, spec: Spec, settings: "AgentConfig", stream: Stream, horizon: int) -> None:
-        self.spec = spec
+    def __init__(self, spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> None:
+        self.spec, self.settings = spec, settings
         self.horizon = horizon if settings.lr_schedule == "linear" else None
-        self.policy_name = choose_policy(settings.policy, spec, self.policies)
-        self.policy_class = POLICIES[self.policy_name]
+        self.policy_class = choose_policy(settings.policy, spec, self.policies)
         self.normalizer = make_normalizer(spec, settings.normalise_obs)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self._device = self.generators["update"].device
@@ -116,8 +57,23 @@ class BaseAgent:
         self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
+    @classmethod
+    def serves(cls, kind: str) -> bool:
+        """Whether it has a policy for actions of this kind, see `Spec.kind`."""
+        return any(POLICIES[name].action_kind == kind for name in cls.policies)
+
+    def caution(self) -> str | None:
+        """A warning to print before the run, where a setting is risky."""
+        return None
+
     def update(self, batch: Any) -> dict[str, Tensor]:
-        """Learns from a rollout (T, N, ·), or from what `Replay.sample` gave."""
+        """Learns from a rollout (T, N, ·), or from a batch of `Replay.sample`.
+
+        Returns:
+            Detached metrics. 0-d are averaged over the log interval (names ending in _min, _max by
+            that); of the last update in it, 1-d are shown as histograms, 2-d (*, A) as the mean of
+            each of the first columns.
+        """
         raise NotImplementedError
 
     @property
@@ -132,6 +88,10 @@ class BaseAgent:
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        """(action, latent) for obs (N, O), drawn from the agent's generator unless given one.
+
+        A deterministic action was not drawn: it stands in both places.
+        """
         obs = obs.to(self.device)
         if deterministic:
             with torch.no_grad():
@@ -150,48 +110,38 @@ class BaseAgent:
             return self.policy(self.normalizer(obs)).sample(noise)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Uniform actions (N, A) or (N,), new ones every `hold` steps.
-
-        One that is held gets further than the sum of as many independent ones: Dabney et al. 2021
-        (arXiv 2006.01782), there with random durations.
-        """
-        if self.explored % self.hold == 0:
-            self.held = self.uniform(len(obs)).cpu()
-        self.explored += 1
-        return self.held, self.held
-
-    def uniform(self, count: int) -> Tensor:
-        """Independent uniform actions, (N, A) or (N,)."""
-        size, generator = self.spec.action_dim, self.generators["act"]
-        if self.spec.discrete:
-            return torch.randint(size, (count,), generator=generator, device=self.device)
-        return torch.rand(count, size, generator=generator, device=self.device) * 2.0 - 1.0
+        """(action, latent) while a replay warms up."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """What the policy it draws from is made of at obs (N, O): logits, or mean and log_std."""
+        """The arguments of its policy's class at obs (N, O), without gradients."""
         return as_tuple(self.actor(self.normalizer(obs.to(self.device))))
 
     def observe(self, transition: Transition) -> None:
-        """An on-policy agent sees each transition once anyway: in the rollout of its update."""
-        if not self.on_policy and isinstance(self.normalizer, RunningNorm):
-            self.learn_statistics(transition.obs.to(self.device))
+        """Updates running statistics by each fresh transition, once.
+
+        On-policy agents take theirs from the rollout, at the end of its update.
+        """
 
     def learn_statistics(self, obs: Tensor) -> None:
-        """Takes fresh observations (*, O) of all ranks into the normaliser, where there is one."""
+        """Updates the normaliser, where there is one, by fresh observations (*, O) of all ranks."""
         if isinstance(self.normalizer, RunningNorm):
             rows = self.optimizer.ranks.gather(obs.flatten(0, -2))
             self.normalizer.update(rows, skip=self.diverged)
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self._device
 
     @property
     def diverged(self) -> Tensor:
+        """0-d bool: a loss or gradient was not finite; nothing has been committed since."""
         return self.optimizer.diverged
 
     def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on: weights, optimiser, counters, generators."""
         return {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -201,10 +151,10 @@ class BaseAgent:
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Restores what acting needs, on whatever device it was saved from.
+        """Restores the modules, whichever device they were saved from.
 
         Raises:
-            ValueError: a weight is not finite, which none is that was saved here.
+            ValueError: a weight is not finite.
         """
         for name, module in self.modules.items():
             for key, tensor in state["modules"][name].items():
@@ -213,6 +163,7 @@ class BaseAgent:
             module.load_state_dict(state["modules"][name])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
@@ -221,14 +172,44 @@ class BaseAgent:
 
 
 def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What an actor emits, as the arguments of its policy's class."""
+    """The output of an actor, as the arguments of its policy's class."""
     return parameters if isinstance(parameters, tuple) else (parameters,)
+
+
+def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> type[Policy]:
+    """The policy class of this name, `auto` resolved by the action space.
+
+    Raises:
+        ValueError: the agent has no such policy for the action space; choose another, or `auto`.
+    """
+    fitting = [p for p in allowed if POLICIES[p].action_kind == spec.kind]
+    if name == "auto":
+        return POLICIES[fitting[0]]
+    if name not in fitting:
+        raise ValueError(
+            f"agent.policy: {name} is not for this agent with {spec.kind} actions; use "
+            f"{' or '.join(fitting)}"
+        )
+    return POLICIES[name]
+
+
+def make_normalizer(spec: Spec, running: bool) -> nn.Module:
+    """The first layer of every network; ValueError where bytes are to be standardised."""
+    if running and spec.pixels:
+        raise ValueError(
+            "agent.normalise_obs: bytes of an image are scaled to [0, 1] anyway; set it to false"
+        )
+    if running:
+        return RunningNorm(spec.obs_dim, spec.bytes)
+    if spec.bytes:
+        return SomePixels(spec.obs_dim, spec.bytes)
+    return Pixels() if spec.pixels else nn.Identity()
 
 
 def make_actor(
     spec: Spec,
-    settings: "AgentConfig",
-    policy: str,
+    settings: AgentConfig,
+    policy: type[Policy],
     torso: nn.Module,
     generator: torch.Generator,
     orthogonal: bool,
@@ -239,14 +220,14 @@ def make_actor(
         return MultiCategoricalActor(torso, features, spec.choices, generator, orthogonal)
     if spec.discrete:
         return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
-    gaussian = cast("GaussianConfig", settings)
-    kind = FullGaussianActor if policy in FULL else GaussianActor
-    return kind(
+    gaussian = cast(GaussianConfig, settings)
+    actor = FullGaussianActor if policy.correlated else GaussianActor
+    return actor(
         torso,
         features,
         spec.action_dim,
         generator,
-        bounded_mean=gaussian.bounded_mean and policy in UNSQUASHED,
+        bounded_mean=gaussian.bounded_mean and not policy.squashed,
         log_std=gaussian.log_std,
         log_std_init=gaussian.log_std_init,
         log_std_min=gaussian.log_std_min,

@@ -1,9 +1,9 @@
-"""What every agent tells about its policy and its values; detached, nothing leaves the device."""
-
-from typing import Any
+"""Metrics of a policy and of values that all agents report; detached, on their device."""
 
 import torch
 from torch import Tensor
+
+from policies import Gaussian
 
 SATURATED = 0.99  # |action| beyond which a component counts as saturated
 
@@ -31,7 +31,7 @@ def policy_metrics(log_prob: Tensor, entropy: Tensor, action: Tensor) -> dict[st
 
 @torch.no_grad()
 def value_metrics(value: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tensor]:
-    """What the critic says, (*,) or of every member (E, *), and what it is told, (*,)."""
+    """Of values (*,), or those of every member (E, *), and of their targets (*,)."""
     return {
         "loss/critic": loss.detach(),
         "value/mean": value.mean(),
@@ -42,8 +42,8 @@ def value_metrics(value: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tens
 
 
 @torch.no_grad()
-def gaussian_metrics(policy: Any, noise: Tensor) -> dict[str, Tensor]:
-    """The spread of a continuous policy, and what each component contributes to log_pi, in nats."""
+def gaussian_metrics(policy: Gaussian, noise: Tensor) -> dict[str, Tensor]:
+    """Spread of a Gaussian, and the contribution of each component to log_pi, in nats."""
     terms = {f"ledger/{name}": term.flatten(0, -2) for name, term in policy.terms(noise).items()}
     return {"policy/log_std_mean": policy.log_std.mean(), **terms}
 

@@ -1,42 +1,30 @@
-"""What the on-policy agents share: an actor with a value, and what a rollout says of both."""
+"""The base of A2C and PPO: an actor with a value, and advantages of a rollout."""
 
-from typing import TYPE_CHECKING, Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from agents.base import as_tuple, make_actor
-from agents.optimizer import Optimizer
-from agents.ranks import Ranks
+from agents.base import BaseAgent, Stream, as_tuple, make_actor
+from agents.optimizer import Optimizer, Ranks
+from configs.agents import OnPolicyConfig
 from data import Spec, Transition, gae
-from networks import Value, inverse_deviation, torso
-
-if TYPE_CHECKING:
-    from configs.agents import OnPolicyConfig
+from networks import CategoricalActor, GaussianActor, Value, inverse_deviation, torso
+from policies import POLICIES, Policy
 
 
-class ActorValue:
-    """An actor and a value, on one torso or on two.
+class OnPolicyAgent(BaseAgent):
+    """An actor and a value, on one torso or on two, for discrete and continuous actions."""
 
-    Args:
-        policy_name: what the actor's parameters are for.
-        policy_class: made from them.
-        init: draws the first weights.
-        device: where they go.
-    """
+    on_policy = True
+    policies = tuple(POLICIES)
+    settings: OnPolicyConfig
 
-    def __init__(
-        self,
-        spec: Spec,
-        settings: "OnPolicyConfig",
-        policy_name: str,
-        policy_class: Any,
-        init: torch.Generator,
-        device: torch.device,
-    ) -> None:
-        self.settings, self.policy_class = settings, policy_class
+    def __init__(self, spec: Spec, settings: OnPolicyConfig, stream: Stream, horizon: int) -> None:
+        super().__init__(spec, settings, stream, horizon)
         if settings.unit_obs and spec.images:
             raise ValueError("agent.unit_obs: would scale images to length 1; set it to false")
+        init = stream("init")
 
         def make_torso() -> nn.Module:
             return torso(
@@ -50,43 +38,42 @@ class ActorValue:
             )
 
         actor_torso = make_torso()
-        self.actor = make_actor(spec, settings, policy_name, actor_torso, init, orthogonal=True)
-        self.value = Value(
+        self.actor = make_actor(
+            spec, settings, self.policy_class, actor_torso, init, orthogonal=True
+        )
+        self.critic = Value(
             actor_torso if settings.shared_torso else make_torso(),
             settings.hidden[-1],
             init,
             orthogonal=True,
             bounded=settings.bounded_value,
         )
-        self.modules = {"actor": self.actor.to(device), "critic": self.value.to(device)}
-
-    def optimizer(self, horizon: int | None) -> Optimizer:
-        """Of both; the parameters of a shared torso are the actor's."""
-        actor = list(self.actor.parameters())
+        self.modules |= {"actor": self.actor.to(self.device), "critic": self.critic.to(self.device)}
+        actor = list(self.actor.parameters())  # those of a shared torso are the actor's
         known = {id(parameter) for parameter in actor}
-        return Optimizer(
-            {"actor": actor, "critic": [p for p in self.value.parameters() if id(p) not in known]},
-            self.settings.lr,
-            max_grad_norm=self.settings.max_grad_norm,
-            horizon=horizon,
+        critic = [p for p in self.critic.parameters() if id(p) not in known]
+        self.optimizer = Optimizer(
+            {"actor": actor, "critic": critic},
+            settings.lr,
+            max_grad_norm=settings.max_grad_norm,
+            horizon=self.horizon,
             eps=1e-5,  # as PPO's authors have it (Huang et al. 2022, "37 details", the third)
         )
 
-    def __call__(self, obs: Tensor) -> tuple[Any, Tensor]:
+    def evaluate(self, obs: Tensor) -> tuple[Policy, Tensor]:
         """The policy and the value at normalised observations; a shared torso is computed once."""
-        actor: Any = self.actor
         if not self.settings.shared_torso:
-            return self.policy(actor(obs)), self.value(obs)
+            return self.policy(obs), self.critic(obs)
+        actor = cast(CategoricalActor | GaussianActor, self.actor)
         features = actor.torso(obs)
-        policy = self.policy(actor.from_features(features))
+        policy = self.policy_class(*as_tuple(actor.from_features(features)))
         features = features.detach() if self.settings.detach_critic else features
-        return policy, self.value.from_features(features)
-
-    def policy(self, parameters: Tensor | tuple[Tensor, ...]) -> Any:
-        return self.policy_class(*as_tuple(parameters))
+        return policy, self.critic.from_features(features)
 
     @torch.no_grad()
-    def judge(self, batch: Transition, value: Tensor, next_value: Tensor) -> tuple[Tensor, Tensor]:
+    def advantages(
+        self, batch: Transition, value: Tensor, next_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """(advantage, target) of a rollout, (T, N) each.
 
         Args:

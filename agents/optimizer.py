@@ -1,20 +1,40 @@
-"""The one place that takes a gradient step."""
+"""Gradient steps: all of them are taken here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from agents.ranks import Alone, Ranks
-
 Losses = dict[str, Tensor]
 Metrics = dict[str, Tensor]
-
-
 BETA1, BETA2 = 0.9, 0.999
+
+
+class Ranks(Protocol):
+    """The processes that learn one policy together, each from transitions of its own."""
+
+    size: int
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor's mean over the ranks, the same on all of them."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all ranks, (size B, ...), in one order everywhere."""
+
+
+class Alone:
+    """The only process of a run."""
+
+    size = 1
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return list(tensors)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return rows
 
 
 class Optimizer:
@@ -61,13 +81,13 @@ class Optimizer:
             for name, parameters in self.groups.items()
         }
         self.betas = torch.tensor([BETA1, BETA2], device=device)
-        self.exponents = torch.tensor([-1.0, -0.5], device=device)
+        self.exponents = torch.tensor([-1.0, -0.5], device=device)  # of 1 - beta^t, see `_correct`
         self.corrections = {name: torch.empty(2, device=device) for name in self.groups}
         for name in self.groups:
             self._correct(name)
 
     def begin_update(self) -> None:
-        """Counts an update and sets its learning rate: all that an update has of plain numbers."""
+        """Counts an update and sets its learning rate: the part of an update that is not traced."""
         if self.horizon is not None:
             self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
         self.updates += 1
@@ -95,8 +115,8 @@ class Optimizer:
         norms = {name: total_norm(grad) for name, grad in grads.items()}
         finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         self.diverged |= ~finite
-        hold = self.diverged if unless is None else self.diverged | unless
-        self._apply(grads, norms, hold)
+        skip = self.diverged if unless is None else self.diverged | unless
+        self._apply(grads, norms, skip)
         metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
@@ -113,14 +133,14 @@ class Optimizer:
 
     @torch.no_grad()
     def _apply(
-        self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor], hold: Tensor
+        self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor], skip: Tensor
     ) -> None:
         for name, grad in grads.items():
             if self.max_grad_norm is not None:
                 torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
         if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
             for name, grad in grads.items():
-                self._adam(name, grad, hold)
+                self._adam(name, grad, skip)
             return
         moments = [self.moments[name] for name in grads]
         adam(
@@ -131,7 +151,7 @@ class Optimizer:
             [],
             [count for name in grads for count in self.counts[name]],
             fused=True,
-            found_inf=hold.float(),
+            found_inf=skip.float(),
             amsgrad=False,
             beta1=BETA1,
             beta2=BETA2,
@@ -143,7 +163,7 @@ class Optimizer:
         for name in grads:
             self._correct(name)
 
-    def _adam(self, name: str, grad: list[Tensor], hold: Tensor) -> None:
+    def _adam(self, name: str, grad: list[Tensor], skip: Tensor) -> None:
         """Algorithm 1 of the paper, as the fused kernel does it; compiled, it is a few kernels.
 
         The corrections come from the step before: a compiler takes a formula of 0-d tensors into
@@ -156,11 +176,11 @@ class Optimizer:
             new_mean = mean + (1.0 - BETA1) * (slope - mean)
             new_square = BETA2 * square + (1.0 - BETA2) * slope * slope
             step = (self.lr * first) * new_mean / (new_square.sqrt() * second + self.eps)
-            weight.copy_(torch.where(hold, weight, weight - step))
-            mean.copy_(torch.where(hold, mean, new_mean))
-            square.copy_(torch.where(hold, square, new_square))
+            weight.copy_(torch.where(skip, weight, weight - step))
+            mean.copy_(torch.where(skip, mean, new_mean))
+            square.copy_(torch.where(skip, square, new_square))
         for count in self.counts[name]:
-            count.copy_(torch.where(hold, count, count + 1.0))
+            count.copy_(torch.where(skip, count, count + 1.0))
         self._correct(name)
 
     def _correct(self, name: str) -> None:

@@ -1,75 +1,62 @@
 """Proximal policy optimisation, clipped: Schulman et al. 2017 (arXiv 1707.06347)."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.base import CONTINUOUS, BaseAgent, Stream
+from agents.base import Stream
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
-from agents.on_policy import ActorValue, standardise
+from agents.on_policy import OnPolicyAgent, standardise
+from configs.agents import PPOConfig
 from data import Spec, Transition
-from data.metrics import merged, split_scalars
-
-if TYPE_CHECKING:
-    from configs.agents import PPOConfig
+from data.metrics import MergedMetrics
+from policies import Gaussian
 
 PIECE = 32 << 20  # bytes of observations that are evaluated or put in order at a time
 STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
 
 
-class PPO(BaseAgent):
-    """Several passes over each rollout in minibatches, for discrete and continuous actions."""
+class PPO(OnPolicyAgent):
+    """Several passes over each rollout in minibatches."""
 
-    on_policy = True
-    serves = ("discrete", "multi_discrete", "continuous")
-    policies = ("categorical", "multi_categorical", *CONTINUOUS)
+    settings: PPOConfig
 
-    def __init__(self, spec: Spec, settings: "PPOConfig", stream: Stream, horizon: int) -> None:
+    def __init__(self, spec: Spec, settings: PPOConfig, stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
-        self.settings = settings
-        self.evaluate = ActorValue(spec, settings, self.policy_name, self.policy_class,
-                                   stream("init"), self.device)  # fmt: skip
-        self.actor, self.critic = self.evaluate.actor, self.evaluate.value
-        self.modules |= self.evaluate.modules
-        self.optimizer = self.evaluate.optimizer(self.horizon)
         self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
-        self.looks = self.device.type == "cpu"  # where looking at a flag waits for nothing
+        self.reads_flags = self.device.type == "cpu"  # on a GPU reading one would wait for it
 
     def update(self, batch: Transition) -> dict[str, Tensor]:
-        """`epochs` passes over a rollout (T, N, ·), each in an order of its own."""
+        """`epochs` passes over a rollout (T, N, ·), each in an order of its own.
+
+        Where flags are not read, the minibatches after a stop change nothing, and are not logged.
+        """
         self.optimizer.begin_update()
-        collected: list[Tensor] = []
-        names: tuple[str, ...] = ()
-        arrays: dict[str, Tensor] = {}
-        for parts in self.minibatches(batch):
-            self.given, left_out = parts, self.stopped.clone()
-            metrics = self.step(*parts)
-            names, vector, shown = split_scalars(metrics)
-            collected.append(vector)
-            if self.settings.target_kl is not None and not self.looks:  # what is left out is mute
-                collected[-1] = collected[-1].masked_fill(left_out, torch.nan)
-                shown = {name: torch.where(left_out, arrays.get(name, value), value)
-                         for name, value in shown.items()}  # fmt: skip
-            arrays = shown
-            if self.looks and self.diverged:  # this minibatch is the evidence
+        merged = MergedMetrics()
+        may_stop = self.settings.target_kl is not None
+        for minibatch in self.minibatches(batch):
+            left_out = self.stopped.clone() if may_stop and not self.reads_flags else None
+            metrics = self.step(*minibatch)
+            if self.reads_flags and self.diverged:  # this minibatch is the evidence
                 return metrics
-            if self.looks and self.stopped:
+            merged.add(metrics, left_out)
+            if self.reads_flags and self.stopped:
                 break
         self.stopped.zero_()  # of this update alone
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
-        return merged(names, torch.stack(collected)) | arrays
+        return merged.result()
 
     def minibatches(self, batch: Transition) -> Iterator[tuple[Tensor, ...]]:
-        """What `losses` takes, each (B, ·)."""
+        """The arguments of `losses`, each (B, ·)."""
         settings, generator = self.settings, self.generators["update"]
-        advantage, target, log_prob = self.judge(batch)
+        advantage, target, log_prob = self.evaluate_rollout(batch)
         row = batch.obs.shape[-1] * batch.obs.element_size()
         several = max(1, PIECE // (row * settings.batch_size))  # minibatches put in order at once
         for epoch in range(settings.epochs):
             if epoch and settings.recompute_advantage:
-                advantage, target, _ = self.judge(batch)
+                advantage, target, _ = self.evaluate_rollout(batch)
             order = torch.randperm(log_prob.numel(), generator=generator, device=self.device)
             fields = (batch.obs, batch.action, batch.latent, advantage, target, log_prob)
             for part in order.split(several * settings.batch_size):
@@ -77,7 +64,7 @@ class PPO(BaseAgent):
                 yield from zip(*(row.split(settings.batch_size) for row in rows), strict=True)
 
     @torch.no_grad()
-    def judge(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_rollout(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
         """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each."""
         columns: tuple[list[Tensor], ...] = ([], [], [])
         for part in self.parts(batch):
@@ -87,10 +74,10 @@ class PPO(BaseAgent):
             for column, values in zip(columns, (value, next_value, log_prob), strict=True):
                 column.append(values)
         value, next_value, log_prob = map(torch.cat, columns)
-        return *self.evaluate.judge(batch, value, next_value), log_prob
+        return *self.advantages(batch, value, next_value), log_prob
 
     def parts(self, batch: Transition) -> Iterator[Transition]:
-        """A rollout (T, N, ·) in parts of some steps, which bound what convolutions take.
+        """A rollout (T, N, ·) in parts of some steps, which bound the memory of convolutions.
 
         One part where there are no images: rows of a matrix product depend on how many there are,
         in their last bits.
@@ -100,10 +87,6 @@ class PPO(BaseAgent):
         steps = max(1, PIECE // (4 * self.spec.obs_dim * batch.reward.shape[1]))
         fields = [field.split(steps) for field in batch if field is not None]
         return (Transition(*part) for part in zip(*fields, strict=True))
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.stopped.zero_()
 
     def step(self, *minibatch: Tensor) -> dict[str, Tensor]:
         """From weights and a minibatch, as `losses` takes it, to new weights: one graph."""
@@ -149,15 +132,19 @@ class PPO(BaseAgent):
                 "policy/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(),
                 **policy_metrics(log_prob, entropy, action),
             }
-            if not self.spec.discrete:
+            if isinstance(policy, Gaussian):
                 metrics |= gaussian_metrics(policy, policy.noise_of(latent))
         return {"actor": total, "critic": total}, {n: m.detach() for n, m in metrics.items()}
 
-    def clip(self) -> Tensor | float:
+    def clip(self) -> Any:
         """How far the ratio may lie from 1; `linear`, it falls with the learning rate."""
         if self.settings.clip_schedule == "constant":
             return self.settings.clip_range
         return self.settings.clip_range / self.settings.lr * self.optimizer.lr
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.stopped.zero_()
 
 
 def shuffled(field: Tensor | None, order: Tensor) -> Tensor:

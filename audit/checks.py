@@ -14,7 +14,7 @@ from policies.numerics import HALF_LOG_2PI, LOG_2
 
 
 class Scored(Protocol):
-    """Whatever gives a density: the part of a policy that is looked at here."""
+    """The part of a policy that these tests use."""
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Joint log-density of actions (*, A), (*,) in nats."""
@@ -121,7 +121,7 @@ def line_pit(
 
 
 def factor(latent: Tensor) -> Tensor:
-    """Cholesky factor of the covariance of draws (S, A), (A, A); by QR, which refuses nothing."""
+    """Cholesky factor of the covariance of draws (S, A), (A, A); by QR, which never fails."""
     upper: Tensor = torch.linalg.qr(latent - latent.mean(0), mode="r").R
     return (upper * upper.diagonal().sign().unsqueeze(-1)).T / math.sqrt(len(latent) - 1)
 

@@ -1,4 +1,4 @@
-"""Do the draws of a policy follow the density that it claims? Asked at one state, in float64."""
+"""Tests of the draws of a policy against its density, at one state, in float64."""
 
 import math
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trial:
-    """A distance from what a right density gives, and how far chance and rounding may take it."""
+    """A distance that is 0 for a right density, but for chance and rounding, and its bound."""
 
     name: str
     figure: float
@@ -57,7 +57,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Finding:
-    """What an audit at one state found."""
+    """The result of an audit at one state."""
 
     pit_ks: float  # largest distance between claimed and drawn distribution function
     normaliser: float  # integral, or sum, of the density: 1
@@ -74,7 +74,7 @@ class Finding:
 
 
 def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator) -> Finding:
-    """Draws 4,000 actions and holds them against `log_prob`.
+    """Tests 4,000 draws against `log_prob`.
 
     A correct policy fails with a probability below 1e-6.
 
@@ -152,7 +152,7 @@ def audit_choices(single: MultiCategorical, many: MultiCategorical, action: Tens
         audit_choice(component, action[:, index])
         for index, component in enumerate(single.components())
     ]
-    # Exactly, as in `audit_choice`: what is said of all together is the sum over the components.
+    # Exactly, as in `audit_choice`: the joint log-probability is the sum over the components.
     each = many.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
     joint = float((many.log_prob(action) - each).abs().max())
     entropies = sum(float(component.entropy()) for component in single.components())

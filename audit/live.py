@@ -1,4 +1,4 @@
-"""The density of the policy in training, held against its own draws, and shown."""
+"""Tests of the policy in training: its draws against its density, with a picture."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def at_states(agent: "BaseAgent", obs: Tensor, generator: torch.Generator) -> list[density.Finding]:
-    """Holds fresh draws of the agent's policy against its density, at each of obs (N, O)."""
+    """Tests fresh draws of the agent's policy against its density, at each of obs (N, O)."""
     parameters = zip(*agent.parameters(obs), strict=True)
     return [density.audit(agent.policy_class, at_state, generator) for at_state in parameters]
 

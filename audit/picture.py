@@ -110,8 +110,15 @@ def panel(sheet: Sheet, left: float, top: float, curve: "Curve", number: str) ->
         gap, tallest = 0.0, heights.max()
         claimed = density[(grid >= edges[0]) & (grid <= edges[-1]) & np.isfinite(density)]
         highest = 1.08 * min(max(tallest, claimed.max(initial=0.0)), HIGHEST * tallest)
-    axes = Axes(left + LEFT, left + WIDTH - RIGHT, top + ABOVE, top + HEIGHT - BELOW,
-                float(edges[0]), float(edges[-1]), float(highest))  # fmt: skip
+    axes = Axes(
+        left + LEFT,
+        left + WIDTH - RIGHT,
+        top + ABOVE,
+        top + HEIGHT - BELOW,
+        float(edges[0]),
+        float(edges[-1]),
+        float(highest),
+    )
     frame(sheet, axes, unit, whole=curve.unit == "choice")
     for start, end, height in zip(edges[:-1] + gap, edges[1:] - gap, heights, strict=True):
         sheet.box(axes.x(start), axes.y(height), axes.x(end), axes.bottom, BARS)

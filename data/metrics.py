@@ -1,4 +1,4 @@
-"""What an update tells, with its numbers in one vector."""
+"""Metrics of an update, with the numbers among them in one vector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name:
 
 
 class Metrics(Mapping[str, Tensor]):
-    """{name: tensor}, of which the 0-d ones are kept and moved as one.
+    """{name: tensor}, whose 0-d tensors are kept and moved as one vector.
 
     Two dozen tensors a step, one by one, would cost the log a twentieth of a small update's time.
 
@@ -53,7 +53,7 @@ def split_scalars(
 ) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
     """The names (K) of the 0-d metrics, their vector (K,), and the metrics with dimensions.
 
-    What is packed already is handed out as it is: each look at a number of it would be a slice.
+    Of packed metrics without unpacking them, which would take a slice for each number.
     """
     if isinstance(metrics, Metrics):
         return metrics.names, metrics.vector, metrics.arrays
@@ -63,7 +63,7 @@ def split_scalars(
 
 
 class Packed:
-    """What `packing` packed, as `Metrics`."""
+    """A step made by `packing`; its results are `Metrics`."""
 
     def __init__(self, step: Function) -> None:
         self.step = step
@@ -71,6 +71,30 @@ class Packed:
     def __call__(self, *arguments: Any) -> Metrics:
         (names, vector), *arrays = self.step(*arguments).items()
         return Metrics(names, vector, dict(arrays))
+
+
+class MergedMetrics:
+    """The metrics of several steps as one; of those with dimensions, the last step's."""
+
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self.vectors: list[Tensor] = []  # (K,) of each step
+        self.arrays: dict[str, Tensor] = {}
+
+    def add(self, metrics: Mapping[str, Tensor], left_out: Tensor | None = None) -> None:
+        """Takes those of a step, which has none where the 0-d bool `left_out` is up."""
+        self.names, vector, arrays = split_scalars(metrics)
+        if left_out is not None:
+            vector = vector.masked_fill(left_out, torch.nan)
+            arrays = {
+                name: torch.where(left_out, self.arrays.get(name, value), value)
+                for name, value in arrays.items()
+            }
+        self.vectors.append(vector)
+        self.arrays = arrays
+
+    def result(self) -> dict[str, Tensor]:
+        return merged(self.names, torch.stack(self.vectors)) | self.arrays
 
 
 def merged(names: Sequence[str], table: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ FLOAT = np.dtype("<f4")
 
 
 def pieces(obs: np.ndarray, ranges: Ranges) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Views of observations (*, O): of what lies before, between and behind images; of images."""
+    """Views of observations (*, O): of the numbers between the images, and of the images."""
     edges = pairwise([0, *chain.from_iterable(ranges), obs.shape[-1]])
     views = [obs[..., start:stop] for start, stop in edges]
     return views[::2], views[1::2]
@@ -32,7 +32,7 @@ def numbers_of(rows: np.ndarray, ranges: Ranges) -> np.ndarray:
 
 
 def unpack(rows: np.ndarray, ranges: Ranges) -> np.ndarray:
-    """Rows (*, 4 F + I) -> observations (*, O), float32; what comes as these stays as it is."""
+    """Rows (*, 4 F + I) -> observations (*, O), float32; observations stay as they are."""
     if rows.dtype != np.uint8:
         return rows
     numbers = numbers_of(rows, ranges)

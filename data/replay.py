@@ -12,6 +12,8 @@ from torch import Tensor
 from common.seeding import go_on
 from data.transition import Rows, Spec, Transition
 
+FIELDS = ("action", "reward", "terminated", "truncated")  # kept beside the observations, in order
+
 
 def ring_rows(capacity: int, count: int) -> int:
     """The capacity and one more step, in whole steps of `count` environments."""
@@ -24,33 +26,34 @@ def spare_rows(capacity: int, count: int) -> int:
 
 
 class Ends:
-    """Which transitions have their successor behind the ring, oldest first, and in which row.
+    """The transitions whose successor lies behind the ring, oldest first, and its row.
 
-    A new row is used only where none is free: memory that no episode needs is never touched.
+    A queue. A new row is used only where none is free: memory that no episode needs is never
+    touched.
 
     Args:
         first: the first row behind the ring.
-        size: how many there are.
+        size: the number of rows there.
     """
 
     def __init__(self, first: int, size: int) -> None:
         self.first, self.size = first, size
-        self.numbers = np.empty(size, np.int64)  # of transitions, entry k in place k % size
-        self.rows = np.empty(size, np.int32)  # entries freed .. added, then those that are free
+        self.numbers = np.empty(size, np.int64)  # of transitions, entry k at index k % size
+        self.rows = np.empty(size, np.int32)  # entries freed .. added, then the rows that are free
         self.added = self.freed = self.used = 0
         self.oldest = math.inf  # number of the oldest transition
 
     def add(self, number: int) -> int:
         """Takes a row for the successor of transition `number`, above all before it."""
-        place = self.added % self.size
+        index = self.added % self.size
         if self.added == self.freed + self.used:  # none is free
-            self.rows[place] = self.first + self.used
+            self.rows[index] = self.first + self.used
             self.used += 1
         if self.added == self.freed:
             self.oldest = number
-        self.numbers[place] = number
+        self.numbers[index] = number
         self.added += 1
-        return int(self.rows[place])
+        return int(self.rows[index])
 
     def free(self) -> int:
         """Frees the row of the oldest transition, whose number is returned."""
@@ -62,25 +65,25 @@ class Ends:
         return number
 
     def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and rows of the transitions `start` to `stop` in it."""
+        """Numbers and rows of those of the transitions `start` to `stop`."""
         entries = range(self.freed, self.added)
 
         def number(entry: int) -> int:
             return int(self.numbers[entry % self.size])
 
         first, last = (bisect_left(entries, bound, key=number) for bound in (start, stop))
-        places = np.arange(self.freed + first, self.freed + last) % self.size
-        return self.numbers[places], self.rows[places]
+        indices = np.arange(self.freed + first, self.freed + last) % self.size
+        return self.numbers[indices], self.rows[indices]
 
 
 class Replay:
-    """Ring buffer of single transitions; `batches` yields what the update ratio allows.
+    """Ring buffer of single transitions; `batches` yields as many as the update ratio allows.
 
-    It yields rows, which the update reads: that way the reading is a part of its graph.
+    A batch is `Rows`, which the update reads: that way the reading is a part of its graph.
 
     An observation is stored once. The successor of a row is the row N further, which the next step
     of the same environment fills; where that step begins with another observation, the successor
-    lies behind the ring, and `pointer` leads there. So every batch is exact, whatever is added.
+    lies behind the ring, where `pointer` leads. So every batch is exact.
 
     Behind the ring is room for episodes of a single step, the worst case. The arrays never grow: a
     graph may read from them, and `bytes_for` is all that they will ever take.
@@ -112,11 +115,13 @@ class Replay:
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
         self.ring = 0  # rows: capacity and one more step, in whole steps
-        self.obs = torch.empty(0)  # (ring + places, O)
+        self.obs = torch.empty(0)  # (ring + spare, O)
         self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
-        self.links: Any = None  # the same memory, as `add` writes into it
-        self.fields: list[Tensor] = []  # action, reward, terminated, truncated, each (ring, ...)
-        self.views: list[Any] = []  # the same memory, `obs` first, as `add` writes into it
+        self.fields: list[Tensor] = []  # of `FIELDS`, each (ring, ...)
+        self.obs_array: Any = None  # the same memory as the three above, as `add` writes into it
+        self.pointer_array: Any = None
+        self.field_arrays: list[Any] = []
+        self.last_next_obs: Tensor | None = None  # (N, O) of the last step
 
     @property
     def warming_up(self) -> bool:
@@ -125,18 +130,16 @@ class Replay:
     def __len__(self) -> int:
         return min(self.added - self.lost, self.capacity)
 
-    def allocate(self, obs: Tensor, kept: list[Tensor]) -> None:
-        """Makes the arrays for N rows like these; their memory is taken as they fill.
+    def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
+        """Makes the arrays for N = `count` and rows like these; their memory is taken as they fill.
 
         Arrays of the right sizes that are there already are used, for a graph may read from them.
         """
         device = self.generator.device
-        self.count = len(obs)
-        self.ring = ring_rows(self.capacity, self.count)
-        spare = spare_rows(self.capacity, self.count)
-        rows = self.ring + spare
-        sizes = [(rows, *obs.shape[1:]), *((self.ring, *like.shape[1:]) for like in kept)]
-        kinds = [like.dtype for like in (obs, *kept)]
+        self.ring = ring_rows(self.capacity, count)
+        rows = self.ring + spare_rows(self.capacity, count)
+        sizes = [(rows, *obs.shape[1:]), *((self.ring, *like.shape[1:]) for like in fields)]
+        kinds = [like.dtype for like in (obs, *fields)]
         there = (self.obs, *self.fields)
         if [a.shape for a in there] != sizes or [a.dtype for a in there] != kinds:
             self.obs, *self.fields = (
@@ -144,14 +147,20 @@ class Replay:
                 for size, kind in zip(sizes, kinds, strict=True)
             )
             self.pointer = torch.empty(self.ring, dtype=torch.int32, device=device)
-            self.views = [self.plain(array) for array in (self.obs, *self.fields)]
-            self.links = self.plain(self.pointer)
+            self.obs_array = self.as_array(self.obs)
+            self.pointer_array = self.as_array(self.pointer)
+            self.field_arrays = [self.as_array(field) for field in self.fields]
         torch.arange(self.ring, out=self.pointer)
-        self.pointer.add_(self.count).remainder_(self.ring)
-        self.ends = Ends(self.ring, spare)
-        self.following: Tensor | None = None  # next_obs (N, O) of the last step
+        self.pointer.add_(count).remainder_(self.ring)
 
-    def plain(self, tensor: Tensor) -> Any:
+    def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
+        """Becomes an empty storage for rows like these, of N environments."""
+        self.count = len(obs)
+        self.allocate(self.count, obs, fields)
+        self.ends = Ends(self.ring, spare_rows(self.capacity, self.count))
+        self.last_next_obs = None
+
+    def as_array(self, tensor: Tensor) -> Any:
         """The same memory as an array of NumPy, which writes a row in a third of torch's time.
 
         Not where the storage is on a GPU, which NumPy cannot see.
@@ -161,21 +170,21 @@ class Replay:
     def example(self, batch: Transition, count: int) -> Rows:
         """Rows that hold this batch (B, ·), as if of `count` environments; nothing of it is kept.
 
-        So the observation `count` rows further is the successor; the last ones have their own.
+        So the observation `count` rows further is the successor; the last ones have their own. It
+        has to be made before the first transition is added.
         """
         obs, action, reward, next_obs, terminated, truncated, _ = batch
-        kept = [action, reward, terminated, truncated]
-        self.allocate(obs[:1].expand(count, *obs.shape[1:]), kept)
+        fields = [action, reward, terminated, truncated]
+        self.allocate(count, obs, fields)
         self.obs[count : count + len(obs)] = next_obs
         self.obs[: len(obs)] = obs
-        for field, values in zip(self.fields, kept, strict=True):
+        for field, values in zip(self.fields, fields, strict=True):
             field[: len(obs)] = values
-        self.count = 0
         return self.at(torch.arange(len(obs), device=obs.device))
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
-        """What it takes in memory at most, with N = `count`: where every step ends an episode.
+        """The most memory it takes, with N = `count`: where every step ends an episode.
 
         With long episodes the rows behind the ring are reserved, but hardly any is ever used.
         """
@@ -187,37 +196,37 @@ class Replay:
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
         obs, action, reward, next_obs, terminated, truncated, _ = transition
-        kept = [action, reward, terminated, truncated]
+        fields = [action, reward, terminated, truncated]
         if not self.count:
-            self.allocate(obs, kept)
+            self.begin(obs, fields)
         start = self.added % self.ring
         stop = start + self.count
-        if obs is not self.following:
-            self.part(obs)
-            self.views[0][start:stop] = self.plain(obs)
-        stored, *fields = self.views
+        if obs is not self.last_next_obs:
+            self.store_successors(obs)
+            self.obs_array[start:stop] = self.as_array(obs)
         after = stop % self.ring
-        stored[after : after + self.count] = self.plain(next_obs)
-        for field, values in zip(fields, kept, strict=True):
-            field[start:stop] = self.plain(values)
-        self.following = next_obs
+        self.obs_array[after : after + self.count] = self.as_array(next_obs)
+        for field, values in zip(self.field_arrays, fields, strict=True):
+            field[start:stop] = self.as_array(values)
+        self.last_next_obs = next_obs
         self.added += self.count
         while self.ends.oldest < self.added - self.capacity:
             number = self.ends.free()
-            self.links[number % self.ring] = (number + self.count) % self.ring
+            self.pointer_array[number % self.ring] = (number + self.count) % self.ring
 
-    def part(self, obs: Tensor) -> None:
-        """Keeps those successors of the last step that this step's `obs` (N, O) are not."""
-        if self.following is None:
+    def store_successors(self, obs: Tensor) -> None:
+        """Stores behind the ring those of the last step that this step's `obs` (N, O) are not."""
+        last = self.last_next_obs
+        if last is None:
             return
-        for index in (obs != self.following).any(-1).nonzero().flatten().tolist():
-            self.keep(self.added - self.count + index, self.following[index])
+        for index in (obs != last).any(-1).nonzero().flatten().tolist():
+            self.store_successor(self.added - self.count + index, last[index])
 
-    def keep(self, number: int, successor: Tensor) -> None:
+    def store_successor(self, number: int, successor: Tensor) -> None:
         """Stores the successor (O,) of transition `number` behind the ring."""
         row = self.ends.add(number)
-        self.views[0][row] = self.plain(successor)
-        self.links[number % self.ring] = row
+        self.obs_array[row] = self.as_array(successor)
+        self.pointer_array[number % self.ring] = row
 
     def batches(self) -> Iterator[Rows]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
@@ -243,10 +252,10 @@ class Replay:
         return Rows(row, self.obs, self.pointer, *self.fields)
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
-        """What transitions number `start` to `stop` added to the storage, with copies of its rows.
+        """Copies of the rows of transitions number `start` to `stop`, with numbers and successors.
 
-        Put together over all numbers it is the storage: `load_state_dict` takes such pieces. The
-        ends in it are those noted meanwhile, which a step may only do for the one before.
+        `load_state_dict` takes such pieces. The successors are those stored meanwhile: each step
+        stores those of the one before.
         """
         device = self.generator.device
         row = torch.arange(start, stop, device=device) % self.ring
@@ -288,9 +297,9 @@ class Replay:
         go_on(self.generator, state["generator"])
         self.count = self.lost = 0
         for piece in pieces:
-            fields = [piece[f"field{i}"] for i in range(len(piece) - 4)]
+            fields = [piece[f"field{i}"] for i in range(len(FIELDS))]
             if not self.count:
-                self.allocate(piece["obs"][: state["count"]], fields)
+                self.begin(piece["obs"][: state["count"]], fields)
                 self.lost = int(piece["numbers"][0])
             device = self.generator.device
             fresh = (piece["numbers"] >= self.first_row()).nonzero().flatten()
@@ -299,8 +308,8 @@ class Replay:
                 stored[row] = kept[fresh].to(device)
             for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
                 if number >= self.added - self.capacity:
-                    self.keep(number, successor)
+                    self.store_successor(number, successor)
         if self.count:
             after = self.added % self.ring
             self.obs[after : after + self.count] = state["following"].to(self.obs.device)
-            self.following = state["following"].cpu().clone()
+            self.last_next_obs = state["following"].cpu().clone()

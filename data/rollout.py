@@ -1,4 +1,4 @@
-"""On-policy storage: T steps of N environments, handed out once and forgotten."""
+"""On-policy storage: T steps of N environments, handed out once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,12 +31,12 @@ class Rollout:
         self.once = False  # whether observations are stored once
         self._fields: list[Tensor] = []  # of a Transition, in its order; without next_obs if `once`
         self._rows: list[list[Tensor]] = []  # views of them, one list for each step
-        self._following = torch.empty(0)  # next_obs (N, O) of the last step
+        self._last_next_obs = torch.empty(0)  # next_obs (N, O) of the last step
         self._successors: dict[int, Tensor] = {}  # step -> next_obs, where the next obs is another
 
     @staticmethod
     def bytes_for(n_steps: int, count: int, spec: Spec) -> int:
-        """What it takes in memory at most, with N = `count`: where every step ends an episode."""
+        """The most memory it takes, with N = `count`: where every step ends an episode."""
         fields = 2 * spec.action_bytes + 4 + 2  # and latent, reward, flags
         return n_steps * count * (2 * spec.obs_bytes + fields)
 
@@ -63,10 +63,10 @@ class Rollout:
 
     def _follow(self, obs: Tensor, next_obs: Tensor) -> None:
         """Keeps the successors of the last step where this step's `obs` (N, O) are others."""
-        last = self._following
+        last = self._last_next_obs
         if self.filled and obs is not last and not torch.equal(obs, last):
             self._successors[self.filled - 1] = last
-        self._following = next_obs
+        self._last_next_obs = next_obs
 
     def batches(self) -> Iterator[Transition]:
         """One Transition (T, N, ·) when `n_steps` have been added; nothing before."""
@@ -81,7 +81,7 @@ class Rollout:
         """The true successors (T, N, O) of all steps."""
         next_obs = torch.empty_like(self._fields[0])
         next_obs[:-1] = self._fields[0][1:]
-        next_obs[-1] = self._following
+        next_obs[-1] = self._last_next_obs
         for step, successors in self._successors.items():
             next_obs[step] = successors
         return next_obs
@@ -91,7 +91,7 @@ class Rollout:
             return {"fields": []}
         state: dict[str, Any] = {"fields": [field[: self.filled] for field in self._fields]}
         if self.once:
-            state["following"] = self._following
+            state["following"] = self._last_next_obs
             state["ends"] = list(self._successors)
             state["successors"] = list(self._successors.values())
         return state

@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class Transition(NamedTuple):
-    """What happened: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
+    """One step each: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
 
-    obs: Tensor  # (*, O) float32, the bytes of an image, or those of data/packing.py
+    obs: Tensor  # (*, O) float32, the bytes of an image, or rows as in data/packing.py
     action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
     next_obs: Tensor  # likewise, the true successor, never the observation after a reset
@@ -24,7 +24,7 @@ class Transition(NamedTuple):
         return self.reward.shape
 
     def read(self) -> "Transition":
-        """Itself; `Rows` are read by what learns from them."""
+        """Itself; see `Rows.read`."""
         return self
 
 
@@ -95,5 +95,5 @@ class Spec:
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Of what one draw needs: (A,), (K,) or (D, K)."""
+        """Of the noise of one draw: (A,), (K,) or (D, K)."""
         return (len(self.choices), self.action_dim) if self.choices else (self.action_dim,)

@@ -7,10 +7,9 @@ from networks.actors import (
     MultiCategoricalActor,
 )
 from networks.critics import Critic, DiscreteCritic, Value
-from networks.encoder import Encoder
+from networks.encoder import Encoder, torso
 from networks.layers import EnsembleNorm
 from networks.normalizer import Pixels, RunningNorm, SomePixels, inverse_deviation
-from networks.torso import torso
 
 __all__ = [
     "CategoricalActor",

@@ -34,7 +34,7 @@ class CategoricalActor(nn.Module):
         return functional.log_softmax(self.head(features), dim=-1)
 
 
-class MultiCategoricalActor(nn.Module):
+class MultiCategoricalActor(CategoricalActor):
     """obs (*, O) -> log_probs (*, D, K), normalised; -inf where component d has fewer actions.
 
     Args:
@@ -51,16 +51,11 @@ class MultiCategoricalActor(nn.Module):
         generator: torch.Generator,
         orthogonal: bool = False,
     ) -> None:
-        super().__init__()
-        self.torso = torso
+        actions = len(choices) * max(choices)
+        super().__init__(torso, features, actions, generator, orthogonal)
         self.shape = (len(choices), max(choices))
-        gain = HEAD_GAIN if orthogonal else None
-        self.head = linear(features, len(choices) * max(choices), generator, gain)
         absent = torch.arange(max(choices)) >= torch.tensor(choices).unsqueeze(-1)
         self.register_buffer("absent", absent, persistent=False)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.from_features(self.torso(obs))
 
     def from_features(self, features: Tensor) -> Tensor:
         logits = self.head(features).unflatten(-1, self.shape)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from networks.encoder import Images, eyes
+from networks.encoder import Images, image_encoder
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, linear
 
 
@@ -40,43 +40,17 @@ class Value(nn.Module):
 
 
 class Ensemble(nn.Module):
-    """inputs (*, widths[0]) -> what every member makes of them, (E, *, widths[-1]).
-
-    One batched product per layer.
+    """Members that each have layers of their own, evaluated by one batched product per layer.
 
     Args:
         members: E.
-        widths: of all layers, from the inputs to the outputs.
-        normalise: what each hidden layer gives to its activation is normalised.
+        obs_dim: O.
+        action_dim: numbers that each member reads beside the observation.
+        hidden: widths of the hidden layers.
+        normalise: whether the outputs of a hidden layer are normalised before its activation.
+        images: in an observation; all members share their encoders.
+        outputs: K, of each member.
     """
-
-    def __init__(
-        self,
-        members: int,
-        widths: Sequence[int],
-        activation: str,
-        generator: torch.Generator,
-        normalise: bool,
-    ) -> None:
-        super().__init__()
-        self.members = members
-        layers: list[nn.Module] = []
-        for width_in, width_out in itertools.pairwise(widths[:-1]):
-            layers.append(EnsembleLinear(members, width_in, width_out, generator))
-            if normalise:
-                layers.append(EnsembleNorm(members, width_out))
-            layers.append(ACTIVATIONS[activation]())
-        last = EnsembleLinear(members, widths[-2], widths[-1], generator)
-        self.layers = nn.Sequential(*layers, last)
-
-    def every(self, inputs: Tensor) -> Tensor:
-        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, inputs)
-        made: Tensor = self.layers(rows.expand(self.members, -1, -1))  # (E, B, outputs)
-        return made.reshape(self.members, *inputs.shape[:-1], made.shape[-1])
-
-
-class Critic(Ensemble):
-    """obs (*, O), action (*, A) -> Q of every member (E, *); with K outputs, (E, *, K)."""
 
     def __init__(
         self,
@@ -90,14 +64,32 @@ class Critic(Ensemble):
         images: Images = (),
         outputs: int = 1,
     ) -> None:
-        encoder, width = eyes(obs_dim, images, generator)
-        widths = [width + action_dim, *hidden, outputs]
-        super().__init__(members, widths, activation, generator, normalise)
-        self.encoder = encoder  # of all members
+        super().__init__()
+        self.members = members
+        encoder, width = image_encoder(obs_dim, images, generator)
+        layers: list[nn.Module] = []
+        for width_in, width_out in itertools.pairwise([width + action_dim, *hidden]):
+            layers.append(EnsembleLinear(members, width_in, width_out, generator))
+            if normalise:
+                layers.append(EnsembleNorm(members, width_out))
+            layers.append(ACTIVATIONS[activation]())
+        last = EnsembleLinear(members, hidden[-1], outputs, generator)
+        self.layers = nn.Sequential(*layers, last)
+        self.encoder = encoder
+
+    def every(self, inputs: Tensor) -> Tensor:
+        """inputs (*, width) -> outputs of every member, (E, *, K)."""
+        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, width)
+        outputs: Tensor = self.layers(rows.expand(self.members, -1, -1))  # (E, B, K)
+        return outputs.reshape(self.members, *inputs.shape[:-1], outputs.shape[-1])
+
+
+class Critic(Ensemble):
+    """obs (*, O), action (*, A) -> Q of every member (E, *); with K outputs, (E, *, K)."""
 
     def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        made = self.every(torch.cat([self.encoder(obs), action], dim=-1))
-        return made.squeeze(-1) if made.shape[-1] == 1 else made
+        outputs = self.every(torch.cat([self.encoder(obs), action], dim=-1))
+        return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
 
 
 class DiscreteCritic(Ensemble):
@@ -114,9 +106,9 @@ class DiscreteCritic(Ensemble):
         normalise: bool = False,
         images: Images = (),
     ) -> None:
-        encoder, width = eyes(obs_dim, images, generator)
-        super().__init__(members, [width, *hidden, actions], activation, generator, normalise)
-        self.encoder = encoder
+        super().__init__(
+            members, obs_dim, 0, hidden, activation, generator, normalise, images, outputs=actions
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.every(self.encoder(obs))

@@ -1,4 +1,4 @@
-"""Images -> features."""
+"""Observations -> features: layers, after encoders of the images in them."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks.layers import linear
+from networks.layers import ACTIVATIONS, linear
 
 FEATURES = 128
 Images = Sequence[tuple[int, Sequence[int]]]  # where each begins in an observation, and its shape
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         return torch.tanh(features).reshape(*obs.shape[:-1], FEATURES)
 
 
-class Eyes(nn.Module):
+class ImageEncoders(nn.Module):
     """Observations (*, O) with images in them -> (*, `width`): each by an encoder of its own.
 
     The other components stay as they are, and in their order.
@@ -72,19 +72,11 @@ class Eyes(nn.Module):
         return torch.cat([*parts, obs[..., rest:]], dim=-1)
 
 
-def eyes(obs_dim: int, images: Images, generator: torch.Generator) -> tuple[nn.Module, int]:
-    """What observations are read by before the layers, and how many numbers it gives to them."""
-    if not images:
-        return nn.Identity(), obs_dim
-    reader = Eyes(obs_dim, images, generator)
-    return reader, reader.width
-
-
 class Convolution(nn.Conv2d):
-    """(B, C, H, W) -> (B, width, ...); `conv` gives it its weights."""
+    """(B, C, H, W) -> (B, width, ...); `conv` draws its weights."""
 
     def reset_parameters(self) -> None:
-        """Draws nothing, so that the global generator stays as it was."""
+        """Draws nothing: the global generator stays as it was."""
 
 
 def conv(
@@ -98,3 +90,43 @@ def conv(
         assert layer.bias is not None
         layer.bias.zero_()
     return layer
+
+
+def image_encoder(
+    obs_dim: int, images: Images, generator: torch.Generator
+) -> tuple[nn.Module, int]:
+    """The module that observations go through before the first layer, and its output width."""
+    if not images:
+        return nn.Identity(), obs_dim
+    encoders = ImageEncoders(obs_dim, images, generator)
+    return encoders, encoders.width
+
+
+class UnitNorm(nn.Module):
+    """Scales each observation to Euclidean length 1."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return functional.normalize(obs, dim=-1)
+
+
+def torso(
+    inputs: int,
+    hidden: Sequence[int],
+    activation: str,
+    generator: torch.Generator,
+    orthogonal: bool = False,
+    unit_input: bool = False,
+    images: Images = (),
+) -> nn.Sequential:
+    """Fully connected layers, (*, inputs) -> (*, hidden[-1]), each followed by the activation.
+
+    Images in the inputs are encoded before the first of them.
+    """
+    gain = math.sqrt(2.0) if orthogonal else None
+    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
+    if images:
+        encoders, inputs = image_encoder(inputs, images, generator)
+        layers.append(encoders)
+    for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
+        layers += [linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers)

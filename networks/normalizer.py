@@ -1,4 +1,4 @@
-"""What an observation goes through before any network."""
+"""The first layers of every network: scaling and standardising observations."""
 
 from collections.abc import Sequence
 from itertools import chain, pairwise
@@ -31,7 +31,7 @@ class Unpack(nn.Module):
     """Observations as rows of bytes (*, 4 F + I) -> (*, O) float32.
 
     A row begins with the F numbers that are in no image, 4 bytes each, the lowest first; the bytes
-    of the images follow. What comes as numbers (*, O) stays as it is.
+    of the images follow. Observations of numbers (*, O) stay as they are.
 
     Args:
         obs_dim: O.
@@ -127,7 +127,7 @@ class RunningNorm(nn.Module):
         taken = torch.ones_like(self.seen_count) if skip is None else (~skip).to(self.seen_count)
         count, mean = len(obs) * taken, obs.mean(0)
         square = (obs - mean).square().sum(0)
-        if self.pixels is not None:  # of whose bytes nothing is learned
+        if self.pixels is not None:  # bytes have no statistics
             none = mean.new_zeros(len(self.pixels) - len(mean))
             mean, square = self.unpack.join(mean, none), self.unpack.join(square, none)
         total = self.seen_count + count

@@ -1,4 +1,4 @@
-"""What every policy is: a stateless value made from the actor's parameters."""
+"""The interface of policies: stateless values made from the actor's parameters."""
 
 from typing import ClassVar
 
@@ -9,8 +9,8 @@ from torch import Tensor
 class Policy:
     """A distribution over actions; `*` are its leading dimensions, log-probabilities (*,) in nats.
 
-    Actions of bounded continuous spaces live in [-1, 1]. `noise` is what makes a draw reproducible:
-    agents always pass their own; left out, it comes from torch's default generator (for notebooks).
+    Actions of bounded continuous spaces live in [-1, 1]. `noise` makes a draw reproducible: agents
+    always pass their own; left out, it comes from torch's default generator (for notebooks).
     """
 
     action_kind: ClassVar[str]  # "discrete", "multi_discrete" or "continuous", see `Spec.kind`
@@ -22,7 +22,7 @@ class Policy:
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Overwrites `noise` by a fresh draw of whatever `sample` turns into an action."""
+        """Overwrites `noise` by a fresh draw, which `sample` turns into an action."""
         raise NotImplementedError
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
@@ -31,6 +31,14 @@ class Policy:
 
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, latent), without gradient; latent is the draw before squashing."""
+        raise NotImplementedError
+
+    def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(action (*, A), log_pi (*,)), both differentiable, log_pi scored from the noise.
+
+        SAC and audits need it. Only of a policy whose sample is a differentiable function of its
+        parameters and the noise.
+        """
         raise NotImplementedError
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:

@@ -44,11 +44,11 @@ class Gaussian(Policy):
         return self.mean + self.log_scale.exp() * noise
 
     def noise_of(self, latent: Tensor) -> Tensor:
-        """The noise that gives this latent, (*, A); see `gaussian_log_prob` for what it costs."""
+        """The noise that gives this latent, (*, A); see `gaussian_log_prob` for its error."""
         return (latent - self.mean) * torch.exp(-self.log_scale)
 
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        """What each dimension contributes to log_pi, {name: (*, A)} in nats.
+        """The contribution of each dimension to log_pi, {name: (*, A)} in nats.
 
         Summed over names and dimensions it is log_pi. For a latent use `terms(noise_of(latent))`.
         """

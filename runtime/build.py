@@ -20,6 +20,7 @@ from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
 from envs.envs import Envs
 from runtime.accelerate.acceleration import accelerate
+from runtime.divergence import Recorded
 from runtime.evaluation import Evaluator
 from runtime.launch.ranks import ALONE, Ranks
 from runtime.memory import PIECE, require_memory
@@ -110,10 +111,12 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         agent = agent_for(envs.spec, config.agent, seeds, planned)
         if ranks.size > 1:
             agent.optimizer.ranks = ranks
-        if agent.caution is not None and ranks.first:
-            print(f"warning: {agent.caution}", file=sys.stderr)
+        caution = agent.caution()
+        if caution is not None and ranks.first:
+            print(f"warning: {caution}", file=sys.stderr)
         if config.accelerate != "none":
             accelerate(agent, config.accelerate, example(config, agent, buffer), envs.obs)
+        agent.step = Recorded(agent.step)
         evaluator = None
         if config.eval.episodes:
             evaluator = make_run_evaluator(config, derive(seed, "evaluation"))

@@ -1,7 +1,7 @@
 """What an update that is not finite leaves behind: enough to repeat it, alone, and see it again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,18 @@ def cause(metrics: Mapping[str, Tensor]) -> str:
     return "a gradient is not finite"
 
 
+class Recorded:
+    """An agent's `step`, and the arguments of its last call."""
+
+    def __init__(self, step: Callable[..., Any]) -> None:
+        self.step = step
+        self.arguments: tuple[Any, ...] = ()
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.arguments = arguments
+        return self.step(*arguments)
+
+
 def remedy(settings: "AgentConfig", batch: Batch, images: Ranges = ()) -> str:
     """What to change, given the settings of the agent and the batch that it diverged on.
 
@@ -80,9 +92,10 @@ def leave_evidence(
     committed) and its generators after it, the range of every tensor, the metrics, and a script.
     """
     folder = run_dir / (f"{FOLDER}-{rank}" if rank else FOLDER)
+    assert isinstance(agent.step, Recorded)
     given = [
         argument.read()._asdict() if isinstance(argument, (Transition, Rows)) else argument
-        for argument in agent.given
+        for argument in agent.step.arguments
     ]
     state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}
     values, tensors = split(state)

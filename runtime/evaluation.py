@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from agents.protocol import Acting
 from common.errors import ConfigError, EnvironmentFault, of_making
 from common.seeding import derive
 from envs.deadline import MAKING, within
@@ -18,6 +18,19 @@ from runtime.exactness import at_save, before_training, undisturbed
 MOST_ENVS = 64
 MOST, FEWEST, SHARE = 1000, 100, 20  # steps of an episode that one look repeats
 LONGEST = 10_000  # steps of an episode whose environment has no limit: some never end
+
+
+class Acting(Protocol):
+    """obs -> action: an agent, or a policy that was exported to a file."""
+
+    def act(
+        self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """See `BaseAgent.act`."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
 
 
 class Evaluation(NamedTuple):

@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from agents.protocol import Agent
+from agents.base import BaseAgent
 from data import Transition
 from envs.envs import Envs
 from runtime.evaluation import Evaluation
@@ -23,7 +23,7 @@ class Buffer(Protocol):
 
 
 def train(
-    agent: Agent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int = 0
+    agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int = 0
 ) -> Evaluation | None:
     """Runs from `step` to the last step of the schedule; returns the evaluation at the end."""
     if step:
@@ -33,7 +33,7 @@ def train(
     return schedule.finish(step)
 
 
-def advance(agent: Agent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int) -> int:
+def advance(agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int) -> int:
     """One step of all environments, the updates it allows, and what is due; the new step.
 
     All ranks make it at once, each with its own environments.

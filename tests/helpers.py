@@ -194,7 +194,7 @@ def assert_reads_rows(fast, slow, replay, spec):
     places = set()
     for step in range(60):
         fresh = batch(2, spec=spec, seed=step)
-        replay.add(fresh if step < 40 else fresh._replace(obs=replay.following))
+        replay.add(fresh if step < 40 else fresh._replace(obs=replay.last_next_obs))
         drawn = replay.sample()
         assert_told_the_same(fast.update(drawn), slow.update(drawn.read()), atol=1e-4)
         places.add((drawn.obs.data_ptr(), len(drawn.obs)))

@@ -44,14 +44,11 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None
         ConfigError: it cannot be compiled here, or does something else; use accelerate=none.
     """
     before = copy.deepcopy(agent.state_dict())
-    steps = []
-    for _ in range(agent.cycle):
-        agent.update(batch)
-        steps.append(agent.given)
+    steps = kinds_of_steps(agent, batch)
     agent.load_state_dict(before)
     expected = [outcome(agent, arguments, obs) for arguments in steps]
     if mode == "compile":
-        graphs = "two graphs" if agent.cycle > 1 else "one graph"
+        graphs = "two graphs" if len(steps) > 1 else "one graph"
         print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
               flush=True)  # fmt: skip
         agent.step = Packed(Compiled(packing(agent.step)))  # type: ignore
@@ -74,6 +71,26 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None
             f"accelerate: {mode} failed, {lines[0]}; use accelerate=none, debug=true shows where"
         ) from error
     agent.load_state_dict(before)
+
+
+def kinds_of_steps(agent: "BaseAgent", batch: Batch) -> list[tuple[Any, ...]]:
+    """Arguments of `agent.step`, one for each combination of constants; makes updates for them.
+
+    Off-policy there are two where the actor learns in some of the updates: the first two show both.
+    """
+    plain, kinds = agent.step, {}
+
+    def step(*arguments: Any) -> dict[str, Tensor]:
+        kinds[constants(arguments)] = arguments
+        return plain(*arguments)
+
+    agent.step = step
+    try:
+        for _ in range(1 if agent.on_policy else 2):
+            agent.update(batch)
+    finally:
+        agent.step = plain
+    return list(kinds.values())
 
 
 class For:

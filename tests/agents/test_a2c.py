@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents.on_policy import standardise
-from agents.ranks import Alone
+from agents.optimizer import Alone
 from data import Spec, gae
 from policies import Categorical, FullGaussian, Gaussian, TanhFullGaussian, TanhGaussian
 from tests.helpers import agent, batch

@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from agents import make_agent
 from audit.live import at_states
 from common import tree
 from common.seeding import stream
+from configs.agents import Policy
 from data import Replay, Rollout, Spec
 from envs.envs import Envs
 from envs.spaces import ActionMap
 from networks import Critic, DiscreteCritic, Encoder, Pixels, RunningNorm, SomePixels, Value, torso
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm
+from policies import POLICIES
 from tests.helpers import agent, batch, saved_and_read, settings
 
 DISCRETE, CONTINUOUS = Spec(3, 4, discrete=True), Spec(3, 2, discrete=False)
@@ -184,8 +187,10 @@ def test_a_state_goes_on_to_the_bit_in_an_agent_made_otherwise(kind):
     for seed in range(3):
         first.observe(experience(kind, seed))
         first.update(experience(kind, seed))
+    names = ("act", "explore") if kind in OFF_POLICY else ("act",)
     for _ in range(2):
-        first.act(obs), first.explore(obs)
+        for name in names:
+            getattr(first, name)(obs)
     other.load_state_dict(saved_and_read(first.state_dict()))
     assert tree.digest(other.state_dict()) == tree.digest(first.state_dict())
     for seed in range(3, 6):
@@ -194,7 +199,7 @@ def test_a_state_goes_on_to_the_bit_in_an_agent_made_otherwise(kind):
             learner.observe(data)
         told = [learner.update(data) for learner in (first, other)]
         assert_same_metrics(*told)
-        for name in ("act", "explore"):
+        for name in names:
             ours, theirs = (getattr(learner, name)(obs)[0] for learner in (first, other))
             assert torch.equal(ours, theirs), name
         assert torch.equal(*(learner.act(obs, True)[0] for learner in (first, other)))
@@ -238,7 +243,7 @@ def test_a_squashed_action_is_scored_by_its_latent(name):
     for action in (latent.tanh(), torch.zeros_like(latent)):
         rollout = data._replace(action=action, latent=latent)
         if name == "ppo":
-            parts = (rollout.obs, action, latent, *learner.judge(rollout))
+            parts = (rollout.obs, action, latent, *learner.evaluate_rollout(rollout))
             losses.append(learner.losses(*(part.flatten(0, 1) for part in parts)))
         else:
             losses.append(learner.losses(rollout))
@@ -255,7 +260,7 @@ def test_passes_end_beyond_one_and_a_half_times_the_target(share, stops):
     data, shift = batch(5, 4, spec=DISCRETE), 0.1
     kl = math.expm1(shift) - shift
     learner = agent("ppo", DISCRETE, target_kl=kl / share)
-    advantage, target, log_prob = learner.judge(data)
+    advantage, target, log_prob = learner.evaluate_rollout(data)
     parts = (data.obs, data.action, data.latent, advantage, target, log_prob - shift)
     learner.step(*(part.flatten(0, 1) for part in parts))
     assert bool(learner.stopped) == stops
@@ -264,7 +269,9 @@ def test_passes_end_beyond_one_and_a_half_times_the_target(share, stops):
 def test_rows_of_a_minibatch_stay_together_and_keep_the_density_they_were_drawn_with():
     learner = agent("ppo", CONTINUOUS, epochs=2, batch_size=5, lr=1e-2)
     data = batch(5, 4, spec=CONTINUOUS)
-    known = [part.flatten(0, 1) for part in (data.action, data.latent, *learner.judge(data))]
+    known = [
+        part.flatten(0, 1) for part in (data.action, data.latent, *learner.evaluate_rollout(data))
+    ]
     rows = {tuple(obs.tolist()): place for place, obs in enumerate(data.obs.flatten(0, 1))}
     for obs, *others in learner.minibatches(data):
         places = [rows[tuple(row.tolist())] for row in obs]
@@ -285,7 +292,7 @@ def test_each_sample_counts_once_in_the_scale_of_advantages(name):
     if name == "a2c":
         losses, _ = learner.losses(data)
     else:
-        parts = (data.obs, data.action, data.latent, *learner.judge(data))
+        parts = (data.obs, data.action, data.latent, *learner.evaluate_rollout(data))
         losses, _ = learner.losses(*(part.flatten(0, 1) for part in parts))
         log_prob = log_prob - log_prob.detach() + 1.0  # the ratio, with its gradient
     assert losses["actor"].item() == pytest.approx(-(advantage * log_prob).mean().item(), abs=1e-5)
@@ -589,3 +596,7 @@ def test_what_is_shown_of_a_rollout_outlives_it():
     shown, wanted = learner.update(data)["policy/action"], data.action.flatten().clone()
     data.action.zero_()
     assert torch.equal(shown, wanted)
+
+
+def test_the_schema_names_the_policies_that_there_are():
+    assert get_args(Policy) == ("auto", *POLICIES)

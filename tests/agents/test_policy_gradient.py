@@ -64,7 +64,7 @@ def first_gradient(name, data):
     if name == "a2c":
         losses, _ = made.losses(data)
     else:
-        rows = (data.obs, data.action, data.latent, *made.judge(data))
+        rows = (data.obs, data.action, data.latent, *made.evaluate_rollout(data))
         losses, _ = made.losses(*(row.flatten(0, 1) for row in rows))
     return made, torch.autograd.grad(losses["actor"], list(made.actor.parameters()))
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from agents.on_policy import standardise
-from agents.ranks import Alone
+from agents.optimizer import Alone
 from common.tree import digest
 from data import Spec, gae
 from data.metrics import Metrics, Packed, packing
 from policies import Categorical, Gaussian, TanhGaussian
+from runtime.divergence import Recorded
 from tests.helpers import agent, batch
 
 DISCRETE = Spec(3, 4, discrete=True)
@@ -23,7 +24,7 @@ def ppo(spec=CONTINUOUS, **changes):
 
 def rows(learner, rollout):
     """The whole rollout as one minibatch, in its own order."""
-    fields = (rollout.obs, rollout.action, rollout.latent, *learner.judge(rollout))
+    fields = (rollout.obs, rollout.action, rollout.latent, *learner.evaluate_rollout(rollout))
     return [field.flatten(0, 1) for field in fields]
 
 
@@ -138,9 +139,9 @@ def test_a_kl_beyond_its_target_leaves_the_remaining_minibatches_out():
 def test_minibatches_that_are_left_out_tell_nothing_where_no_flag_is_looked_at():
     """As on a GPU, which makes them all, and takes no step in those after the KL's."""
     rollout, told = batch(5, 4, spec=CONTINUOUS), []
-    for looks in (True, False):
+    for reads in (True, False):
         learner = ppo(epochs=6, lr=1e-2, target_kl=1e-3)
-        learner.looks = looks
+        learner.reads_flags = reads
         metrics = learner.update(rollout)
         assert 1.0 <= learner.optimizer.counts["actor"][0].item() < 11.0
         told.append(dict(metrics))
@@ -160,8 +161,8 @@ def test_a_state_that_is_restored_has_not_stopped():
 @pytest.mark.parametrize("recompute", [False, True])
 def test_advantages_are_taken_once_or_before_each_pass(recompute):
     learner, calls = ppo(recompute_advantage=recompute), []
-    judge = learner.judge
-    learner.judge = lambda rollout: calls.append(1) or judge(rollout)
+    judge = learner.evaluate_rollout
+    learner.evaluate_rollout = lambda rollout: calls.append(1) or judge(rollout)
     learner.update(batch(5, 4, spec=CONTINUOUS))
     assert len(calls) == (3 if recompute else 1)
 
@@ -170,10 +171,10 @@ def test_advantages_are_taken_once_or_before_each_pass(recompute):
 def test_a_second_pass_has_the_new_values_where_asked_and_the_old_densities(recompute):
     learner = ppo(recompute_advantage=recompute, epochs=2, batch_size=20, lr=1e-2)
     rollout = batch(5, 4, spec=CONTINUOUS)
-    before = learner.judge(rollout)
+    before = learner.evaluate_rollout(rollout)
     passes = learner.minibatches(rollout)
     learner.step(*next(passes))
-    after = learner.judge(rollout)
+    after = learner.evaluate_rollout(rollout)
     *_, advantage, target, log_prob = next(passes)
     expected = (*(after if recompute else before)[:2], before[2])
     for found, wanted in zip((advantage, target, log_prob), expected, strict=True):
@@ -193,9 +194,10 @@ def test_a_minibatch_that_is_not_finite_ends_the_update_and_is_kept():
     learner = ppo()
     rollout = batch(5, 4, spec=CONTINUOUS)
     rollout.action[2, 1] = float("inf")
+    learner.step = Recorded(learner.step)
     metrics = learner.update(rollout)
     assert learner.diverged
-    assert learner.given[1].isinf().any()
+    assert learner.step.arguments[1].isinf().any()
     assert not metrics["loss/actor"].isfinite()
 
 
@@ -234,10 +236,10 @@ def test_an_order_that_is_applied_in_parts_is_the_same_order(monkeypatch):
 def test_a_rollout_of_images_is_judged_in_parts_of_steps(monkeypatch):
     spec = Spec(4 * 4 * 3, 2, discrete=True, images=((0, (4, 4, 3)),), pixels=True)
     learner, rollout, sizes = agent("ppo", spec), batch(7, 2, spec=spec), []
-    whole = learner.judge(rollout)
+    whole = learner.evaluate_rollout(rollout)
     monkeypatch.setattr("agents.ppo.PIECE", 4 * spec.obs_dim * 2 * 3)  # three steps
     learner.evaluate = Watched(learner.evaluate, sizes)
-    for ours, theirs in zip(learner.judge(rollout), whole, strict=True):
+    for ours, theirs in zip(learner.evaluate_rollout(rollout), whole, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-5)
     assert sizes == [(3, 2), (3, 2), (1, 2)]
 
@@ -246,7 +248,7 @@ class Watched:
     """What evaluates, and the leading sizes of what it evaluated."""
 
     def __init__(self, evaluate, sizes):
-        self.evaluate, self.sizes, self.judge = evaluate, sizes, evaluate.judge
+        self.evaluate, self.sizes = evaluate, sizes
 
     def __call__(self, obs):
         self.sizes.append(tuple(obs.shape[:-1]))

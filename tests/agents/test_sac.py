@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from agents.base import as_tuple
-from agents.soft import at_most
+from agents.off_policy import at_most
 from data import Spec
 from envs.envs import Envs
 from policies import TanhGaussian
+from runtime.accelerate.acceleration import kinds_of_steps
 from tests.helpers import agent, batch, saved_and_read
 
 SPEC = Spec(3, 2, discrete=False)
@@ -166,7 +167,9 @@ def test_without_an_average_the_actor_plays():
 @pytest.mark.parametrize(("delay", "kinds"), [(1, 1), (2, 2), (1000, 2)])
 def test_updates_are_of_two_kinds_at_most(name, delay, kinds):
     spec = SPEC if name == "sac" else Spec(3, 2, True)
-    assert agent(name, spec, policy_delay=delay).cycle == kinds
+    learner = agent(name, spec, policy_delay=delay)
+    fresh = batch(8, spec=spec)
+    assert len(kinds_of_steps(learner, fresh)) == kinds
 
 
 def test_policy_delay_counts_updates():

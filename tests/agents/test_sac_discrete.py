@@ -51,14 +51,14 @@ def test_losses_equal_their_formulas():
 @pytest.mark.parametrize("name", ["sac", "sac_discrete"])
 def test_targets_begin_as_the_critics_they_follow(name):
     learner = agent(name, SPEC if name == "sac_discrete" else None, actor_tau=0.1)
-    for _, live, target in learner.networks.followers:
+    for _, live, target in learner.followers:
         assert len(live) == len(target) > 0
         for one, other in zip(live, target, strict=True):
             assert torch.equal(one, other)
             assert one is not other
 
 
-def test_no_loss_depends_on_the_clocks():
+def test_no_loss_depends_on_the_noise():
     learner, data = agent("sac_discrete", SPEC), batch(6, spec=SPEC)
     (one, first), (two, second) = (
         learner.losses(data, torch.empty(6, 4).exponential_(), True) for _ in range(2)
@@ -69,7 +69,7 @@ def test_no_loss_depends_on_the_clocks():
 
 def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
     learner, data = agent("sac_discrete", SPEC, policy_delay=2, tau=0.25), batch(6, spec=SPEC)
-    ((_, live, targets),) = learner.networks.followers
+    ((_, live, targets),) = learner.followers
     for delayed in (False, True):
         before = [[p.clone() for p in group] for group in learner.optimizer.groups.values()]
         target = [p.clone() for p in targets]
@@ -157,11 +157,11 @@ def test_a_target_entropy_that_no_policy_has_is_refused():
 
 
 def test_a_target_entropy_near_the_most_is_warned_of():
-    assert agent("sac_discrete", SPEC).caution is None
-    assert agent("sac_discrete", SPEC, target_entropy=0.89 * math.log(4)).caution is None
+    assert agent("sac_discrete", SPEC).caution() is None
+    assert agent("sac_discrete", SPEC, target_entropy=0.89 * math.log(4)).caution() is None
     risky = agent("sac_discrete", SPEC, target_entropy=0.91 * math.log(4))
-    assert "agent.target_entropy: 1.26" in risky.caution
-    assert "give at most 1.247" in risky.caution
+    assert "agent.target_entropy: 1.26" in risky.caution()
+    assert "give at most 1.247" in risky.caution()
 
 
 @pytest.mark.parametrize("actions", [2, 18])

@@ -104,7 +104,7 @@ def test_every_successor_is_the_true_one_though_stored_once(
     envs, capacity, ends, written_by, monkeypatch
 ):
     if written_by == "torch":  # as where the storage is on a GPU
-        monkeypatch.setattr(Replay, "plain", lambda self, tensor: tensor)
+        monkeypatch.setattr(Replay, "as_array", lambda self, tensor: tensor)
     buffer, known, pieces, written = replay(capacity=capacity, batch=32), {}, [], 0
     for step, row_ in enumerate(life(envs, 60, ends, seed=envs)):
         buffer.add(row_)
@@ -162,8 +162,8 @@ def test_what_a_gpu_stores_is_never_given_to_numpy():
         device = torch.device("meta")  # which NumPy cannot see either
 
     tensor = torch.zeros(3)
-    assert Replay(10, 4, 3, 1.0, Elsewhere()).plain(tensor) is tensor
-    assert isinstance(replay().plain(tensor), np.ndarray)
+    assert Replay(10, 4, 3, 1.0, Elsewhere()).as_array(tensor) is tensor
+    assert isinstance(replay().as_array(tensor), np.ndarray)
 
 
 def test_sampling_is_uniform():

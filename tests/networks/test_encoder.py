@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from networks import Critic, Encoder, Pixels, torso
-from networks.encoder import FEATURES, Eyes
+from networks.encoder import FEATURES, ImageEncoders
 
 
 def made(shape, seed=0):
@@ -75,13 +75,15 @@ def test_pixels_are_bytes_between_0_and_1():
     torch.testing.assert_close(scaled, torch.tensor([0.0, 0.2, 1.0]))
 
 
-def test_eyes_read_each_image_and_leave_the_rest():
+def test_encoders_read_each_image_and_leave_the_rest():
     """Two images among five other numbers: as their encoders read them, in the same order."""
-    eyes = Eyes(5 + 72 + 12, [(2, (6, 6, 2)), (76, (2, 2, 3))], torch.Generator().manual_seed(0))
+    encoders = ImageEncoders(
+        5 + 72 + 12, [(2, (6, 6, 2)), (76, (2, 2, 3))], torch.Generator().manual_seed(0)
+    )
     obs = torch.rand(4, 3, 89)
-    seen = eyes(obs)
-    assert seen.shape == (4, 3, eyes.width) == (4, 3, 5 + 2 * FEATURES)
-    first, second = eyes.encoders
+    seen = encoders(obs)
+    assert seen.shape == (4, 3, encoders.width) == (4, 3, 5 + 2 * FEATURES)
+    first, second = encoders.encoders
     expected = [obs[..., :2], first(obs[..., 2:74]), obs[..., 74:76], second(obs[..., 76:88]),
                 obs[..., 88:]]  # fmt: skip
     assert torch.equal(seen, torch.cat(expected, -1))

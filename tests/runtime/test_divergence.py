@@ -17,7 +17,7 @@ import train
 from common.tree import split
 from data import Spec
 from data.packing import pack
-from runtime.divergence import leave_evidence, remedy
+from runtime.divergence import Recorded, leave_evidence, remedy
 from runtime.launch.door import enter
 from storage import checkpoint
 from tests.helpers import agent, batch, settings
@@ -44,6 +44,7 @@ RUNS = {
 
 def test_evidence_of_what_was_seen_late_does_not_claim_to_be_of_it(tmp_path):
     learner = agent("sac", Spec(3, 1, discrete=False), batch_size=8)
+    learner.step = Recorded(learner.step)
     metrics = learner.update(batch(8, spec=Spec(3, 1, discrete=False)))
     assert leave_evidence(tmp_path, 7, learner, metrics).endswith("repeats it")
     said = leave_evidence(tmp_path, 7, learner, {})

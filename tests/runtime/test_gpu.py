@@ -15,6 +15,7 @@ import torch
 from common.tree import digest
 from data import Replay, Spec, Transition
 from runtime.accelerate.acceleration import accelerate
+from runtime.divergence import Recorded
 from tests.helpers import (
     agent,
     assert_commits_nothing_once_not_finite,
@@ -91,8 +92,9 @@ def test_a_step_on_the_gpu_is_the_one_on_the_processor(kind):
     there.update(moved)
     there.load_state_dict({**saved_and_read(here.state_dict()),
                            "generators": there.state_dict()["generators"]})  # fmt: skip
+    here.step = Recorded(here.step)
     here.update(data)
-    given = here.given
+    given = here.step.arguments
     here, _, _ = learner(kind, "cpu")
     for _ in range(3):
         expected = here.step(*given)

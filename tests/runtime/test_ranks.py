@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.ranks import Alone
+from agents.optimizer import Alone
 from common.errors import ConfigError
 from common.tree import pack, unpack
 from configs.compose import train_config
@@ -58,7 +58,7 @@ def learned(name, ranks, part):
             learner.learn_statistics(rows.obs)
         learner.optimizer.begin_update()
         if name == "ppo":
-            advantage, target, log_prob = learner.judge(rows)
+            advantage, target, log_prob = learner.evaluate_rollout(rows)
             fields = (rows.obs, rows.action, rows.latent, advantage, target, log_prob)
             given = [field.flatten(0, 1) for field in fields]
         elif name.startswith("sac") and name != "sac_discrete":

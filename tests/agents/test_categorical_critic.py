@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.returns import LIMIT, Distribution, Number
+from agents.categorical_critic import LIMIT, CategoricalReturn, MeanReturn
 from data import Spec
 from tests.helpers import agent, assert_repeats_and_resumes, batch, saved_and_read
 
@@ -34,7 +34,7 @@ def projected(probs, shift, factor, values):
 @pytest.mark.parametrize("atoms", [2, 3, 51])
 def test_the_target_is_the_projection_of_the_least_member(atoms):
     generator = torch.Generator().manual_seed(0)
-    returns = Distribution(atoms, 0.9)
+    returns = CategoricalReturn(atoms, 0.9)
     returns.values = torch.linspace(-LIMIT, LIMIT, atoms, dtype=torch.float64)  # not rounded
     said = 3.0 * torch.randn(3, 200, atoms, generator=generator, dtype=torch.float64)
     reward, bonus = 2.0 * torch.randn(2, 200, generator=generator, dtype=torch.float64)
@@ -52,13 +52,13 @@ def test_the_target_is_the_projection_of_the_least_member(atoms):
 
 def test_the_mean_of_a_target_is_that_of_a_number_as_long_as_it_is_inside():
     """The projection keeps means; beyond the limit they are cut."""
-    returns = Distribution(11, 0.9)
+    returns = CategoricalReturn(11, 0.9)
     generator = torch.Generator().manual_seed(0)
     said = torch.randn(2, 64, 11, generator=generator)
     reward, bonus = 0.1 * torch.randn(2, 64, generator=generator)
     going_on = torch.zeros(64, dtype=torch.bool)
     target = returns.target(said, step(reward, going_on), 0.9, bonus)
-    number = Number().target(returns.value(said), step(reward, going_on), 0.9, bonus)
+    number = MeanReturn().target(returns.value(said), step(reward, going_on), 0.9, bonus)
     inside = 0.9 * LIMIT + (reward + 0.9 * bonus).abs() < LIMIT
     assert inside.all()
     torch.testing.assert_close(returns.expected(target), number)
@@ -68,7 +68,7 @@ def test_the_mean_of_a_target_is_that_of_a_number_as_long_as_it_is_inside():
 
 def test_a_literal_projection():
     """On -5, 0, 5: all at 0, moved by 2, is 0.6 at 0 and 0.4 at 5; an end has its reward alone."""
-    returns = Distribution(3, 0.9)
+    returns = CategoricalReturn(3, 0.9)
     said = torch.tensor([[[-50.0, 50.0, -50.0]] * 2])
     ends = step(torch.tensor([2.0, -1.0]), torch.tensor([False, True]))
     target = returns.target(said, ends, 0.9, torch.tensor([0.0, 7.0]))
@@ -76,7 +76,7 @@ def test_a_literal_projection():
 
 
 def test_the_loss_is_least_where_critics_say_the_target():
-    returns = Distribution(5, 0.9)
+    returns = CategoricalReturn(5, 0.9)
     target = torch.tensor([[0.1, 0.2, 0.3, 0.3, 0.1]])
     said = target.log().expand(2, 1, 5).clone().requires_grad_()
     loss = returns.loss(said, target)
@@ -91,7 +91,7 @@ def test_the_loss_is_least_where_critics_say_the_target():
 
 def test_the_unit_is_the_larger_of_deviation_and_a_share_of_the_largest_return():
     """Against returns that are kept, by hand: each environment's runs on until it terminates."""
-    returns, rng = Distribution(3, 0.9), np.random.default_rng(0)
+    returns, rng = CategoricalReturn(3, 0.9), np.random.default_rng(0)
     kept, now = [], np.zeros(2)
     for step in range(300):
         reward = rng.normal(0.5, 1.0, 2) + (40.0 if step == 200 else 0.0)
@@ -115,17 +115,18 @@ def test_the_unit_runs_on_where_an_episode_is_cut():
     assert learner.returns.unit.item() == pytest.approx(10 / LIMIT, rel=1e-4)
 
 
-@pytest.mark.parametrize("returns", [Number(), Distribution(3, 0.9)])
-def test_whatever_is_said_of_what_follows_an_end_counts_for_nothing(returns):
-    said = torch.full((2, 1, returns.outputs), torch.nan)
-    said = said.squeeze(-1) if returns.outputs == 1 else said
+@pytest.mark.parametrize(
+    ("returns", "shape"), [(MeanReturn(), (2, 1)), (CategoricalReturn(3, 0.9), (2, 1, 3))]
+)
+def test_the_values_of_what_follows_an_end_count_for_nothing(returns, shape):
+    said = torch.full(shape, torch.nan)
     ends = step(torch.tensor([1.5]), torch.tensor([True]))
     target = returns.target(said, ends, 0.9, torch.tensor([torch.inf]))
     assert returns.expected(target).item() == pytest.approx(1.5)
 
 
 def test_a_step_that_is_to_be_skipped_leaves_no_trace():
-    returns = Distribution(3, 0.9)
+    returns = CategoricalReturn(3, 0.9)
     returns.observe(torch.tensor([1.0, 2.0]), torch.tensor([False, True]), NEVER)
     before = saved_and_read(returns.state_dict())
     returns.observe(torch.tensor([1e3, 1e3]), torch.tensor([True, False]), ~NEVER)
@@ -134,10 +135,10 @@ def test_a_step_that_is_to_be_skipped_leaves_no_trace():
 
 
 def test_a_large_temperature_beside_scaled_returns_is_warned_of():
-    assert agent("sac", SPEC, atoms=7).caution.startswith("agent.alpha_init: 1 is large beside")
-    assert agent("sac", SPEC, atoms=7, alpha=0.3).caution.startswith("agent.alpha: 0.3 is large")
-    assert agent("sac", SPEC, atoms=7, alpha_init=0.01).caution is None
-    assert agent("sac", SPEC).caution is None
+    assert agent("sac", SPEC, atoms=7).caution().startswith("agent.alpha_init: 1 is large beside")
+    assert agent("sac", SPEC, atoms=7, alpha=0.3).caution().startswith("agent.alpha: 0.3 is large")
+    assert agent("sac", SPEC, atoms=7, alpha_init=0.01).caution() is None
+    assert agent("sac", SPEC).caution() is None
 
 
 def test_losses_equal_their_formulas():
@@ -202,7 +203,7 @@ def test_the_unit_of_the_rewards_does_not_matter(unit):
 
 
 def test_the_unit_is_one_until_a_return_is_not_zero():
-    returns = Distribution(3, 0.9)
+    returns = CategoricalReturn(3, 0.9)
     units = []
     for reward in (0.0, 0.0, 1e-6):
         returns.observe(torch.tensor([reward]), torch.tensor([False]), NEVER)

@@ -1,4 +1,4 @@
-"""What a critic says of a return: one number, or how likely each of many is."""
+"""Two kinds of SAC's critic: of the mean return, and of the probabilities of K returns."""
 
 from typing import Any
 
@@ -11,31 +11,30 @@ from networks import RunningNorm
 LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
 
 
-class Number:
+class MeanReturn:
     """The mean return, regressed on its target: arXiv 1812.05905, eq. 5."""
 
-    outputs = 1  # of a critic
     unit = 1.0  # rewards in a value of 1
 
-    def value(self, said: Tensor) -> Tensor:
-        """What critics say (E, B) -> the return that they expect, (E, B)."""
-        return said
+    def value(self, output: Tensor) -> Tensor:
+        """Outputs of the critics (E, B) -> the return that they expect, (E, B)."""
+        return output
 
-    def target(self, said: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
+    def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
         """r + gamma (1 - terminated) (Q + bonus), (B,), by the member whose Q is least."""
-        return batch.reward + gamma * torch.where(batch.terminated, 0.0, said.amin(0) + bonus)
+        return batch.reward + gamma * torch.where(batch.terminated, 0.0, output.amin(0) + bonus)
 
     def expected(self, target: Tensor) -> Tensor:
         """The mean of a target, (B,)."""
         return target
 
-    def loss(self, said: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Each member regresses on the same target, 0-d."""
-        return 0.5 * (said - target).square().mean(-1).sum()
+        return 0.5 * (output - target).square().mean(-1).sum()
 
 
-class Distribution(nn.Module):
-    """How likely each of K returns is: Bellemare et al. 2017 (arXiv 1707.06887).
+class CategoricalReturn(nn.Module):
+    """The probability of each of K returns: Bellemare et al. 2017 (arXiv 1707.06887).
 
     The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
     (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen
@@ -53,7 +52,7 @@ class Distribution(nn.Module):
 
     def __init__(self, atoms: int, gamma: float) -> None:
         super().__init__()
-        self.outputs, self.gamma = atoms, gamma
+        self.atoms, self.gamma = atoms, gamma
         self.width = 2.0 * LIMIT / (atoms - 1)
         self.statistics = RunningNorm(1)
         self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))
@@ -81,31 +80,31 @@ class Distribution(nn.Module):
         unit = torch.maximum(deviation.to(self.unit), self.largest / LIMIT)
         self.unit.copy_(torch.where(unit > 0.0, unit, 1.0))
 
-    def value(self, said: Tensor) -> Tensor:
+    def value(self, output: Tensor) -> Tensor:
         """Logits (E, B, K) -> the scaled return that they expect, (E, B)."""
-        return self.expected(said.softmax(-1))
+        return self.expected(output.softmax(-1))
 
     def expected(self, target: Tensor) -> Tensor:
         """Probabilities (*, K) -> the mean scaled return, (*,)."""
         return (target * self.values).sum(-1)
 
-    def target(self, said: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
+    def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
         """Of r + gamma (1 - terminated) (Z + bonus), (B, K), by the member with the least: eq. 7.
 
         The bonus is in scaled returns, the reward is not.
         """
-        over = batch.terminated.unsqueeze(-1)  # (B, 1); whatever is said of what follows
-        least = self.value(said).argmin(0)  # (B,)
-        chosen = said.gather(0, least[None, :, None].expand(1, -1, self.outputs))[0]
+        over = batch.terminated.unsqueeze(-1)  # (B, 1)
+        least = self.value(output).argmin(0)  # (B,)
+        chosen = output.gather(0, least[None, :, None].expand(1, -1, self.atoms))[0]
         chosen = torch.where(over, 0.0, chosen)
         follows = gamma * torch.where(over, 0.0, self.values + bonus.unsqueeze(-1))  # (B, K)
         moved = ((batch.reward / self.unit).unsqueeze(-1) + follows).clamp(-LIMIT, LIMIT)
         apart = (moved.unsqueeze(-1) - self.values).abs() / self.width  # (B, K, K)
         return (chosen.softmax(-1).unsqueeze(-1) * (1.0 - apart).clamp_min(0.0)).sum(-2)
 
-    def loss(self, said: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of every member with the same target, 0-d."""
-        return -(target * said.log_softmax(-1)).sum(-1).mean(-1).sum()
+        return -(target * output.log_softmax(-1)).sum(-1).mean(-1).sum()
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         self.running = torch.zeros_like(state_dict["running"], device=self.unit.device)
