@@ -1,4 +1,4 @@
-"""Two kinds of SAC's critic: of the mean return, and of the probabilities of K returns."""
+"""A critic that gives the probabilities of K returns: `agent.atoms` of SAC."""
 
 from typing import Any
 
@@ -9,28 +9,6 @@ from data import Transition
 from networks import RunningNorm
 
 LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
-
-
-class MeanReturn:
-    """The mean return, regressed on its target: arXiv 1812.05905, eq. 5."""
-
-    unit = 1.0  # rewards in a value of 1
-
-    def value(self, output: Tensor) -> Tensor:
-        """Outputs of the critics (E, B) -> the return that they expect, (E, B)."""
-        return output
-
-    def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
-        """r + gamma (1 - terminated) (Q + bonus), (B,), by the member whose Q is least."""
-        return batch.reward + gamma * torch.where(batch.terminated, 0.0, output.amin(0) + bonus)
-
-    def expected(self, target: Tensor) -> Tensor:
-        """The mean of a target, (B,)."""
-        return target
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Each member regresses on the same target, 0-d."""
-        return 0.5 * (output - target).square().mean(-1).sum()
 
 
 class CategoricalReturn(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from agents.base import Stream
-from agents.categorical_critic import LIMIT, CategoricalReturn, MeanReturn
+from agents.categorical_critic import LIMIT, CategoricalReturn
 from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent, at_most
 from configs.agents import SACConfig
@@ -15,6 +15,31 @@ from networks import Critic
 from policies import POLICIES, Gaussian, largest_entropy
 
 ENTROPY_STATES = 64  # of a batch; a log is the mean over many batches
+
+
+class MeanReturn:
+    """Critics of the mean return, regressed on their target: arXiv 1812.05905, eq. 5.
+
+    `CategoricalReturn` takes its place where there are `atoms`.
+    """
+
+    unit = 1.0  # rewards in a value of 1
+
+    def value(self, output: Tensor) -> Tensor:
+        """Outputs of the critics (E, B) -> the return that they expect, (E, B)."""
+        return output
+
+    def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
+        """r + gamma (1 - terminated) (Q + bonus), (B,), by the member whose Q is least."""
+        return batch.reward + gamma * torch.where(batch.terminated, 0.0, output.amin(0) + bonus)
+
+    def expected(self, target: Tensor) -> Tensor:
+        """The mean of a target, (B,)."""
+        return target
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Each member regresses on the same target, 0-d."""
+        return 0.5 * (output - target).square().mean(-1).sum()
 
 
 class SAC(OffPolicyAgent):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.categorical_critic import LIMIT, CategoricalReturn, MeanReturn
+from agents.categorical_critic import LIMIT, CategoricalReturn
+from agents.sac import MeanReturn
 from data import Spec
 from tests.helpers import agent, assert_repeats_and_resumes, batch, saved_and_read
 
