@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from configs.agents import PPOConfig
 from configs.schema import Acceleration, TrainConfig
 
-NATIVE = ("CartPole-v1",)  # ids whose own vectorised form envs/backends.py can drive exactly
+NATIVE = ("CartPole-v1",)  # ids whose own vectorised form envs/make.py can drive exactly
 TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the graph
 WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
 

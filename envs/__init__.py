@@ -1,1 +1,13 @@
-"""Environments: made, held to their spaces, stepped side by side."""
+"""Environments: from the loop down to Gymnasium, each layer in a file.
+
+envs.Envs                    transitions of the agent: tensors, units, returns, faults by name
+  vector.Vector              seeds of episodes; what brings the copies back mid-episode
+    vector.Serial            the copies, in this process
+    workers.Workers          or in one process each (worker.work)
+      checked.Checked        one copy, whose values are checked against its spaces
+        gymnasium.Env
+  vector.NativeCartPole      in place of `Vector`, where Gymnasium has the copies as arrays
+
+`make` chooses among them by the environment's id and explains what cannot be made; `spaces` has
+the rules for spaces and the maps to and from them; `deadline` ends what hangs in this process.
+"""

@@ -1,6 +1,5 @@
 """The border to Gymnasium: only true transitions, checked and copied, come through it."""
 
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +12,11 @@ from torch import Tensor
 from common.errors import EnvironmentFault, Halt
 from data import Transition
 from data.packing import pack, pieces, unpack
-from envs.backends import Backend, make_backend
-from envs.border import PASSED, CopyFault
+from envs.checked import MISSING, PASSED, CopyFault
+from envs.make import make_backend
 from envs.spaces import ActionMap, as_vector, check_spaces, describe, not_finite
+from envs.vector import Backend
 
-LIBRARY = ("DependencyNotInstalled", "ModuleNotFoundError")  # errors of one that is not here
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
 
@@ -54,7 +53,7 @@ class Envs:
         journal: bool = True,
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
-        self.during = ""  # what for, in messages, where that is not training
+        self.during = ""  # in messages: when this is used, other than in training
         self.backend: Backend = self._guard(
             lambda: make_backend(env_id, num_envs, vectorization, kwargs, timeout, journal)
         )
@@ -81,10 +80,11 @@ class Envs:
 
     @property
     def spaces(self) -> dict[str, str]:
-        """Both spaces, as `describe` tells them: recorded with every policy that was made here."""
-        backend = self.backend
-        return {"observation": describe(backend.observation_space),
-                "action": describe(backend.action_space)}  # fmt: skip
+        """Both spaces, as `describe` gives them: recorded with every policy that was made here."""
+        return {
+            "observation": describe(self.backend.observation_space),
+            "action": describe(self.backend.action_space),
+        }
 
     def reset(self, seed: int) -> None:
         """Starts all episodes anew from `seed`, and forgets the statistics."""
@@ -201,7 +201,7 @@ class Envs:
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
             what = not_finite(self.backend.observation_space, obs[index])
-            raise self._fault(f"{what} in environment {index}")
+            raise self._fault(CopyFault(what, index))
         if self.spec.bytes:
             rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)
@@ -216,17 +216,18 @@ class Envs:
         except PASSED:
             raise
         except CopyFault as error:
-            raise self._fault(str(error)) from error
+            raise self._fault(error) from error
         except BaseException as error:
-            raise self._fault(f"raised {type(error).__name__}: {error}") from error
+            what = f"raised {type(error).__name__}: {error}"
+            raise self._fault(what, missing=isinstance(error, MISSING)) from error
 
-    def _fault(self, what: str) -> EnvironmentFault:
-        place = f"at step {self.steps}"
+    def _fault(self, what: str | CopyFault, missing: bool = False) -> EnvironmentFault:
+        """Names the environment and the step, which is that of the copy in an evaluation."""
+        place, index = f"at step {self.steps}", 0
+        if isinstance(what, CopyFault):
+            index, missing = what.index, what.missing
         if self.during:
-            named = re.search(r"in environment (\d+)", what)
-            length = self.lengths[int(named[1]) if named else 0]
-            place = f"{self.during}, after {length} steps of its episode"
-        missing = any(f" raised {name}: " in f" {what}" for name in LIBRARY)
+            place = f"{self.during}, after {self.lengths[index]} steps of its episode"
         remedy = "install that library" if missing else "mend the environment"
         return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
 

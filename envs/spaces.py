@@ -2,53 +2,53 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
-import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.wrappers import ClipAction
 
 from common.errors import ConfigError
 from data import Spec
 
 IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
 LONGEST = 100  # characters of a space or a value in a message
+LISTED = 16  # numbers of a bound that are written out; of more, their hash
+
+Parts: TypeAlias = "spaces.Dict | spaces.Tuple[Any]"
+Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
 
 def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
     """Shapes for the agent, or a ConfigError that says why this environment cannot be served."""
-    flat = flat_observation(env_id, observation)
+    width = flat_observation(env_id, observation).shape[0]
     seen = looks(observation)
-    if isinstance(action, spaces.Discrete):
-        if action.n < 2:
-            raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
-        return Spec(flat.shape[0], int(action.n), discrete=True, **seen)
-    if isinstance(action, (spaces.MultiDiscrete, spaces.MultiBinary)):
-        choices = tuple(int(n) for n in choices_of(action).flat)
+    refused = partial(refuse, env_id, "action", action)
+    if isinstance(action, Choices):
+        choices = tuple(map(int, choices_of(action)[0].flat))
         if max(choices, default=0) < 2:
-            raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
-        return Spec(flat.shape[0], max(choices), discrete=True, choices=choices, **seen)
+            raise refused("leaves no choice", "give it two actions")
+        several = () if isinstance(action, spaces.Discrete) else choices
+        return Spec(width, max(choices), discrete=True, choices=several, **seen)
     if not isinstance(action, spaces.Box):
         remedy = "use Discrete, MultiDiscrete, MultiBinary or a bounded Box"
-        raise refuse(env_id, "action", action, "is not supported", remedy)
+        raise refused("is not supported", remedy)
     check_box(env_id, action)
-    return Spec(flat.shape[0], int(np.prod(action.shape)), discrete=False, **seen)
+    return Spec(width, int(np.prod(action.shape)), discrete=False, **seen)
 
 
 class Flat(spaces.Box):
     """A space as one vector; `whole` is the space itself."""
 
     def __init__(self, env_id: str, whole: spaces.Space[Any]) -> None:
-        box = flat_observation(env_id, whole)
-        super().__init__(box.low, box.high, box.shape, box.dtype)  # type: ignore[arg-type]
+        box: Any = flat_observation(env_id, whole)
+        super().__init__(box.low, box.high, box.shape, box.dtype)
         self.whole = whole
 
     def read(self, obs: Any) -> np.ndarray:
         """One observation of the whole space as a vector; ValueError where it does not belong."""
-        vector = np.zeros(self.shape, self.dtype)
-        fill(vector, 0, self.whole, obs, "observation")
-        return vector
+        found = list(flattened(self.whole, obs, "observation"))
+        return np.concatenate(found, dtype=self.dtype, casting="unsafe")
 
     def part(self, index: int) -> tuple[str, slice]:
         """The name of the part that number `index` of the vector is of, and where it lies."""
@@ -61,7 +61,7 @@ class Flat(spaces.Box):
         raise IndexError(index)
 
 
-def as_vector(space: spaces.Space[Any], obs: Any) -> Any:
+def as_vector(space: spaces.Box, obs: Any) -> Any:
     """An observation as the agent sees it: of any space but a Box, as one vector.
 
     Several observations of a Box, and what is already a vector or several, stay as they are.
@@ -70,14 +70,18 @@ def as_vector(space: spaces.Space[Any], obs: Any) -> Any:
         ValueError: it does not belong to the space.
     """
     if not isinstance(space, Flat):
-        vector = held(space, obs, "observation", shaped=False)  # type: ignore[arg-type]
+        vector = held(space, obs, "observation", shaped=False)
     else:
         vector = np.asarray(obs) if is_flat(space, obs) else space.read(obs)
-    with np.errstate(over="ignore"):
-        finite = bool(np.isfinite(vector.astype(np.float32)).all())
-    if not finite:
+    if not finite(vector).all():
         raise ValueError(not_finite(space, vector))
     return vector
+
+
+def finite(numbers: np.ndarray) -> np.ndarray:
+    """Where they are finite as float32."""
+    with np.errstate(over="ignore"):
+        return np.isfinite(numbers.astype(np.float32))
 
 
 def is_flat(space: Flat, obs: Any) -> bool:
@@ -92,62 +96,53 @@ def is_flat(space: Flat, obs: Any) -> bool:
 
 def not_finite(space: spaces.Space[Any], vector: np.ndarray) -> str:
     """What is wrong with an observation that is not finite as float32; names the part."""
-    with np.errstate(over="ignore"):
-        wrong = ~np.isfinite(vector.astype(np.float32))
-    if isinstance(space, Flat) and wrong.ndim == 1:
-        name, place = space.part(int(wrong.argmax()))
+    if isinstance(space, Flat) and vector.ndim == 1:
+        name, place = space.part(int(finite(vector).argmin()))
         return f"{name} {vector[place]} is not finite"
     return f"observation {vector} is not finite"
 
 
-def fill(vector: np.ndarray, start: int, space: spaces.Space[Any], obs: Any, name: str) -> int:
-    """Writes an observation into zeros from `start` on, each leaf held to its own space.
-
-    Returns:
-        Where it ends.
+def flattened(space: spaces.Space[Any], obs: Any, name: str) -> Iterator[np.ndarray]:
+    """The leaves of an observation as vectors, each held to its own space.
 
     Raises:
         ValueError: names the part that does not belong to its space.
     """
+    leaf: Any
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        require_parts(space, obs, name)
+        for key, part in parts_of(space):
+            yield from flattened(part, obs[key], f"{name}[{key!r}]")
+        return
+    if isinstance(space, spaces.Box):
+        leaf = held(space, obs, name).ravel()
+    elif isinstance(space, spaces.Discrete):
+        start = int(space.start)
+        usual = isinstance(obs, (int, np.integer)) and 0 <= int(obs) - start < space.n
+        leaf = np.zeros(int(space.n), np.int8)
+        leaf[int(obs if usual else whole_numbers(space, obs, name)) - start] = 1
+    elif isinstance(space, Choices):
+        leaf = spaces.flatten(space, whole_numbers(space, obs, name))
+    elif space.contains(obs):
+        leaf = spaces.flatten(space, obs)
+    else:
+        raise ValueError(f"{name} is {short(repr(obs))}, which {short(space)} does not have")
+    yield leaf
+
+
+def require_parts(space: Parts, obs: Any, name: str) -> None:
+    """Raises ValueError where an observation has not the parts of its space."""
     if isinstance(space, spaces.Dict):
         if not isinstance(obs, Mapping):
             raise ValueError(f"{name} is of type {type(obs).__name__}, its space a Dict")
-        for key, part in space.spaces.items():
+        for key in space.spaces:
             if key not in obs:
                 raise ValueError(f"{name} has no {key!r}, its space does")
-            start = fill(vector, start, part, obs[key], f"{name}[{key!r}]")
-        return start
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(obs, (tuple, list, np.ndarray)) or not np.iterable(obs):
-            raise ValueError(f"{name} is of type {type(obs).__name__}, its space a Tuple")
-        if len(obs) != len(space.spaces):
-            raise ValueError(f"{name} has {len(obs)} parts, its space {len(space.spaces)}")
-        for index, part in enumerate(space.spaces):
-            start = fill(vector, start, part, obs[index], f"{name}[{index}]")
-        return start
-    if isinstance(space, spaces.Discrete):
-        vector[start + choice(space, obs, name)] = 1
-        return start + int(space.n)
-    if isinstance(space, spaces.Box):
-        leaf = held(space, obs, name).ravel()
-    elif isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary)):
-        leaf = spaces.flatten(space, whole_numbers(space, obs, name))  # type: ignore[assignment]
-    elif space.contains(obs):
-        leaf = spaces.flatten(space, obs)  # type: ignore[assignment]
-    else:
-        raise ValueError(f"{name} is {short(repr(obs))}, which {short(space)} does not have")
-    stop = start + len(leaf)
-    vector[start:stop] = leaf
-    return stop
-
-
-def choice(space: spaces.Discrete, obs: Any, name: str) -> int:
-    """The observation, counted from the space's start."""
-    if isinstance(obs, (int, np.integer)):
-        number = int(obs) - int(space.start)
-        if 0 <= number < space.n:
-            return number
-    return int(whole_numbers(space, obs, name) - space.start)
+        return
+    if not isinstance(obs, (tuple, list, np.ndarray)) or not np.iterable(obs):
+        raise ValueError(f"{name} is of type {type(obs).__name__}, its space a Tuple")
+    if len(obs) != len(space.spaces):
+        raise ValueError(f"{name} has {len(obs)} parts, its space {len(space.spaces)}")
 
 
 def held(space: spaces.Box, obs: Any, name: str, shaped: bool = True) -> np.ndarray:
@@ -169,9 +164,7 @@ def held(space: spaces.Box, obs: Any, name: str, shaped: bool = True) -> np.ndar
         return array.astype(space.dtype)
 
 
-def whole_numbers(
-    space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary, obs: Any, name: str
-) -> np.ndarray:
+def whole_numbers(space: Choices, obs: Any, name: str) -> np.ndarray:
     """The observation as numbers that the space has, in its shape."""
     array = as_array(obs, name)
     if array.dtype.kind not in "biu":
@@ -180,9 +173,9 @@ def whole_numbers(
         array = array.reshape(())
     if array.shape != space.shape:
         raise ValueError(f"{name} has shape {array.shape}, its space {space.shape}")
-    low = 0 if isinstance(space, spaces.MultiBinary) else space.start
     numbers = array.astype(np.int64)
-    outside = (numbers < low) | (numbers - low >= choices_of(space))
+    count, low = choices_of(space)
+    outside = (numbers < low) | (numbers - low >= count)
     if outside.any():
         first = tuple(map(int, np.argwhere(outside)[0]))
         name += str(list(first)) if first else ""
@@ -215,14 +208,18 @@ def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
 
 def leaves(space: spaces.Space[Any], name: str = "") -> Iterator[tuple[spaces.Space[Any], str]]:
     """What a Dict or Tuple holds and its name, in the order in which Gymnasium flattens it."""
-    if isinstance(space, spaces.Dict):
-        for key, part in space.spaces.items():
-            yield from leaves(part, f"{name}[{key!r}]")
-    elif isinstance(space, spaces.Tuple):
-        for index, part in enumerate(space.spaces):
-            yield from leaves(part, f"{name}[{index}]")
-    else:
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
         yield space, name
+        return
+    for key, part in parts_of(space):
+        yield from leaves(part, f"{name}[{key!r}]")
+
+
+def parts_of(space: Parts) -> list[tuple[Any, spaces.Space[Any]]]:
+    """The parts and their keys, or their indices."""
+    if isinstance(space, spaces.Dict):
+        return list(space.spaces.items())
+    return list(enumerate(space.spaces))
 
 
 def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
@@ -235,13 +232,12 @@ def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
     return shape if len(shape) == IMAGE_DIMENSIONS else ()
 
 
-def choices_of(
-    space: spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary,
-) -> np.ndarray | np.integer[Any]:
-    """How many values each component has, in the space's shape."""
-    if isinstance(space, spaces.Discrete):
-        return space.n
-    return space.nvec if isinstance(space, spaces.MultiDiscrete) else np.full(space.shape, 2)
+def choices_of(space: Choices) -> tuple[np.ndarray, np.ndarray]:
+    """How many values each component has, and the lowest of them, in the space's shape."""
+    if isinstance(space, spaces.MultiBinary):
+        return np.full(space.shape, 2), np.zeros(space.shape, np.int64)
+    count = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    return np.asarray(count), np.asarray(space.start)
 
 
 def limits_of(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -254,42 +250,31 @@ def limits_of(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
     """The observation space as one vector."""
+    refused = partial(refuse, env_id, "observation", observation)
     if isinstance(observation, spaces.Box) and len(observation.shape) > IMAGE_DIMENSIONS:
-        raise refuse(
-            env_id,
-            "observation",
-            observation,
-            "has more dimensions than an image",
-            "wrap the environment: gymnasium.wrappers.FlattenObservation makes it a vector",
-        )
+        remedy = "wrap the environment: gymnasium.wrappers.FlattenObservation makes it a vector"
+        raise refused("has more dimensions than an image", remedy)
     try:
-        flat = spaces.flatten_space(observation)
+        flat: Any = spaces.flatten_space(observation)
     except NotImplementedError:
         flat = None
     except ValueError:  # Gymnasium has nothing to put together
-        raise refuse(
-            env_id, "observation", observation, "has an empty Dict or Tuple", "leave that part out"
-        ) from None
+        raise refused("has an empty Dict or Tuple", "leave that part out") from None
     if not isinstance(flat, spaces.Box):
-        raise refuse(
-            env_id,
-            "observation",
-            observation,
-            "has no fixed length",
-            "wrap the environment so that it gives a vector",
-        )
+        raise refused("has no fixed length", "wrap the environment so that it gives a vector")
     if flat.shape[0] == 0:
-        raise refuse(env_id, "observation", observation, "is empty", "give it a component")
+        raise refused("is empty", "give it a component")
     return flat
 
 
 def check_box(env_id: str, action: spaces.Box) -> None:
     """Continuous actions need finite, distinct bounds: nothing is invented in their place."""
+    refused = partial(refuse, env_id, "action", action)
     low, high = action.low, action.high
     if low.size == 0:
-        raise refuse(env_id, "action", action, "is empty", "give it a component")
+        raise refused("is empty", "give it a component")
     if not np.issubdtype(low.dtype, np.floating):
-        raise refuse(env_id, "action", action, "is a Box of integers", as_choices(action))
+        raise refused("is a Box of integers", as_choices(action))
     with np.errstate(over="ignore"):
         width = high - low
     if not np.isfinite(width).all():
@@ -298,10 +283,10 @@ def check_box(env_id: str, action: spaces.Box) -> None:
             "give it finite ones of about the actions' size, in the environment, or around it: "
             f"gymnasium.wrappers.TransformAction(env, lambda action: action, {box})"
         )
-        raise refuse(env_id, "action", action, f"has no finite bounds{where}", remedy)
+        raise refused(f"has no finite bounds{where}", remedy)
     if not (width > 0).all():
         where = component(~(width > 0))
-        raise refuse(env_id, "action", action, f"has low >= high{where}", "leave that number out")
+        raise refused(f"has low >= high{where}", "leave that number out")
 
 
 def component(wrong: np.ndarray) -> str:
@@ -320,21 +305,6 @@ def as_choices(action: spaces.Box) -> str:
     return text if len(text) < LONGEST else "use MultiDiscrete(high - low + 1, start=low)"
 
 
-def require_unclipped(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
-    """Raises ConfigError where Gymnasium's ClipAction is what takes the bounds away."""
-    given, inner = env.action_space, env
-    while isinstance(inner, gymnasium.Wrapper):
-        clips, inner = isinstance(inner, ClipAction), inner.env
-        if clips and is_bounded(inner.action_space) and not is_bounded(given):
-            why = "has no finite bounds, ClipAction removes them"
-            remedy = "leave ClipAction out, actions are clipped to the bounds here anyway"
-            raise refuse(env_id, "action", given, why, remedy)
-
-
-def is_bounded(space: spaces.Space[Any]) -> bool:
-    return isinstance(space, spaces.Box) and bool(space.is_bounded("both"))
-
-
 def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> ConfigError:
     return ConfigError(f"env {env_id}: the {kind} space {short(space)} {why}; {remedy}")
 
@@ -350,28 +320,22 @@ class ActionMap:
     It is outside the density, so log-probabilities and target entropies mean the same everywhere.
     """
 
-    def __init__(self, space: spaces.Space[Any]) -> None:
-        self.space, self.continuous = space, isinstance(space, spaces.Box)
-        if isinstance(space, spaces.Box):
-            self.shape, self.dtype = space.shape, space.dtype
-            self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
-            self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2
+    def __init__(self, space: Any) -> None:
+        self.space, self.dtype = space, space.dtype
+        self.continuous = isinstance(space, spaces.Box)
+        if not self.continuous:
+            self.start = choices_of(space)[1].astype(self.dtype)
+            return
+        self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
+        self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2
 
     def __call__(self, action: np.ndarray) -> np.ndarray:
         """(N, A), (N,) or (N, D) in policy units -> (N, *space.shape) in the space's dtype."""
-        if isinstance(self.space, spaces.Discrete):
-            return (action + self.space.start).astype(self.space.dtype)
-        if isinstance(self.space, spaces.MultiBinary):
-            return action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
-        if isinstance(self.space, spaces.MultiDiscrete):
-            shaped = action.reshape(len(action), *self.space.shape).astype(self.space.dtype)
-            return shaped + self.space.start
-        shaped = action.reshape(len(action), *self.shape)
+        shaped = action.reshape(len(action), *self.space.shape)
+        if not self.continuous:
+            return shaped.astype(self.dtype) + self.start
         scaled = self.middle + self.half * shaped
         return np.minimum(np.maximum(scaled, self.low), self.high).astype(self.dtype)
-
-
-LISTED = 16  # numbers of a bound that are written out; of more, their hash
 
 
 def describe(space: spaces.Space[Any]) -> str:
@@ -431,17 +395,18 @@ def require_same_spaces(
         if was != now:
             made_in = f", {other}," if other not in ("", env_id) else ""
             there, here = around(str(was), now), around(now, str(was))
-            raise ConfigError(f"env {env_id}: its {kind} space is {here}, and the policy was made "
-                              f"in {there}; give it the environment it was made in{made_in} or "
-                              "train anew")  # fmt: skip
+            raise ConfigError(
+                f"env {env_id}: its {kind} space is {here}, and the policy was made in {there}; "
+                f"give it the environment it was made in{made_in} or train anew"
+            )
 
 
 def around(text: str, other: str, most: int = 90) -> str:
     """What is different in a text, with as much beside it as there is room for."""
     if len(text) <= most:
         return text
-    first = next((i for i, pair in enumerate(zip(text, other, strict=False)) if len({*pair}) > 1),
-                 min(len(text), len(other)))  # fmt: skip
+    pairs = enumerate(zip(text, other, strict=False))
+    first = next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(text), len(other)))
     start = max(0, min(first - most // 3, len(text) - most))
     end = start + most
     return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"

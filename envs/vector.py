@@ -1,65 +1,46 @@
-"""Copies of an environment whose state is their seeds, and what was done in them."""
+"""Copies of one environment that are stepped side by side, saved and brought back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 
 from common.seeding import derive
+from envs.workers import Workers
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 STEPS, NUMBERS = 200_000, 1 << 26  # of the actions that are kept of the longest episodes
 
 
-class Journal:
-    """One row (N, ...) of each of the last steps, in one array that grows."""
-
-    def __init__(self) -> None:
-        self.array: np.ndarray = np.zeros((0, 0))
-        self.start = self.stop = 0
-
-    def add(self, action: np.ndarray) -> None:
-        if self.stop == len(self.array):
-            kept = self.rows()
-            self.array = np.zeros((max(1024, 2 * len(kept)), *action.shape), action.dtype)
-            if len(kept):
-                self.array[: len(kept)] = kept
-            self.start, self.stop = 0, len(kept)
-        self.array[self.stop] = action
-        self.stop += 1
-
-    def keep(self, count: int) -> None:
-        """Forgets all but the last `count`."""
-        self.start = max(self.start, self.stop - count)
-
-    def rows(self) -> np.ndarray:
-        """Those kept, (T, N, ...)."""
-        return self.array[self.start : self.stop]
-
-
 class Vector:
-    """Copies in this process or one process each, which reset only when told to.
+    """Copies in this process or one process each, which are reset only when they should be.
 
     Each episode is reset with a seed derived from (seed, environment index, episode number), so
     that sync and async give the same episodes and any single one can be repeated: the state of an
     environment is its episode's number and the actions since it began. The rewards that these led
-    to are kept too, and tell whether they do so again. Where the episode before was longer, it is
-    kept with them: few rewards, or none, would tell nothing. An episode that is longer than what is
-    kept cannot be repeated.
+    to are kept too, to compare with those of the repetition. Where the episode before was longer,
+    it is kept with them: few rewards, or none, would prove nothing. An episode that is longer than
+    what is kept cannot be repeated.
 
     Args:
         make: makes the copies.
         count: how many.
         journal: whether to keep what repeats an episode.
+
+    Attributes:
+        limit: steps after which a copy in this process truncates its episode by itself.
     """
 
-    def __init__(self, make: Callable[[], Any], count: int, journal: bool = True) -> None:
+    def __init__(
+        self, make: "Callable[[], Serial | Workers]", count: int, journal: bool = True
+    ) -> None:
         self.make = make
         self.envs = make()
-        self.observation_space = self.envs.single_observation_space
-        self.action_space = self.envs.single_action_space
-        self.limit: int | None = getattr(self.envs, "limit", None)
+        self.observation_space = self.envs.observation_space
+        self.action_space = self.envs.action_space
+        self.limit: int | None = self.envs.limit
         self.count = count
         width = max(1, count * int(np.prod(self.action_space.shape or ())))
         self.most = min(STEPS, NUMBERS // width) if journal else 0
@@ -73,25 +54,24 @@ class Vector:
         self.journal, self.rewards = Journal(), Journal()  # since the first kept episode began
 
     def reset(self, seed: int) -> np.ndarray:
+        """Starts all episodes anew; observations of all, (N, ...), as below."""
         self.reset_counters(seed)
         return self.begin(np.ones(self.count, dtype=np.bool_))
 
-    def begin(self, mask: np.ndarray, back: np.ndarray | None = None) -> np.ndarray:
-        """Begins the current episode of the environments in `mask` (N,), from its own seed.
-
-        Where `back` (N,) says so, the one before it.
-        """
-        seeds: list[int | None] = [None] * self.count
+    def begin(self, mask: np.ndarray, earlier: int = 0) -> np.ndarray:
+        """Begins the current episode of the environments in `mask` (N,), or one `earlier`."""
+        seeds = {}
         for index in map(int, np.flatnonzero(mask)):
-            number = self.episodes[index] - (0 if back is None else int(back[index]))
+            number = self.episodes[index] - earlier
             seeds[index] = derive(self.seed, "episode", index, number) >> 32
-        return self.envs.reset(seed=seeds, options={"reset_mask": mask})[0]
+        return self.envs.reset(seeds)
 
     def step(self, action: np.ndarray) -> Step:
+        """(true successors, reward, terminated, truncated), each with leading dimension N."""
         if self.most:
             self.journal.add(action)
         self.ages += 1
-        obs, reward, terminated, truncated, _ = self.envs.step(action)
+        obs, reward, terminated, truncated = self.envs.step(action)
         if self.most:
             self.rewards.add(reward)
             if self.journal.stop - self.journal.start > self.most:
@@ -99,6 +79,7 @@ class Vector:
         return obs, reward, terminated, truncated
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
+        """Starts new episodes in place of those in `done` (N,)."""
         for index in map(int, np.flatnonzero(done)):
             self.episodes[index] += 1
         self.before[done], self.ages[done] = self.ages[done], 0
@@ -106,7 +87,8 @@ class Vector:
         return self.begin(done)
 
     def abandon(self, mask: np.ndarray) -> np.ndarray:
-        self.ages[mask] = 0  # nothing of them can be held against anything
+        """The same for episodes in `mask` (N,) that have not ended, and cannot go on."""
+        self.ages[mask] = 0  # their rewards prove nothing
         return self.reset_done(mask)
 
     @property
@@ -115,7 +97,7 @@ class Vector:
         return self.envs.lasting
 
     def forget(self) -> None:
-        """Keeps no more than what tells: an episode, and one before it that was longer.
+        """Keeps no more than is compared: an episode, and one before it that was longer.
 
         Nothing is kept of an episode of more than `most` steps.
         """
@@ -137,34 +119,193 @@ class Vector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Goes back by repeating what is kept of each copy, which begins in time for the last row.
+
+        rows left   6   5   4   3   2   1   0
+        copy 0      b   b   b   b | a   a       before = 4, ages = 2: it has begun its episode
+        copy 1                  b   b | a       before = 2, ages = 1    with 2 rows left
+        copy 2              a   a   a   a       before = 0, ages = 4
+        copy 3                      b   b |     before = 2, ages = 0: it is reset at the end
+
+        Returns:
+            Observations of all, (N, ...); and where an environment did otherwise on the way, (N,).
+        """
         self.seed, self.episodes = state["seed"], list(state["episodes"])
         self.ages, self.before = np.array(state["ages"]), np.array(state["before"])
         actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
-        strayed = self.ages > len(actions)  # longer than what is kept
-        self.ages[strayed] = 0
-        kept, back = self.ages + self.before, self.before > 0
-        self.journal, self.rewards = Journal(), Journal()
-        obs = self.begin(np.ones(self.count, dtype=np.bool_))
-        ended = np.zeros(self.count, dtype=np.bool_)
-        for left, action, was in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
-            first = (kept == left) | ((kept < left) & ended)  # whose time has not come: whatever
-            if first.any():
-                self.begin(first, back)
-            over = back & (self.ages == left)  # the episode before
-            if over.any():
-                self.begin(over)
-            self.journal.add(action)
-            self.rewards.add(was)
-            obs, reward, terminated, truncated, _ = self.envs.step(action)
-            ends = back & (self.ages == left - 1)
-            ended = terminated | truncated
-            strayed = strayed | (kept >= left) & ((reward != was) | (ended != ends))
-        fresh = self.ages == 0
-        return self.begin(fresh) if fresh.any() else obs, strayed
+        self.journal, self.rewards = Journal(actions), Journal(rewards)
+        strayed = self.ages + self.before > len(actions)  # longer than what is kept
+        self.ages[strayed] = self.before[strayed] = 0
+        for left, action, reward in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
+            self.begin((self.before > 0) & (self.ages + self.before == left), earlier=1)
+            self.begin(self.ages == left)
+            strayed |= self.repeat(left, action, reward, strayed)
+        return self.begin(self.ages == 0), strayed
+
+    def repeat(
+        self, left: int, action: np.ndarray, reward: np.ndarray, strayed: np.ndarray
+    ) -> np.ndarray:
+        """Repeats one row in the copies that it is kept for and that have not `strayed` (N,).
+
+        Returns:
+            Where the reward is another, or the episode's end, (N,).
+        """
+        playing = (self.ages + self.before >= left) & ~strayed
+        _, rewards, terminated, truncated = self.envs.step(action, np.flatnonzero(playing))
+        last = (self.before > 0) & (self.ages == left - 1)  # of the episode before
+        return playing & ((rewards != reward) | ((terminated | truncated) != last))
 
     def renew(self) -> None:
+        """Makes copies anew in place of those that have raised; they are still to be reset."""
         self.envs.close()
         self.envs = self.make()
 
     def close(self) -> None:
         self.envs.close()
+
+
+class NativeCartPole:
+    """Gymnasium's vectorised CartPole, whose own automatic reset would yield a false row.
+
+    It resets on the step after an episode's end; here the finished columns are reset in place, from
+    its own generator, before that step. Its arrays are its state. Methods are those of `Vector`.
+    """
+
+    lasting = None
+
+    def __init__(self, envs: Any) -> None:
+        self.envs = envs
+        self.observation_space = envs.single_observation_space
+        self.action_space = envs.single_action_space
+        self.limit: int | None = envs.max_episode_steps
+
+    def reset(self, seed: int) -> np.ndarray:
+        return self.envs.reset(seed=seed)[0]
+
+    def step(self, action: np.ndarray) -> Step:
+        return self.envs.step(action)[:4]
+
+    def reset_done(self, done: np.ndarray) -> np.ndarray:
+        envs = self.envs
+        size = (4, int(done.sum()))
+        envs.state[:, done] = envs.np_random.uniform(envs.low, envs.high, size=size)
+        envs.steps[done] = 0
+        envs.prev_done[:] = False
+        return envs.state.T.astype(np.float32)
+
+    abandon = reset_done
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "state": torch.from_numpy(self.envs.state),
+            "steps": torch.from_numpy(self.envs.steps),
+            "generator": self.envs.np_random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        envs = self.envs
+        envs.reset(seed=0)
+        envs.state[:], envs.steps[:] = state["state"].numpy(), state["steps"].numpy()
+        envs.np_random.bit_generator.state = state["generator"]
+        return envs.state.T.astype(np.float32), np.zeros(len(envs.steps), dtype=np.bool_)
+
+    def renew(self) -> None:
+        """Its copies are arrays, which nothing breaks."""
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+Backend = Vector | NativeCartPole
+
+
+class Serial:
+    """Copies stepped one after another in this process; the next call reuses what is returned.
+
+    Args:
+        makes: one for each copy, which checks what it returns (`envs.checked.Checked`).
+    """
+
+    def __init__(self, makes: Sequence[Callable[[], Any]]) -> None:
+        self.envs: list[Any] = []
+        with ExitStack() as undo:  # where one cannot be made, those before it are closed
+            undo.callback(self.close)
+            for make in makes:
+                self.envs.append(make())
+            undo.pop_all()
+        self.observation_space: Any = self.envs[0].observation_space
+        self.action_space = self.envs[0].action_space
+        space, count = self.observation_space, len(self.envs)
+        self.obs = np.zeros((count, *space.shape), space.dtype)
+        self.reward = np.zeros(count)
+        self.terminated = np.zeros(count, dtype=np.bool_)
+        self.truncated = np.zeros(count, dtype=np.bool_)
+
+    @property
+    def limit(self) -> int | None:
+        """Steps after which Gymnasium's TimeLimit truncates an episode; None without one."""
+        steps = "_max_episode_steps"
+        found = self.envs[0].has_wrapper_attr(steps) and self.envs[0].get_wrapper_attr(steps)
+        return int(found) if found else None
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
+        lasting: str | None = self.envs[0].lasting
+        return lasting
+
+    def reset(self, seeds: dict[int, int]) -> np.ndarray:
+        """Resets the copies that `seeds` names; the observations of all, (N, ...)."""
+        for index, seed in seeds.items():
+            self.obs[index] = self.envs[index].reset(seed=seed, options={})[0]
+        return self.obs
+
+    def step(self, action: np.ndarray, who: Iterable[int] | None = None) -> Step:
+        """Observations (N, ...), rewards, terminated, truncated (N,) after one action in each.
+
+        Args:
+            action: (N, ...).
+            who: the copies that act; None: all. The others are left as they are.
+        """
+        action = action.copy()  # which an environment may change in place
+        for index in range(len(self.envs)) if who is None else who:
+            obs, reward, terminated, truncated, _ = self.envs[index].step(action[index])
+            self.obs[index], self.reward[index] = obs, reward
+            self.terminated[index], self.truncated[index] = terminated, truncated
+        return self.obs, self.reward, self.terminated, self.truncated
+
+    def close(self) -> None:
+        """Closes every copy, whatever another one raises."""
+        with ExitStack() as closing:
+            for env in reversed(self.envs):
+                closing.callback(env.close)
+
+
+class Journal:
+    """One row (N, ...) of each of the last steps, in one array that grows.
+
+    Args:
+        rows: (T, N, ...), to begin with.
+    """
+
+    def __init__(self, rows: np.ndarray | None = None) -> None:
+        self.array: np.ndarray = np.zeros((0, 0)) if rows is None else rows
+        self.start, self.stop = 0, len(self.array)
+
+    def add(self, row: np.ndarray) -> None:
+        if self.stop == len(self.array):
+            kept = self.rows()
+            self.array = np.zeros((max(1024, 2 * len(kept)), *row.shape), row.dtype)
+            if len(kept):
+                self.array[: len(kept)] = kept
+            self.start, self.stop = 0, len(kept)
+        self.array[self.stop] = row
+        self.stop += 1
+
+    def keep(self, count: int) -> None:
+        """Forgets all but the last `count`."""
+        self.start = max(self.start, self.stop - count)
+
+    def rows(self) -> np.ndarray:
+        """Those kept, (T, N, ...)."""
+        return self.array[self.start : self.stop]

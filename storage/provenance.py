@@ -60,7 +60,7 @@ def setting(config: "TrainConfig", device: "torch.device") -> dict[str, Any]:
     """
     import torch
 
-    from envs.backends import source
+    from envs.make import source
 
     env_code = source(config.env.id)
     physics = [package for name, package in PHYSICS.items() if name.encode() in env_code]

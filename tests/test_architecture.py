@@ -40,7 +40,7 @@ FILES = sorted(
 MODULES = {file[:-3].removesuffix("/__init__").replace("/", "."): file for file in FILES}
 ONLY_IN = {
     "gymnasium": {
-        *("envs/backends.py", "envs/border.py", "runtime/deploy/film.py", "envs/spaces.py"),
+        *("envs/make.py", "envs/checked.py", "runtime/deploy/film.py", "envs/spaces.py"),
         "envs/workers.py",
     },
     "tensorboard": {"runtime/curves.py", "runtime/logger.py"},

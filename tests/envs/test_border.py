@@ -19,7 +19,7 @@ from gymnasium.wrappers import ClipAction, FlattenObservation, TransformAction
 
 from common.errors import ConfigError, EnvironmentFault, Halt, Stopped
 from common.seeding import derive
-from envs import backends, vector
+from envs import make, vector
 from envs.envs import Envs
 from runtime.build import set_up_torch
 from runtime.evaluation import Evaluator
@@ -257,6 +257,8 @@ OBSERVATIONS = {
     "after a start": (Discrete(5, start=2), 7,
                       "observation is 7, which Discrete(5, start=2) does not have"),
     "last after a start": (Discrete(5, start=-2), 2, None),
+    "float after a start": (Discrete(5, start=-2), -1.0,
+                            "observation has dtype float64, its space int64"),
     "float for a state": (Discrete(5), 2.0, "observation has dtype float64, its space int64"),
     "two states": (Discrete(5), np.array([1, 2]), "observation has shape (2,), its space ()"),
     "states": (MultiDiscrete([5, 5], start=[1, 0]), [5, 4], None),
@@ -718,7 +720,7 @@ gymnasium.register("{name}-v0", entry_point=Guest)
 @pytest.fixture
 def guest(tmp_path, monkeypatch):
     """Writes a module of a user's, and other files, into a folder on Python's path."""
-    packages = [sys.modules[name] for name in backends.own_packages() if name in sys.modules]
+    packages = [sys.modules[name] for name in make.own_packages() if name in sys.modules]
     for package in packages:
         monkeypatch.setattr(package, "__path__", list(package.__path__))
     before = set(sys.modules)

@@ -10,6 +10,7 @@ import torch
 
 from agents.base import make_normalizer
 from common.errors import ConfigError, EnvironmentFault, LogpiError
+from common.seeding import derive
 from envs.envs import Envs
 from runtime.build import set_up_torch
 from tests.helpers import lit, saved_and_read
@@ -543,6 +544,40 @@ def test_an_environment_that_raises_on_the_way_back_starts_anew_too():
     assert second.backend.episodes == [1, 1]
     assert len(second.backend.journal.rows()) == 0
     assert second.backend.before.tolist() == [0, 0]  # no episode ended here
+
+
+class Shortened(gymnasium.Env):
+    """Of what was begun with copy 0's seed, episodes end sooner from the second life on."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    length = 9
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.count, self.first = 0, seed == derive(0, "episode", 0, 0) >> 32
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        if self.count == self.length:
+            raise RuntimeError("it is over")
+        self.count += 1
+        over = self.count == (self.length if self.first else 9)
+        return np.zeros(1, np.float32), 0.0, over, False, {}
+
+
+gymnasium.register("Shortened-v0", entry_point=Shortened)
+
+
+def test_a_copy_that_ends_elsewhere_on_the_way_back_is_not_stepped_on(monkeypatch):
+    """The other one comes back."""
+    first, second = (Envs("Shortened-v0", 2, "sync", {}, seed=0) for _ in range(2))
+    for _ in range(6):
+        first.step(torch.zeros(2, 1), torch.zeros(2, 1))
+    monkeypatch.setattr(Shortened, "length", 4)
+    monkeypatch.setattr(second.backend.envs.envs[1].unwrapped, "length", 9, raising=False)
+    assert not second.load_state_dict(saved_and_read(first.state_dict()))
+    assert second.lengths.tolist() == [0, 6]
 
 
 class Leaving(gymnasium.Env):

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.errors import EnvironmentFault
-from envs import forked
+from common.errors import ConfigError, EnvironmentFault
+from envs import worker
 from envs.envs import Envs
 from envs.workers import ROOT
 from runtime.evaluation import Evaluator
@@ -105,7 +105,7 @@ def step(envs):
 @pytest.mark.parametrize("fault", EXPECTED)
 def test_a_worker_that_misbehaves_ends_the_run_in_time_and_by_name(fault, capfd):
     envs = Envs("tests.envs.test_workers:Faulty-v0", 3, "async", {"fault": fault}, 0, DEADLINE)
-    workers = [process.pid for process in envs.backend.envs.envs.processes]
+    workers = [process.pid for process in envs.backend.envs.processes]
     step(envs)
     step(envs)
     began = time.monotonic()
@@ -202,7 +202,7 @@ from tests.envs.test_workers import step
 if __name__ == "__main__":
     name = "tests.envs.test_workers:Faulty-v0"
     envs = Envs(name, 3, "async", {"fault": sys.argv[1]}, 0, 60.0)
-    print(*[process.pid for process in envs.backend.envs.envs.processes], flush=True)
+    print(*[process.pid for process in envs.backend.envs.processes], flush=True)
     for _ in range(3):
         step(envs)
 """
@@ -258,7 +258,7 @@ if __name__ == "__main__":
     envs = Envs("CartPole-v1", 2, "async", {}, 0, 20.0)
     server = multiprocessing.forkserver._forkserver._forkserver_pid
     tracker = multiprocessing.resource_tracker._resource_tracker._pid
-    for pid in (server, tracker, *(process.pid for process in envs.backend.envs.envs.processes)):
+    for pid in (server, tracker, *(process.pid for process in envs.backend.envs.processes)):
         with open(f"/proc/{pid}/status") as file:
             status = dict(line.split(":\\t", 1) for line in file)
         print(int(status["SigBlk"], 16) | int(status["SigIgn"], 16))
@@ -288,10 +288,10 @@ sys.path.insert(0, sys.argv[1])
 from envs import workers
 sys.path.insert(0, sys.argv[2])
 os.environ["PYTHONPATH"] = sys.argv[2]
-with workers.preloaded():
-    print(workers.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
-    time.sleep(float(sys.argv[3]))
-    os._exit(9)
+workers.start_server()
+print(workers.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
+time.sleep(float(sys.argv[3]))
+os._exit(9)
 """
 
 
@@ -315,15 +315,15 @@ import _multiprocessing, multiprocessing, os
 from envs import workers
 
 if __name__ == "__main__":
-    with workers.preloaded():
-        context = multiprocessing.get_context("forkserver")
-        lock = context.Lock()
-        _multiprocessing.sem_unlink(lock._semlock.name)
-        process = context.Process(target=print, args=(lock,))
-        process.start()
-        process.join()
-        print(process.exitcode, flush=True)
-        os._exit(0)
+    workers.start_server()
+    context = multiprocessing.get_context("forkserver")
+    lock = context.Lock()
+    _multiprocessing.sem_unlink(lock._semlock.name)
+    process = context.Process(target=print, args=(lock,))
+    process.start()
+    process.join()
+    print(process.exitcode, flush=True)
+    os._exit(0)
 """
 
 
@@ -341,7 +341,7 @@ def test_a_worker_shows_what_else_it_dies_of(tmp_path, capsys):
     for wrong in ((tmp_path / "absent").read_text, lambda: [][0]):
         with pytest.raises((OSError, IndexError)) as caught:
             wrong()
-        forked.tell(caught.type, caught.value, caught.tb)
+        worker.show(caught.type, caught.value, caught.tb)
         assert "Traceback" in capsys.readouterr().err
 
 
@@ -353,10 +353,77 @@ def test_workers_that_nobody_closes_keep_no_program_from_ending(tmp_path):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+class Various(Faulty):
+    """Each copy that a worker makes has a space of its own."""
+
+    def __init__(self):
+        super().__init__()
+        if multiprocessing.parent_process() is not None:
+            self.observation_space = gymnasium.spaces.Box(-1, os.getpid(), (2,), np.float32)
+
+
+gymnasium.register("Various-v0", entry_point=Various)
+
+
+def test_copies_with_other_spaces_are_refused():
+    why = "could not be made, RuntimeError: environment 0 has other spaces than the first one made"
+    with pytest.raises(EnvironmentFault, match=why):
+        Envs("tests.envs.test_workers:Various-v0", 2, "async", {}, 0, 20.0)
+    assert children() == []
+
+
+class Simulator(Faulty):
+    """Starts programs of its own, in a group of their own, and ends its episode with them."""
+
+    def step(self, action):
+        program = subprocess.Popen(["sleep", "0.5"], preexec_fn=os.setsid)
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(0.5)
+            os._exit(0)
+        code = os.waitpid(pid, 0)[1]
+        return np.zeros(2, np.float32), float(program.wait() or code), True, False, {}
+
+
+gymnasium.register("Simulator-v0", entry_point=Simulator)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="forks")
+def test_what_an_environment_starts_is_left_alone():
+    """Only workers end with the process that they are forked from."""
+    envs = Envs("tests.envs.test_workers:Simulator-v0", 1, "async", {}, 0, 20.0)
+    try:
+        assert envs.step(torch.zeros(1, 1), torch.zeros(1, 1)).reward == 0.0
+    finally:
+        envs.close()
+
+
+def test_the_other_copies_go_on_where_one_raises_an_error_of_this_project():
+    """Such as of a policy that plays against it; its worker goes on, too."""
+    envs = Envs("tests.envs.test_workers:Refusing-v0", 2, "async", {}, 0, 20.0)
+    action = torch.tensor([[0.0], [1.0]])
+    try:
+        with pytest.raises(ConfigError, match=r"^run: it is not there; give another$"):
+            envs.step(action, action)
+        assert envs.step(0 * action, action).reward.tolist() == [0.0, 0.0]
+    finally:
+        envs.close()
+
+
+class Refusing(Faulty):
+    def step(self, action):
+        if action[0] > 0.5:
+            raise ConfigError("run: it is not there; give another")
+        return super().step(action)
+
+
+gymnasium.register("Refusing-v0", entry_point=Refusing)
+
+
 def test_workers_that_behave_close_by_themselves():
     envs = Envs("tests.envs.test_workers:Faulty-v0", 2, "async", {}, 0, DEADLINE)
     for _ in range(12):
         envs.step(torch.zeros(2, 1), torch.zeros(2, 1))
-    processes = envs.backend.envs.envs.processes
+    processes = envs.backend.envs.processes
     envs.close()
     assert [process.exitcode for process in processes] == [0, 0]

@@ -1,11 +1,7 @@
-"""One environment copy, held to what it promised: a wrong value is named where it appears."""
+"""One copy of an environment, all of whose values are checked against its spaces."""
 
 import math
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import weakref
 from typing import Any
 
@@ -16,14 +12,25 @@ from common.errors import Halt, LogpiError
 from envs.spaces import Flat, held
 
 LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
-QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the parent acts
-
-
 PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
+MISSING = (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError)  # it needs a library
 
 
 class CopyFault(RuntimeError):
-    """What one copy did wrong, and which one it was; raised in its own process, shown in ours."""
+    """What one copy did wrong; raised in its own process, which may be another one.
+
+    Args:
+        what: it did.
+        index: the number of the copy.
+        missing: whether it needs a library that is not installed.
+    """
+
+    def __init__(self, what: str, index: int, missing: bool = False) -> None:
+        super().__init__(what, index, missing)
+        self.what, self.index, self.missing = what, index, missing
+
+    def __str__(self) -> str:
+        return f"{self.what} in environment {self.index}"
 
 
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -63,7 +70,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         except PASSED:
             raise
         except BaseException as error:  # some bindings raise what is no Exception
-            raise self.fault(f"reset raised {type(error).__name__}: {error}") from error
+            raise self.raised("reset", error) from error
         if any(old() is world for old in before for world in worlds(self.env)):
             self.lasting = "its Box2D world outlives a reset"
         return self.observation(obs), {}
@@ -74,7 +81,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         except PASSED:
             raise
         except BaseException as error:
-            raise self.fault(f"step raised {type(error).__name__}: {error}") from error
+            raise self.raised("step", error) from error
         number = float(self.single("reward", reward, float, "biuf"))
         if not -LARGEST <= number <= LARGEST:
             beyond = "is too large for float32" if math.isfinite(number) else "is not finite"
@@ -107,7 +114,11 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         return array.item()
 
     def fault(self, what: str) -> CopyFault:
-        return CopyFault(f"{what} in environment {self.index}")
+        return CopyFault(what, self.index)
+
+    def raised(self, where: str, error: BaseException) -> CopyFault:
+        what = f"{where} raised {type(error).__name__}: {error}"
+        return CopyFault(what, self.index, isinstance(error, MISSING))
 
 
 def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
@@ -122,18 +133,3 @@ def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
     inner = [value for thing in held for value in getattr(thing, "__dict__", {}).values()]
     found = {id(value): value for value in held + inner if isinstance(value, box2d.b2World)}
     return list(found.values())
-
-
-def serve_quietly() -> None:
-    """In a worker: leaves signals to the parent, and ends with it, even out of an endless step."""
-    for name in QUIET:
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        assert parent is not None
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()

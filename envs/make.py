@@ -1,4 +1,4 @@
-"""Gymnasium's vectorised environments, made to reset only when told to."""
+"""Copies of an environment by its id, and what to do where they cannot be made."""
 
 import sys
 import warnings
@@ -8,115 +8,21 @@ from importlib import import_module
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium
-import numpy as np
-import torch
+from gymnasium.wrappers import ClipAction
 
 from common.errors import ConfigError, EnvironmentFault, LogpiError
-from envs.border import PASSED, Checked
-from envs.serial import Serial
-from envs.spaces import require_unclipped
-from envs.vector import Step, Vector
+from envs.checked import PASSED, Checked
+from envs.spaces import refuse
+from envs.vector import Backend, NativeCartPole, Serial, Vector
 from envs.workers import Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUMENTS = (TypeError, ValueError, AssertionError, LookupError)  # raised for a wrong argument
 SILENT = 50  # what matters is raised, in one line
 EXTRAS = ("box2d", "mujoco")  # of this project, with what such environments need
-
-
-class Backend(Protocol):
-    """N environments that reset only when told to."""
-
-    observation_space: gymnasium.Space[Any]
-    action_space: gymnasium.Space[Any]
-    limit: int | None  # steps after which a copy in this process truncates its episode itself
-
-    @property
-    def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, if it is known to."""
-
-    def reset(self, seed: int) -> np.ndarray:
-        """Starts all episodes anew: observations (N, ...)."""
-
-    def step(self, action: np.ndarray) -> Step:
-        """(true successors, reward, terminated, truncated), each with leading dimension N."""
-
-    def reset_done(self, done: np.ndarray) -> np.ndarray:
-        """Starts new episodes where `done` (N,) says so: observations of all, (N, ...)."""
-
-    def abandon(self, mask: np.ndarray) -> np.ndarray:
-        """The same for episodes in `mask` (N,) that have not ended, and cannot go on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where every environment is."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Goes back there as far as these environments can.
-
-        Returns:
-            Observations of all, (N, ...); and where an environment did otherwise on the way, (N,).
-        """
-
-    def renew(self) -> None:
-        """Makes copies anew in place of those that have raised; they are still to be reset."""
-
-    def close(self) -> None: ...
-
-
-class NativeCartPole:
-    """Gymnasium's vectorised CartPole, whose own automatic reset would yield a false row.
-
-    It resets on the step after an episode's end; here the finished columns are reset in place, from
-    its own generator, before that step.
-    """
-
-    lasting = None
-
-    def __init__(self, env_id: str, count: int, kwargs: dict[str, Any]) -> None:
-        made: Any = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
-        self.envs = made.unwrapped
-        self.observation_space = self.envs.single_observation_space
-        self.action_space = self.envs.single_action_space
-        self.limit: int | None = made.unwrapped.max_episode_steps
-
-    def reset(self, seed: int) -> np.ndarray:
-        return self.envs.reset(seed=seed)[0]
-
-    def step(self, action: np.ndarray) -> Step:
-        return self.envs.step(action)[:4]
-
-    def reset_done(self, done: np.ndarray) -> np.ndarray:
-        envs = self.envs
-        size = (4, int(done.sum()))
-        envs.state[:, done] = envs.np_random.uniform(envs.low, envs.high, size=size)
-        envs.steps[done] = 0
-        envs.prev_done[:] = False
-        return envs.state.T.astype(np.float32)
-
-    abandon = reset_done
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "state": torch.from_numpy(self.envs.state),
-            "steps": torch.from_numpy(self.envs.steps),
-            "generator": self.envs.np_random.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        envs = self.envs
-        envs.reset(seed=0)
-        envs.state[:], envs.steps[:] = state["state"].numpy(), state["steps"].numpy()
-        envs.np_random.bit_generator.state = state["generator"]
-        return envs.state.T.astype(np.float32), np.zeros(len(envs.steps), dtype=np.bool_)
-
-    def renew(self) -> None:
-        """Its copies are arrays, which nothing breaks."""
-
-    def close(self) -> None:
-        self.envs.close()
 
 
 def make_backend(
@@ -133,7 +39,8 @@ def make_backend(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if vectorization == "native":
-                return NativeCartPole(env_id, count, kwargs)
+                made: Any = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
+                return NativeCartPole(made.unwrapped)
             spec = gymnasium_spec(env_id)
             # A worker imports the module itself, once it has the path for it.
             known = env_id if ":" in env_id else spec
@@ -144,10 +51,10 @@ def make_backend(
     except PASSED:
         raise
     except BaseException as error:
-        raise explained(error, env_id, kwargs) from error
+        raise making_error(error, env_id, kwargs) from error
 
 
-def explained(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:
+def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:
     """Why an environment could not be made, and what to do."""
     if theirs := hidden(error):
         return ConfigError(
@@ -159,7 +66,7 @@ def explained(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> Logp
         remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
         return ConfigError(f"env.id: {env_id} needs a library that is not here; {remedy}")
     if isinstance(error, ModuleNotFoundError):
-        return ConfigError(f"env.id: {env_id}: {error}; {found(env_id.rpartition(':')[0], error)}")
+        return ConfigError(f"env.id: {env_id}: {error}; {import_remedy(env_id, error)}")
     if isinstance(error, gymnasium.error.Error):
         module, _, name = env_id.rpartition(":")
         own = f"let {module} register it" if module else f"name the module that does, MODULE:{name}"
@@ -175,9 +82,10 @@ def explained(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> Logp
     return EnvironmentFault(f"env {env_id}: could not be made, {why}; {remedy}")
 
 
-def found(module: str, error: ModuleNotFoundError) -> str:
-    """What to do so that a module is found: that of the id, or one that it needs."""
-    name, places = str(error.name), "beside train.py or on PYTHONPATH"
+def import_remedy(env_id: str, error: ModuleNotFoundError) -> str:
+    """What to do so that Python finds a module: that of the id, or one that it needs."""
+    module, name = env_id.rpartition(":")[0], str(error.name)
+    places = "beside train.py or on PYTHONPATH"
     if module != name and not module.startswith(f"{name}."):
         return f"install it, or put a module of your own {places}"
     if module != (plain := Path(module.removesuffix(".py")).name):
@@ -232,7 +140,7 @@ def hidden(error: BaseException) -> Path | None:
 
 
 def source(env_id: str) -> bytes:
-    """What stands in the file in which a made environment is written, as far as Python tells."""
+    """The file that a made environment is written in; empty where Python does not give it."""
     entry: Any = gymnasium_spec(env_id).entry_point
     name = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -252,3 +160,18 @@ def make_single(
     env = gymnasium.make(spec, disable_env_checker=True, **deepcopy(kwargs))  # each has its own
     require_unclipped(env_id, env)
     return Checked(env, env_id, index)
+
+
+def require_unclipped(env_id: str, env: gymnasium.Env[Any, Any]) -> None:
+    """Raises ConfigError where Gymnasium's ClipAction is what takes the bounds away."""
+    given, inner = env.action_space, env
+    while isinstance(inner, gymnasium.Wrapper):
+        clips, inner = isinstance(inner, ClipAction), inner.env
+        if clips and is_bounded(inner.action_space) and not is_bounded(given):
+            why = "has no finite bounds, ClipAction removes them"
+            remedy = "leave ClipAction out, actions are clipped to the bounds here anyway"
+            raise refuse(env_id, "action", given, why, remedy)
+
+
+def is_bounded(space: gymnasium.Space[Any]) -> bool:
+    return isinstance(space, gymnasium.spaces.Box) and bool(space.is_bounded("both"))
