@@ -136,6 +136,8 @@ class Vector:
         self.journal, self.rewards = Journal(actions), Journal(rewards)
         strayed = self.ages + self.before > len(actions)  # longer than what is kept
         self.ages[strayed] = self.before[strayed] = 0
+        # a reset more than in the run, by which rewards differ that depend on how many there were
+        self.begin(np.ones(self.count, dtype=np.bool_))
         for left, action, reward in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
             self.begin((self.before > 0) & (self.ages + self.before == left), earlier=1)
             self.begin(self.ages == left)
