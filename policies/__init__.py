@@ -1,17 +1,13 @@
 """Parameters -> actions and their exact densities."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from policies.base import Policy
 from policies.categorical import Categorical, MultiCategorical
 from policies.gaussian import FullGaussian, Gaussian
 from policies.tanh_gaussian import TanhFullGaussian, TanhGaussian, largest_entropy
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from runtime.deploy.trained import TrainedPolicy
 
 # By the names of agent.policy; of those that fit an agent and an action space, the first is `auto`.
 POLICIES: dict[str, type[Policy]] = {
@@ -37,9 +33,7 @@ __all__ = [
 ]
 
 
-def load(
-    run_dir: "str | Path", checkpoint: str = "latest", env_id: str | None = None
-) -> "TrainedPolicy":
-    """The policy of a run, for a notebook: `runtime.deploy.trained.load`, imported when called."""
+def load(run_dir: str | Path, checkpoint: str = "latest", env_id: str | None = None) -> Any:
+    """The policy of a run, for a notebook: see `runtime.deploy.trained.load`."""
     found = import_module("runtime.deploy.trained")  # above this floor, and only here
     return found.load(run_dir, checkpoint, env_id)
