@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import train
-from runtime import session
 from runtime.launch.door import enter
 from storage import provenance
 
@@ -192,17 +191,16 @@ def test_a_checkout_of_another_user_is_one_warning_whose_remedy_helps(
     command = shlex.split(line[line.index("git config") :])
     subprocess.run(command, check=True)
     assert provenance.revision() == commit
-    assert session.unrecorded() == []
+    assert provenance.head() == (commit, "")
 
 
 def test_outside_git_there_is_no_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    assert session.unrecorded() == []
+    assert provenance.head() == ("none", "")
     subprocess.run(["git", "init", str(tmp_path)], check=True, capture_output=True)
-    why = "the run's revision is not recorded: there is no commit yet; make one"
-    assert session.unrecorded() == [why]
+    assert provenance.head() == ("none", "there is no commit yet; make one")
     monkeypatch.setenv("PATH", "")
-    assert "git cannot be started" in session.unrecorded()[0]
+    assert "git cannot be started" in provenance.head()[1]
 
 
 def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
