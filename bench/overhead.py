@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     for owner, method, name in (
         (Logger, "add", "logging"),
         (Schedule, "log", "logging"),
-        (Schedule, "look", "audits, the last one included"),
+        (Schedule, "audit", "audits, the last one included"),
     ):
         timed(owner, method, name, spent)
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.live import audit
+from audit import live
 from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault
 from data import Batch
@@ -134,7 +134,7 @@ class Schedule:
         self.actions: list[tuple[Every, Callable[[int], None]]] = [
             (Every(int(config.log.every)), self.log),
             (Every(int(config.eval.every)), self.evaluate),
-            (Every(int(config.audit.every)), self.look),
+            (Every(int(config.audit.every)), self.audit),
         ]
         self.checkpoints = Every(int(config.checkpoint.every))
         self.record = Record()
@@ -262,14 +262,14 @@ class Schedule:
         if mean > (-math.inf if self.record.best is None else self.record.best):
             self.record.best, self.improved = mean, not saved
 
-    def look(self, step: int) -> None:
+    def audit(self, step: int) -> None:
         """Audits the policy at observations of the last logs and at the present one."""
         if self.record.last_audit >= step:
             return
         with self.clock.pause():
             if self.ranks.first:
                 obs = torch.stack([*self.record.met, self.envs.obs[0]][-STATES:])
-                audit(self.agent, obs, self.config.seed, step, self.logger)
+                live.audit(self.agent, obs, self.config.seed, step, self.logger)
         self.record.last_audit = step
 
     def checkpoint(self, step: int, final: bool = False) -> None:
