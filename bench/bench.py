@@ -4,6 +4,7 @@ Prints a row of a Markdown table as each comparison ends; writes bench.json, rep
 with write=true into docs/, too. Needs the extra `bench`; `make bench` installs it.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -13,26 +14,101 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 
-from bench.benchmark import measure, peers, races, report, settings, studies
-from bench.benchmark.comparisons import COMPARISONS, STUDIES
-from bench.benchmark.ratios import HEADER, compare, line
-from common.errors import ConfigError, StorageFault, remedy
-from runtime.launch.door import guarded
-from storage import provenance, rundir
+from bench import measure, report  # noqa: E402
+from bench.comparisons import COMPARISONS, NAMES, ON_GPU  # noqa: E402
+from bench.contestant import PEERS  # noqa: E402
+from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
+from configs.validate import Group, build, nearest, show, unknown_key  # noqa: E402
+from runtime.launch.door import guarded  # noqa: E402
+from storage import provenance, rundir  # noqa: E402
+from tools.gallery.settings import key, names, plain, value_of  # noqa: E402
 
-ROOT = measure.ROOT
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
+INSTALL = 'pip install -c constraints.txt ".[bench]"'
 REPEATED_RUNS = 3  # of a whole training run, for its memory
+TEXTS = ("only", "out", "from")
 PUBLISHED = (
-    "Every block is in [performance/bench.json](performance/bench.json). Other machines: [an Intel "
-    "Xeon](performance_intel.md), [older AMD processors](performance_amd.md), [a GPU]"
-    "(performance_gpu.md).",
+    "Every block is in [performance/bench.json](performance/bench.json). What was measured once, "
+    "such as what each choice costs, is in [performance_once.md](performance_once.md). Other "
+    "machines: [an Intel Xeon](performance_intel.md), [older AMD processors](performance_amd.md), "
+    "[a GPU](performance_gpu.md).",
 )
+
+
+@dataclass(frozen=True)
+class Options(Group):
+    """Keys of the command; `source` is given as `from`."""
+
+    only: str = key("all", "comparisons, separated by commas; or all, but those on a GPU")
+    blocks: int = key(7, "of each side of a comparison", ge=1, le=1000)
+    seconds: float = key(3.0, "of a block, about", ge=0.01, le=600)
+    seeds: int = key(5, "of each side of solve-cartpole and solve-pendulum", ge=1, le=1000)
+    out: str = key("", "folder of the report; empty: runs/bench/<date-time>")
+    write: bool = key(False, "write docs/performance.md, its blocks and its pictures, too")
+    source: str = key("", "bench.json files, separated by commas, to report without measuring")
+    debug: bool = key(False, "show the traceback of an error")
+
+    @property
+    def chosen(self) -> list[str]:
+        """The names in `only`, in the order in which they are measured."""
+        given = self.only.split(",")
+        everything = self.only == "all"
+        return [n for n in NAMES if (everything and n not in ON_GPU) or n in given]
+
+    @property
+    def sources(self) -> list[str]:
+        return [path for path in self.source.split(",") if path]
+
+    def check(self) -> None:
+        for name in self.only.split(","):
+            if name == "all" != self.only:
+                raise ConfigError("only: all goes alone; leave it or the others out")
+            if name not in ("all", *NAMES):
+                hint = nearest(name, ["all", *NAMES])
+                raise ConfigError(f"only: there is no {show(name)}; {hint}")
+        if self.source and self.only != "all":
+            raise ConfigError("from: reports everything that was measured; leave only out")
+
+
+def parse(arguments: list[str]) -> Options:
+    """The options; raises ConfigError for an unknown key, or a value of a wrong type or range."""
+    given = {}
+    known = ["from" if name == "source" else name for name in names(Options)]
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
+        if name not in known:
+            raise ConfigError(unknown_key(name, known))
+        given["source" if name == "from" else name] = text if name in TEXTS else value_of(text)
+    return build(Options, plain(Options()) | given)
+
+
+def help_text() -> str:
+    """All comparisons and keys."""
+    lines = [
+        "usage: python bench/bench.py [KEY=VALUE ...]\n",
+        "  python bench/bench.py                         everything, most of an hour",
+        "  python bench/bench.py only=sac256,startup     some of it",
+        "  python bench/bench.py from=runs/bench/.../bench.json write=true",
+        "      docs/performance.md from what was measured",
+        "\ncomparisons:",
+        *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
+        "  around          what a SAC step costs beside its update",
+        "\nkeys:",
+    ]
+    for declared in fields(Options):
+        name = "from" if declared.name == "source" else declared.name
+        default = json.dumps(getattr(Options(), declared.name)).strip('"')
+        lines.append(f"  {f'{name}={default}':<15} {declared.metadata['doc']}")
+    return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
@@ -43,14 +119,16 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Measures or reads, then reports; returns 0."""
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(settings.help_text())
+        print(help_text())
         return 0
-    options = settings.parse(arguments)
+    options = parse(arguments)
     if options.sources:
         results = read(options.sources)
         folder = make_folder(options.out)
     else:
-        peers.require(*needed(options.chosen))
+        for module in needed(options.chosen):
+            if importlib.util.find_spec(module) is None:
+                raise ConfigError(f"bench: {module} is not installed; {INSTALL}")
         folder = make_folder(options.out)
         results = everything(options, folder, arguments)
     rundir.write_json(folder / "bench.json", {"results": results})
@@ -64,52 +142,48 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def everything(
-    options: settings.Options, folder: Path, arguments: list[str]
-) -> dict[str, measure.Result]:
-    """Measures what was chosen, says so as it goes, and saves after each."""
+def everything(options: Options, folder: Path, arguments: list[str]) -> dict[str, measure.Result]:
+    """Measures what was chosen, prints a row after each, and saves."""
     print(f"{machine()}\n{report.versions(provenance.versions(*PACKAGES))}\n")
-    print("\n".join(line(cells) for cells in [HEADER, ["---"] * len(HEADER)]), flush=True)
+    head = [report.HEADER, ["---"] * len(report.HEADER)]
+    print("\n".join(map(report.line, head)), flush=True)
     results: dict[str, measure.Result] = {}
     for name in options.chosen:
-        about = measured(arguments)
+        about = conditions(arguments)
         result = one(name, options)
         progress("")
         results[name] = {**result, "measured": about}
         rundir.write_json(folder / "bench.json", {"results": results})
+        rows = [[name, "see the report", *[""] * (len(report.HEADER) - 2)]]
         if name in COMPARISONS:
-            rows = [ratio.cells for ratio in compare(name, COMPARISONS[name], result["sides"])]
-        else:
-            rows = [[name, "see the report", *[""] * (len(HEADER) - 2)]]
-        print("\n".join(line(cells) for cells in rows), flush=True)
+            found = report.compare(name, COMPARISONS[name], result["sides"])
+            rows = [ratio.cells for ratio in found]
+        print("\n".join(map(report.line, rows)), flush=True)
     return results
 
 
-def one(name: str, options: settings.Options) -> measure.Result:
-    """Measures one comparison or study."""
+def one(name: str, options: Options) -> measure.Result:
+    """Measures one comparison, or what surrounds an update."""
 
     def say(text: str) -> None:
         progress(f"{name}: {text}")
 
-    if name in STUDIES:
-        if name == "profile":
-            return studies.profile(say)
-        study = getattr(studies, name)
-        return study(max(1, options.blocks // 2), min(options.seconds, 1.0), say)
+    if name == "around":
+        return measure.around(say)
     comparison = COMPARISONS[name]
     if comparison.measure == "race":
-        return {"sides": races.race(comparison.sides, options.seeds, say)}
+        return {"sides": measure.race(comparison.sides, options.seeds, say)}
     if comparison.measure == "costs":
         rounds = min(options.blocks, REPEATED_RUNS) if name == "memory" else options.blocks
         return {"sides": measure.costs(comparison.sides, rounds, say)}
     return {"sides": measure.rates(comparison.sides, options.blocks, options.seconds, say)}
 
 
-def needed(names: list[str]) -> list[str]:
+def needed(chosen: list[str]) -> list[str]:
     """The modules of the peers in these comparisons."""
-    sides = [side for name in names if name in COMPARISONS for side in COMPARISONS[name].sides]
+    sides = [side for name in chosen if name in COMPARISONS for side in COMPARISONS[name].sides]
     libraries = {"SB3" if side.name == "SB3" else side.spec.get("library") for side in sides}
-    return [module for name, module in peers.MODULES.items() if name in libraries]
+    return [module for name, module in PEERS.items() if name in libraries]
 
 
 def progress(text: str) -> None:
@@ -118,31 +192,30 @@ def progress(text: str) -> None:
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def measured(arguments: list[str]) -> dict[str, Any]:
+def conditions(arguments: list[str]) -> dict[str, Any]:
     """Under which conditions a result came about."""
-    command = shlex.join(["python", "bench/bench.py", *arguments])
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # Windows has none
-    return {"date": time.strftime("%Y-%m-%d %H:%M"), "command": command,
-            "revision": provenance.revision(), "load": load, "machine": machine(),
-            "versions": provenance.versions(*PACKAGES)}  # fmt: skip
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "command": shlex.join(["python", "bench/bench.py", *arguments]),
+        "revision": provenance.revision(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,  # Windows has none
+        "machine": machine(),
+        "versions": provenance.versions(*PACKAGES),
+    }
 
 
 def machine() -> str:
-    """Kind of processor, and the cores that this process may use."""
+    """Kind of processor, the cores that this process may use, and every GPU of NVIDIA's driver."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    names = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    kind = names[0] if names else "unknown processor"
-    return ", ".join([f"{kind} ({platform.machine()})", f"{cores} cores", *gpus()])
-
-
-def gpus() -> list[str]:
-    """The name of every GPU that NVIDIA's driver tells of."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True).stdout.splitlines()
+    found = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
+    kind = found[0] if found else "unknown processor"
+    gpus = []
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        gpus = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+    return ", ".join([f"{kind} ({platform.machine()})", f"{cores} cores", *gpus])
 
 
 def read(paths: list[str]) -> dict[str, measure.Result]:
@@ -157,8 +230,7 @@ def read(paths: list[str]) -> dict[str, measure.Result]:
                 f"from: {path} is no bench.json of this command, {error!r}; give one"
             ) from error
         results |= held
-    order = [*COMPARISONS, *STUDIES]
-    return {name: results[name] for name in order if name in results}
+    return {name: results[name] for name in NAMES if name in results}
 
 
 def make_folder(out: str) -> Path:
@@ -170,7 +242,7 @@ def write(
     results: dict[str, measure.Result], path: Path, pictures: Path, more: Sequence[str] = ()
 ) -> None:
     """The report at `path`, its pictures in the folder `pictures`; raises StorageFault."""
-    from bench.benchmark.pictures import draw
+    from bench.pictures import draw
 
     drawn = draw(results)
     try:
@@ -180,8 +252,9 @@ def write(
     except OSError as error:
         raise StorageFault(f"{pictures}: cannot be written, {error}; {remedy(error)}") from error
     places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
-    shown = {name: str(at) for name, at in places.items()}
-    rundir.write_text(path, report.markdown(results, shown, more))
+    rundir.write_text(
+        path, report.markdown(results, {n: str(at) for n, at in places.items()}, more)
+    )
 
 
 if __name__ == "__main__":

@@ -12,27 +12,50 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
-from bench.benchmark.learner import EPISODES, EVALUATIONS, UNSEEN  # noqa: E402
-from bench.benchmark.peers import INSTALL  # noqa: E402
-from bench.benchmark.tasks import TASKS, Task  # noqa: E402
+from bench.bench import INSTALL  # noqa: E402
+from bench.commands import FOLDER, SEEDS, Row, options, seeds, train_and_evaluate  # noqa: E402
+from bench.comparisons import Spec  # noqa: E402
+from bench.contestant import UNSEEN  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
-from configs.compose import quoted  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, make_folder  # noqa: E402
 
-# seed, return_mean, return_sem, seconds of the whole process with its twenty evaluations but
-# without the last one, curve [[step, return], ...]
-Row = dict[str, Any]
+EVALUATIONS, EPISODES = 20, 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table; bench/tasks.yaml describes the fields."""
+
+    overrides: tuple[str, ...]
+    steps: int
+    peer: Spec
+    at_least: float | None = None
+    seeds: int = 10
+    seeds_that_reach: int | None = None
+    episodes: int = 1000
+
+
+def read_tasks() -> dict[str, Task]:
+    tasks = yaml.safe_load((ROOT / "bench" / "tasks.yaml").read_text(encoding="utf-8"))
+    usual = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
+    return {
+        name: Task(**{**task, "peer": {**usual, **task["peer"]}}) for name, task in tasks.items()
+    }
+
+
+TASKS = read_tasks()
 USAGE = f"""\
 usage: python bench/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
                                       [out=FOLDER]
@@ -59,7 +82,7 @@ def compare(arguments: list[str]) -> int:
     for name in names:
         task = TASKS[name]
         chosen = seeds(given.get("seeds", f"0-{task.seeds - 1}"))
-        with_peer = given.get("peer") != "false" and task.peer is not None
+        with_peer = given.get("peer") != "false"
         sides = learn(task, chosen, with_peer, out / name, int(given.get("lanes", 1)))
         draw(name, task, sides, out / f"{name}.png")
         print(line(name, task, sides), flush=True)
@@ -97,8 +120,10 @@ def learn(
         if failed.is_set():
             return
         try:
-            row = (ours(task, seed, folder / f"s{seed}", threads) if side == "ours"
-                   else peer(task, seed, threads))  # fmt: skip
+            if side == "ours":
+                row = ours(task, seed, folder / f"s{seed}", threads)
+            else:
+                row = theirs(task, seed, threads)
         except BaseException:
             failed.set()
             raise
@@ -127,31 +152,27 @@ def command(task: Task) -> list[str]:
 
 def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
     """Trains and evaluates one seed with the project's own commands."""
-    from runtime.curves import read_scalars
-
     shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
-    run, started = quoted(run_dir.absolute()), time.perf_counter()
-    door("train.py", *command(task), f"seed={seed}", f"threads={threads}", f"run_dir={run}")
-    seconds = time.perf_counter() - started
-    door("evaluate.py", f"run={run}", f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
-    evaluated = json.loads((run_dir / "evaluation.json").read_text())
-    return {
-        "seed": seed,
-        "return_mean": evaluated["return_mean"],
-        "return_sem": evaluated["return_sem"],
-        "seconds": seconds,
-        "threads": threads,
-        "curve": read_scalars(run_dir, "eval/return_mean"),
-    }
+    overrides = [*command(task), f"threads={threads}"]
+    evaluation = (f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
+    row, _ = train_and_evaluate(overrides, seed, run_dir, *evaluation)
+    return {**row, "threads": threads}
 
 
-def peer(task: Task, seed: int, threads: int) -> Row:
+def theirs(task: Task, seed: int, threads: int) -> Row:
     """The same of Stable-Baselines3, with as many threads."""
-    spec = {**(task.peer or {}), "steps": task.steps, "episodes": task.episodes,
-            "normalise": task.normalise, "threads": threads}  # fmt: skip
+    spec = {
+        **task.peer,
+        "kind": "learn",
+        "budget": task.steps,
+        "every": task.steps // EVALUATIONS,
+        "episodes": EPISODES,
+        "final_episodes": task.episodes,
+        "threads": threads,
+    }
     started = time.perf_counter()
-    command = [sys.executable, "-m", "bench.benchmark.learner", json.dumps(spec), str(seed)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = [sys.executable, "-m", "bench.contestant", json.dumps(spec), str(seed)]
+    done = subprocess.run(process, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.returncode)
     *curve, last = map(json.loads, done.stdout.strip().splitlines())
@@ -161,7 +182,7 @@ def peer(task: Task, seed: int, threads: int) -> Row:
         "return_mean": statistics.fmean(returns),
         "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
         "seconds": time.perf_counter() - started - last["seconds"],
-        "curve": curve,
+        "curve": [(step, score) for step, _, score in curve],
     }
 
 
@@ -172,13 +193,14 @@ HEADER = """\
 
 def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
     """One row of the table."""
-    theirs = sides.get("SB3", [])
+    of_peer = sides.get("SB3", [])
     bound = task.at_least
-    if bound is None and theirs:
-        bound = statistics.median(row["return_mean"] for row in theirs)
+    if bound is None and of_peer:
+        bound = statistics.median(row["return_mean"] for row in of_peer)
     asked = f"≥ {task.at_least:g}" if task.at_least is not None else "above SB3"
-    cells = [name, f"{task.steps:,}", f"{asked} on {task.seeds_that_reach} of {task.seeds}"]
-    for rows, least in ((sides["ours"], bound), (theirs, task.at_least)):
+    enough = task.seeds_that_reach or task.seeds
+    cells = [name, f"{task.steps:,}", f"{asked} on {enough} of {task.seeds}"]
+    for rows, least in ((sides["ours"], bound), (of_peer, task.at_least)):
         cells += summary(rows, least) if rows else ["", "", ""]
     return f"| {' | '.join(cells)} |"
 

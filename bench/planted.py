@@ -17,7 +17,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.benchmark.calls import options  # noqa: E402
+from bench.commands import options  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 

@@ -12,8 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.benchmark.calls import FOLDER, SEEDS, door, options, seeds  # noqa: E402
-from configs.compose import quoted  # noqa: E402
+from bench.commands import FOLDER, SEEDS, options, seeds, train_and_evaluate  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, write_text  # noqa: E402
@@ -65,20 +64,14 @@ def figures(arguments: list[str]) -> int:
 
 def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     """Trains and evaluates one seed."""
-    from runtime.curves import read_scalars
-
-    run = quoted(run_dir.absolute())
-    chosen = str(figure.deterministic).lower()
-    door("train.py", *figure.overrides, f"seed={seed}", f"run_dir={run}")
-    door("evaluate.py", f"run={run}", f"episodes={figure.episodes}", f"deterministic={chosen}")
-    trained = json.loads((run_dir / "result.json").read_text())
-    evaluated = json.loads((run_dir / "evaluation.json").read_text())
-    curve = [value for _, value in read_scalars(run_dir, "eval/return_mean")]
+    chosen = f"deterministic={str(figure.deterministic).lower()}"
+    evaluation = (f"episodes={figure.episodes}", chosen)
+    row, trained = train_and_evaluate(figure.overrides, seed, run_dir, *evaluation)
     return {
         "seed": seed,
-        "return_mean": evaluated["return_mean"],
-        "return_sem": evaluated["return_sem"],
-        "last_three_min": min(curve[-3:]),
+        "return_mean": row["return_mean"],
+        "return_sem": row["return_sem"],
+        "last_three_min": min(value for _, value in row["curve"][-3:]),
         "steps": trained["steps"],
         "wall_seconds": trained["wall_seconds"],
         "steps_per_second": trained["steps_per_second"],

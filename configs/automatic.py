@@ -21,7 +21,7 @@ from configs.schema import Acceleration, TrainConfig
 
 NATIVE = ("CartPole-v1",)  # ids whose own vectorised form envs/make.py can drive exactly
 TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the graph
-WORTH_COMPILING = 20_000  # updates, for each graph that is compiled; docs/performance.md
+WORTH_COMPILING = 20_000  # updates, for each graph compiled; docs/performance_once.md
 
 
 RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the keys above its own

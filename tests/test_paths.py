@@ -15,7 +15,7 @@ import pytest
 
 import evaluate
 import train
-from bench import bench, correlated, results
+from bench import bench, results
 from common.errors import ConfigError, Stopped, key_value
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
@@ -173,10 +173,8 @@ def test_whatever_is_named_by_the_second_claims_its_folder_at_once(here, monkeyp
     went = []
     monkeypatch.setattr(results, "one", lambda figure, seed, run_dir: went.append(run_dir))
     monkeypatch.setattr(results, "report", lambda *_: went[-1].parent.mkdir())
-    monkeypatch.setattr(correlated, "row", lambda *given: went.append(given[-1]))
-    for door in (results.main, correlated.main):
-        for _ in range(2):
-            assert door(["seeds=0"]) == 0
+    for _ in range(2):
+        assert results.main(["seeds=0"]) == 0
     assert len(went) == len(set(went))
 
 

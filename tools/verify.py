@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import StorageFault, remedy
 from runtime.launch.door import guarded
-from tools.gallery import commandline
-from tools.gallery.settings import SECTIONS
+from tools.gallery import settings
 
 if TYPE_CHECKING:
     from tools.gallery.report import Check, Section
@@ -28,9 +27,9 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> int:
     """Runs what the arguments ask for; returns 0 if all of it holds, else 1."""
     if any(argument in ("-h", "--help") for argument in arguments):
-        print(commandline.help_text())
+        print(settings.help_text())
         return 0
-    options, chosen = commandline.parse(arguments)
+    options, chosen = settings.parse(arguments)
     import torch
 
     torch.set_num_threads(1)  # nothing here is large
@@ -118,8 +117,8 @@ def write(
     from storage import provenance, rundir
     from tools.gallery.report import markdown, plain
 
-    set_to = {name: commandline.plain(given) for name, given in chosen.items()}
-    documents = {name: SECTIONS[name].__doc__ or name for name in chosen}
+    set_to = {name: settings.plain(given) for name, given in chosen.items()}
+    documents = {name: settings.SECTIONS[name].__doc__ or name for name in chosen}
     text = markdown(checks, set_to, documents)
     rundir.write_text(folder / "report.md", text)
     passed = all(check.passed for check in checks)

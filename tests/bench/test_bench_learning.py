@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench import bench_learning
-from bench.benchmark.tasks import TASKS
+from bench.bench_learning import TASKS
 from configs.compose import train_config
 
 
@@ -82,11 +82,11 @@ def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
 
     task, folder = TASKS["cartpole-ppo"], tmp_path / "cartpole-ppo"
     monkeypatch.setattr(bench_learning, "ours", one("ours", None))
-    monkeypatch.setattr(bench_learning, "peer", one("SB3", ("SB3", 1)))
+    monkeypatch.setattr(bench_learning, "theirs", one("SB3", ("SB3", 1)))
     with pytest.raises(KeyboardInterrupt):
         bench_learning.learn(task, range(3), True, folder)
     assert sorted(learned) == [("SB3", 0), ("ours", 0), ("ours", 1)]
-    monkeypatch.setattr(bench_learning, "peer", one("SB3", None))
+    monkeypatch.setattr(bench_learning, "theirs", one("SB3", None))
     sides = bench_learning.learn(task, range(1, 3), True, folder)
     assert learned[3:] == [("SB3", 1), ("ours", 2), ("SB3", 2)]
     sides = bench_learning.learn(task, range(6), True, folder, lanes=3)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import train
-from bench.benchmark import calls
-from bench.benchmark import settings as bench
+from bench import bench, commands
 from common.errors import ConfigError
 from configs import files as config_files
 from configs.compose import train_config
@@ -23,7 +22,7 @@ from runtime.launch.door import enter
 from runtime.launch.sweep import sweep
 from tests.tracked import ROOT, files
 from tools import compare, doctor, export, reproduce, tune, verify
-from tools.gallery import commandline
+from tools.gallery import settings
 from tools.tuning.pair import report
 from tools.tuning.spaces import read_space
 
@@ -231,21 +230,21 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
     "threshold": (compare.parse, ["a", "threshold=x"], "give one", ["a", "threshold=1"]),
     "no tag": (compare.parse, ["a", "tag="], "--help shows what is", ["a", "tag=x"]),
     "no runs": (compare.parse, ["tag=x"], "name run directories, or `runs`", ["tag=x", "runs"]),
-    "no pair": (commandline.parse, ["samples"], "--help lists the keys", ["samples=500"]),
+    "no pair": (settings.parse, ["samples"], "--help lists the keys", ["samples=500"]),
     "no section": (
-        *(commandline.parse, ["section=tanh_norml"], "did you mean tanh_normal?"),
+        *(settings.parse, ["section=tanh_norml"], "did you mean tanh_normal?"),
         ["section=tanh_normal"],
     ),
     "key of no section": (
-        *(commandline.parse, ["section=log_exp", "valus=[[1]]"], "did you mean values?"),
+        *(settings.parse, ["section=log_exp", "valus=[[1]]"], "did you mean values?"),
         ["section=log_exp", "values=[[1]]"],
     ),
     "audits": (
-        *(commandline.parse, ["audits=9", "samples=500"], "leave the other keys out"),
+        *(settings.parse, ["audits=9", "samples=500"], "leave the other keys out"),
         ["audits=9"],
     ),
     "a run": (
-        *(commandline.parse, ["run=a", "samples=500"], "seed, out, checkpoint and env.id alone; "),
+        *(settings.parse, ["run=a", "samples=500"], "seed, out, checkpoint and env.id alone; "),
         ["run=a", "seed=1", "out=b", "checkpoint=best", "env.id=c:D-v0"],
     ),
     "benchmark": (bench.parse, ["only=sac65"], "did you mean sac64?", ["only=sac64"]),
@@ -255,11 +254,11 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
     "no option": (bench.parse, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
     "number of blocks": (bench.parse, ["blocks=0"], "must be at least 1", ["blocks=1"]),
     "seeds": (
-        *(lambda given: calls.seeds(*given), ["5-3"], "give FIRST-LAST, the smaller one first"),
+        *(lambda given: commands.seeds(*given), ["5-3"], "give FIRST-LAST, the smaller one first"),
         ["3-5"],
     ),
     "pattern": (
-        *(lambda given: calls.options(given, {"seeds": calls.SEEDS}), ["seeds=x"]),
+        *(lambda given: commands.options(given, {"seeds": commands.SEEDS}), ["seeds=x"]),
         *("--help shows what is", ["seeds=0-4"]),
     ),
     "no such list": (
@@ -297,13 +296,13 @@ def refused(reads, arguments, capsys):
 
 @pytest.mark.parametrize("key", ["mean", "values", "std", "probs"])
 def test_a_key_of_single_sections_is_taken_with_each_that_is_named(key, capsys):
-    said = refused(commandline.parse, [f"{key}=x"], capsys)
+    said = refused(settings.parse, [f"{key}=x"], capsys)
     named = said.partition("add section=NAME, one of ")[2].split(", ")
     assert named
     for section in named:
-        default = getattr(commandline.SECTIONS[section](), key)
+        default = getattr(settings.SECTIONS[section](), key)
         text = str(default).replace(" ", "")
-        assert commandline.parse([f"section={section}", f"{key}={text}"])[1].keys() == {section}
+        assert settings.parse([f"section={section}", f"{key}={text}"])[1].keys() == {section}
 
 
 # with runs
@@ -456,11 +455,14 @@ def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(mon
     assert tune.main([*command[:2], "agent.lr=1e-5..1e-4:log", "trials=2", "study=another"]) == 0
 
 
+EXTRA = r'pip install (?:-c constraints\.txt )?"\.\[(\w+)\]"'
+
+
 def test_what_is_to_be_installed_is_an_extra_of_this_project():
     text = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
     known = re.findall(r"^(\w+) = \[", text.partition("\n[")[0], re.MULTILINE)
     sources = [path.read_text() for path in files("**/*.py") if ROOT / "tests" not in path.parents]
-    named = {name for text in sources for name in re.findall(r'pip install "\.\[(\w+)\]"', text)}
+    named = {name for text in sources for name in re.findall(EXTRA, text)}
     assert {"tune", "bench", "sweep"} <= named <= set(known)
 
 

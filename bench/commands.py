@@ -1,16 +1,21 @@
-"""What the tools that measure share: options, and the project's doors in processes of their own."""
+"""What the measuring commands share: options, and the project's doors in processes of their own."""
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from common.errors import ConfigError
+from configs.compose import quoted
 from configs.validate import unknown_key
 
-ROOT = Path(__file__).resolve().parents[2]
-NUMBER, SEEDS, FOLDER = r"[1-9]\d*", r"\d+(-\d+)?", ".+"
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS, FOLDER = r"\d+(-\d+)?", ".+"
+Row = dict[str, Any]  # what one seed came to
 
 
 def options(arguments: list[str], known: Mapping[str, str]) -> dict[str, str]:
@@ -46,3 +51,29 @@ def door(*command: str) -> None:
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
+
+
+def train_and_evaluate(
+    overrides: Sequence[str], seed: int, run_dir: Path, *evaluation: str
+) -> tuple[Row, dict[str, Any]]:
+    """One seed with the project's own commands.
+
+    Returns:
+        seed, return_mean and return_sem of the evaluation, seconds of the whole training process,
+        and its curve [[step, return], ...]; and result.json.
+    """
+    from runtime.curves import read_scalars
+
+    run, started = quoted(run_dir.absolute()), time.perf_counter()
+    door("train.py", *overrides, f"seed={seed}", f"run_dir={run}")
+    seconds = time.perf_counter() - started
+    door("evaluate.py", f"run={run}", *evaluation)
+    evaluated = json.loads((run_dir / "evaluation.json").read_text())
+    row = {
+        "seed": seed,
+        "return_mean": evaluated["return_mean"],
+        "return_sem": evaluated["return_sem"],
+        "seconds": seconds,
+        "curve": read_scalars(run_dir, "eval/return_mean"),
+    }
+    return row, json.loads((run_dir / "result.json").read_text())

@@ -2,15 +2,14 @@
 
 import pytest
 
-from bench import bench_learning, correlated, results, sb3_a2c, scaling
-from bench.benchmark import calls
+from bench import bench_learning, commands, results
 from common.errors import ConfigError
 from runtime.launch.door import tool
 
 
-@pytest.mark.parametrize("module", [bench_learning, correlated, results, sb3_a2c, scaling])
+@pytest.mark.parametrize("module", [bench_learning, results])
 @pytest.mark.parametrize(
-    "argument", ["speed", "nope=1", "seeds=abc", "seed=abc", "repeats=true", "repeats=0", "steps=x"]
+    "argument", ["speed", "nope=1", "seeds=abc", "seed=abc", "repeats=true", "figure=x", "lanes=0"]
 )
 def test_what_is_not_known_is_one_line_and_begins_nothing(
     module, argument, tmp_path, monkeypatch, capsys
@@ -25,12 +24,12 @@ def test_what_is_not_known_is_one_line_and_begins_nothing(
 
 
 def test_the_doors_word_for_a_traceback_is_not_refused():
-    assert calls.options(["debug=true", "out=x"], {"out": calls.FOLDER}) == {"out": "x"}
+    assert commands.options(["debug=true", "out=x"], {"out": commands.FOLDER}) == {"out": "x"}
 
 
 @pytest.mark.parametrize(
     ("module", "more"),
-    [(bench_learning, ["only=cartpole-ppo", "peer=false"]), (correlated, []), (results, [])],
+    [(bench_learning, ["only=cartpole-ppo", "peer=false"]), (results, [])],
 )
 def test_a_folder_that_cannot_be_made_is_told(module, more, tmp_path, capsys):
     (tmp_path / "file").touch()
@@ -50,15 +49,15 @@ def test_a_tool_that_needs_no_arguments_works_without():
 
 @pytest.mark.parametrize(("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("10-10", [10])])
 def test_seeds(text, expected):
-    assert list(calls.seeds(text)) == expected
+    assert list(commands.seeds(text)) == expected
 
 
 def test_no_seeds_are_none():
     with pytest.raises(ConfigError, match="seeds: 5-3 are none"):
-        calls.seeds("5-3")
+        commands.seeds("5-3")
 
 
 def test_a_door_that_fails_ends_what_called_it():
     with pytest.raises(SystemExit) as end:
-        calls.door("train.py", "nope=1")
+        commands.door("train.py", "nope=1")
     assert end.value.code == 2

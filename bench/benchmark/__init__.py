@@ -1,1 +1,0 @@
-"""What `bench/bench.py` is made of: contestants, measurement, report."""

@@ -1,0 +1,252 @@
+"""From contestants to numbers: one process each, of which only one works at a time.
+
+Peak memory counts from a child's fork, so this process stays smaller than any child: nothing here
+imports torch.
+"""
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.comparisons import Side, Spec, ours_sac, threads_text
+from bench.contestant import Curve, solved
+from common.errors import LogpiError
+from configs.compose import quoted
+
+ROOT = Path(__file__).resolve().parents[1]
+KIB = 1024
+PATIENCE = 10.0  # seconds that a contestant has to end
+AROUND_BLOCKS, AROUND_STEPS = 5, 800  # steps of a block, with one log in it
+AROUND_WIDTHS = (256, 64)
+Result = dict[str, Any]
+Say = Callable[[str], None]
+
+
+class Worker:
+    """A contestant's process; it is warm when this returns, and waits."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by close()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.contestant", json.dumps(spec)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+        )
+        self.about = self.answer()
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(self, steps: int) -> dict[str, Any]:
+        """Trains `steps` more steps; returns steps, updates, seconds and processor time."""
+        assert self.process.stdin is not None
+        print(f"run {steps}", file=self.process.stdin, flush=True)
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; mend it")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        """Ends its input, and so the process; one that is in the middle of work is stopped."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.errors.close()
+
+
+def last_line(errors: Any) -> str:
+    """The last line that a process wrote to its standard error."""
+    errors.seek(0)
+    return (errors.read().strip().splitlines() or ["without a word"])[-1]
+
+
+def rates(sides: tuple[Side, ...], blocks: int, seconds: float, say: Say) -> list[Result]:
+    """Steps per second of each side in `blocks` blocks of about `seconds`, A B A B ...
+
+    Returns:
+        For each side its name, variant, values, and the blocks as measured.
+    """
+    workers: list[Worker] = []
+    try:
+        for side in sides:
+            say(f"warming up {side.name} {side.variant}")
+            workers.append(Worker(side.spec))
+        steps = [max(1, round(w.about["steps_per_second"] * seconds)) for w in workers]
+        measured: list[list[Result]] = [[] for _ in sides]
+        for block in range(blocks):
+            say(f"block {block + 1} of {blocks}")
+            for worker, count, taken in zip(workers, steps, measured, strict=True):
+                taken.append(worker.run(count))
+        abouts = [worker.about for worker in workers]
+    finally:
+        for worker in workers:
+            worker.close()
+    return [
+        {
+            "name": side.name,
+            "variant": side.variant
+            or f"{threads_text(about['threads'])}, accelerate={about['accelerate']}",
+            "values": [block["steps"] / block["seconds"] for block in taken],
+            "about": about,
+            "blocks": taken,
+        }
+        for side, about, taken in zip(sides, abouts, measured, strict=True)
+    ]
+
+
+def costs(sides: tuple[Side, ...], rounds: int, say: Say) -> list[Result]:
+    """What a whole process of each side costs, in turn.
+
+    Of seconds there is a round before that is not counted: it reads the files from the disk.
+    """
+    values: list[list[float]] = [[] for _ in sides]
+    for index in range(rounds + 1):
+        say(f"round {index} of {rounds}")
+        for side, taken in zip(sides, values, strict=True):
+            if index:
+                taken.append(whole_process(side.spec)[side.spec["cost"]])
+            elif side.spec["cost"] == "seconds":
+                whole_process(side.spec)
+    return [
+        {"name": side.name, "variant": side.variant, "values": taken}
+        for side, taken in zip(sides, values, strict=True)
+    ]
+
+
+def whole_process(spec: Spec) -> dict[str, float]:
+    """Runs a process to its end; returns its seconds and its peak resident memory in MiB.
+
+    Windows has no count of the memory, which is then not a number.
+    """
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        questions = ""
+        if "command" in spec:
+            command = spec["command"]
+        elif spec["kind"] == "train":
+            command = ["train.py", *spec["overrides"], f"run_dir={quoted(Path(folder) / 'run')}"]
+        else:
+            command, questions = (
+                ["-m", "bench.contestant", json.dumps(spec)],
+                f"run {spec['steps']}",
+            )
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(questions)
+        process.stdin.close()
+        memory = math.nan
+        if hasattr(os, "wait4"):  # the usage of this child alone
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else KIB) / KIB**2
+        process.wait()
+        seconds = time.perf_counter() - started
+        if process.returncode:
+            raise LogpiError(f"bench: {command[0]} failed, {last_line(errors)}; mend it")
+    return {"seconds": seconds, "memory": memory}
+
+
+def race(sides: tuple[Side, ...], seeds: int, say: Say) -> list[Result]:
+    """From nothing to a solved task: the wall-clock of every seed of every side, in turn.
+
+    Returns:
+        For each side its name, the seconds to the solution of each seed (None: never), and curves.
+    """
+    curves: list[list[Curve]] = [[] for _ in sides]
+    for seed in range(seeds):
+        for side, taken in zip(sides, curves, strict=True):
+            say(f"seed {seed} of {side.name}")
+            run = race_ours if side.spec["kind"] == "train" else race_peer
+            taken.append(run(side.spec, seed))
+    return [
+        {
+            "name": side.name,
+            "variant": side.variant,
+            "values": [solved(curve, side.spec["at_least"], side.spec["hold"]) for curve in taken],
+            "curves": taken,
+        }
+        for side, taken in zip(sides, curves, strict=True)
+    ]
+
+
+def race_ours(spec: Spec, seed: int) -> Curve:
+    """The evaluations of one `train.py`, with the time at which its log has them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+        run_dir = Path(folder) / "run"
+        command = ["train.py", *spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"]
+        started = time.time()
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
+        )
+        if done.returncode:
+            raise LogpiError(f"bench: train.py failed, {last_line(errors)}; mend it")
+        events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
+        events.Reload()
+        return [
+            (event.step, event.wall_time - started, event.value)
+            for event in events.Scalars("eval/return_mean")
+        ]
+
+
+def race_peer(spec: Spec, seed: int) -> Curve:
+    """The evaluations of one peer; the seconds that they took are left out."""
+    started = time.time()
+    with tempfile.TemporaryFile("w+") as errors:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.contestant", json.dumps(spec), str(seed)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        if done.returncode:
+            raise LogpiError(f"bench: a peer failed, {last_line(errors)}; mend it")
+    return [
+        (step, at - started, score)
+        for step, at, score in map(json.loads, done.stdout.strip().splitlines())
+    ]
+
+
+def around(say: Say) -> Result:
+    """{units: microseconds of a SAC step on Pendulum without its update}, medians of blocks."""
+    found = {}
+    for width in AROUND_WIDTHS:
+        say(f"2×{width} units")
+        with Worker({**ours_sac(width), "kind": "around"}) as worker:
+            blocks = [worker.run(AROUND_STEPS) for _ in range(AROUND_BLOCKS)]
+        found[str(width)] = statistics.median(1e6 * b["around"] / b["steps"] for b in blocks)
+    return {"around": found}
