@@ -28,12 +28,12 @@ from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
 from configs.validate import Group, build, nearest, show, unknown_key  # noqa: E402
 from runtime.launch.door import guarded  # noqa: E402
 from storage import provenance, rundir  # noqa: E402
-from tools.gallery.settings import key, names, plain, value_of  # noqa: E402
+from tools.gallery import settings  # noqa: E402
+from tools.gallery.settings import key  # noqa: E402
 
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 INSTALL = 'pip install -c constraints.txt ".[bench]"'
 REPEATED_RUNS = 3  # of a whole training run, for its memory
-TEXTS = ("only", "out", "from")
 PUBLISHED = (
     "Every block is in [performance/bench.json](performance/bench.json). What was measured once, "
     "such as what each choice costs, is in [performance_once.md](performance_once.md). Other "
@@ -79,16 +79,14 @@ class Options(Group):
 
 def parse(arguments: list[str]) -> Options:
     """The options; raises ConfigError for an unknown key, or a value of a wrong type or range."""
-    given = {}
-    known = ["from" if name == "source" else name for name in names(Options)]
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
+    given = settings.read(arguments, ("only", "out", "from"))
+    known = ["from" if name == "source" else name for name in settings.names(Options)]
+    for name in given:
         if name not in known:
             raise ConfigError(unknown_key(name, known))
-        given["source" if name == "from" else name] = text if name in TEXTS else value_of(text)
-    return build(Options, plain(Options()) | given)
+    if "from" in given:
+        given["source"] = given.pop("from")
+    return build(Options, settings.plain(Options()) | given)
 
 
 def help_text() -> str:

@@ -8,7 +8,6 @@ out=FOLDER it goes on where it was stopped.
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from bench.bench import INSTALL  # noqa: E402
 from bench.commands import FOLDER, SEEDS, Row, options, seeds, train_and_evaluate  # noqa: E402
 from bench.comparisons import Spec  # noqa: E402
 from bench.contestant import UNSEEN  # noqa: E402
+from bench.measure import output_of  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
@@ -72,9 +72,8 @@ def main(arguments: list[str]) -> int:
 def compare(arguments: list[str]) -> int:
     """Prints a row for each task, as soon as it is known."""
     one = f"({'|'.join(TASKS)})"
-    known = {"only": f"{one}(,{one})*", "seeds": SEEDS, "peer": "true|false", "lanes": "[1-9]",
-             "out": FOLDER}  # fmt: skip
-    given = options(arguments, known)
+    own = {"only": f"{one}(,{one})*", "peer": "true|false", "lanes": "[1-9]"}
+    given = options(arguments, {**own, "seeds": SEEDS, "out": FOLDER})
     names = given.get("only", ",".join(TASKS)).split(",")
     require(names, given.get("peer") != "false")
     out = make_folder(given["out"]) if "out" in given else make_by_time(Path("runs/learning"))
@@ -133,8 +132,8 @@ def learn(
 
     known = {(side, row["seed"]) for side, rows in sides.items() for row in rows}
     with ThreadPoolExecutor(lanes) as pool:
-        due = [pool.submit(one, side, seed) for seed in seeds for side in wanted
-               if (side, seed) not in known]  # fmt: skip
+        left = [(side, seed) for seed in seeds for side in wanted if (side, seed) not in known]
+        due = [pool.submit(one, side, seed) for side, seed in left]
         for row in due:
             row.result()
     return {
@@ -146,8 +145,8 @@ def learn(
 def command(task: Task) -> list[str]:
     """What `train.py` is given for every seed."""
     every = task.steps // EVALUATIONS
-    return [*task.overrides, f"total_steps={task.steps}", f"eval.every={every}",
-            f"eval.episodes={EPISODES}"]  # fmt: skip
+    evaluation = [f"eval.every={every}", f"eval.episodes={EPISODES}"]
+    return [*task.overrides, f"total_steps={task.steps}", *evaluation]
 
 
 def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
@@ -171,11 +170,8 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
         "threads": threads,
     }
     started = time.perf_counter()
-    process = [sys.executable, "-m", "bench.contestant", json.dumps(spec), str(seed)]
-    done = subprocess.run(process, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-    *curve, last = map(json.loads, done.stdout.strip().splitlines())
+    lines = output_of(["-m", "bench.contestant", json.dumps(spec), str(seed)], "the peer")
+    *curve, last = map(json.loads, lines.splitlines())
     returns = last["returns"]
     return {
         "seed": seed,

@@ -221,11 +221,10 @@ def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
     kinds: dict[str, type[Loop | Peer]] = {"peer": Peer, "loop": Loop, "around": Around}
-    started = perf_counter()
     runner = kinds[spec["kind"]](spec, folder)
     try:
         rate = warm_up(runner, int(spec["warmup"]))
-        answer({**runner.about, "steps_per_second": rate, "warmup": perf_counter() - started})
+        answer({**runner.about, "steps_per_second": rate})
         cpu = process_time()
         for question in questions:
             idle = process_time() - cpu

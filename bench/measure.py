@@ -205,15 +205,11 @@ def race_ours(spec: Spec, seed: int) -> Curve:
     """The evaluations of one `train.py`, with the time at which its log has them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
-        command = ["train.py", *spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"]
         started = time.time()
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=errors
-        )
-        if done.returncode:
-            raise LogpiError(f"bench: train.py failed, {last_line(errors)}; mend it")
+        own = [*spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"]
+        output_of(["train.py", *own], "train.py")
         events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
         events.Reload()
         return [
@@ -225,20 +221,19 @@ def race_ours(spec: Spec, seed: int) -> Curve:
 def race_peer(spec: Spec, seed: int) -> Curve:
     """The evaluations of one peer; the seconds that they took are left out."""
     started = time.time()
+    lines = output_of(["-m", "bench.contestant", json.dumps(spec), str(seed)], "a peer")
+    return [(step, at - started, score) for step, at, score in map(json.loads, lines.splitlines())]
+
+
+def output_of(command: list[str], name: str) -> str:
+    """What a Python process prints; LogpiError, with the last line of its errors, if it fails."""
     with tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run(
-            [sys.executable, "-m", "bench.contestant", json.dumps(spec), str(seed)],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         if done.returncode:
-            raise LogpiError(f"bench: a peer failed, {last_line(errors)}; mend it")
-    return [
-        (step, at - started, score)
-        for step, at, score in map(json.loads, done.stdout.strip().splitlines())
-    ]
+            raise LogpiError(f"bench: {name} failed, {last_line(errors)}; mend it")
+    return done.stdout
 
 
 def around(say: Say) -> Result:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from bench.comparisons import COMPARISONS
 from bench.measure import Result
 from bench.report import Results, ratios
-from tools.gallery.canvas import COLOURS, DARK, DRAWN, SAID, canvas, legend, panel
+from tools.gallery.pictures import COLOURS, DARK, DENSITY, DRAWN, canvas, legend, panel
 
 
 def draw(results: Results) -> dict[str, Figure]:
@@ -31,13 +31,12 @@ def ratio_bars(results: Results) -> Figure:
     places = range(len(shown))
     axes.barh(places, [ratio.gain for ratio in shown], color=DRAWN, label="measured")
     for at, ratio in zip(places, shown, strict=True):
-        if ratio.low is not None and ratio.high is not None:
-            ends = sorted((ratio.turned(ratio.low), ratio.turned(ratio.high)))
-            axes.plot(ends, [at, at], color=DARK, linewidth=1.5)
-    for bound, colour in (("asked", SAID), ("aim", COLOURS[2])):
+        if ratio.spread:
+            axes.plot(sorted(map(ratio.turned, ratio.spread)), [at, at], color=DARK, linewidth=1.5)
+    for bound, colour in (("asked", DENSITY), ("aim", COLOURS[2])):
         marks = [ratio.turned(getattr(ratio.target, bound)) for ratio in shown]
         axes.plot(marks, places, "|", color=colour, markersize=14, markeredgewidth=2, label=bound)
-    axes.set_yticks(places, [f"{ratio.comparison} / {ratio.peer['name']}" for ratio in shown])
+    axes.set_yticks(places, [f"{ratio.name} / {ratio.peer['name']}" for ratio in shown])
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
@@ -51,7 +50,7 @@ def race_curves(name: str, result: Result) -> Figure:
     comparison = COMPARISONS[name]
     figure = canvas(9.5, f"{comparison.title}, one line a seed")
     axes = panel(figure, (1, 1, 1), "seconds since the process started", "mean return, 20 episodes")
-    for side, colour in zip(result["sides"], (SAID, DARK, COLOURS[3]), strict=False):
+    for side, colour in zip(result["sides"], (DENSITY, DARK, COLOURS[3]), strict=False):
         style = {"color": colour, "linewidth": 1.1, "alpha": 0.8, "marker": ".", "markersize": 3}
         for index, curve in enumerate(side["curves"]):
             seconds, scores = [point[1] for point in curve], [point[2] for point in curve]

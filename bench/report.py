@@ -1,7 +1,7 @@
 """What was measured as Markdown: medians, paired ratios, targets. All of it is in bench.json."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from bench.comparisons import COMPARISONS, Comparison, Spec, Target
@@ -29,25 +29,23 @@ class Ratio:
     """One peer against ours: the median of the paired ratios, their extremes, and the target.
 
     Attributes:
-        low, high: None where nothing is paired, as in a race, in which seeds are not alike.
+        spread: None where nothing is paired, as in a race, in which seeds are not alike.
     """
 
-    comparison: str
+    name: str
+    comparison: Comparison
     ours: Result
     peer: Result
     value: float
-    low: float | None
-    high: float | None
+    spread: tuple[float, float] | None
     target: Target
-    at_most: bool
-    unit: str
 
     @property
     def reached(self) -> str:
         """`aim`, `asked` or `no`."""
 
         def holds(bound: float) -> bool:
-            return self.value <= bound if self.at_most else self.value >= bound
+            return self.value <= bound if self.comparison.at_most else self.value >= bound
 
         return "aim" if holds(self.target.aim) else "asked" if holds(self.target.asked) else "no"
 
@@ -57,18 +55,18 @@ class Ratio:
         return self.turned(self.value)
 
     def turned(self, value: float) -> float:
-        return 1.0 / value if self.at_most and value else value
+        return 1.0 / value if self.comparison.at_most and value else value
 
     @property
     def cells(self) -> list[str]:
         """The row of the table."""
-        spread = "" if self.low is None else f" ({number(self.low)} to {number(self.high or 0.0)})"
+        spread = " ({} to {})".format(*map(number, self.spread)) if self.spread else ""
         shown = "∞" if math.isinf(self.value) else number(self.value)
-        sign = "≤" if self.at_most else "≥"
+        sign, unit = "≤" if self.comparison.at_most else "≥", self.comparison.unit
         return [
-            self.comparison,
-            f"{amount(median(self.ours['values']), self.unit)}",
-            f"{label(self.peer)}: {amount(median(self.peer['values']), self.unit)}",
+            self.name,
+            amount(median(self.ours["values"]), unit),
+            f"{label(self.peer)}: {amount(median(self.peer['values']), unit)}",
             f"{shown}{spread}",
             f"{sign} {self.target.asked:g}",
             f"{sign} {self.target.aim:g}",
@@ -84,15 +82,13 @@ def compare(name: str, comparison: Comparison, sides: Sequence[Result]) -> list[
         variants = [side for side in sides[1:] if side["name"] == peer_name]
         choose = min if comparison.lower_is_better else max
         peer = choose(variants, key=lambda side: median(side["values"]))
-        low: float | None = None
-        high: float | None = None
+        spread = None
         if comparison.measure == "race":
             value = divided(median(peer["values"]), median(ours["values"]))
         else:
             pairs = paired(ours["values"], peer["values"])
-            value, low, high = median([*pairs]), min(pairs), max(pairs)
-        at_most, unit = comparison.at_most, comparison.unit
-        made.append(Ratio(name, ours, peer, value, low, high, target, at_most, unit))
+            value, spread = median([*pairs]), (min(pairs), max(pairs))
+        made.append(Ratio(name, comparison, ours, peer, value, spread, target))
     return made
 
 
@@ -177,7 +173,7 @@ def markdown(results: Results, pictures: Mapping[str, str], more: Sequence[str] 
 def conditions(results: Results) -> list[str]:
     """Machine, versions, dates, and the commands that repeat it."""
     measured = {name: result["measured"] for name, result in results.items()}
-    machines = unique(f"{m['machine']}; {versions(m['versions'])}" for m in measured.values())
+    machines = {f"{m['machine']}; {versions(m['versions'])}": None for m in measured.values()}
     rows = [
         [f"`{name}`", m["date"], m["revision"][:12], f"{m['load']:.1f}", f"`{m['command']}`"]
         for name, m in measured.items()
@@ -190,10 +186,6 @@ def conditions(results: Results) -> list[str]:
 
 def versions(found: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in found.items())
-
-
-def unique(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(texts))
 
 
 def picture(name: str, title: str, pictures: Mapping[str, str]) -> list[str]:
@@ -210,17 +202,14 @@ def section(
     if idle:
         most = f"{1000 * max(idle):.1f} ms of a processor a round"
         waiting = [f"While waiting, none used more than {most}."]
-    specs = {(side.name, side.variant): side.spec for side in comparison.sides}
-    settings = unique(
-        f"* {side.name}: {described(specs[side.name, side.variant])}" for side in comparison.sides
-    )
+    lines = [f"* {side.name}: {described(side.spec)}" for side in comparison.sides]
     return [
         f"## {name}: {comparison.title}",
         comparison.note,
         side_table(comparison, sides),
         *waiting,
         *picture(name, f"{comparison.title}: every seed", pictures),
-        "\n".join(settings),
+        "\n".join(dict.fromkeys(lines)),
     ]
 
 

@@ -86,14 +86,15 @@ def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
     print("| seed | return | s.e. | lowest of last three evaluations | steps | seconds | steps/s |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['seed']} | {number(row['return_mean'])} | {number(row['return_sem'])} | "
-              f"{number(row['last_three_min'])} | {row['steps']} | {row['wall_seconds']:.1f} | "
-              f"{row['steps_per_second']:.0f} |")  # fmt: skip
+        returns = [number(row[name]) for name in ("return_mean", "return_sem", "last_three_min")]
+        times = [f"{row['wall_seconds']:.1f}", f"{row['steps_per_second']:.0f}"]
+        print(f"| {' | '.join([str(row['seed']), *returns, str(row['steps']), *times])} |")
     mean = statistics.median(row["return_mean"] for row in rows)
     wall = statistics.median(row["wall_seconds"] for row in rows)
-    print(f"\nmean return >= {figure.at_least:g} on {reached}/{len(rows)} seeds, last three "
-          f"evaluations too on {stayed}/{len(rows)}; median return {number(mean)}, "
-          f"median {wall:.1f} s", flush=True)  # fmt: skip
+    count = len(rows)
+    on = f"{reached}/{count} seeds, last three evaluations too on {stayed}/{count}"
+    medians = f"median return {number(mean)}, median {wall:.1f} s"
+    print(f"\nmean return >= {figure.at_least:g} on {on}; {medians}", flush=True)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def test_what_git_does_not_have_is_not_the_projects(tmp_path):
     assert {"train.py", "configs/compose.py", "docs/quickstart.md", "tests/tracked.py"} <= names
     assert not any(name.startswith(("runs/", ".venv/", ".git/")) for name in names)
     assert ROOT / "tools/doctor.py" in files("tools/*.py")
-    assert ROOT / "tools/tuning/pair.py" not in files("tools/*.py")
+    assert ROOT / "tools/tuning/study.py" not in files("tools/*.py")
     for name in ("agents/a.py", "runs/first/b.py", ".venv/c.py", "agents/__pycache__/d.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

@@ -147,10 +147,10 @@ def overall(by_label: Finals) -> list[str]:
         if len(tasks) > 1 and len(of) == len(tasks):
             scores = [(of[task] - ends[task].min()) / (np.ptp(ends[task]) or 1.0) for task in tasks]
             low, high = interval(pooled, scores)
-            lines.append(row([label, str(len(tasks)), str(sum(map(len, scores))),
-                              f"{pooled(scores):.2f}", f"{low:.2f} to {high:.2f}"]))  # fmt: skip
-    return under(["group", "tasks", "runs", "IQM, each task's lowest run as 0, its highest as 1",
-                  "95 %"], lines if len(lines) > 1 else [])  # fmt: skip
+            counts = [str(len(tasks)), str(sum(map(len, scores)))]
+            lines.append(row([label, *counts, f"{pooled(scores):.2f}", f"{low:.2f} to {high:.2f}"]))
+    iqm = "IQM, each task's lowest run as 0, its highest as 1"
+    return under(["group", "tasks", "runs", iqm, "95 %"], lines if len(lines) > 1 else [])
 
 
 def improvements(by_label: Finals) -> list[str]:
@@ -161,9 +161,8 @@ def improvements(by_label: Finals) -> list[str]:
         if tasks:
             pair = [[by_label[label][task] for task in tasks] for label in (first, second)]
             low, high = interval(probability_of_improvement, *pair)
-            share = probability_of_improvement(*pair)
-            lines.append(row([first, second, str(len(tasks)), f"{share:.2f}",
-                              f"{low:.2f} to {high:.2f}"]))  # fmt: skip
+            share = f"{probability_of_improvement(*pair):.2f}"
+            lines.append(row([first, second, str(len(tasks)), share, f"{low:.2f} to {high:.2f}"]))
     return under(["a run of", "is above one of", "tasks", "probability", "95 %"], lines)
 
 

@@ -1,32 +1,35 @@
-"""Examine an environment: `python tools/doctor.py env.id=module:MyEnv-v0`.
+"""Examine an environment at random actions: `python tools/doctor.py env.id=module:MyEnv-v0`."""
 
-Plays it at random, says what training would meet, and ends with the file to save and the agents
-that fit. Takes env.id or env, env.kwargs.NAME=VALUE, steps=N and seed=N.
-"""
-
+import hashlib
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.errors import ConfigError, EnvironmentFault  # noqa: E402
+from configs import files  # noqa: E402
 from configs.compose import parse, train_config  # noqa: E402
 from configs.validate import unknown_key  # noqa: E402
+from data import Transition  # noqa: E402
 from envs.envs import Envs  # noqa: E402
 from envs.spaces import Flat  # noqa: E402
 from runtime.evaluation import LONGEST  # noqa: E402
 from runtime.exactness import before_training  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
-from tools.examination.names import group_name, known, tuned_for  # noqa: E402
-from tools.examination.plays import Played, differs, digests, play  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
@@ -35,7 +38,7 @@ ID is a Gymnasium id; a module that registers it may stand before a colon, modul
 that has a file in configs/env goes by its name, too: env=NAME.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
 TAKEN = ("env.id", "env", "debug")
-TRACE = "digest:"  # begins what a second process tells; an environment may print, too
+TRACE = "digest:"  # begins a line of the second process; an environment may print, too
 GAMMA = 0.99
 FEW = 5  # steps between two times that a run is taken up
 SLOW = 1e-3  # seconds of a step, from which on workers pay
@@ -43,6 +46,81 @@ LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
 FAR = 10.0  # from 0: means that they do not
 RETURNS = (0.1, 50.0)  # sizes of discounted returns that are learned as they are
 LARGEST_SCALE = 1e6  # of agent.reward_scale
+Make = Callable[[], Envs]
+
+
+@dataclass
+class Played:
+    """What an environment showed under random actions."""
+
+    transitions: list[Transition] = field(default_factory=list)
+    episodes: list[tuple[int, float, int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def column(self, name: str) -> np.ndarray:
+        """One field over all steps, (T, ...)."""
+        return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
+
+
+def play(envs: Envs, steps: int, seed: int) -> Played:
+    """Uniformly random actions, the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+    played, spec = Played(), envs.spec
+    started = time.perf_counter()
+    for _ in range(steps):
+        if spec.choices:
+            columns = [torch.randint(n, (1,), generator=generator) for n in spec.choices]
+            action = torch.stack(columns, -1)
+        elif spec.discrete:
+            action = torch.randint(spec.action_dim, (1,), generator=generator)
+        else:
+            action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
+        played.transitions.append(envs.step(action, action))
+    played.seconds = time.perf_counter() - started
+    played.episodes = envs.drain()
+    return played
+
+
+def digests(played: Played) -> list[str]:
+    """One for each step."""
+    return [
+        hashlib.sha256(b"".join(part.numpy().tobytes() for part in step[2:6])).hexdigest()
+        for step in played.transitions
+    ]
+
+
+def first_difference(here: list[str], there: list[str]) -> int | None:
+    """The first step at which the digests of two plays differ."""
+    wrong = (n for n, one in enumerate(here) if there[n : n + 1] != [one])
+    return next(wrong, None)
+
+
+def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
+    """What `env=NAME` calls an environment that has a file."""
+    for name in files.options("env"):
+        try:
+            file = files.group("env", name)
+        except ConfigError:
+            continue  # half written, or somebody's attempt: naming it shows the error
+        if (file.get("id"), file.get("kwargs") or {}) == (env_id, kwargs):
+            return name
+    return None
+
+
+def group_name(env_id: str, kwargs: dict[str, Any]) -> str:
+    """The same; where it has no file yet, a name that no other one has."""
+    if name := known(env_id, kwargs):
+        return name
+    name = re.split("[:/]", env_id)[-1].lower().replace("-", "_")
+    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    taken = files.options("env")
+    return next(one for one in names if one not in taken)
+
+
+def tuned_for(name: str, agents: list[str]) -> list[str]:
+    """Those of the agents that have settings of their own for the environment of this name."""
+    folder = files.DIRECTORY / "tuned"
+    return [agent for agent in agents if (folder / f"{name}-{agent}.yaml").exists()]
 
 
 def main(arguments: list[str]) -> int:
@@ -58,9 +136,8 @@ def examine(arguments: list[str]) -> int:
         name, _, value = parse(argument)
         if name in own:
             if not isinstance(value, int) or value < (name == "steps"):
-                least = int(name == "steps")
-                raise ConfigError(f"{name}: must be a number from {least} on, got {value!r}; "
-                                  "correct it")  # fmt: skip
+                why = f"must be a number from {int(name == 'steps')} on, got {value!r}"
+                raise ConfigError(f"{name}: {why}; correct it")
             own[name] = value
         elif name in TAKEN or name.startswith("env.kwargs."):
             rest.append(argument)
@@ -100,14 +177,16 @@ def examine(arguments: list[str]) -> int:
     return 0
 
 
-def beside(make: Any) -> list[str]:
+def beside(make: Make) -> list[str]:
     """Advice where there can be no second copy beside the first."""
     try:
         make().close()
     except (EnvironmentFault, ConfigError) as fault:
         alone = "env.num_envs=1 eval.episodes=0"
-        say("warning", f"there can be no second copy beside the first, {fault.problem}: train with "
-                       f"{alone}, which evaluates nothing")  # fmt: skip
+        warn(
+            f"there can be no second copy beside the first, {fault.problem}: train with {alone}, "
+            "which evaluates nothing"
+        )
         return [alone]
     return []
 
@@ -116,10 +195,15 @@ def say(name: str, text: str) -> None:
     print(f"{name:<12} {text}", flush=True)
 
 
-def handed_over(make: Any, seed: int) -> None:
+def warn(text: str) -> None:
+    say("warning", text)
+
+
+def handed_over(make: Make, seed: int) -> None:
     """Warnings where a reset, or the first step, hands over other types than it should."""
     with closing(make()) as copy:
-        (checked,) = copy.backend.envs.envs
+        backend: Any = copy.backend
+        (checked,) = backend.envs.envs
         space = checked.observation_space
         checked.action_space.seed(seed)
         first, _ = checked.env.reset(seed=seed)
@@ -128,12 +212,17 @@ def handed_over(make: Any, seed: int) -> None:
         kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in seen}
         found = kinds - {str(space.dtype)}
         if found and not isinstance(space, Flat):
-            say("warning", f"observations come as {' and '.join(sorted(found))}, the space says "
-                           f"{space.dtype}: each is converted; correct one of the two")  # fmt: skip
+            kinds_found = " and ".join(sorted(found))
+            warn(
+                f"observations come as {kinds_found}, the space says {space.dtype}: each is "
+                "converted; correct one of the two"
+            )
         others = [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]
         if others:
-            say("warning", f"a flag of terminated and truncated comes as {' and '.join(others)}, "
-                           "which is taken as true or false; give bool")  # fmt: skip
+            warn(
+                f"a flag of terminated and truncated comes as {' and '.join(others)}, which is "
+                "taken as true or false; give bool"
+            )
 
 
 def observations(envs: Envs, played: Played) -> list[str]:
@@ -149,16 +238,20 @@ def observations(envs: Envs, played: Played) -> list[str]:
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
     still = int((deviation == 0).sum())
     least, most = deviation.min(), deviation.max()
-    say("", f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from {least:.3g} "
-            f"to {most:.3g}, means up to {mean.max():.3g} in size, {still} components "
-            "constant")  # fmt: skip
+    say(
+        "",
+        f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from {least:.3g} to "
+        f"{most:.3g}, means up to {mean.max():.3g} in size, {still} components constant",
+    )
     outside = int(((lowest < low - 1e-6) | (highest > high + 1e-6)).sum())
     if outside:
-        say("warning", f"{outside} components leave the bounds of the space; correct the space")
+        warn(f"{outside} components leave the bounds of the space; correct the space")
     moving = deviation > 0
     if not moving.any():
-        say("warning", f"observations did not change in {len(played.transitions):,} steps; where "
-                       "they never do, nothing can be learned from them")  # fmt: skip
+        warn(
+            f"observations did not change in {len(played.transitions):,} steps; where they never "
+            "do, nothing can be learned from them"
+        )
         return []
     if envs.spec.pixels:
         return []
@@ -170,18 +263,16 @@ def observations(envs: Envs, played: Played) -> list[str]:
 
 def rewards(played: Played) -> list[str]:
     """Their range, and how large a value is to be learned."""
-    reward, ended = (
-        played.column("reward"),
-        played.column("terminated") | played.column("truncated"),
-    )
+    reward = played.column("reward")
+    ended = played.column("terminated") | played.column("truncated")
     value, most = 0.0, 0.0
     for one, end in zip(reward[::-1], ended[::-1], strict=True):
         value = float(one) + (0.0 if end else GAMMA * value)
         most = max(most, abs(value))
-    say("reward", f"from {reward.min():.4g} to {reward.max():.4g}, mean {reward.mean():.4g}; "
-                  f"discounted returns up to {most:.4g} in size")  # fmt: skip
+    found = f"from {reward.min():.4g} to {reward.max():.4g}, mean {reward.mean():.4g}"
+    say("reward", f"{found}; discounted returns up to {most:.4g} in size")
     if most == 0.0:
-        say("warning", "random actions never met a reward; learning may not begin")
+        warn("random actions never met a reward; learning may not begin")
     if most == 0.0 or RETURNS[0] <= most < RETURNS[1]:
         return []
     scale = float(f"{5 / most:.1g}")
@@ -195,19 +286,22 @@ def ends(played: Played, limit: int | None) -> None:
     terminated, truncated = played.column("terminated"), played.column("truncated")
     lengths = [length for _, _, length in played.episodes]
     about = f", {min(lengths)} to {max(lengths)} steps long" if lengths else ""
-    say("episodes", f"{len(lengths)} in {len(terminated)} steps{about}; {int(terminated.sum())} "
-                    f"terminated, {int(truncated.sum())} truncated")  # fmt: skip
+    how = f"{int(terminated.sum())} terminated, {int(truncated.sum())} truncated"
+    say("episodes", f"{len(lengths)} in {len(terminated)} steps{about}; {how}")
     if not lengths and limit is None:
-        say("warning", f"no episode ended; evaluations cut them at {LONGEST:,} steps: register it "
-                       "with max_episode_steps=N, or give eval.max_length=N")  # fmt: skip
+        warn(
+            f"no episode ended; evaluations cut them at {LONGEST:,} steps: register it with "
+            "max_episode_steps=N, or give eval.max_length=N"
+        )
     elif not lengths:
-        say("warning", f"no episode ended; its limit is {limit:,} steps: examine it with steps=N "
-                       "above that")  # fmt: skip
+        warn(f"no episode ended; its limit is {limit:,} steps: examine it with steps=N above that")
     if len(set(lengths)) == 1 < len(lengths) and not truncated.any():
-        say("warning", "all episodes end as terminated after the same number of steps; where that "
-                       "is a limit of time, end them as truncated")  # fmt: skip
+        warn(
+            "all episodes end as terminated after the same number of steps; where that is a limit "
+            "of time, end them as truncated"
+        )
     if (terminated & truncated).any():
-        say("warning", "steps are terminated and truncated at once; they count as terminated")
+        warn("steps are terminated and truncated at once; they count as terminated")
 
 
 def speed(played: Played, alone: bool) -> list[str]:
@@ -218,18 +312,20 @@ def speed(played: Played, alone: bool) -> list[str]:
     return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if pays else []
 
 
-def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Played) -> None:
+def repeats(make: Make, arguments: list[str], steps: int, seed: int, played: Played) -> None:
     """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
     half = max(1, steps // 2)
     with closing(make()) as again:
-        first = differs(play(again, steps, seed), played)
+        first = first_difference(digests(play(again, steps, seed)), digests(played))
     place, remedy = "", "draw from self.np_random"
     if first is None:
         first = elsewhere(arguments, played)
         place, remedy = " in another process", "keep the order of sets and hashes of text out of it"
     if first is not None:
-        say("warning", f"the same seed and actions lead elsewhere{place} from step {first + 1} on: "
-                       f"no run can be repeated or resumed exactly; {remedy}")  # fmt: skip
+        warn(
+            f"the same seed and actions lead elsewhere{place} from step {first + 1} on: no run can "
+            f"be repeated or resumed exactly; {remedy}"
+        )
         return
     say("seed", f"the same seed gives the same {steps} steps, in another process too")
     exact = resumes(make, half, seed)
@@ -238,25 +334,27 @@ def repeats(make: Any, arguments: list[str], steps: int, seed: int, played: Play
     if exact and kept is None:
         say("resume", "exact: a copy that repeats its episode is where the first one was")
         return
-    say("warning", kept or "a copy that repeats its episode is not where the first one was: it "
-                           "keeps something over reset(seed=...), each copy its own; a resumed "
-                           "run is not exact")  # fmt: skip
+    warn(
+        kept
+        or "a copy that repeats its episode is not where the first one was: it keeps something "
+        "over reset(seed=...), each copy its own; a resumed run is not exact"
+    )
 
 
-def resumes(make: Any, half: int, seed: int) -> bool:
+def resumes(make: Make, half: int, seed: int) -> bool:
     """Whether a copy that takes up twice, within an episode, is where the first one was."""
     with closing(make()) as copy:
         play(copy, half, seed)
         state = copy.state_dict()
         play(copy, FEW, seed + 1)
-        expected = play(copy, 200, seed + 2)
+        expected = digests(play(copy, 200, seed + 2))
     with closing(make()) as copy:
         back = copy.load_state_dict(state)
         play(copy, FEW, seed + 1)
         state = copy.state_dict()
     with closing(make()) as copy:
         back = copy.load_state_dict(state) and back
-        return back and differs(play(copy, 200, seed + 2), expected) is None
+        return back and digests(play(copy, 200, seed + 2)) == expected
 
 
 def elsewhere(arguments: list[str], played: Played) -> int | None:
@@ -270,11 +368,12 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
         check=False,
     )
     if done.returncode:
-        raise EnvironmentFault("env: it could not be played in a second process beside this one; "
-                               "see what was said above, and mend it")  # fmt: skip
+        raise EnvironmentFault(
+            "env: it could not be played in a second process beside this one; see what was said "
+            "above, and mend it"
+        )
     there = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(TRACE)]
-    wrong = (n for n, here in enumerate(digests(played)) if there[n : n + 1] != [here])
-    return next(wrong, None)
+    return first_difference(digests(played), there)
 
 
 def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
@@ -292,9 +391,9 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
         print(f"\nit is here already: env={name}{own}")
         return
     name = group_name(envs.env_id, kwargs)
-    print(f"\nconfigs/env/{name}.yaml, for env={name}:\n\n"
-          f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto\n"
-          f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")  # fmt: skip
+    print(f"\nconfigs/env/{name}.yaml, for env={name}:\n")
+    print(f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto")
+    print(f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")
 
 
 if __name__ == "__main__":

@@ -92,8 +92,13 @@ def export(arguments: list[str]) -> int:
     path = Path(given.get("out") or Path(str(given["run"])) / f"policy{suffix}")
     if path.suffix != suffix:
         raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
-    trained = open_trained(str(given["run"]), str(given["checkpoint"]), episodes=given["episodes"],
-                           seed=given["seed"], env_id=given.get("env.id"))  # fmt: skip
+    trained = open_trained(
+        str(given["run"]),
+        str(given["checkpoint"]),
+        episodes=given["episodes"],
+        seed=given["seed"],
+        env_id=given.get("env.id"),
+    )
     for warning in trained.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     envs = trained.evaluator.envs
@@ -112,16 +117,20 @@ def export(arguments: list[str]) -> int:
     except OSError as error:
         with suppress(OSError):
             path.unlink(missing_ok=True)  # half of it
-        raise StorageFault(f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or "
-                           f"give out=FILE{suffix}") from error  # fmt: skip
+        remedies = f"{remedy(error)}, or give out=FILE{suffix}"
+        raise StorageFault(
+            f"out: {path} cannot be written, {error.strerror}; {remedies}"
+        ) from error
     finally:
         trained.evaluator.close()
     if differing > compared * TOLERANCE:
         for written in (path, certificate_of(path)):
             written.unlink(missing_ok=True)
-        print(f"error: format: the file does not act as the run does, on {differing:,} of "
-              f"{compared:,} observations, and not kept; report it", file=sys.stderr)  # fmt: skip
+        where = f"on {differing:,} of {compared:,} observations"
+        why = f"the file does not act as the run does, {where}, and not kept"
+        print(f"error: format: {why}; report it", file=sys.stderr)
         return 1
+    of_run, of_file = own.summary(), from_file.summary()
     certificate = {
         "run": str(trained.path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -135,23 +144,25 @@ def export(arguments: list[str]) -> int:
         "actions_that_differ": differing,
         "episodes": given["episodes"],
         "seed": given["seed"],
-        "return_mean_of_run": own.summary()["return_mean"],
-        "return_mean_of_file": from_file.summary()["return_mean"],
-        "return_sem_of_run": own.summary()["return_sem"],
-        "return_sem_of_file": from_file.summary()["return_sem"],
-        "episodes_cut_of_run": own.cut,
-        "episodes_cut_of_file": from_file.cut,
+        "return_mean_of_run": of_run["return_mean"],
+        "return_mean_of_file": of_file["return_mean"],
+        "return_sem_of_run": of_run["return_sem"],
+        "return_sem_of_file": of_file["return_sem"],
+        "episodes_cut_of_run": of_run["episodes_cut"],
+        "episodes_cut_of_file": of_file["episodes_cut"],
         "versions": provenance.versions("onnx", "onnxruntime"),
     }
     rundir.write_json(certificate_of(path), certificate)
-    returns = ", ".join(f"{number(one.summary()['return_mean'])} (standard error "
-                        f"{number(one.summary()['return_sem'])}"
-                        f"{f'; {one.cut} cut short' if one.cut else ''}) from the {what}"
-                        for what, one in (("file", from_file), ("run", own)))  # fmt: skip
-    print(f"{path}: {path.stat().st_size:,} bytes\n"
-          f"largest difference over {compared:,} observations: {furthest:.3g}\n"
-          f"return over {given['episodes']} episodes: {returns}\n"
-          f"certificate: {certificate_of(path)}")  # fmt: skip
+    cut = "episodes_cut"
+    returns = ", ".join(
+        f"{number(one['return_mean'])} (standard error {number(one['return_sem'])}"
+        f"{f'; {one[cut]} cut short' if one[cut] else ''}) from the {what}"
+        for what, one in (("file", of_file), ("run", of_run))
+    )
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    print(f"largest difference over {compared:,} observations: {furthest:.3g}")
+    print(f"return over {given['episodes']} episodes: {returns}")
+    print(f"certificate: {certificate_of(path)}")
     return 0
 
 

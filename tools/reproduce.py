@@ -94,8 +94,9 @@ def overrides(config: TrainConfig) -> list[str]:
         with suppress(ConfigError):  # a dictionary may have keys that no command line has
             read = parse(f"env.kwargs.{name}={written(value)}")[2]
         if read != value:
-            raise ConfigError(f"run: its env.kwargs.{name} cannot be written on a command line; "
-                              "repeat the command that made it, with another run_dir")  # fmt: skip
+            remedy = "repeat the command that made it, with another run_dir"
+            why = f"its env.kwargs.{name} cannot be written on a command line"
+            raise ConfigError(f"run: {why}; {remedy}")
     return command
 
 
@@ -130,8 +131,13 @@ def made_with(path: Path) -> dict[str, Any]:
     try:
         state = load_newest(path, config=read_run(path))[1]
         setting = state["setting"]
-        return {"ranks": state["ranks"], "exact": state["exact"], "versions": setting,
-                "variables": setting.get("variables"), "revision": setting["revision"]}  # fmt: skip
+        return {
+            "ranks": state["ranks"],
+            "exact": state["exact"],
+            "versions": setting,
+            "variables": setting.get("variables"),
+            "revision": setting["revision"],
+        }
     except (StorageFault, LookupError, TypeError):
         return {}
 
@@ -144,10 +150,13 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     from storage.provenance import PHYSICS, changed_variables, variables
 
     was = {**made.get("versions", {}), "revision": made.get("revision")}
-    now = {"revision": provenance.revision(), **provenance.versions(*PHYSICS.values()),
-           "instructions": get_cpu_capability()}  # fmt: skip
-    found = [f"{name} was {was[name]}, is {now[name]}" for name in now
-             if was.get(name) not in (None, now[name])]  # fmt: skip
+    now = {
+        "revision": provenance.revision(),
+        **provenance.versions(*PHYSICS.values()),
+        "instructions": get_cpu_capability(),
+    }
+    changed = [name for name in now if was.get(name) not in (None, now[name])]
+    found = [f"{name} was {was[name]}, is {now[name]}" for name in changed]
     found += changed_variables(made.get("variables"), variables())
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
@@ -255,10 +264,14 @@ def counts(tag: str) -> bool:
 def first_difference(was: Curves, now: Curves) -> Difference | None:
     """Where two logs part; a number that one of them lacks is a difference."""
     rows: list[dict[tuple[int, str], float]] = [
-        {(step, tag): value for tag, curve in curves.items() if counts(tag)
-         for step, value in curve}
+        {
+            (step, tag): value
+            for tag, curve in curves.items()
+            if counts(tag)
+            for step, value in curve
+        }
         for curves in (was, now)
-    ]  # fmt: skip
+    ]
     keys = sorted(set(rows[0]) | set(rows[1]))
     wrong = [key for key in keys if rows[0].get(key) != rows[1].get(key)]
     if not wrong:

@@ -5,6 +5,8 @@ is stopped early where it lags behind the others. The study lies in a file of it
 command goes on with it, and several may work on it at once.
 """
 
+import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -16,24 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from common.errors import ConfigError  # noqa: E402
-from configs.compose import GROUPS, parse, train_config  # noqa: E402
+from configs.compose import GROUPS, options, parse, quoted, train_config  # noqa: E402
 from configs.schema import TrainConfig  # noqa: E402
 from configs.validate import key_names, unknown_key  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.lock import locked  # noqa: E402
-from storage.rundir import make_folder  # noqa: E402
-from tools.examination.names import group_name  # noqa: E402
-from tools.tuning.lasting import (  # noqa: E402
-    open_study,
-    recorded_space,
-    require_same,
-    sampler,
-    take_over,
-    trial_folder,
-    turn,
-)
-from tools.tuning.pair import report  # noqa: E402
+from storage.rundir import make_folder, write_text  # noqa: E402
+from tools.tuning import study as studies  # noqa: E402
 from tools.tuning.spaces import (  # noqa: E402
     SPACES,
     Space,
@@ -43,7 +35,6 @@ from tools.tuning.spaces import (  # noqa: E402
     present,
     read_space,
 )
-from tools.tuning.trials import require_fit  # noqa: E402
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -55,7 +46,6 @@ workers=N works with N processes; a run has one thread unless threads= says more
 goes on with a study that was stopped or killed. The best settings are written as
 FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false. The first trial has
 the settings as they are, unless ranges are named that do not hold them."""
-FAILED = "failed, "
 REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
 STOPPED = 75  # exit code of a signal, as of train.py
 MOST_FAILED = 5  # in one call
@@ -72,21 +62,21 @@ def tune(arguments: list[str]) -> int:
     own, fixed, space = read(arguments)
     imported()
     if own["report"] and not any(key.startswith("env.") for key in space):
-        require_fit(fixed)
+        studies.require_fit(fixed)
     folder = make_folder(own["study"], "study")
-    study = open_study(folder)
+    study = studies.open_study(folder)
     if not own["named"]:  # the usual ranges: those that the study began with
-        space = recorded_space(study) or space
-    print(f"{own['trials']} trials of {' '.join(fixed)}, searching {', '.join(space)}; {folder}",
-          flush=True)  # fmt: skip
+        space = studies.recorded_space(study) or space
+    searched = f"searching {', '.join(space)}; {folder}"
+    print(f"{own['trials']} trials of {' '.join(fixed)}, {searched}", flush=True)
     now = present(train_config(fixed), space)
     if now is None and own["report"]:
         print("the settings as they are lie outside these ranges: no trial has them")
-    with turn(folder):
-        require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
+    with studies.turn(folder):
+        studies.require_same(study, [*fixed, f"seeds={own['seeds']}"], space, folder)
         if now is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(now)
-        take_over(study, folder)
+        studies.take_over(study, folder)
     same = [argument for argument in arguments if not argument.startswith("workers=")]
     helper = [sys.executable, __file__, *same, "report=false"]
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))  # by way of `play`
@@ -152,6 +142,8 @@ def read(arguments: list[str]) -> tuple[dict[str, Any], list[str], Space]:
         space = holding(config, free)
     for one in ends(space):
         train_config([*fixed, *one])
+    from tools.doctor import group_name  # loads torch
+
     env = None if "env.id" in named else named.get("env")
     env = env or group_name(config.env.id, config.env.kwargs)
     where = f"{env}-{config.agent.name}"
@@ -182,33 +174,36 @@ def search(study: Any, own: dict[str, Any], fixed: list[str], space: Space, fold
     failed = 0
     while True:
         with ExitStack() as held:
-            with turn(folder):
+            with studies.turn(folder):
                 every = study.get_trials(deepcopy=False)
                 waiting = [trial for trial in every if trial.state == states.WAITING]
-                failures = [trial for trial in every if trial.state == states.FAIL
-                            and REPEATED not in trial.user_attrs]  # fmt: skip
+                failures = [
+                    trial
+                    for trial in every
+                    if trial.state == states.FAIL and REPEATED not in trial.user_attrs
+                ]
                 if len(every) - len(waiting) - len(failures) >= own["trials"]:
                     return
-                study.sampler = sampler(waiting[0].number if waiting else len(every))
+                study.sampler = studies.sampler(waiting[0].number if waiting else len(every))
                 trial = study.ask()
-                where = trial_folder(trial, folder)
-                held.enter_context(locked(where))  # by which `take_over` knows a living worker
+                where = studies.trial_folder(trial, folder)
+                held.enter_context(locked(where))  # `take_over` leaves a locked trial alone
             chosen = draw(space, trial)
             trial.set_user_attr("chosen", chosen)
-            if (said := repeated(study, trial)) is not None:
-                print(f"trial {trial.number}: {said}", flush=True)
+            if (outcome := repeated(study, trial)) is not None:
+                print(f"trial {trial.number}: {outcome}", flush=True)
                 continue
             print(f"trial {trial.number} begins: {' '.join(chosen)}; {where}/s0.log", flush=True)
-            said = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
-        print(f"trial {trial.number}: {said}", flush=True)
-        failed += said.startswith(FAILED)
+            outcome, ended = attempt(study, trial, [*fixed, *chosen], where, own["seeds"])
+        print(f"trial {trial.number}: {outcome}", flush=True)
+        failed += not ended
         if failed > MOST_FAILED:
-            raise ConfigError(f"trials: {failed} failed; mend what they say, or search another "
-                              "range in another study=FOLDER")  # fmt: skip
+            remedy = "mend what they say, or search another range in another study=FOLDER"
+            raise ConfigError(f"trials: {failed} failed; {remedy}")
 
 
 def repeated(study: Any, trial: Any) -> str | None:
-    """What came of the same settings before; such a trial tells the study nothing."""
+    """What came of the same settings before; such a trial adds nothing to the study."""
     import optuna
 
     states = optuna.trial.TrialState
@@ -216,27 +211,78 @@ def repeated(study: Any, trial: Any) -> str | None:
         if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
             trial.set_user_attr(REPEATED, other.number)
             study.tell(trial, state=states.FAIL)  # which sampler and pruner leave out
-            said = number(other.value, 2) if other.state == states.COMPLETE else "stopped"
-            return f"{said}, as trial {other.number} with the same settings"
+            outcome = number(other.value, 2) if other.state == states.COMPLETE else "stopped"
+            return f"{outcome}, as trial {other.number} with the same settings"
     return None
 
 
-def attempt(study: Any, trial: Any, command: list[str], folder: Path, seeds: int) -> str:
-    """One trial, told to the study; what came of it."""
+def attempt(
+    study: Any, trial: Any, command: list[str], folder: Path, seeds: int
+) -> tuple[str, bool]:
+    """Runs one trial and reports it to the study; (what came of it, whether it did not fail)."""
     import optuna
 
-    from tools.tuning.trials import play
-
+    states = optuna.trial.TrialState
     try:
-        found = play(trial, command, folder, seeds)
+        found = studies.play(trial, command, folder, seeds)
     except optuna.TrialPruned as reason:
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        return f"stopped, {reason}"
+        study.tell(trial, state=states.PRUNED)
+        return f"stopped, {reason}", True
     except RuntimeError as error:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return f"{FAILED}{error}"
+        study.tell(trial, state=states.FAIL)
+        return f"failed, {error}", False
     study.tell(trial, found)
-    return number(found, 2)
+    return number(found, 2), True
+
+
+def changed(command: list[str]) -> list[str]:
+    """YAML of what a command line sets of agent and environment, by itself or by a tuned pair."""
+    tuned = train_config(command)
+    plain = train_config([f"agent={tuned.agent.name}", f"env.id={quoted(tuned.env.id)}"])
+    lines = []
+    for group in ("env", "agent"):
+        was, now = (dataclasses.asdict(getattr(config, group)) for config in (plain, tuned))
+        lines += [f"{group}:"]
+        lines += [f"  {key}: {json.dumps(now[key])}" for key in now if now[key] != was[key]]
+        if lines[-1] == f"{group}:":
+            lines.pop()
+    return lines
+
+
+def report(study: Any, name: str, fixed: list[str], seeds: int, folder: Path) -> None:
+    """The best settings, on the screen and as a tuned pair; ConfigError where no trial ended."""
+    import optuna
+
+    states = optuna.trial.TrialState
+    ended = study.get_trials(deepcopy=False, states=[states.COMPLETE, states.PRUNED])
+    if not any(trial.state == states.COMPLETE for trial in ended):
+        raise ConfigError(
+            f"trials: none came to its end, all in {folder} were stopped; give more trials=N, or "
+            "search another range in another study=FOLDER"
+        )
+    best, count = study.best_trial, len(ended)
+    first_seed, last_seed = studies.FIRST_SEED, studies.FIRST_SEED + seeds - 1
+    on = f"seeds {first_seed} to {last_seed}" if seeds > 1 else f"seed {first_seed}"
+    lines = [
+        "# @package _global_",
+        f"total_steps: {train_config(fixed).total_steps}",
+        f"# By tools/tune.py: best of {count} trials, return {number(best.value, 2)} on {on}.",
+        *changed([*fixed, *best.user_attrs["chosen"]]),
+    ]
+    path = folder / f"{name}.yaml"
+    write_text(path, "\n".join(lines) + "\n")
+    where = studies.trial_folder(best, folder)
+    print(f"\nbest of {count}: {number(best.value, 2)}, trial {best.number}, {where}")
+    print("\n".join(lines))
+    env = name.rpartition("-")[0]
+    first = ""
+    if env not in options("env"):
+        first = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
+    there = ROOT / "configs" / "tuned" / path.name
+    place = ", in place of the one that is there" if there.exists() else ""
+    copy = f"{first}copy it to configs/tuned/{path.name}{place}"
+    itself = f"it comes by itself with env={env}, and its total_steps with it"
+    print(f"written to {path}; {copy}: {itself}")
 
 
 if __name__ == "__main__":

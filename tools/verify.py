@@ -15,6 +15,9 @@ from common.errors import StorageFault, remedy
 from runtime.launch.door import guarded
 from tools.gallery import settings
 
+STATES = 8  # of a trained policy, at which it is audited
+APART = 12  # steps between the moments at which the states are taken
+
 if TYPE_CHECKING:
     from tools.gallery.report import Check, Section
 
@@ -35,18 +38,12 @@ def run(arguments: list[str]) -> int:
     torch.set_num_threads(1)  # nothing here is large
     if options.false_alarms:
         return false_alarms(options.false_alarms, chosen)
-    if options.audits:
-        from tools.gallery.audits import count_alarms
-
-        return count_alarms(options.audits)
     started = time.perf_counter()
     from tools.gallery.report import HEADER, line, summary
 
     checks: list[Check] = []
     images: dict[str, Any] = {}
     if options.run:
-        from tools.gallery.trained import audit_run
-
         checks, images["run"] = audit_run(
             options.run, options.checkpoint, options.seed, options.env_id or None
         )
@@ -67,14 +64,58 @@ def run(arguments: list[str]) -> int:
 
 def sections(chosen: dict[str, Any]) -> "list[Section]":
     """The sections with their settings, in the order of the gallery."""
+    from tools.gallery.densities import DensitySection
     from tools.gallery.entropies import Entropy
-    from tools.gallery.functions import LogExp, LogSoftmax
-    from tools.gallery.inverses import TanhAtanh
-    from tools.gallery.sections import DensitySection
+    from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
 
-    others = {"log_exp": LogExp, "tanh_atanh": TanhAtanh, "log_softmax": LogSoftmax,
-              "entropy": Entropy}  # fmt: skip
+    others = {
+        "log_exp": LogExp,
+        "tanh_atanh": TanhAtanh,
+        "log_softmax": LogSoftmax,
+        "entropy": Entropy,
+    }
     return [others.get(name, DensitySection)(name, given) for name, given in chosen.items()]
+
+
+def audit_run(
+    run: str, checkpoint: str, seed: int, env_id: str | None
+) -> "tuple[list[Check], Any]":
+    """Rows and picture for the newest valid checkpoint of a run (or `best`, or a name).
+
+    Raises:
+        ConfigError: `run` is no run directory, or its environment's module was not named.
+        StorageFault: no checkpoint in it is valid.
+    """
+    import torch
+
+    from audit.live import at_states
+    from audit.picture import picture
+    from common.seeding import derive
+    from runtime.deploy.trained import open_trained
+    from tools.gallery.report import Check
+
+    trained = open_trained(
+        run, checkpoint, episodes=STATES, seed=derive(seed, "audit-episodes"), env_id=env_id
+    )
+    for warning in trained.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    generator = torch.Generator().manual_seed(derive(seed, "audit"))
+    agent, envs = trained.agent, trained.evaluator.envs
+    try:
+        met = []
+        for index in range(STATES):
+            for _ in range(APART):
+                envs.step(*agent.act(envs.obs, generator=generator))
+            met.append(envs.obs[index])
+    finally:
+        trained.evaluator.close()
+    findings = at_states(agent, torch.stack(met), generator)
+    rows = [
+        Check(f"step {trained.step}", f"state {index}: {t.name}", t.figure, t.bound, t.passed)
+        for index, finding in enumerate(findings)
+        for t in finding.trials
+    ]
+    return rows, picture(findings[:4])
 
 
 def make_folder(out: str) -> Path:
@@ -91,8 +132,7 @@ def make_folder(out: str) -> Path:
 
 def picture(section: "Section", seed: int, folder: Path) -> Any:
     """Writes the picture of a section; returns its pixels."""
-    from tools.gallery.canvas import pixels
-    from tools.gallery.pictures import PICTURES
+    from tools.gallery.pictures import PICTURES, pixels
 
     image = pixels(PICTURES[section.name](section, seed))
     save(image, folder / f"{section.name}.png")
@@ -122,9 +162,14 @@ def write(
     text = markdown(checks, set_to, documents)
     rundir.write_text(folder / "report.md", text)
     passed = all(check.passed for check in checks)
-    report = {"passed": passed, "seed": seed, "settings": set_to,
-              "checks": [plain(check) for check in checks], "versions": provenance.versions(),
-              "revision": provenance.revision()}  # fmt: skip
+    report = {
+        "passed": passed,
+        "seed": seed,
+        "settings": set_to,
+        "checks": [plain(check) for check in checks],
+        "versions": provenance.versions(),
+        "revision": provenance.revision(),
+    }
     rundir.write_json(folder / "report.json", report)
     logger = Logger(folder)
     logger.text("verify/report", text)

@@ -45,7 +45,7 @@ def test_a_run_that_never_ends_counts_as_infinite_in_a_median():
 def test_ratios_are_taken_within_pairs():
     assert paired([10.0, 30.0], [5.0, 10.0]) == [2.0, 3.0]
     (ratio,) = compare("x", comparison(), [side("ours", [8, 2, 9]), side("peer", [4, 2, 3])])
-    assert (ratio.value, ratio.low, ratio.high) == (2.0, 1.0, 3.0)
+    assert (ratio.value, ratio.spread) == (2.0, (1.0, 3.0))
     assert ratio.reached == "asked"
 
 

@@ -10,7 +10,7 @@ from common.errors import ConfigError
 from configs import files
 from configs.compose import evaluate_config, train_config
 from configs.files import to_yaml
-from tools.examination.names import known
+from tools.doctor import known
 
 KEYS = "num_envs: 4\nvectorization: async\nkwargs: {g: 9.0}\ntimeout: 5\n"
 WRITTEN = {

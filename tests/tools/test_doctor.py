@@ -17,7 +17,7 @@ from configs.schema import EnvConfig
 from configs.validate import build
 from envs.envs import Envs
 from tools import doctor
-from tools.examination.names import group_name
+from tools.doctor import group_name
 
 OUTSIDE = itertools.count()  # what a seed does not reach
 

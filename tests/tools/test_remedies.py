@@ -23,7 +23,7 @@ from runtime.launch.sweep import sweep
 from tests.tracked import ROOT, files
 from tools import compare, doctor, export, reproduce, tune, verify
 from tools.gallery import settings
-from tools.tuning.pair import report
+from tools.tune import report
 from tools.tuning.spaces import read_space
 
 start = partial(enter, "train", train.run)
@@ -239,10 +239,6 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
         *(settings.parse, ["section=log_exp", "valus=[[1]]"], "did you mean values?"),
         ["section=log_exp", "values=[[1]]"],
     ),
-    "audits": (
-        *(settings.parse, ["audits=9", "samples=500"], "leave the other keys out"),
-        ["audits=9"],
-    ),
     "a run": (
         *(settings.parse, ["run=a", "samples=500"], "seed, out, checkpoint and env.id alone; "),
         ["run=a", "seed=1", "out=b", "checkpoint=best", "env.id=c:D-v0"],
@@ -442,9 +438,9 @@ def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(mon
     def attempt(study, trial, command, folder, seeds):
         if failing[0]:
             study.tell(trial, state=state.FAIL)
-            return "failed, by a test"
+            return "failed, by a test", False
         study.tell(trial, 1.0)
-        return "1.0"
+        return "1.0", True
 
     monkeypatch.setattr(tune, "attempt", attempt)
     command = [WELL, "agent=a2c", "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tools.gallery import report
-from tools.gallery.sections import diagonal, full
+from tools.gallery.densities import diagonal, full
 from tools.gallery.statistics import Grid, bartlett_p_value, joint
 
 

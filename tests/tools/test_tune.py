@@ -20,9 +20,9 @@ from configs import files
 from configs.compose import train_config
 from runtime.launch.signals import PASSED_ON
 from tools import tune
-from tools.tuning import pair, trials
-from tools.tuning.lasting import open_study
+from tools.tuning import study as studies
 from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, holding, present, read_space
+from tools.tuning.study import open_study
 
 TUNE = Path(tune.__file__)
 SHORT = ["env=cartpole", "agent=a2c", "total_steps=1280", "eval.episodes=1", "agent.n_steps=5"]
@@ -91,7 +91,7 @@ def test_bad_input_is_one_line_before_anything_begins(
 
 def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "POLL", 0.1)
+    monkeypatch.setattr(studies, "POLL", 0.1)
     command = [*SHORT, "agent.lr=1e-4..1e-2:log", "agent.hidden=[8],[16]", "study=out"]
     assert tune.main([*command, "trials=2"]) == 0
     assert tune.main([*command, "trials=3"]) == 0  # goes on
@@ -135,7 +135,7 @@ def test_a_search_can_be_repeated_also_where_it_was_stopped_between(tmp_path, mo
         return -float(next(x for x in command if x.startswith("agent.lr=")).partition("=")[2])
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "play", play)
+    monkeypatch.setattr(studies, "play", play)
     whole = chosen("whole", 13)
     assert chosen("parts", 7, 13) == whole
     assert len({tuple(one) for one in whole}) == 13
@@ -161,7 +161,7 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
         return look(study, trial)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "play", play)
+    monkeypatch.setattr(studies, "play", play)
     monkeypatch.setattr(tune, "repeated", counting)
     assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
     assert sorted(played) == ["agent.hidden=[16]", "agent.hidden=[8]"]
@@ -188,7 +188,7 @@ def test_an_id_that_has_a_file_goes_by_its_name():
 
 def test_what_a_search_began_with_is_in_its_pair():
     """A pair that is to take another's place has what that one had, and was searched with."""
-    text = "\n".join(pair.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
+    text = "\n".join(tune.changed(["env=pendulum", "agent=ppo", "agent.lr=3e-4"]))
     found = yaml.safe_load(text)
     assert found["env"] == {"num_envs": 4}
     assert found["agent"] == {"gamma": 0.97, "lr_schedule": "linear",
@@ -204,7 +204,7 @@ def test_what_a_search_began_with_is_in_its_pair():
 def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     def attempt(study, trial, *_):
         study.tell(trial, 1.0)
-        return "1.00"
+        return "1.00", True
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tune, "attempt", attempt)
@@ -270,7 +270,7 @@ def test_a_range_is_widened_at_either_end_and_a_choice_by_one():
 
 def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "play", lambda *_: 1.0)
+    monkeypatch.setattr(studies, "play", lambda *_: 1.0)
     tuned = train_config(SHORT).agent
     for low, high, held in ((tuned.lr / 3, tuned.lr * 2, True), (tuned.lr * 2, 0.5, False)):
         folder = f"study=held-{held}"
@@ -285,7 +285,7 @@ def test_a_search_of_the_usual_ranges_goes_on_after_its_pair_was_replaced(
     tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trials, "play", lambda *_: 1.0)
+    monkeypatch.setattr(studies, "play", lambda *_: 1.0)
     command = [*SHORT, "study=out"]
     assert tune.main([*command, "trials=1"]) == 0
     assert "no trial had" not in capsys.readouterr().out
@@ -315,7 +315,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, ca
 
 def test_a_search_that_only_fails_ends(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "attempt", lambda *arguments: "failed, by a test")
+    monkeypatch.setattr(tune, "attempt", lambda *arguments: ("failed, by a test", False))
     assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=50"]) == 2
     assert capsys.readouterr().err.startswith("error: trials: 6 failed; ")
 
@@ -325,7 +325,7 @@ def test_what_is_searched_needs_not_fit_at_its_default(tmp_path, monkeypatch):
 
     def attempt(study, trial, *_):
         study.tell(trial, 1.0)
-        return "1.00"
+        return "1.00", True
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tune, "attempt", attempt)
@@ -345,13 +345,13 @@ def test_what_lags_behind_is_stopped(tmp_path, monkeypatch):
         for step in (100, 200):
             trial.report(float(step), step)
         study.tell(trial, 200.0)
-    monkeypatch.setattr(trials, "read_scalars", lambda run, tag: [(100, 50.0)])
+    monkeypatch.setattr(studies, "read_scalars", lambda run, tag: [(100, 50.0)])
     (tmp_path / "events.out.tfevents.1").write_text("")
     bad, told = study.ask(), set()
-    assert trials.lags(bad, tmp_path, told)
+    assert studies.lags(bad, tmp_path, told)
     assert told == {100}
-    monkeypatch.setattr(trials, "read_scalars", lambda run, tag: [(100, 150.0)])
-    assert not trials.lags(study.ask(), tmp_path, set())
+    monkeypatch.setattr(studies, "read_scalars", lambda run, tag: [(100, 150.0)])
+    assert not studies.lags(study.ask(), tmp_path, set())
 
 
 LEARNER = """
@@ -376,8 +376,8 @@ def test_a_search_stops_a_run_that_lags_behind(tmp_path, monkeypatch, capsys):
     """Each trial is worse than those before; the sixth would never end."""
     monkeypatch.chdir(tmp_path)
     Path("learner.py").write_text(LEARNER)
-    monkeypatch.setattr(trials, "TRAIN", tmp_path / "learner.py")
-    monkeypatch.setattr(trials, "POLL", 0.1)
+    monkeypatch.setattr(studies, "TRAIN", tmp_path / "learner.py")
+    monkeypatch.setattr(studies, "POLL", 0.1)
     assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=6"]) == 0
     assert "trial 5: stopped, it lags behind" in capsys.readouterr().out
 
@@ -385,17 +385,17 @@ def test_a_search_stops_a_run_that_lags_behind(tmp_path, monkeypatch, capsys):
 def test_a_run_that_diverges_is_one_that_the_study_learns_from(tmp_path, monkeypatch):
     text = f"import os; raise SystemExit(5 if '{PASSED_ON}' in os.environ else 1)"
     (tmp_path / "learner.py").write_text(text)
-    monkeypatch.setattr(trials, "TRAIN", tmp_path / "learner.py")
-    monkeypatch.setattr(trials, "POLL", 0.05)
+    monkeypatch.setattr(studies, "TRAIN", tmp_path / "learner.py")
+    monkeypatch.setattr(studies, "POLL", 0.05)
     study = in_memory()
-    assert tune.attempt(study, study.ask(), [], tmp_path, 1) == "stopped, training diverged"
+    assert tune.attempt(study, study.ask(), [], tmp_path, 1) == ("stopped, training diverged", True)
     assert study.trials[0].state == optuna.trial.TrialState.PRUNED
 
 
 def test_a_run_that_fails_is_told_with_its_last_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(trials, "POLL", 0.05)
+    monkeypatch.setattr(studies, "POLL", 0.05)
     with pytest.raises(RuntimeError, match="ends before the first update"):
-        trials.play(in_memory().ask(), [*SHORT, "env.num_envs=1280"], tmp_path, 1)
+        studies.play(in_memory().ask(), [*SHORT, "env.num_envs=1280"], tmp_path, 1)
 
 
 @pytest.mark.slow

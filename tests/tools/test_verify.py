@@ -14,8 +14,8 @@ import torch
 import policies
 from tools import verify
 from tools.gallery import controls, densities
-from tools.gallery.inverses import TanhAtanh
-from tools.gallery.sections import DensitySection
+from tools.gallery.densities import DensitySection
+from tools.gallery.functions import TanhAtanh
 from tools.gallery.settings import SECTIONS, TanhNormal
 
 ROOT = Path(__file__).resolve().parents[2]

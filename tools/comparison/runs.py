@@ -16,9 +16,10 @@ from runtime.curves import read_scalars
 from storage.rundir import REPEATED, read_result
 
 # What does not make a run another one in kind.
-SAME = ("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval",
-        "checkpoint", "audit", "env.id", "env.kwargs", "env.timeout",
-        "env.vectorization")  # fmt: skip
+SAME = (
+    *("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval"),
+    *("checkpoint", "audit", "env.id", "env.kwargs", "env.timeout", "env.vectorization"),
+)
 STUDY = "study.journal"  # in the folder of a search of settings
 NAMED = 3  # runs in a warning
 SHORT = 0.9  # of the median of the runs' last steps
@@ -69,8 +70,9 @@ def find(paths: list[str], tag: str) -> list[Run]:
             raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
         own = [file.parent for file in files if not apart(file, Path(given))]
         if not own:
-            raise ConfigError(f"{given}: holds only what a search made, or repetitions; name their "
-                              f"folder, such as {shown(apart(files[0], Path(given)))}")  # fmt: skip
+            folder = shown(apart(files[0], Path(given)))
+            why = "holds only what a search made, or repetitions"
+            raise ConfigError(f"{given}: {why}; name their folder, such as {folder}")
         for path in own:
             curve = read_scalars(path, tag)
             if curve:
@@ -80,7 +82,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
     if without:
-        print(f"warning: {named(without)} have no {tag}; left out", file=sys.stderr)
+        warn(f"{named(without)} have no {tag}; left out")
     return distinct(list(runs.values()))
 
 
@@ -97,8 +99,7 @@ def distinct(runs: list[Run]) -> list[Run]:
     for run in runs:
         same = first.setdefault(run.digest or str(run.path), run)
         if same is not run:
-            print(f"warning: {run.path} is {same.path} again, bit for bit; left out",
-                  file=sys.stderr)  # fmt: skip
+            warn(f"{run.path} is {same.path} again, bit for bit; left out")
     longest: dict[str, Run] = {}
     for run in sorted(first.values(), key=lambda run: run.total_steps):
         longest[beginning(run)] = run
@@ -108,8 +109,7 @@ def distinct(runs: list[Run]) -> list[Run]:
         if run.total_steps == longer.total_steps:
             kept.append(run)
         else:
-            print(f"warning: {run.path} is the beginning of {longer.path}; left out",
-                  file=sys.stderr)  # fmt: skip
+            warn(f"{run.path} is the beginning of {longer.path}; left out")
     return kept
 
 
@@ -124,23 +124,27 @@ def overlapping(runs: list[Run]) -> list[Run]:
     kept = []
     for task in tasks:
         of_task = [run for run in runs if run.task == task]
-        common = max(sorted({run.steps[0] for run in of_task}, reverse=True),
-                     key=lambda step: sum(map(partial(logged, step=step), of_task)))  # fmt: skip
+        starts = sorted({run.steps[0] for run in of_task}, reverse=True)
+        common = max(starts, key=lambda step: sum(map(partial(logged, step=step), of_task)))
         kept += [run for run in of_task if logged(run, common)]
         for what, ours in (
             ("end before", [run for run in of_task if run.steps[-1] < common]),
             ("begin after", [run for run in of_task if run.steps[0] > common]),
         ):
             if ours:
-                print(f"warning: {named([run.path for run in ours])} {what} step {common:,.0f}, "
-                      f"where most on {task} have a value; left out", file=sys.stderr)  # fmt: skip
+                end = f"step {common:,.0f}, where most on {task} have a value"
+                warn(f"{named([run.path for run in ours])} {what} {end}; left out")
     for task in tasks:
         ends = {run: run.steps[-1] for run in kept if run.task == task}
         run, end = min(ends.items(), key=lambda item: item[1])
         if end < SHORT * np.median(list(ends.values())):
-            print(f"warning: {run.path} ends at step {end:,.0f}, and all on {task} are compared "
-                  "there; leave it out, or let it go on", file=sys.stderr)  # fmt: skip
+            where = f"ends at step {end:,.0f}, and all on {task} are compared there"
+            warn(f"{run.path} {where}; leave it out, or let it go on")
     return kept
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def named(paths: list[Path]) -> str:
@@ -201,18 +205,18 @@ def grouped(runs: list[Run]) -> list[Group]:
     cells: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         cells.setdefault((run.task, run.agent), []).append(run)
-    keys = sorted({
-        key
-        for cell in cells.values()
-        for key in {key for run in cell for key in run.settings}
-        if len({str(run.settings[key]) for run in cell if key in run.settings}) > 1
-    })  # fmt: skip
+    differing: set[str] = set()
+    for cell in cells.values():
+        for key in {key for run in cell for key in run.settings}:
+            if len({str(run.settings[key]) for run in cell if key in run.settings}) > 1:
+                differing.add(key)
+    keys = sorted(differing)
     several = len({run.agent for run in runs}) > 1
     groups: dict[tuple[str, str], Group] = {}
     for run in runs:
         words = [run.agent] if several or not keys else []
-        words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in keys
-                  if key in run.settings]  # fmt: skip
+        own = [key for key in keys if key in run.settings]
+        words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in own]
         label = " ".join(words)
         groups.setdefault((run.task, label), Group(run.task, label, [])).runs.append(run)
     return [groups[key] for key in sorted(groups)]

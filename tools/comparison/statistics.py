@@ -1,4 +1,4 @@
-"""Few runs, said honestly: Agarwal et al. 2021 (arXiv 2108.13264), section 4; numpy only."""
+"""Statistics of few runs: Agarwal et al. 2021 (arXiv 2108.13264), section 4; numpy only."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,24 +1,41 @@
 """Wrong policies: formulas that people actually write, which the gallery must reject."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 import policies
 from policies.numerics import HALF_LOG_2PI, log_det_tanh
 
+Part = Callable[[Tensor], Tensor]
+
 
 class Formula:
-    """The right log-density of a (squashed) Gaussian, in parts that a subclass gets wrong.
+    """The log-density of a (squashed) Gaussian, right unless one of its parts is given.
 
     Args:
         mean: (*, A).
         scale: log_std (*, A), or scale_tril (*, A, A).
         squashed: whether the action is tanh of the latent.
+        log_scale: what is subtracted for the scale, of log_std.
+        log_det: the log-determinant of tanh at u.
+        total: of the terms of all components, (*, A) -> (*,).
     """
 
-    def __init__(self, mean: Tensor, scale: Tensor, squashed: bool) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        squashed: bool,
+        log_scale: Part = lambda log_std: log_std,
+        log_det: Part = log_det_tanh,
+        total: Part = lambda terms: terms.sum(-1),
+    ) -> None:
         self.mean, self.scale, self.squashed = mean, scale, squashed
         self.full = scale.ndim > mean.ndim
+        self.log_scale, self.log_det, self.total = log_scale, log_det, total
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         u = latent if self.squashed and latent is not None else action
@@ -47,61 +64,7 @@ class Formula:
         return parts | ({"jacobian": -self.log_det(u)} if self.squashed else {})
 
     def score(self, noise: Tensor, u: Tensor) -> Tensor:
-        parts = list(self.parts(noise, u).values())
-        return self.total(sum(parts[1:], parts[0]))
-
-    def log_scale(self, log_std: Tensor) -> Tensor:
-        return log_std
-
-    def log_det(self, u: Tensor) -> Tensor:
-        return log_det_tanh(u)
-
-    def total(self, terms: Tensor) -> Tensor:
-        return terms.sum(-1)
-
-
-class JacobianAdded(Formula):
-    """log pi = log N(u) + log det: compressed probability made thinner."""
-
-    def log_det(self, u: Tensor) -> Tensor:
-        return -log_det_tanh(u)
-
-
-class SigmaForLogSigma(Formula):
-    """-sigma where -log sigma belongs."""
-
-    def log_scale(self, log_std: Tensor) -> Tensor:
-        return log_std.exp()
-
-
-class Epsilon(Formula):
-    """log(1 - a^2 + 1e-6): an upper bound on the correction, with no gradient at saturation."""
-
-    def log_det(self, u: Tensor) -> Tensor:
-        return torch.log(1 - torch.tanh(u).square() + 1e-6)
-
-
-class TanhTwice(Formula):
-    """The log-determinant at the squashed action in place of u."""
-
-    def log_det(self, u: Tensor) -> Tensor:
-        return log_det_tanh(torch.tanh(u))
-
-
-class SumForgotten(Formula):
-    """One number per component, (*, A) in place of (*,)."""
-
-    def total(self, terms: Tensor) -> Tensor:
-        return terms
-
-
-WRONG: dict[str, type[Formula]] = {
-    "jacobian_added": JacobianAdded,
-    "sigma_for_log_sigma": SigmaForLogSigma,
-    "epsilon": Epsilon,
-    "tanh_twice": TanhTwice,
-    "sum_forgotten": SumForgotten,
-}
+        return self.total(torch.stack([*self.parts(noise, u).values()]).sum(0))
 
 
 def atanh_by_logs(action: Tensor) -> Tensor:
@@ -119,3 +82,17 @@ def log_det_plain(u: Tensor) -> Tensor:
 
 def log_of_softmax(logits: Tensor) -> Tensor:
     return torch.log(torch.softmax(logits, -1))
+
+
+WRONG: dict[str, Callable[..., Formula]] = {
+    # log pi = log N(u) + log det: compressed probability made thinner
+    "jacobian_added": partial(Formula, log_det=lambda u: -log_det_tanh(u)),
+    # -sigma where -log sigma belongs
+    "sigma_for_log_sigma": partial(Formula, log_scale=torch.exp),
+    # an upper bound on the correction, with no gradient at saturation
+    "epsilon": partial(Formula, log_det=log_det_epsilon),
+    # the log-determinant at the squashed action in place of u
+    "tanh_twice": partial(Formula, log_det=lambda u: log_det_tanh(torch.tanh(u))),
+    # one number per component, (*, A) in place of (*,)
+    "sum_forgotten": partial(Formula, total=lambda terms: terms),
+}

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from decimal import Decimal
 from functools import partial
 from typing import NamedTuple
 
@@ -14,12 +13,17 @@ import policies
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
-from tools.gallery.densities import RAREST, control_row, decimals, to_tensors
-from tools.gallery.functions import kind
+from tools.gallery.densities import (
+    RAREST,
+    control_row,
+    diagonal,
+    exact_parameters,
+    full,
+    to_tensors,
+)
 from tools.gallery.report import Check, Section, at_least
-from tools.gallery.sections import diagonal, full
 from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import Case, Grid, joint, normal_p_value, relative_error
+from tools.gallery.statistics import Case, Grid, joint, kind, normal_p_value, relative_error
 
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-6}  # of value and gradient, up to std 3
 EXPECTED = ("draws", "integral")
@@ -76,12 +80,11 @@ class Entropy(Section):
         yield "Categorical", float(policy.entropy()[0]), found
 
     def drawn(self, seed: int) -> list[Check]:
-        count = self.settings.samples
+        text = f"entropy against -log_pi of {self.settings.samples:,} draws, p-value"
         return [
-            at_least(self.name, f"{label}: entropy against -log_pi of {count:,} draws, p-value",
-                     found.p_value(value), RAREST)
+            at_least(self.name, f"{label}: {text}", found.p_value(value), RAREST)
             for label, value, found in self.all(seed)
-        ]  # fmt: skip
+        ]
 
     def own(self, seed: int) -> list[Check]:
         rows = self.drawn(seed)
@@ -97,7 +100,7 @@ class Entropy(Section):
 
     def against_digits(self, case: Case) -> Iterator[Check]:
         """Value and gradient in both float types."""
-        exact = to_tensors(case, [reference.entropy(*decimals(case), case.squashed)])
+        exact = to_tensors(case, [reference.entropy(*exact_parameters(case), case.squashed)])
         for dtype, bound in BOUND.items():
             parameters = case.parameters(1, dtype)
             found = case.make(*parameters).entropy()
@@ -117,7 +120,7 @@ class Entropy(Section):
         logits = torch.tensor(self.settings.probs).log().requires_grad_()
         found = policies.Categorical(torch.log_softmax(logits, -1)).entropy()
         (slope,) = torch.autograd.grad(found, logits)
-        log_p, p = reference.log_softmax([Decimal(z) for z in logits.tolist()])
+        log_p, p = reference.log_softmax(logits.tolist())
         value = -sum(a * b for a, b in zip(p, log_p, strict=True))
         slopes = [float(-a * (b + value)) for a, b in zip(p, log_p, strict=True)]
         error = max(relative_error(found, [float(value)]), relative_error(slope, slopes))

@@ -1,4 +1,4 @@
-"""One picture per section."""
+"""One picture per section: what was drawn is blue, what log_prob gives is orange."""
 
 import math
 from collections.abc import Callable
@@ -6,20 +6,48 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tools.gallery.canvas import COLOURS, DARK, DRAWN, OTHER, SAID, canvas, legend, panel
-from tools.gallery.density_pictures import (
-    multivariate_normal,
-    normal,
-    normal_log_prob,
-    plane,
-    tanh_normal,
-)
+from tools.gallery.densities import DensitySection
 from tools.gallery.entropies import Entropy
-from tools.gallery.functions import LogExp, LogSoftmax, kind
-from tools.gallery.inverses import TanhAtanh
+from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
+from tools.gallery.statistics import Case, kind
+
+DRAWN, DENSITY, OTHER, DARK = "#a9c4de", "#d9600a", "#3f7f4f", "#22384f"
+COLOURS = (DARK, DENSITY, OTHER, "#8a4fa3")
+
+
+def canvas(width: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, 4.6), dpi=110, layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, color=DARK)
+    return figure
+
+
+def panel(figure: Figure, place: tuple[int, int, int], x: str, y: str, title: str = "") -> Any:
+    axes = figure.add_subplot(*place)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def legend(axes: Any, place: str) -> None:
+    axes.legend(loc=place, fontsize=9, frameon=True, framealpha=1.0, edgecolor="none")
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """(H, W, 3) uint8."""
+    drawing: Any = FigureCanvasAgg(figure)
+    drawing.draw()
+    return np.asarray(drawing.buffer_rgba())[..., :3].copy()
+
+
+# functions and entropies
 
 
 def log_exp(section: LogExp, seed: int) -> Figure:
@@ -28,20 +56,15 @@ def log_exp(section: LogExp, seed: int) -> Figure:
     floor = 1e-17
     for place, (dtype, colour) in enumerate(zip(section.FLOATS, COLOURS, strict=True)):
         errors = section.errors(dtype).flatten().clamp_min(floor)
-        axes.scatter(
-            torch.arange(len(errors)) + 0.12 * (place - 1.5),
-            errors,
-            color=colour,
-            s=32,
-            label=kind(dtype),
-            zorder=3,
-        )
+        elements = torch.arange(len(errors)) + 0.12 * (place - 1.5)
+        axes.scatter(elements, errors, color=colour, s=32, label=kind(dtype), zorder=3)
         axes.axhline(section.bound(dtype), color=colour, linewidth=1, linestyle="--")
-    elements = section.matrix(torch.float64).flatten().tolist()
-    axes.set_xticks(range(len(elements)), [f"{value:g}" for value in elements])
+    values = section.matrix(torch.float64).flatten().tolist()
+    axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
     axes.set_yscale("log")
-    axes.set_yticks([floor, *(10.0**k for k in range(-15, 0, 3))],
-                    ["exact", *(f"$10^{{{k}}}$" for k in range(-15, 0, 3))])  # fmt: skip
+    powers = range(-15, 0, 3)
+    names = ["exact", *(f"$10^{{{k}}}$" for k in powers)]
+    axes.set_yticks([floor, *(10.0**k for k in powers)], names)
     axes.plot([], [], "--", color="grey", linewidth=1, label="bound")
     figure.legend(loc="outside right center", frameon=False)
     return figure
@@ -55,19 +78,19 @@ def tanh_atanh(section: TanhAtanh, seed: int) -> Figure:
     axes.plot(near, torch.tanh(near), color=DARK, label="tanh(u)")
     axes.set_yticks([-1, -0.5, 0, 0.5, 1])
     back = axes.twinx()
-    back.plot(near, torch.atanh(torch.tanh(near.float())), ":", color=SAID, linewidth=2.5)
-    back.set_ylabel("atanh(tanh(u)), float32", color=SAID)
+    back.plot(near, torch.atanh(torch.tanh(near.float())), ":", color=DENSITY, linewidth=2.5)
+    back.set_ylabel("atanh(tanh(u)), float32", color=DENSITY)
     back.spines["top"].set_visible(False)
     legend(axes, "upper left")
-    axes = panel(figure, (1, 3, 2), "|u|", "largest |inverse(tanh(u)) − u| so far",
-                 "inverse, float32; ×: from here on ∞")  # fmt: skip
-    for form, colour, line in zip(section.INVERSES, (DARK, SAID), "-:", strict=True):
+    title = "inverse, float32; ×: from here on ∞"
+    axes = panel(figure, (1, 3, 2), "|u|", "largest |inverse(tanh(u)) − u| so far", title)
+    for form, colour, line in zip(section.INVERSES, (DARK, DENSITY), "-:", strict=True):
         lost = section.lost(form, far, torch.float32)
         so_far(axes, far, lost, line, colour, 2.0, form)
     saturated(axes)
-    axes = panel(figure, (1, 3, 3), "|u|", "largest error so far (relative beyond 1 nat)",
-                 "log-determinant, float32; ×: from here on ∞")  # fmt: skip
-    for form, colour in zip(section.LOG_DETS, (DARK, SAID, OTHER), strict=True):
+    title = "log-determinant, float32; ×: from here on ∞"
+    axes = panel(figure, (1, 3, 3), "|u|", "largest error so far (relative beyond 1 nat)", title)
+    for form, colour in zip(section.LOG_DETS, (DARK, DENSITY, OTHER), strict=True):
         error = section.log_det_errors(form, far, torch.float32)[0]
         so_far(axes, far, error, "-", colour, 1.6, form)
     saturated(axes)
@@ -97,11 +120,11 @@ def saturated(axes: Any) -> None:
 
 def log_softmax(section: LogSoftmax, seed: int) -> Figure:
     figure = canvas(11.5, "log_softmax against log(softmax), and draws of the categorical policy")
-    axes = panel(figure, (1, 2, 1), "largest logit",
-                 "largest error of log p so far (relative beyond 1 nat)",
-                 "×: from here on log p is −∞")  # fmt: skip
+    error_so_far = "largest error of log p so far (relative beyond 1 nat)"
+    title = "×: from here on log p is −∞"
+    axes = panel(figure, (1, 2, 1), "largest logit", error_so_far, title)
     sizes = section.logits()[:, -1]
-    for form, colour, width in zip(section.FORMS, (DARK, SAID), (1.6, 4.0), strict=True):
+    for form, colour, width in zip(section.FORMS, (DARK, DENSITY), (1.6, 4.0), strict=True):
         for dtype, style in zip(section.FLOATS, (":", "-"), strict=True):
             error = section.errors(form, dtype)[0]
             so_far(axes, sizes, error, style, colour, width, f"{form}, {kind(dtype)}")
@@ -110,12 +133,11 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
     axes.set_ylim(1e-9, 10)
     legend(axes, "upper right")
     counts, probs = section.frequencies(seed), section.settings.probs
-    axes = panel(figure, (1, 2, 2), "action", "share of the draws",
-                 f"{int(counts.sum()):,} draws")  # fmt: skip
+    axes = panel(figure, (1, 2, 2), "action", "share of the draws", f"{int(counts.sum()):,} draws")
     axes.bar(range(len(probs)), (counts / counts.sum()).numpy(), 0.6, color=DRAWN, label="drawn")
     errors = [2 * math.sqrt(p * (1 - p) / int(counts.sum())) for p in probs]
-    axes.errorbar(range(len(probs)), probs, errors, fmt="o", color=SAID, capsize=4,
-                  label="exp(log_prob), ±2 standard errors")  # fmt: skip
+    label = "exp(log_prob), ±2 standard errors"
+    axes.errorbar(range(len(probs)), probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
     axes.set_xticks(range(len(probs)))
     axes.set_ylim(0, 1.25 * max(probs))
     legend(axes, "upper right")
@@ -132,17 +154,159 @@ def entropy(section: Entropy, seed: int) -> Figure:
     count = f"mean of {section.settings.samples:,} draws, ±2 standard errors"
     axes = panel(figure, (1, 2, 1), "entropy (nats)", "", "values")
     axes.barh(places, means, 0.55, color=DRAWN, label="mean of −log_pi")
-    axes.scatter(exact, places, color=SAID, zorder=3, label="policy.entropy()")
+    axes.scatter(exact, places, color=DENSITY, zorder=3, label="policy.entropy()")
     axes.axvline(0, color=DARK, linewidth=0.8)
     axes.set_yticks(places, labels)
     axes.set_ylim(-0.6, len(rows) + 0.3)
     legend(axes, "upper right")
     axes = panel(figure, (1, 2, 2), "difference from policy.entropy() (nats)", "", "differences")
     axes.errorbar(means - exact, places, xerr=errors, fmt="o", color=DARK, capsize=4, label=count)
-    axes.axvline(0, color=SAID, linewidth=1.5)
+    axes.axvline(0, color=DENSITY, linewidth=1.5)
     axes.set_yticks(places, [""] * len(rows))
     axes.set_ylim(-0.6, len(rows) + 0.3)
     legend(axes, "upper right")
+    return figure
+
+
+# densities
+
+
+def line(section: DensitySection, seed: int, titles: list[str], title: str) -> Figure:
+    """Histogram of actions with one component under the density at some of them."""
+    subjects = list(section.subjects(seed))
+    figure = canvas(7.5 if len(subjects) == 1 else 11.5, title)
+    for place, subject in enumerate(subjects, 1):
+        case, draws = subject.case, subject.draws
+        shown, unit, label = units(case, draws.latent[:, 0].double())
+        density = case.log_prob(draws.action.double(), draws.latent.double()).exp() * unit
+        per = f"10$^{{{round(math.log10(unit))}}}$" if unit != 1 else "unit of action"
+        where = (1, len(subjects), place)
+        axes = panel(figure, where, label, f"density (per {per})", titles[place - 1])
+        count = len(shown)
+        bins = max(20, min(80, count // 60))
+        axes.hist(shown.numpy(), bins, density=True, color=DRAWN, label=f"{count:,} draws")
+        points = getattr(section.settings, "points", count)
+        dots = {"s": 16, "color": DENSITY, "edgecolor": "white", "linewidth": 0.4, "zorder": 3}
+        some = f"exp(log_prob) at {points:,} of them"
+        axes.scatter(shown[:points], density[:points], label=some, **dots)
+        if case.label:  # the section that writes the density out
+            mean, std = float(case.mean), float(case.tril)
+            x = torch.linspace(mean - 4 * std, mean + 4 * std, 400).double()
+            by_hand = torch.exp(-((x - mean) ** 2) / (2 * std**2)) / (std * math.sqrt(2 * math.pi))
+            axes.plot(x, by_hand, color=DARK, linewidth=1, zorder=4, label="written out by hand")
+        if unit != 1:
+            axes.invert_xaxis()
+        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
+        legend(axes, "upper left")
+    return figure
+
+
+def units(case: Case, latent: Tensor) -> tuple[Tensor, float, str]:
+    """(what to show of the actions, the unit it is in, label of the axis).
+
+    Within 0.01 of a bound that is the distance from it, in a power of ten.
+    """
+    if not case.squashed or float(torch.tanh(latent.abs()).min()) < 0.99:
+        return case.squash(latent), 1.0, "action"
+    distance = 2 / (torch.exp(2 * latent.abs()) + 1)  # 1 - |tanh(u)|, without cancellation
+    unit = 10.0 ** round(math.log10(float(distance.mean())))
+    bound = "1 − action" if float(latent[0]) > 0 else "1 + action"
+    label = f"distance from the bound, {bound} (10$^{{{round(math.log10(unit))}}}$)"
+    return distance / unit, unit, label
+
+
+def normal(section: DensitySection, seed: int) -> Figure:
+    given = section.settings
+    titles = [f"mean {given.mean:g}, std {given.std:g}", "standard normal"]
+    return line(section, seed, titles, "Gaussian: draws, log_prob, and the density by hand")
+
+
+def normal_log_prob(section: DensitySection, seed: int) -> Figure:
+    title = "Gaussian: exp(log_prob) over the histogram of its draws"
+    return line(section, seed, [named(section)], title)
+
+
+def tanh_normal(section: DensitySection, seed: int) -> Figure:
+    title = "TanhGaussian: exp(log_prob) over the histogram of its actions"
+    return line(section, seed, [f"a = tanh(u), u of {named(section)}"], title)
+
+
+def named(section: DensitySection) -> str:
+    given = section.settings
+    spread = f"L {given.scale_tril}" if hasattr(given, "scale_tril") else f"std {given.std}"
+    return f"mean {given.mean}, {spread}"
+
+
+def multivariate_normal(section: DensitySection, seed: int) -> Figure:
+    figure = canvas(11, "Gaussians in two dimensions: draws, density, covariance")
+    for place, subject in enumerate(section.subjects(seed), 1):
+        case, action = subject.case, subject.draws.action.double()
+        axes = panel(figure, (1, 2, place), "action 1", "action 2", f"{case.label} covariance")
+        density = case.log_prob(action, action).exp()
+        shades = {"c": density, "cmap": "Blues", "edgecolor": DRAWN, "linewidth": 0.4}
+        dots = axes.scatter(action[:, 0], action[:, 1], s=14, **shades)
+        figure.colorbar(dots, label="exp(log_prob) (per unit²)", shrink=0.85)
+        centred = action - action.mean(0)
+        sample = torch.linalg.cholesky(centred.T @ centred / (len(action) - 1))
+        angle = torch.linspace(0, 2 * math.pi, 200, dtype=torch.float64)
+        circle = 2 * torch.stack([angle.cos(), angle.sin()])
+        for mean, tril, style, colour, label in (
+            (case.mean.double(), case.tril, "-", DENSITY, "2 std, L Lᵀ"),
+            (action.mean(0), sample, "--", DARK, f"2 std, {len(action):,} draws"),
+        ):
+            ring = mean[:, None] + tril @ circle
+            axes.plot(ring[0], ring[1], style, color=colour, linewidth=1.6, label=label)
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + 0.22 * (high - low))
+        legend(axes, "upper left")
+    return figure
+
+
+def plane(section: DensitySection, seed: int) -> Figure:
+    """Two components: the density at some draws over the 3-D histogram, and both from above."""
+    (subject,) = section.subjects(seed)
+    case, draws, points = subject.case, subject.draws, section.settings.points
+    policy = ("Tanh" if case.squashed else "") + ("FullGaussian" if case.full else "Gaussian")
+    title = f"{policy}: exp(log_prob) over the histogram of its actions; "
+    figure = canvas(12.5, title + ("u of " if case.squashed else "") + named(section))
+    action = draws.action.double()
+    density = case.log_prob(action, draws.latent.double()).exp()
+    heights, first, second = np.histogram2d(
+        action[:, 0].numpy(), action[:, 1].numpy(), bins=24, density=True
+    )
+    left, near = np.meshgrid(first[:-1], second[:-1], indexing="ij")
+    there = heights > 0
+    solid: Any = figure.add_subplot(1, 2, 1, projection="3d", computed_zorder=False)
+    bars = (left[there], near[there], 0, np.diff(first)[0], np.diff(second)[0], heights[there])
+    solid.bar3d(*bars, color=DRAWN, alpha=0.45, zorder=1)
+    dots = {"color": DENSITY, "s": 8, "edgecolor": "white", "linewidth": 0.2, "zorder": 2}
+    solid.scatter(*action[:points].T, density[:points], depthshade=False, **dots)
+    solid.set(xlabel="action 1", ylabel="action 2", zlabel="density (per unit²)")
+    solid.locator_params(nbins=4)
+    solid.zaxis.labelpad = 9
+    solid.view_init(elev=24, azim=-58)
+    solid.set_box_aspect((1.15, 1.15, 0.9), zoom=1.08)
+    above = panel(figure, (1, 2, 2), "action 1", "action 2", "the same from above")
+    above.grid(False)
+    above.set_facecolor("#f7fbff")  # the lightest of the blues
+    shades = above.pcolormesh(first, second, heights.T, cmap="Blues")
+    bar = figure.colorbar(shades, label=f"histogram of {len(action):,} draws (per unit²)")
+    std = case.tril.square().sum(-1).sqrt()
+    ticks = torch.linspace(-4, 4, 121, dtype=torch.float64)
+    latent = case.mean.double() + std * torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1)
+    surface = case.squash(latent)
+    levels = float(density.max()) * np.array([0.05, 0.2, 0.4, 0.6, 0.8])
+    height = case.log_prob(surface, latent).exp()
+    style = {"levels": levels, "colors": DENSITY, "linewidths": 1.2}
+    contours = above.contour(surface[..., 0], surface[..., 1], height, **style)
+    bar.add_lines(contours)
+    solid.plot([], [], "s", color=DRAWN, label=f"histogram of {len(action):,} draws")
+    solid.plot([], [], "o", color=DENSITY, label=f"exp(log_prob) at {points:,} of them")
+    solid.legend(loc="upper left", bbox_to_anchor=(-0.17, 1.04), fontsize=9, frameon=False)
+    above.plot([], [], color=DENSITY, label="exp(log_prob): 5, 20, 40, 60, 80 % of its largest")
+    above.set_xlim(first[0], first[-1])
+    above.set_ylim(second[0], second[-1] + 0.12 * (second[-1] - second[0]))
+    legend(above, "upper left")
     return figure
 
 

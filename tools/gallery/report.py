@@ -20,8 +20,8 @@ class Check:
     @property
     def cells(self) -> list[str]:
         word = "pass" if self.passed else "FAIL"
-        return [self.section, self.name, f"{self.figure:.3g}", f"{self.relation} {self.bound:.3g}",
-                word]  # fmt: skip
+        bound = f"{self.relation} {self.bound:.3g}"
+        return [self.section, self.name, f"{self.figure:.3g}", bound, word]
 
 
 def at_most(section: str, name: str, figure: float, bound: float) -> Check:

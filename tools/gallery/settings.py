@@ -32,7 +32,6 @@ class Options(Group):
     checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
     env_id: str = key("", "repeats env.id of a run whose environment a module registers")
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
-    audits: int = key(0, "only count failures of this many audits of right policies", ge=0)
     debug: bool = key(False, "show the traceback of an error")
 
 
@@ -212,22 +211,14 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     Raises:
         ConfigError: an unknown section or key, or a value of the wrong type or out of range.
     """
-    given: dict[str, Any] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
-            raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
-        name = "env_id" if name == "env.id" else name
-        texts = ("section", "out", "run", "checkpoint", "env_id")
-        given[name] = text if name in texts else value_of(text)
+    given = read(arguments, ("section", "out", "run", "checkpoint", "env.id"))
+    if "env.id" in given:
+        given["env_id"] = given.pop("env.id")
     own = {name: given.pop(name) for name in names(Options) if name in given}
     options = build(Options, plain(Options()) | own)
-    counts = options.false_alarms or options.audits
-    if options.run and (given or options.section != "all" or counts):
+    if options.run and (given or options.section != "all" or options.false_alarms):
         alone = "seed, out, checkpoint and env.id alone; leave the other keys out"
         raise ConfigError(f"run: goes with {alone}")
-    if options.audits and (given or options.section != "all" or options.false_alarms):
-        raise ConfigError("audits: goes alone; leave the other keys out")
     if options.section == "all":
         chosen, known = list(SECTIONS), ["samples"]
     elif options.section in SECTIONS:
@@ -250,11 +241,22 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     return options, made
 
 
+def read(arguments: list[str], texts: tuple[str, ...]) -> dict[str, Any]:
+    """KEY=VALUE of the command line; values are JSON, numbers or text, those of `texts` text."""
+    given: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"{show(argument)}: is not KEY=VALUE; --help lists the keys")
+        given[name] = text if name in texts else value_of(text)
+    return given
+
+
 def value_of(text: str) -> Any:
     """The value that a text stands for: JSON, a number, or the text itself."""
-    for read in (json.loads, float):
+    for convert in (json.loads, float):
         try:
-            return read(text)
+            return convert(text)
         except (ValueError, RecursionError):
             continue
     return text
@@ -267,8 +269,7 @@ def help_text() -> str:
         "  python tools/verify.py                                     every section",
         "  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings",
         "  python tools/verify.py run=runs/...                        a trained policy",
-        "  python tools/verify.py false_alarms=1000                   its rate of false alarms",
-        "  python tools/verify.py audits=64000                        that of audits in training\n",
+        "  python tools/verify.py false_alarms=1000                   its rate of false alarms\n",
         "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
     ]
     groups: dict[str, type[Group]] = {"": Options, **SECTIONS}

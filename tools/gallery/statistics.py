@@ -100,9 +100,11 @@ class Grid:
         latent = case.mean.double() + whitened @ case.tril.T
         widths = case.tril.diagonal() * self.step
         if case.squashed:
-            parts = [c * difference_of_tanh(latent + k * widths, latent - k * widths)
-                     for k, c in ((0.5, 45), (1.0, -9), (1.5, 1))]  # fmt: skip
-            widths = sum(parts[1:], parts[0]) / 30
+            near, far, farther = (
+                difference_of_tanh(latent + k * widths, latent - k * widths)
+                for k in (0.5, 1.0, 1.5)
+            )
+            widths = (45 * near - 9 * far + farther) / 30
         self.case, self.first = case, float(ticks[0])
         self.log_prob = case.log_prob(case.squash(latent), latent)
         self.mass = self.log_prob.exp() * widths.prod(-1)
@@ -174,3 +176,8 @@ def vector_error(found: list[Tensor], exact: list[Tensor]) -> float:
     error = torch.cat([part.flatten(1) for part in found], 1).double() - target
     relative = error.abs().amax(1) / target.abs().amax(1).clamp_min(1.0)
     return float(relative.nan_to_num(math.inf, math.inf).max())
+
+
+def kind(dtype: torch.dtype) -> str:
+    """A float type's name."""
+    return str(dtype).removeprefix("torch.")

@@ -57,11 +57,14 @@ OFF_POLICY: Space = {
 }
 SPACES: dict[str, Space] = {  # where the command line names none, widened by `holding`
     "a2c": ON_POLICY,
-    "ppo": {**ON_POLICY, "agent.n_steps": Choice(("64", "128", "256")),
-            "agent.epochs": Choice(("4", "10", "20"))},
+    "ppo": {
+        **ON_POLICY,
+        "agent.n_steps": Choice(("64", "128", "256")),
+        "agent.epochs": Choice(("4", "10", "20")),
+    },
     "sac": OFF_POLICY,
     "sac_discrete": OFF_POLICY,
-}  # fmt: skip
+}
 
 
 def read_space(key: str, text: str) -> Range | Choice | None:

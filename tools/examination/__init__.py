@@ -1,1 +1,0 @@
-"""What `tools/doctor.py` is made of."""
