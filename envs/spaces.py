@@ -240,12 +240,12 @@ def choices_of(space: Choices) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(count), np.asarray(space.start)
 
 
-def limits_of(space: spaces.Space[Any]) -> tuple[np.ndarray, np.ndarray]:
+def limits_of(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest value of each component of an action."""
     if isinstance(space, spaces.Box):
         return space.low, space.high
-    start = np.asarray(getattr(space, "start", 0))
-    return start, start + np.asarray(choices_of(space)) - 1  # type: ignore[arg-type]
+    counts, start = choices_of(space)
+    return start, start + counts - 1
 
 
 def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:

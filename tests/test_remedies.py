@@ -391,7 +391,7 @@ def test_an_evaluation_that_takes_long_has_the_time_that_it_is_given(monkeypatch
     said = refused(evaluator, agent, 0)
     assert "0.1 s in an evaluation at step 0 of training; raise env.timeout above that, for" in said
     evaluator.deadline = train_config([*SLOW, "env.timeout=60"]).env.timeout
-    assert evaluator(agent, 0).lengths.tolist() == [5]
+    assert evaluator(agent, 0).lengths == [5]
     evaluator.close()
 
 

@@ -13,7 +13,7 @@ from gymnasium.wrappers import NormalizeObservation, NormalizeReward
 
 import evaluate
 import train
-from agents.base import BaseAgent
+from agents.off_policy import OffPolicyAgent
 from envs.envs import Envs
 from runtime.curves import read_curves
 from runtime.evaluation import Evaluator
@@ -325,9 +325,9 @@ def test_without_evaluations_what_shows_without_playing_is_said(tmp_path, monkey
 def test_the_agent_never_learns_from_what_is_looked_at(tmp_path, monkeypatch):
     """Each transition that is observed is one of training's: 200 of them."""
     seen = []
-    real = BaseAgent.observe
+    real = OffPolicyAgent.observe
     monkeypatch.setattr(
-        BaseAgent, "observe", lambda self, t: seen.append(len(t.reward)) or real(self, t)
+        OffPolicyAgent, "observe", lambda self, t: seen.append(len(t.reward)) or real(self, t)
     )
     looks = []
     monkeypatch.setattr(Evaluator, "examine", lambda self, training, since: looks.append(

@@ -12,6 +12,7 @@ from configs.compose import train_config
 from data import Replay, Rollout
 from envs.envs import Envs
 from runtime.build import Parts
+from runtime.divergence import Recorded
 from runtime.evaluation import Evaluation
 from runtime.launch.door import enter
 from runtime.loop import train
@@ -77,6 +78,7 @@ def schedule(tmp_path, monkeypatch):
         config = train_config([f"{name}.every={every}" for name in ("eval", "checkpoint", "audit")])
         config = replace(config, total_steps=total_steps, log=replace(config.log, every=log_every))
         quiet, saves = Silent(), Saves(tmp_path, step)
+        learner.step = Recorded(learner.step)  # as `make_parts` does
         parts = Parts(learner, envs, None, evaluator)
         return Schedule(config, parts, saves, quiet, quiet), saves.saved, quiet
 
