@@ -79,12 +79,17 @@ def play_file(config: "EvaluateConfig") -> int:
     there = certificate.get("env_id"), certificate.get("env_kwargs")
     if not certificate:
         beside = shown(certificate_of(path))
-        print(f"warning: policy: whether it was made in the spaces of {config.env.id} is not "
-              f"known, {beside} is not there or of another file; export it again, or move both "
-              "together", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: policy: whether it was made in the spaces of {config.env.id} is not "
+            f"known, {beside} is not there or of another file; export it again, or move both "
+            "together",
+            file=sys.stderr,
+        )
     elif there != (config.env.id, config.env.kwargs):
-        print(f"warning: policy: was exported for {elsewhere(config, *there)} to play it there",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: policy: was exported for {elsewhere(config, *there)} to play it there",
+            file=sys.stderr,
+        )
     written = out / f"{path.name}.evaluation.json"
     what = f"{path}, exported at step {step:,}," if certificate else str(path)
     report(config, evaluation, f"{what} on {config.env.id}", written, {"policy": str(path)})

@@ -114,8 +114,11 @@ def report(groups: list[Group], options: Options) -> str:
     by_label = finals(groups)
     lines += [*overall(by_label), *improvements(by_label)]
     if cut := [run.path for group in groups for run in group.runs if run.cut]:
-        lines += ["", f"Evaluations of {named(cut)} cut episodes short (eval.max_length): such "
-                  "returns are of as many steps."]  # fmt: skip
+        lines += [
+            "",
+            f"Evaluations of {named(cut)} cut episodes short (eval.max_length): such "
+            "returns are of as many steps.",
+        ]
     if any(len(group.runs) < 5 for group in groups):
         lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
     return "\n".join(lines)

@@ -215,8 +215,11 @@ def changed_spaces(path: Path, again: Path) -> list[str]:
         was, now = (load_newest(run)[1].get("spaces") or {} for run in (path, again))
     except StorageFault:
         return []
-    return [f"the environment's {kind} space was {was[kind]}, is {now[kind]}"
-            for kind in was if was[kind] != now.get(kind, was[kind])]  # fmt: skip
+    return [
+        f"the environment's {kind} space was {was[kind]}, is {now[kind]}"
+        for kind in was
+        if was[kind] != now.get(kind, was[kind])
+    ]
 
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -242,18 +245,25 @@ def comparable(was: Curves, now: Curves, ended: bool) -> tuple[Curves, Curves]:
     }
     split = first_ends(was, now)
     was, now = (
-        {tag: [row for row in curve if tag.startswith(LOOKS) or row[0] not in split]
-         for tag, curve in curves.items()} for curves in (was, now)
-    )  # fmt: skip
+        {
+            tag: [row for row in curve if tag.startswith(LOOKS) or row[0] not in split]
+            for tag, curve in curves.items()
+        }
+        for curves in (was, now)
+    )
     return was, now
 
 
 def first_ends(was: Curves, now: Curves) -> set[int]:
     """Where a run that was made longer logged at its first end, and next: parts of an interval."""
-    logged = [{step for tag, curve in curves.items() if not tag.startswith(LOOKS)
-               for step, _ in curve} for curves in (was, now)]  # fmt: skip
-    later = {end: min((step for step in logged[1] if step > end), default=None)
-             for end in logged[0] - logged[1]}  # fmt: skip
+    logged = [
+        {step for tag, curve in curves.items() if not tag.startswith(LOOKS) for step, _ in curve}
+        for curves in (was, now)
+    ]
+    later = {
+        end: min((step for step in logged[1] if step > end), default=None)
+        for end in logged[0] - logged[1]
+    }
     return {step for end, after in later.items() if after is not None for step in (end, after)}
 
 

@@ -49,8 +49,10 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None
     expected = [outcome(agent, arguments, obs) for arguments in steps]
     if mode == "compile":
         graphs = "two graphs" if len(steps) > 1 else "one graph"
-        print(f"compiling the update, {graphs}: half a minute each the first time, then seconds",
-              flush=True)  # fmt: skip
+        print(
+            f"compiling the update, {graphs}: half a minute each the first time, then seconds",
+            flush=True,
+        )
         agent.step = Packed(Compiled(packing(agent.step)))  # type: ignore
         agent.draw = For(obs.shape, Graph(agent.draw), agent.draw)  # type: ignore
     else:
@@ -151,8 +153,10 @@ class Graph:
         from torch._inductor.compile_fx import compile_fx
 
         if not hasattr(config, "trace_autograd_ops"):
-            raise ConfigError(f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
-                              "update torch or use accelerate=none")  # fmt: skip
+            raise ConfigError(
+                f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
+                "update torch or use accelerate=none"
+            )
         config.trace_autograd_ops = True
         outputs: list[Any] = []
 

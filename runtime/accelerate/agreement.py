@@ -46,8 +46,9 @@ def outcome(agent: "BaseAgent", arguments: tuple[Any, ...], obs: Tensor) -> Outc
 def groups(agent: "BaseAgent") -> Iterable[tuple[str, list[Tensor]]]:
     """What a step changes: the weights of every module, and of every group the mean slopes."""
     for name, module in agent.modules.items():
-        weights = [weight.detach() for weight in module.state_dict().values()
-                   if weight.is_floating_point()]  # a mask is no weight  # fmt: skip
+        weights = [
+            weight.detach() for weight in module.state_dict().values() if weight.is_floating_point()
+        ]  # a mask is no weight
         if weights:
             yield f"{name}'s weights", weights
     for name, (means, _) in agent.optimizer.moments.items():

@@ -53,8 +53,12 @@ class Deployed(nn.Module):
         else:
             self.dtype: torch.dtype = torch.from_numpy(np.zeros(0, to_env.dtype)).dtype
             wide = torch.promote_types(self.dtype, torch.float32)  # a half cannot be clamped
-            numbers = {"shift": to_env.middle, "scale": to_env.half, "low": to_env.low,
-                       "high": to_env.high}  # fmt: skip
+            numbers = {
+                "shift": to_env.middle,
+                "scale": to_env.half,
+                "low": to_env.low,
+                "high": to_env.high,
+            }
             for name, number in numbers.items():
                 self.register_buffer(name, torch.as_tensor(number, dtype=wide))
 
@@ -91,12 +95,21 @@ def write(module: Deployed, path: Path) -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise ConfigError('format: onnx needs onnx and onnxscript; pip install ".[export]", or '
-                          "use format=torch") from None  # fmt: skip
+        raise ConfigError(
+            'format: onnx needs onnx and onnxscript; pip install ".[export]", or use format=torch'
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(program, (), str(path), input_names=[INPUT], output_names=[OUTPUT],
-                          dynamo=True, external_data=False, verbose=False)  # fmt: skip
+        torch.onnx.export(
+            program,
+            (),
+            str(path),
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
 
 
 class FromFile:
@@ -134,17 +147,23 @@ class FromFile:
             action = torch.from_numpy(self.run(self.read(obs.numpy()).reshape(-1, *self.obs_shape)))
         except Exception as error:
             shape = " x ".join(map(str, self.obs_shape))
-            raise ConfigError(f"policy: it takes other observations than this environment's "
-                              f"({shape}); give the one it was trained in") from error  # fmt: skip
+            raise ConfigError(
+                f"policy: it takes other observations than this environment's "
+                f"({shape}); give the one it was trained in"
+            ) from error
         space, continuous = self.to_env.space, self.to_env.continuous
         if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
-            raise self.other(f"actions, {str(action.dtype).removeprefix('torch.')} of shape "
-                             f"{tuple(action.shape[1:])}, are")  # fmt: skip
+            raise self.other(
+                f"actions, {str(action.dtype).removeprefix('torch.')} of shape "
+                f"{tuple(action.shape[1:])}, are"
+            )
         return action, action
 
     def other(self, what: str) -> ConfigError:
-        return ConfigError(f"policy: its {what} not of this environment's {self.to_env.space}; "
-                           "give the one it was trained in")  # fmt: skip
+        return ConfigError(
+            f"policy: its {what} not of this environment's {self.to_env.space}; "
+            "give the one it was trained in"
+        )
 
 
 class Held(FromFile):
@@ -189,8 +208,14 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
             f"policy: {path} {why}; give what tools/export.py writes with format=onnx"
         )
     env = config.env
-    evaluator = Evaluator(str(env.id), "sync", env.kwargs, config.episodes, config.seed,
-                          max_length=config.max_length or "auto")  # fmt: skip
+    evaluator = Evaluator(
+        str(env.id),
+        "sync",
+        env.kwargs,
+        config.episodes,
+        config.seed,
+        max_length=config.max_length or "auto",
+    )
     certificate = read_certificate(path)
     try:
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))

@@ -97,16 +97,22 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
             raise self.fault(why, "mend that") from error
         frames = picture if isinstance(picture, list) else [picture]  # of several steps
         for frame in frames:
-            if not (isinstance(frame, np.ndarray) and frame.dtype.kind in "iu"
-                    and frame.shape[2:] in ((3,), (4,))):  # fmt: skip
-                raise self.fault(f"its render gives {told(frame)}",
-                                 "let it give an array (height, width, 3) of uint8")  # fmt: skip
+            if not (
+                isinstance(frame, np.ndarray)
+                and frame.dtype.kind in "iu"
+                and frame.shape[2:] in ((3,), (4,))
+            ):
+                raise self.fault(
+                    f"its render gives {told(frame)}",
+                    "let it give an array (height, width, 3) of uint8",
+                )
         return picture
 
     def fault(self, why: str, remedy: str) -> ConfigError:
         env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__
-        return ConfigError(f"video: {env_id} cannot be shown, {why}; {remedy}, or leave "
-                           "video=true out")  # fmt: skip
+        return ConfigError(
+            f"video: {env_id} cannot be shown, {why}; {remedy}, or leave video=true out"
+        )
 
 
 def told(frame: Any) -> str:

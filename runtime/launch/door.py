@@ -80,8 +80,10 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
         what = f"{type(error).__name__} {error}"
         line = LogpiError(f"unexpected: {what}; debug=true shows where")
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
-            line = StorageFault(f"memory: there is too little, {what}; free some, or raise the "
-                                "limit that is set here")  # fmt: skip
+            line = StorageFault(
+                f"memory: there is too little, {what}; free some, or raise the "
+                "limit that is set here"
+            )
         print(f"error: {line}", file=sys.stderr)
         return line.code
 
