@@ -47,20 +47,19 @@ def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None
     steps = kinds_of_steps(agent, batch)
     agent.load_state_dict(before)
     expected = [outcome(agent, arguments, obs) for arguments in steps]
-    if mode == "compile":
+    compiled = mode == "compile"
+    if compiled:
         graphs = "two graphs" if len(steps) > 1 else "one graph"
         print(
             f"compiling the update, {graphs}: half a minute each the first time, then seconds",
             flush=True,
         )
-        agent.step = Packed(Compiled(packing(agent.step)))  # type: ignore
-        agent.draw = For(obs.shape, Graph(agent.draw), agent.draw)  # type: ignore
-    else:
-        agent.step = Packed(CudaGraph(packing(agent.step)))  # type: ignore
-        agent.draw = For(obs.shape, CudaGraph(agent.draw), agent.draw)  # type: ignore
+    step, draw = packing(agent.step), agent.draw
+    agent.step = Packed(Compiled(step) if compiled else CudaGraph(step))  # type: ignore
+    agent.draw = For(obs.shape, Graph(draw) if compiled else CudaGraph(draw), draw)  # type: ignore
     try:
         for arguments, one in zip(steps, expected, strict=True):
-            for _ in range(0 if mode == "compile" else EAGER_CALLS):
+            for _ in range(0 if compiled else EAGER_CALLS):
                 agent.step(*arguments)
                 agent.act(obs)
             agent.load_state_dict(before)
