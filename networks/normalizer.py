@@ -143,5 +143,4 @@ class RunningNorm(nn.Module):
         inverse_std = inverse_deviation(self.seen_mean, variance, constant=1.0)
         self.inverse_std.copy_(torch.where(enough, inverse_std, 1.0))
         if self.pixels is not None:
-            self.mean.masked_fill_(self.pixels, 0.0)
             self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)

@@ -410,6 +410,22 @@ def test_an_environment_that_does_not_come_back_ends_exactness_with_one_warning(
     assert json.loads((run / "result.json").read_text())["exact"] is False
 
 
+def test_an_environment_that_does_not_come_back_ends_exactness_where_nothing_is_evaluated(
+    tmp_path, monkeypatch
+):
+    """There are no copies in which it would have been found before."""
+    monkeypatch.chdir(tmp_path)
+    own = ["env.id=tests.helpers:Counting-v0"]
+    run = [*own, "env.kwargs.length=7", "env.num_envs=1", "eval.episodes=0", "agent=a2c",
+           "agent.n_steps=8", "agent.hidden=[8]", "agent.lr_schedule=constant"]  # fmt: skip
+    exact = []
+    for command in ([*run, "total_steps=64", "run_dir=run"],
+                    ["resume=run", *own, "total_steps=128"]):  # fmt: skip
+        assert start(*command) == 0
+        exact.append(json.loads(Path("run/result.json").read_text())["exact"])
+    assert exact == [True, False]
+
+
 @pytest.mark.parametrize("ends", ["terminated", "truncated"])
 @pytest.mark.parametrize(("hidden", "exact"), [("true", False), ("false", True)])
 def test_hidden_state_is_found_out_where_an_episode_has_just_begun(

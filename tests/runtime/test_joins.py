@@ -740,7 +740,9 @@ def test_the_digest_is_of_all_that_the_next_step_depends_on():
         found.append(parts.digest())
         return len({*found}) == len(found)
 
-    row = parts.envs.step(*learner.explore(parts.envs.obs))
+    action = learner.explore(parts.envs.obs)
+    assert changed()
+    row = parts.envs.step(*action)
     assert changed()
     replay.add(row)
     assert changed()
