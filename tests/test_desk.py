@@ -103,7 +103,8 @@ def test_whoever_followed_every_page_to_its_end_has_green_tests(checkout):
     (checkout / "configs/experiment/hover.yaml").write_text(own)
     followed = []
     for page in [ROOT / "README.md", *files("docs/*.md")]:
-        blocks = "".join(re.findall(r"```\n(.*?)```", page.read_text(), re.S))
+        fences = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.S | re.M)
+        blocks = "".join(text for language, text in fences if not language)
         for line in re.findall(r"^python ((?:.*\\\n)*.*)$", blocks, re.M):
             if "slurm" in line:
                 continue
