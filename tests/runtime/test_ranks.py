@@ -385,7 +385,7 @@ def test_other_processes_than_made_a_run_do_not_go_on_with_it(tmp_path):
         (["env.id=tests.runtime.test_ranks:Second-v0", "agent.hidden=[8]"], "error: rank 1: env"),
         (
             ["env.id=tests.runtime.test_ranks:Second-v0", "env.kwargs.made=false"],
-            "error: rank 1: env.id: tests.runtime.test_ranks:Second-v0: it is not here",
+            "error: rank 1: env.id: tests.runtime.test_ranks:Second-v0 needs a library that is",
         ),
     ],
 )
