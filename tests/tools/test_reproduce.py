@@ -36,6 +36,8 @@ def run(made, tmp_path, monkeypatch):
 
 
 def test_a_run_is_repeated_to_the_last_bit(run, capsys):
+    assert reproduce.main(["run_dir=again"]) == 2
+    assert capsys.readouterr().err == "error: run: is missing; give a run directory\n"
     assert reproduce.main([f"run={run}", "run_dir=again"]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("equal: ")
