@@ -123,6 +123,38 @@ def test_what_is_well_is_not_warned_of(env_id, capsys):
     assert found["agents"] == fitting + ("" if continuous else "_discrete")
 
 
+ONCE = """
+import os
+from pathlib import Path
+
+import gymnasium
+from gymnasium.envs.classic_control import PendulumEnv
+
+
+class Once(PendulumEnv):
+    def reset(self, **options):
+        if "PYTHONHASHSEED" in os.environ and not Path("mended").exists():
+            raise RuntimeError("there is one already")
+        return super().reset(**options)
+
+
+gymnasium.register("Once-v0", entry_point=Once, max_episode_steps=50)
+"""
+
+
+def test_what_breaks_in_a_second_process_with_other_hashes_is_mended(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
+    (tmp_path / "once.py").write_text(ONCE)
+    assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 3
+    first, *_, last = capfd.readouterr().err.splitlines()
+    assert "there is one already" in first
+    assert last.endswith("see what was said above, and mend it")
+    (tmp_path / "mended").touch()
+    assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 0
+
+
 @pytest.mark.parametrize(
     ("has", "words"),
     [
