@@ -51,6 +51,18 @@ def test_evidence_of_what_was_seen_late_does_not_claim_to_be_of_it(tmp_path):
     assert said.endswith("repeats the last update before it was seen")
 
 
+def test_evidence_is_of_the_last_of_several_updates(tmp_path):
+    learner = agent("sac", Spec(3, 1, discrete=False), batch_size=8)
+    learner.step = Recorded(learner.step)
+    good = batch(8, spec=Spec(3, 1, discrete=False))
+    learner.update(good)
+    reward = torch.full_like(good.reward, torch.nan)
+    leave_evidence(tmp_path, 7, learner, learner.update(good._replace(reward=reward)))
+    tensors = load_file(tmp_path / "divergence/state.safetensors")
+    (kept,) = (tensor for name, tensor in tensors.items() if name.endswith("/reward"))
+    assert kept.isnan().all()
+
+
 def repeated_here(script, cwd):
     """What the script prints in this process, which has the libraries."""
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as said:
