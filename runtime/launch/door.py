@@ -77,7 +77,7 @@ def ended(work: Callable[[], int], arguments: list[str]) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        what = f"{type(error).__name__} {error}"
+        what = f"{type(error).__name__} {error}".strip()
         line = LogpiError(f"unexpected: {what}; debug=true shows where")
         if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
             line = StorageFault(
