@@ -1,37 +1,24 @@
-"""Files on a disk that may fail: written through to it, and known by their size and SHA-256."""
+"""Files on a disk that may fail: written through to it, and recorded by size and SHA-256."""
 
 import errno
 import hashlib
+import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from common.errors import StorageFault
+from common.errors import Damaged, StorageFault, remedy
 
 MOST_JSON = 64 << 20  # bytes; what is larger was not written here
-FORBIDDEN = (errno.EACCES, errno.EPERM)
-LOST = (
-    *(None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO),
-    getattr(errno, "ESTALE", errno.EIO),
-)
+MIB = 1 << 20
+LOST = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+LOST.add(getattr(errno, "ESTALE", None))  # which Windows has not
 
 T = TypeVar("T")
 Record = dict[str, Any]  # name, size and sha256 of a file
-
-
-class Damage(ValueError):
-    """A file is not what was written.
-
-    Args:
-        file, reason: which, and how that is seen.
-        other_format: whether another revision may have written it so.
-    """
-
-    def __init__(self, file: str, reason: str, other_format: bool = False) -> None:
-        super().__init__(f"({reason}): {file}")
-        self.other_format = other_format
 
 
 def seal(content: bytes) -> dict[str, Any]:
@@ -39,93 +26,92 @@ def seal(content: bytes) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """A file is read inside: Damage where the disk has lost it, StorageFault where all else fails.
+def damaged(path: Path, reason: str, other_format: bool = False) -> Damaged:
+    """A file is not what was written; `checkpoint.load` completes the message."""
+    return Damaged(f"({reason}): {path.name}", other_format=other_format)
 
-    A good file is not called damaged because memory, handles or rights are short.
+
+@contextmanager
+def reading(path: Path, size: int | None = None) -> Iterator[None]:
+    """A file, of this size where one is recorded, is read inside.
+
+    Raises:
+        Damaged: it is missing, a link or of another size, or the disk has lost it.
+        StorageFault: it cannot be read for another reason: a good file is not called damaged
+            because memory, handles or rights are short.
     """
     try:
+        if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
+            raise damaged(path, "it is not a file" if path.exists() else "it is missing")
+        if size is not None and (found := path.stat().st_size) != size:
+            raise damaged(path, f"it has {found:,} bytes, not {size:,}")
         yield
     except OSError as error:
         if error.errno in LOST:
-            raise Damage(path.name, error.strerror or str(error)) from error
-        remedy = "make it readable" if error.errno in FORBIDDEN else "try again"
-        raise StorageFault(f"{path}: cannot be read, {error.strerror}; {remedy}") from error
+            raise damaged(path, error.strerror or str(error)) from error
+        help = "make it readable" if isinstance(error, PermissionError) else "try again"
+        raise StorageFault(f"{path}: cannot be read, {error.strerror}; {help}") from error
 
 
-def read_file(folder: Path, name: str) -> bytes:
-    """A file's content; raises Damage where it is missing, a link, or JSON of absurd size."""
-    path = folder / name
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that has no record; Damaged where it is not one of ours."""
     with reading(path):
-        size = size_of(folder, name)
-        if name.endswith(".json") and size > MOST_JSON:
-            raise Damage(name, "it is too large")
-        return path.read_bytes()
+        if path.stat().st_size > MOST_JSON:
+            raise damaged(path, "it is too large")
+        content = path.read_bytes()
+    try:
+        return dict(json.loads(content))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged(path, f"{type(error).__name__} {error}") from error
 
 
-def size_of(folder: Path, name: str) -> int:
-    """A file's size in bytes; raises Damage where it is missing, or a link."""
-    path = folder / name
-    if folder.is_symlink() or path.is_symlink() or not path.is_file():
-        raise Damage(name, "it is not a file" if path.exists() else "it is missing")
-    return path.stat().st_size
+def read_sealed(path: Path, record: Record, parse: Callable[[bytes], T]) -> T:
+    """The content of a recorded file, read once and parsed; Damaged where it is not as recorded.
 
-
-def read_sealed(folder: Path, name: str, sealed: dict[str, Any], parse: Callable[[bytes], T]) -> T:
-    """A file of the size and the hash recorded, read once and parsed.
-
-    Raises:
-        Damage: it differs.
-        StorageFault: there is not the memory for its content, and once more for what is parsed.
+    StorageFault where there is not the memory for it, and once more for what is parsed.
     """
-    with reading(folder / name):
-        require_size(folder, name, sealed["size"])
-    with room_for(folder / name, 2 * sealed["size"]):
-        content = read_file(folder, name)
-        if hashlib.sha256(content).hexdigest() != sealed["sha256"]:
-            raise Damage(name, "sha256 does not match")
-        return parse(content)
-
-
-@contextmanager
-def room_for(what: Path, needed: int) -> Iterator[None]:
-    """So many bytes are allocated inside; StorageFault where they are not free."""
     import torch
 
     from common.limits import limits
 
-    free = sorted((bytes_, name) for name, bytes_ in limits(torch.device("cpu")))
-    left = f" and {free[0][1]} leaves {mebibytes(free[0][0])}" if free else ""
-    short = f"{what}: to read it takes {mebibytes(needed)} of memory{left}; free memory for it"
-    if free and needed > free[0][0]:
-        raise StorageFault(short)
+    with reading(path, record["size"]):
+        needed = 2 * record["size"]
+        known = {free: name for name, free in limits(torch.device("cpu"))}
+        free = min(known, default=needed)
+        left = f" and {known[free]} leaves {free / MIB:,.1f} MiB" if known else ""
+        try:
+            if needed > free:
+                raise MemoryError
+            content = path.read_bytes()
+            if seal(content)["sha256"] != record["sha256"]:
+                raise damaged(path, "sha256 does not match")
+            return parse(content)
+        except MemoryError as error:
+            short = f"to read it takes {needed / MIB:,.1f} MiB of memory{left}"
+            raise StorageFault(f"{path}: {short}; free memory for it") from error
+
+
+def verify(path: Path, record: Record) -> None:
+    """Raises Damaged where the file is not the recorded one; reads it piece by piece."""
+    hasher = hashlib.sha256()
+    with reading(path, record["size"]), path.open("rb") as file:
+        while piece := file.read(MIB):
+            hasher.update(piece)
+    if hasher.hexdigest() != record["sha256"]:
+        raise damaged(path, "sha256 does not match")
+
+
+@contextmanager
+def writing(what: object, temporary: Path) -> Iterator[None]:
+    """StorageFault where `what` cannot be written inside; the temporary file or folder is gone."""
     try:
         yield
-    except MemoryError as error:
-        raise StorageFault(short) from error
-
-
-def mebibytes(count: int) -> str:
-    return f"{count / (1 << 20):,.1f} MiB"
-
-
-def require_size(folder: Path, name: str, size: int) -> None:
-    """Raises Damage where a file has not the size recorded."""
-    if (found := size_of(folder, name)) != size:
-        raise Damage(name, f"it has {found:,} bytes, not {size:,}")
-
-
-def verify(folder: Path, record: Record) -> None:
-    """Raises Damage where the file is not the recorded one; reads it piece by piece."""
-    name, hasher = record["name"], hashlib.sha256()
-    with reading(folder / name):
-        require_size(folder, name, record["size"])
-        with (folder / name).open("rb") as file:
-            while piece := file.read(1 << 20):
-                hasher.update(piece)
-    if hasher.hexdigest() != record["sha256"]:
-        raise Damage(name, "sha256 does not match")
+    except OSError as error:
+        with suppress(OSError):
+            remove(temporary)
+        raise StorageFault(
+            f"{what}: cannot be written, {error.strerror}; {remedy(error)}"
+        ) from error
 
 
 def write_synced(path: Path, content: bytes) -> None:
@@ -137,14 +123,18 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def own_folder(path: Path) -> Path:
-    """The folder, made where it is missing; OSError where it is a link."""
+def remove(path: Path) -> None:
+    """Removes a file, a link or a whole folder."""
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def own_folder(path: Path) -> None:
+    """Makes the folder where it is missing; OSError where it is a link."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "is a link, which a run directory does not have", str(path))
     if not path.is_dir():
         path.mkdir(exist_ok=True)  # other ranks make it, too
         sync_directory(path.parent)
-    return path
 
 
 def sync_directory(path: Path) -> None:

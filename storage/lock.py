@@ -1,6 +1,5 @@
 """One process at a time in a run directory."""
 
-import json
 import os
 import socket
 import sys
@@ -32,31 +31,22 @@ def locked(run_dir: Path) -> Iterator[None]:
             why = f"cannot be opened, {error.strerror}"
             raise StorageFault(f"{path}: {why}; {remedy(error)}") from error
         if not try_lock(descriptor):
-            holder = named(os.read(descriptor, 200))
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise StorageFault(f"{run_dir}: is in use by {holder}; wait for it, or end it")
-        if is_at(descriptor, path):
-            break
-        os.close(descriptor)  # its holder removed it just now
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                break
+        os.close(descriptor)  # its holder removed the file just now
     try:
         with suppress(OSError):  # on a full disk it is held without a name
             os.ftruncate(descriptor, 0)
-            holding = {"pid": os.getpid(), "host": socket.gethostname()}
-            os.write(descriptor, json.dumps(holding).encode())
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         with suppress(OSError):
             path.unlink()
         os.close(descriptor)
-
-
-def named(content: bytes) -> str:
-    """The holder of a lock, from what it wrote there."""
-    try:
-        holder = json.loads(content)
-        return f"process {int(holder['pid'])} on {holder['host']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
 
 
 def try_lock(descriptor: int) -> bool:
@@ -78,16 +68,6 @@ def try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        print(
-            f"warning: this file system keeps no locks, {error.strerror}; see to it that no second "
-            "process uses the run directory",
-            file=sys.stderr,
-        )
+        why = f"warning: this file system keeps no locks, {error.strerror}"
+        print(f"{why}; let no second process use the run directory", file=sys.stderr)
     return True
-
-
-def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is still the one at `path`."""
-    with suppress(OSError):
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    return False

@@ -1,7 +1,6 @@
 """Where a run comes from: revision, code, versions, and all else that its bits depend on."""
 
 import hashlib
-import json
 import os
 import platform
 import re
@@ -9,21 +8,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import ConfigError, LogpiError, StorageFault, remedy, shown
-from storage.files import read_file
+from common.errors import StorageFault, remedy, shown
+from configs.schema import TrainConfig
+from storage.files import read_json
 from storage.rundir import read_result, write_bytes
 
 if TYPE_CHECKING:
     import torch
-
-    from configs.schema import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
@@ -53,7 +49,7 @@ DIFF = (
 PATIENCE = 10.0  # seconds, with git
 
 
-def setting(config: "TrainConfig", device: "torch.device") -> dict[str, Any]:
+def setting(config: TrainConfig, device: "torch.device") -> dict[str, Any]:
     """By name: threads, device, the instructions of the processor, versions, the code.
 
     The environment has been made, so that its module is loaded.
@@ -90,10 +86,7 @@ def versions(*others: str) -> dict[str, str]:
 
 
 def variables() -> dict[str, str]:
-    """The environment variables of this process that change arithmetic, where they are set.
-
-    ATEN_CPU_CAPABILITY is not among them: its effect is recorded, as `instructions`.
-    """
+    """Those of `VARIABLES` that are set; of ATEN_CPU_CAPABILITY `instructions` has the effect."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
@@ -117,31 +110,6 @@ def changed_variables(before: dict[str, str] | None, now: dict[str, str]) -> lis
     ]
 
 
-def require_as_long(recorded: dict[str, Any], config: "TrainConfig") -> None:
-    """Raises ConfigError where a run has fewer steps than the configuration of its checkpoint.
-
-    A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
-    """
-    total, planned = config.total_steps, int(recorded["total_steps"])
-    if total < planned:
-        raise ConfigError(
-            f"total_steps: {total} is less than the {planned} that the run was made with; "
-            "restore config.yaml"
-        )
-    if config.agent.lr_schedule == "linear" and total > planned:
-        print(
-            f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after which "
-            "nothing is learned; train longer from the start instead",
-            file=sys.stderr,
-        )
-
-
-def edited(key: str, was: object, now: object) -> ConfigError:
-    return ConfigError(
-        f"{key}: {now} is not what the run was made with, {was}; restore config.yaml"
-    )
-
-
 def code() -> bytes:
     """The names and contents of all files by which a run is computed.
 
@@ -149,12 +117,12 @@ def code() -> bytes:
     """
     files = [ROOT / door for door in DOORS]
     files += [path for folder in COMPUTING for path in (ROOT / folder).rglob("*.py")]
-    files = [path for path in files if path.is_file() and os.access(path, os.R_OK)]
-    named = sorted((path.relative_to(ROOT).as_posix(), path) for path in files)
-    return b"".join(
-        f"{name}\0".encode(errors="surrogateescape") + path.read_bytes() + b"\0"
-        for name, path in named
-    )
+    content = b""
+    for path in sorted(files):
+        if path.is_file() and os.access(path, os.R_OK):
+            name = path.relative_to(ROOT).as_posix().encode(errors="surrogateescape")
+            content += name + b"\0" + path.read_bytes() + b"\0"
+    return content
 
 
 def revision() -> str:
@@ -175,135 +143,70 @@ def made_by(path: Path) -> str:
     if "revision" in (result := read_result(path)):
         return str(result["revision"])
     for file in sorted(path.glob("checkpoints/step-*/state.json"), reverse=True):
-        with suppress(StorageFault, ValueError, LookupError, TypeError, RecursionError):
-            return str(json.loads(read_file(file.parent, file.name))["setting"]["dict"]["revision"])
+        with suppress(StorageFault, LookupError, TypeError):
+            return str(read_json(file)["setting"]["dict"]["revision"])
     return "none"
 
 
 def other_revision(made_by: object) -> str:
-    """Which revision made the files of a run and which reads them; empty where it is the same.
-
-    Args:
-        made_by: the revision recorded in them.
-    """
+    """Which revision made a run, as recorded there, and which reads it; empty where it is one."""
     made, now = str(made_by), revision()
     if not re.fullmatch("[0-9a-f]{7,64}", made) or made == now:
         return ""
-    return (
-        f"made by revision {made[:12]}, read by revision {now[:12]}; git checkout {made[:12]} "
-        "reads it"
-    )
-
-
-class TooLarge(LogpiError):
-    """What is not committed is more than is kept beside a run."""
+    both = f"made by revision {made[:12]}, read by revision {now[:12]}"
+    return f"{both}; git checkout {made[:12]} reads it"
 
 
 class GitFailed(Exception):
-    """Git gave no answer: why, and what to do; empty outside git."""
+    """Git gave no answer, or too long a one: why, and what to do; empty outside git."""
 
 
 def keep_patch(path: Path) -> None:
     """Leaves in a fresh run directory what is not committed, so that the run can be repeated."""
     try:
-        patch = uncommitted()
-    except TooLarge as error:
-        print(f"warning: {error}", file=sys.stderr)
+        if patch := uncommitted():
+            write_bytes(path / PATCH, patch)
     except GitFailed as error:
         why = "what is not committed is not kept beside the run"
         print(f"warning: {why}: {error}", file=sys.stderr)
-    else:
-        if patch:
-            write_bytes(path / PATCH, patch)
 
 
 def uncommitted() -> bytes:
-    """The difference of this checkout from its commit, as a patch; empty outside git.
+    """The difference of this checkout from its commit, as a patch; empty where there is no commit.
 
     Code and configurations alone; tests and documents, which change no run, are left out. Files
-    that git does not track are taken from the top and from the folders of this code.
-
-    Raises:
-        GitFailed: git gives the commit, and not the difference from it.
-        TooLarge: it is more than `LARGEST_PATCH`.
+    that git does not track are taken from the top and from the folders of this code: they are
+    listed in a copy of git's index, with a hash that stands for no content. Raises GitFailed.
     """
     try:
-        with index_with_untracked() as index:
-            return difference(index)
-    except GitFailed:
-        if head()[0] != "none":
-            raise
+        commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
+    except GitFailed:  # `head` has the reason
         return b""
-
-
-@contextmanager
-def index_with_untracked() -> Iterator[Path | None]:
-    """A copy of git's index that lists untracked code, too; None where there is no such code."""
     patterns = [f":(glob){place}*{kind}" for place in UNTRACKED for kind in KINDS]
-    untracked = split(git("ls-files", "-z", "--others", "--exclude-standard", "--", *patterns))
-    if not untracked:
-        yield None
-        return
-    commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
-    entry = b"100644 " + b"1" * len(commit) + b"\t"  # no content is stored for a difference
-    entries = b"".join(entry + os.fsencode(name) + b"\0" for name in untracked)
+    listed = git("ls-files", "-z", "--others", "--exclude-standard", "--", *patterns)
+    untracked = listed.split(b"\0")[:-1]
+    entries = [b"100644 " + b"1" * len(commit) + b"\t" + name + b"\0" for name in untracked]
     try:
-        folder = tempfile.TemporaryDirectory(prefix="logpi-")
-    except OSError as error:
-        raise GitFailed(f"no temporary folder, {error.strerror}; {remedy(error)}") from error
-    with folder as name:
-        index = Path(name) / "index"
-        try:
+        size = sum((ROOT / os.fsdecode(name)).lstat().st_size for name in untracked)
+        with tempfile.TemporaryDirectory(prefix="logpi-") as folder:
+            index = Path(folder) / "index"
             if (ROOT / os.fsdecode(kept)).is_file():
                 shutil.copy2(ROOT / os.fsdecode(kept), index)  # git compares its time with files
-        except OSError as error:
-            why = f"git's index cannot be copied, {error.strerror}"
-            raise GitFailed(f"{why}; {remedy(error)}") from error
-        git("update-index", "-z", "--index-info", index=index, given=entries)
-        yield index
+            git("update-index", "-z", "--index-info", index=index, given=b"".join(entries))
+            patch = git(*DIFF, *CHANGED, index=index) if size <= LARGEST_PATCH else b""
+    except OSError as error:
+        why = f"git's index cannot be copied, {error.strerror}"
+        raise GitFailed(f"{why}; {remedy(error)}") from error
+    if max(size, len(patch)) > LARGEST_PATCH:
+        most = f"it is more than {LARGEST_PATCH >> 20} MiB of code"
+        raise GitFailed(f"{most}; commit it, or name it in .gitignore")
+    return patch
 
 
-def difference(index: Path | None) -> bytes:
-    """The patch of `uncommitted`; a file that alone is too large is not read."""
-    names = split(git("diff", "--name-only", "-z", *CHANGED, index=index))
-    if not names:
-        return b""
-    sizes = {name: size_of(ROOT / name) for name in names}
-    largest = max(sizes, key=sizes.__getitem__)
-    if sizes[largest] <= LARGEST_PATCH:
-        patch = git(*DIFF, *CHANGED, most=LARGEST_PATCH + 1, index=index)
-        if len(patch) <= LARGEST_PATCH:
-            return patch
-    raise TooLarge(
-        f"more than {LARGEST_PATCH >> 20} MiB of code is not committed, too much to keep beside "
-        f"the run, the largest file {largest} ({sizes[largest]:,} bytes); commit it, or name it "
-        "in .gitignore"
-    )
-
-
-def split(names: bytes) -> list[str]:
-    """File names that git ends with NUL each."""
-    return [os.fsdecode(name) for name in names.split(b"\0")[:-1]]
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file; 0 of one that is not there."""
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
-
-
-def git(*arguments: str, given: bytes = b"", most: int = -1, index: Path | None = None) -> bytes:
+def git(*arguments: str, given: bytes = b"", index: Path | None = None) -> bytes:
     """The output of git on this checkout, whatever repository the environment names.
 
-    Args:
-        given: its standard input.
-        most: bytes of the output, after which git is ended; -1: all.
-        index: in place of the user's own.
-
-    Raises:
-        GitFailed: it failed, or took longer than `PATIENCE`.
+    `given` is its input, `index` in place of the user's own. Raises GitFailed.
     """
     if not (ROOT / ".git").exists():
         raise GitFailed("")
@@ -315,43 +218,23 @@ def git(*arguments: str, given: bytes = b"", most: int = -1, index: Path | None 
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     if index is not None:
         environment["GIT_INDEX_FILE"] = str(index)
-    with tempfile.TemporaryFile() as sent, tempfile.TemporaryFile() as complaint:
-        sent.write(given)
-        sent.seek(0)
-        try:
-            process = subprocess.Popen(
-                ["git", *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdin=sent,
-                stdout=subprocess.PIPE,
-                stderr=complaint,
-            )
-        except OSError as error:
-            raise GitFailed(f"git cannot be started, {error.strerror}; install it") from error
-        timer = threading.Timer(PATIENCE, process.kill)
-        with process:
-            timer.start()
-            assert process.stdout is not None
-            answer = process.stdout.read(most)
-            if len(answer) == most:
-                process.kill()
-            process.wait()
-            timer.cancel()
-        complaint.seek(0)
-        if process.returncode and len(answer) != most:
-            raise GitFailed(explained(complaint.read().decode(errors="replace")))
-    return answer
-
-
-def explained(complaint: str) -> str:
-    """Git's complaint and what helps, in one line."""
-    first = (complaint.splitlines() or [f"it gave no answer in {PATIENCE:.0f} s"])[0]
-    first = first.removeprefix("fatal: ")
-    allow = "git config --global --add safe.directory"
-    if "dubious ownership" in first or allow in complaint:
-        found = re.search(rf"{re.escape(allow)} (.+)", complaint)
-        return f"{first}; allow it: {allow} {found[1] if found else shown(ROOT)}"
-    if "single revision" in first:
-        return "there is no commit yet; make one"
-    return f"{first}; see what git status says there"
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, input=given, capture_output=True, timeout=PATIENCE
+        )
+    except OSError as error:
+        raise GitFailed(f"git cannot be started, {error.strerror}; install it") from error
+    except subprocess.TimeoutExpired as error:
+        why = f"git gave no answer in {PATIENCE:.0f} s"
+        raise GitFailed(f"{why}; see what git status says there") from error
+    if not done.returncode:
+        return done.stdout
+    complaint = done.stderr.decode(errors="replace")
+    first, allow = complaint.partition("\n")[0], "git config --global --add safe.directory"
+    help = "see what git status says there"
+    if allow in complaint:
+        help = f"allow it: {allow} {shown(ROOT)}"
+    elif "single revision" in first:
+        first, help = "there is no commit yet", "make one"
+    raise GitFailed(f"{first.removeprefix('fatal: ')}; {help}")

@@ -3,12 +3,11 @@
 import json
 import os
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, StorageFault, remedy
-from storage.files import read_file, sync_directory, write_synced
+from common.errors import ConfigError, StorageFault
+from storage.files import read_json, sync_directory, write_synced, writing
 
 STAMP = "%Y%m%d-%H%M%S"
 REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
@@ -22,18 +21,14 @@ def create(
     again: bool = False,
     root: Path = Path("runs"),
 ) -> Path:
-    """Makes a new directory: `run_dir`, or where none is given one below `root`.
+    """Makes a new directory: `run_dir`, or where none is given one below `root`; see `make_new`.
 
     A taken name gets a suffix, or with `again` is used.
-
-    Raises:
-        ConfigError: it cannot be made; choose another run_dir.
     """
+    if again and run_dir and Path(run_dir).is_dir():
+        return require_writable(Path(run_dir), "run_dir", "choose another")
     name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
     default = root / name / agent_name / f"{time.strftime(STAMP)}-s{seed}"
-    if again and run_dir and Path(run_dir).is_dir():
-        require_writable(Path(run_dir), "run_dir", "choose another")
-        return Path(run_dir)
     return make_new(Path(run_dir) if run_dir else default, "run_dir")
 
 
@@ -45,19 +40,16 @@ def existing(run_dir: str | None) -> Path | None:
 
 def finished(path: Path, total_steps: int) -> bool:
     """Whether the run there has reached so many steps and left its result."""
-    try:
-        return bool(read_result(path)["steps"] >= total_steps)
-    except (KeyError, TypeError):
-        return False
+    steps = read_result(path).get("steps")
+    return isinstance(steps, int) and steps >= total_steps
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """`result.json` of a run; empty where there is none, or not one of ours."""
     try:
-        result = json.loads(read_file(path, "result.json"))
-    except (StorageFault, ValueError, RecursionError):
+        return read_json(path / "result.json")
+    except StorageFault:
         return {}
-    return result if isinstance(result, dict) else {}
 
 
 def make_new(wanted: Path, key: str) -> Path:
@@ -72,21 +64,16 @@ def make_new(wanted: Path, key: str) -> Path:
         path = wanted if attempt == 1 else wanted.with_name(f"{wanted.name}-{attempt}")
         try:
             path.mkdir(parents=True)
-        except FileExistsError:
-            if not path.is_dir():
-                raise ConfigError(f"{key}: {path} is a file; choose another") from None
-            continue
+            return path
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{key}: {path} cannot be made, {reason(error)}; choose another"
-            ) from error
-        return path
+            if not (isinstance(error, FileExistsError) and path.is_dir()):
+                raise not_made(key, path, error) from error
     raise ConfigError(f"{key}: {wanted} and its suffixes are taken; choose another")
 
 
-def make_by_time(parent: Path, key: str = "out") -> Path:
+def make_by_time(parent: Path) -> Path:
     """Makes a directory in `parent` that is named by the present second, with a suffix if taken."""
-    return make_new(parent / time.strftime(STAMP), key)
+    return make_new(parent / time.strftime(STAMP), "out")
 
 
 def make_folder(name: str | Path, key: str = "out") -> Path:
@@ -99,44 +86,37 @@ def make_folder(name: str | Path, key: str = "out") -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{key}: {path} cannot be made, {reason(error)}; choose another"
-        ) from error
-    require_writable(path, key, "choose another")
+        raise not_made(key, path, error) from error
+    return require_writable(path, key, "choose another")
+
+
+def not_made(key: str, path: Path, error: OSError | ValueError) -> ConfigError:
+    """ValueError is of a path that cannot be handed to the system."""
+    why = getattr(error, "strerror", None) or error
+    return ConfigError(f"{key}: {path} cannot be made, {why}; choose another")
+
+
+def require_writable(path: Path, key: str, remedy: str) -> Path:
+    """The directory; ConfigError where no file can be made in it."""
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key}: {path} cannot be written; {remedy}")
     return path
 
 
-def require_writable(path: Path, key: str, remedy: str) -> None:
-    """Raises ConfigError where no file can be made in a directory."""
-    if not os.access(path, os.W_OK | os.X_OK):
-        raise ConfigError(f"{key}: {path} cannot be written; {remedy}")
-
-
-def reason(error: OSError | ValueError) -> str:
-    """Why a path cannot be used; ValueError is of one that cannot be handed to the system."""
-    return (isinstance(error, OSError) and error.strerror) or str(error)
-
-
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a small JSON file, whole or not at all."""
+    """Writes a small JSON file, whole or not at all; raises StorageFault."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small file, whole or not at all; raises StorageFault."""
+    """Writes a small text file, whole or not at all; raises StorageFault."""
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a small file, whole or not at all; raises StorageFault."""
-    temporary = path.with_name(f"{path.stem}-{os.getpid()}.tmp")
-    try:
+def write_bytes(path: Path, content: bytes, temporary: Path | None = None) -> None:
+    """Writes a file, whole or not at all, by way of a temporary one; raises StorageFault."""
+    temporary = temporary or path.with_name(f"{path.stem}-{os.getpid()}.tmp")
+    with writing(path, temporary):
         write_synced(temporary, content)
         temporary.replace(path)
         sync_directory(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageFault(
-            f"{path}: cannot be written, {error.strerror}; {remedy(error)}"
-        ) from error

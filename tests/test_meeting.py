@@ -390,7 +390,7 @@ def mixed(runs, tmp_path):
 
 OTHERS = {
     "seed": "seed was 1, is 0",
-    "settings": "seed was 1, is 0, agent.hidden was [9], is [8], and 1 more",
+    "settings": "seed was 1, is 0, agent.hidden was [9], is [8], agent.gamma was 0.5, is 0.95",
     "gamma": "agent.gamma was 0.5, is 0.95",
 }
 
@@ -612,13 +612,13 @@ def test_a_key_that_another_revision_did_not_have_is_told_with_both(
     capsys.readouterr()
     assert learn([f"resume={run}", MORE]) == 4
     assert capsys.readouterr().err == (
-        f"error: checkpoint: does not fit this code, 'explored' is missing: {both}\n"
+        f"error: checkpoint: does not fit, 'explored' is missing; {both}\n"
     )
     rewritten(run, lambda state: state["config"]["agent"].pop("gamma"))
     for door in (partial(play, [f"run={run}"]), partial(learn, [f"resume={run}", MORE])):
         assert door() == 4
         assert capsys.readouterr().err == (
-            f"error: checkpoint: does not fit this code, agent.gamma: is missing: {both}\n"
+            f"error: checkpoint: does not fit, agent.gamma: is missing; {both}\n"
         )
     text = (run / "config.yaml").read_text()
     for spoiled, words in (
@@ -724,26 +724,25 @@ def test_damage_found_while_rows_are_read_is_found_before_the_run_goes_on(
     assert json.loads((run / "result.json").read_text())["exact"] is True
 
 
-def test_a_rank_reads_its_own_files_alone(replayed, tmp_path):
+def test_a_rank_reads_its_own_files_alone(replayed, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(replayed, run)
     config = open_trained(str(run)).config
     parts = make_parts(config)
     saver = Saver(run, config, parts, 0.0, Ranks(1, 2))
     state = checkpoint.load(run / "checkpoints" / checkpoint.names(run)[-1])
-    state["segments"] = [{**r, "rank": n % 2} for n, r in enumerate(state["segments"] * 2)]
-    files = [{**record, "number": number} for number, record in enumerate(state["segments"])]
+    files = [{**record, "rank": n % 2} for n, record in enumerate(state["segments"] * 2)]
     state |= {"ranks": 2, "others": [{"buffer": state["buffer"]}]}
     read = []
 
-    def reader(records):
-        read.extend(record["number"] for record in records)
-        return segments.read_segments(run / "replay", [files[n] for n in (0, 1, 2)])
+    def reader(folder, records):
+        read.extend(records)
+        return segments.read_segments(folder, state["segments"])
 
-    saver.restore_buffer(state, files, reader)
+    monkeypatch.setattr("runtime.saver.read_segments", reader)
+    saver.restore_buffer(state, files)
     parts.close()
-    assert read == [1, 3, 5]
-    assert [record["rank"] for record in saver.segments] == [1, 1, 1]
+    assert read == saver.segments == files[1::2]
     assert len(parts.replay) == 60
 
 

@@ -35,10 +35,9 @@ from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks, require_devices
-from runtime.saver import Saver
+from runtime.saver import Saver, require_as_long
 from runtime.schedule import TemperatureWatch
 from storage import checkpoint, provenance, rundir
-from storage.provenance import require_as_long
 
 SAC = ["agent=sac", "agent.buffer_size=2000"]
 DISCRETE = ["agent=sac_discrete", "agent.buffer_size=2000"]

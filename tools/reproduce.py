@@ -160,13 +160,11 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     found += changed_variables(made.get("variables"), variables())
     if not read_result(path):
         found.append("the run did not come to its end: it is compared as far as it went")
-    patch, present = path / provenance.PATCH, b"too large to keep"
-    with suppress(provenance.TooLarge):
-        try:
-            present = provenance.uncommitted()
-        except provenance.GitFailed as error:
-            present = b""
-            found.append(f"what is not committed cannot be told: {error}")
+    patch, present = path / provenance.PATCH, b""
+    try:
+        present = provenance.uncommitted()
+    except provenance.GitFailed as error:
+        found.append(f"what is not committed cannot be told: {error}")
     if (patch.read_bytes() if patch.exists() else b"") != present:
         if patch.exists():
             found.append(f"the code had changes that were not committed: git apply {shown(patch)}")

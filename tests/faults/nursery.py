@@ -73,9 +73,9 @@ def die_at(stage: int) -> None:
     import shutil
     from pathlib import Path
 
-    from storage import checkpoint, rundir, segments
+    from storage import checkpoint, rundir
 
-    for module in (checkpoint, rundir, segments):
+    for module in (checkpoint, rundir):
         module.write_synced = half_written(module.write_synced)
     os.fsync = counted(os.fsync)
     shutil.rmtree = counted(shutil.rmtree)

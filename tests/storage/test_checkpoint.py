@@ -400,7 +400,7 @@ def test_what_helps_where_a_save_fails(error, remedy, tmp_path, monkeypatch):
 
     for module, save in (
         (checkpoint, lambda: checkpoint.save(tmp_path, 2, {"a": torch.ones(2)}, keep=2)),
-        (segments, lambda: segments.write_segment(tmp_path, 0, 1, {"a": torch.ones(1)})),
+        (rundir, lambda: segments.write_segment(tmp_path, 0, 1, {"a": torch.ones(1)})),
     ):
         with monkeypatch.context() as broken:
             broken.setattr(module, "write_synced", failing)

@@ -66,5 +66,5 @@ def test_a_file_that_its_holder_has_just_removed_locks_nobody_out(tmp_path, monk
 
     monkeypatch.setattr(lock, "try_lock", late)
     with locked(tmp_path):
-        assert f'"pid": {os.getpid()}' in (tmp_path / lock.NAME).read_text()
+        assert f"process {os.getpid()} on " in (tmp_path / lock.NAME).read_text()
     assert len(calls) == 2
