@@ -1,9 +1,9 @@
 """What of a run is in its checkpoints: how it is saved, and how a process goes on from there."""
 
-import dataclasses
 import sys
 import time
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,29 @@ IDENTITY = ("seed", "env.id", "agent.name")  # a checkpoint with others is anoth
 OWN = ("generators", "held")  # parts of an agent's state that each rank has for itself
 
 
+@dataclass
 class Saver:
     """Saves a run in its directory, whose lock this process holds, and restores it.
 
     Each of the `ranks` has a saver of its own, with fresh `parts`.
-
-    Attributes:
-        started: `time.perf_counter()` when the process began, less the seconds of those before it.
-        step: where the run began in this process.
-        schedule: the state of the schedule there; None before the first step.
-        setting_then: of the process that saved it.
-        exact: whether the run is bit for bit what it would have been without interruptions.
-        lasting: why episodes do not repeat, once that is found.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        config: TrainConfig,
-        parts: Parts,
-        started: float,
-        ranks: Ranks = ALONE,
-    ) -> None:
-        self.path, self.config, self.parts, self.ranks = path, config, parts, ranks
-        self.started = started
-        self.setting = self.setting_then = setting(config, parts.agent.device)
-        self.step, self.resumed, self.exact = 0, False, True
-        self.schedule: dict[str, Any] | None = None
-        self.lasting: str | None = None
-        self.examined = 0  # step at which it was last looked for
-        self.segments: list[Record] = []  # files of the replay that are written
+    path: Path
+    config: TrainConfig
+    parts: Parts
+    started: float  # `time.perf_counter()` when the process began, less the seconds before it
+    ranks: Ranks = ALONE
+    step: int = 0  # where the run began in this process
+    resumed: bool = False
+    schedule: dict[str, Any] | None = None  # its state there; None before the first step
+    exact: bool = True  # whether it is bit for bit what it would have been without interruptions
+    lasting: str | None = None  # why episodes do not repeat, once that is found
+    examined: int = 0  # step at which it was last looked for
+    segments: list[Record] = field(default_factory=list)  # files of the replay that are written
+
+    def __post_init__(self) -> None:
+        self.setting = setting(self.config, self.parts.agent.device)
+        self.setting_then = self.setting  # of the process that saved the run
 
     def restore(self) -> list[str]:
         """Goes back to the newest valid checkpoint; a warning for each that was passed over.
@@ -169,7 +162,7 @@ class Saver:
         state: dict[str, Any] = {
             "step": step,
             "return_mean": return_mean,
-            "config": dataclasses.asdict(self.config),
+            "config": asdict(self.config),
             "setting": self.setting,
             "spaces": self.parts.envs.spaces,
             "exact": self.exact,

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,13 +76,11 @@ def setting(config: TrainConfig, device: "torch.device") -> dict[str, Any]:
 
 def versions(*others: str) -> dict[str, str]:
     """Versions of Python, of the packages that every run uses, and of others."""
-    found = {"python": platform.python_version()}
-    for package in (*PACKAGES, *others):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "none"
-    return found
+    found = {
+        package: next((one.version for one in distributions(name=package)), "none")
+        for package in (*PACKAGES, *others)
+    }
+    return {"python": platform.python_version(), **found}
 
 
 def variables() -> dict[str, str]:

@@ -10,16 +10,12 @@ from common.errors import ConfigError, StorageFault
 from storage.files import read_json, sync_directory, write_synced, writing
 
 STAMP = "%Y%m%d-%H%M%S"
+RUNS = Path("runs")
 REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
 
 
 def create(
-    run_dir: str | None,
-    env_name: str,
-    agent_name: str,
-    seed: int,
-    again: bool = False,
-    root: Path = Path("runs"),
+    run_dir: str | None, env: str, agent: str, seed: int, again: bool = False, root: Path = RUNS
 ) -> Path:
     """Makes a new directory: `run_dir`, or where none is given one below `root`; see `make_new`.
 
@@ -27,8 +23,8 @@ def create(
     """
     if again and run_dir and Path(run_dir).is_dir():
         return require_writable(Path(run_dir), "run_dir", "choose another")
-    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env_name)
-    default = root / name / agent_name / f"{time.strftime(STAMP)}-s{seed}"
+    name = "".join(c if c.isalnum() or c in "-_." else "-" for c in env)
+    default = root / name / agent / f"{time.strftime(STAMP)}-s{seed}"
     return make_new(Path(run_dir) if run_dir else default, "run_dir")
 
 
