@@ -4,6 +4,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,9 @@ class Saver:
         self.setting_then = self.setting  # of the process that saved the run
 
     def restore(self) -> list[str]:
-        """Goes back to the newest valid checkpoint; a warning for each that was passed over.
+        """Goes back to the newest valid checkpoint; returns warnings.
 
-        Prints another where the rest of the run will not be bit for bit the same.
+        One for each that was passed over, and one where the rest of the run is not the same.
 
         Raises:
             ConfigError: config.yaml, the ranks or the environment are not those of the run.
@@ -67,7 +68,7 @@ class Saver:
             raise edited(*fault.differs[0]) from fault
         self.resumed = True
         with taking_up(state):
-            require_as_long(state["config"], self.config)
+            warnings += require_as_long(state["config"], self.config)
             own, agent = self.own(state), state["agent"]
             if not self.ranks.first:
                 agent = {**agent, **{name: own[name] for name in OWN}}
@@ -82,14 +83,11 @@ class Saver:
             changed = changes(state["setting"], self.setting)
             self.exact = bool(state["exact"]) and back and not changed
         if not back:
-            lost = "did not come back to its last observation and starts a new episode"
-            changed.append(f"{self.config.env.id} {lost}")
+            stray = "did not come back to its last observation and starts a new episode"
+            changed.append(f"{self.config.env.id} {stray}")
         if changed:
-            print(
-                "warning: this run is from here on not promised to be bit for bit what it would "
-                f"have been: {'; '.join(changed)}",
-                file=sys.stderr,
-            )
+            lost = "this run is from here on not promised to be bit for bit what it would have been"
+            warnings.append(f"{lost}: {'; '.join(changed)}")
         return warnings
 
     def own(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -132,12 +130,11 @@ class Saver:
         since, self.examined = step - self.examined, step
         if self.lasting is not None:
             return
-        envs, evaluator = self.parts.envs, self.parts.evaluator
-        if evaluator is None:
-            self.lasting = self.ranks.decided(lambda: without_playing(envs))
-        else:
-            played = envs.state_dict() if training else None
-            self.lasting = self.ranks.decided(lambda: evaluator.examine(played, since))
+        look = partial(without_playing, self.parts.envs)
+        if self.parts.evaluator is not None:
+            played = self.parts.envs.state_dict() if training else None
+            look = partial(self.parts.evaluator.examine, played, since)
+        self.lasting = self.ranks.decided(look)
         if self.lasting is not None:
             self.exact = False
             print(f"warning: env {self.config.env.id}: {self.lasting}", file=sys.stderr)
@@ -193,22 +190,20 @@ class Saver:
         self.ranks.decided(lambda: checkpoint.rate(self.path, step, return_mean))
 
 
-def require_as_long(recorded: dict[str, Any], config: TrainConfig) -> None:
-    """Raises ConfigError where a run has fewer steps than the configuration of its checkpoint.
+def require_as_long(recorded: dict[str, Any], config: TrainConfig) -> list[str]:
+    """A warning where a run is longer than its learning rate, which keeps its first horizon.
 
-    A schedule keeps its first horizon: steps after it are made at a learning rate of 0.
+    Raises ConfigError where it has fewer steps than the configuration of its checkpoint.
     """
     total, planned = config.total_steps, int(recorded["total_steps"])
     if total < planned:
         raise edited("total_steps", planned, total)
     if config.agent.lr_schedule == "linear" and total > planned:
-        print(
-            f"warning: agent.lr_schedule=linear has fallen to 0 at step {planned:,}, after which "
-            "nothing is learned; train longer from the start instead",
-            file=sys.stderr,
-        )
+        fallen = f"agent.lr_schedule=linear has fallen to 0 at step {planned:,}"
+        return [f"{fallen}, after which nothing is learned; train longer from the start instead"]
+    return []
 
 
 def edited(key: str, was: object, now: object) -> ConfigError:
-    why = f"{now} is not what the run was made with, {was}"
-    return ConfigError(f"{key}: {why}; restore config.yaml")
+    made = f"what the run was made with, {was}"
+    return ConfigError(f"{key}: {now} is not {made}; restore config.yaml")

@@ -177,7 +177,8 @@ def taking_up(state: dict[str, Any]) -> Iterator[None]:
         if isinstance(error, MemoryError) or "allocate" in str(error):  # torch has no kind for it
             memory = "there is not the memory to take it up; free some, or use a larger machine"
             raise StorageFault(f"checkpoint: {memory}") from error
-        raise misfit(state, reason(error)) from error
+        last = f"{type(error).__name__} {error}".strip().splitlines()[-1]  # torch names it there
+        raise misfit(state, last.strip("\t.")) from error
 
 
 def misfit(state: dict[str, Any], why: str) -> StorageFault:
@@ -186,15 +187,6 @@ def misfit(state: dict[str, Any], why: str) -> StorageFault:
     revision = made.get("revision") if isinstance(made, dict) else None
     help = provenance.other_revision(revision) or "restore it or config.yaml from a backup"
     return StorageFault(f"checkpoint: does not fit, {why}; {help}")
-
-
-def reason(error: BaseException) -> str:
-    """The line of an exception that names what does not fit."""
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    first, *others = [*filter(None, map(str.strip, str(error).splitlines())), type(error).__name__]
-    torch_lists = first.startswith("Error(s) in loading")  # them below, one for each module
-    return others[0].rstrip(".") if torch_lists else first
 
 
 def names(run_dir: Path) -> list[str]:

@@ -36,7 +36,6 @@ COMPUTING = (
     *("agents", "audit", "common", "configs", "data", "envs", "networks", "policies", "runtime"),
     "storage",
 )
-DOORS = ("train.py", "evaluate.py")
 PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
 KINDS = (".py", ".yaml", ".yml")  # of files that a run may depend on
@@ -113,7 +112,7 @@ def code() -> bytes:
 
     What only has the name of one (a folder, an editor's dead link) is left out.
     """
-    files = [ROOT / door for door in DOORS]
+    files = [ROOT / "train.py", ROOT / "evaluate.py"]
     files += [path for folder in COMPUTING for path in (ROOT / folder).rglob("*.py")]
     content = b""
     for path in sorted(files):
@@ -229,10 +228,10 @@ def git(*arguments: str, given: bytes = b"", index: Path | None = None) -> bytes
     if not done.returncode:
         return done.stdout
     complaint = done.stderr.decode(errors="replace")
-    first, allow = complaint.partition("\n")[0], "git config --global --add safe.directory"
-    help = "see what git status says there"
+    first = complaint.partition("\n")[0].removeprefix("fatal: ") or "git was ended"
+    allow, help = "git config --global --add safe.directory", "see what git status says there"
     if allow in complaint:
         help = f"allow it: {allow} {shown(ROOT)}"
     elif "single revision" in first:
         first, help = "there is no commit yet", "make one"
-    raise GitFailed(f"{first.removeprefix('fatal: ')}; {help}")
+    raise GitFailed(f"{first}; {help}")

@@ -612,7 +612,7 @@ def test_a_key_that_another_revision_did_not_have_is_told_with_both(
     capsys.readouterr()
     assert learn([f"resume={run}", MORE]) == 4
     assert capsys.readouterr().err == (
-        f"error: checkpoint: does not fit, 'explored' is missing; {both}\n"
+        f"error: checkpoint: does not fit, KeyError 'explored'; {both}\n"
     )
     rewritten(run, lambda state: state["config"]["agent"].pop("gamma"))
     for door in (partial(play, [f"run={run}"]), partial(learn, [f"resume={run}", MORE])):
