@@ -142,12 +142,8 @@ class Saver:
     def save(self, step: int, return_mean: float | None, schedule: dict[str, Any] | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it. Raises StorageFault.
 
-        The first rank writes the states of all of them, whose weights are the same.
-
-        Args:
-            step: that was made last.
-            return_mean: of an evaluation at this step.
-            schedule: its state; None before the first step.
+        The first rank writes the states of all of them, whose weights are the same. `return_mean`
+        is of an evaluation at this step; the state of the `schedule` is None before the first one.
         """
         self.examine(step, training=schedule is not None)
         agent, keep = self.parts.agent.state_dict(), self.config.checkpoint.keep

@@ -282,11 +282,11 @@ def best_key(path: Path) -> float:
         return float("-inf")
 
 
-def is_own(path: Path, config: dict[str, Any]) -> bool:
+def is_own(path: Path, config: dict[str, Any] | None) -> bool:
     """Whether a checkpoint is of the run with this configuration, as far as it can be read."""
     try:
         recorded = join(read_json(path / VALUES)["config"], {})
-        return not differing(recorded, build(TrainConfig, config, recorded=True))
+        return config is None or not differing(recorded, build(TrainConfig, config, recorded=True))
     except (LogpiError, *UNREADABLE):
         return True
 
@@ -298,8 +298,7 @@ def prune(run_dir: Path, step: int, keep: int, config: dict[str, Any] | None) ->
     stay until the run gets there. So do those that are of another configuration.
     """
     paths = [run_dir / "checkpoints" / name for name in names(run_dir) if int(name[5:]) <= step]
-    if config is not None:
-        paths = [path for path in paths if is_own(path, config)]
+    paths = [path for path in paths if is_own(path, config)]
     best = max(paths, key=lambda path: (best_key(path), path.name))
     for path in paths[:-keep]:
         if path != best:
