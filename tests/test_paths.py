@@ -179,9 +179,11 @@ def test_whatever_is_named_by_the_second_claims_its_folder_at_once(here, monkeyp
 
 
 def test_repetitions_of_one_second_are_two(here, made, monkeypatch):
-    went = []
+    went, real = [], subprocess.run
 
-    def run(command):
+    def run(command, **options):
+        if command[0] == "git":
+            return real(command, **options)
         (run_dir,) = (parse(word)[2] for word in command if word.startswith("run_dir="))
         went.append(run_dir)
         assert os.listdir(run_dir) == []  # it is there, so that no other takes it
