@@ -1,6 +1,6 @@
 """Metrics of an update, with the numbers among them in one vector."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -10,14 +10,9 @@ Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name:
 
 
 class Metrics(Mapping[str, Tensor]):
-    """{name: tensor}, whose 0-d tensors are kept and moved as one vector.
+    """{name: tensor}: `names` (K) of 0-d ones, which are one `vector` (K,), and other `arrays`.
 
     Two dozen tensors a step, one by one, would cost the log a twentieth of a small update's time.
-
-    Args:
-        names: K of them.
-        vector: (K,).
-        arrays: those with dimensions.
     """
 
     def __init__(self, names: tuple[str, ...], vector: Tensor, arrays: dict[str, Tensor]) -> None:
@@ -94,18 +89,12 @@ class MergedMetrics:
         self.arrays = arrays
 
     def result(self) -> dict[str, Tensor]:
-        return merged(self.names, torch.stack(self.vectors)) | self.arrays
-
-
-def merged(names: Sequence[str], table: Tensor) -> dict[str, Tensor]:
-    """The metrics of several steps, (steps, K), as one: means, or extremes by the names' endings.
-
-    Of the steps that have a value; NaN stands for none.
-    """
-    values = dict(zip(names, table.nanmean(0).unbind(), strict=True))
-    for name, column in zip(names, table.unbind(1), strict=True):
-        if name.endswith("_min"):
-            values[name] = torch.where(column.isnan(), torch.inf, column).amin()
-        elif name.endswith("_max"):
-            values[name] = torch.where(column.isnan(), -torch.inf, column).amax()
-    return values
+        """Means, or extremes by the names' endings, of the steps that have a value: not NaN."""
+        table = torch.stack(self.vectors)
+        values = dict(zip(self.names, table.nanmean(0).unbind(), strict=True))
+        for name, column in zip(self.names, table.unbind(1), strict=True):
+            if name.endswith("_min"):
+                values[name] = column.nan_to_num(torch.inf, torch.inf, -torch.inf).amin()
+            elif name.endswith("_max"):
+                values[name] = column.nan_to_num(-torch.inf, torch.inf, -torch.inf).amax()
+        return values | self.arrays

@@ -37,11 +37,10 @@ def unpack(rows: np.ndarray, ranges: Ranges) -> np.ndarray:
         return rows
     numbers = numbers_of(rows, ranges)
     images = rows[..., 4 * numbers.shape[-1] :]
-    size = numbers.shape[-1] + images.shape[-1]
-    obs = np.empty((*rows.shape[:-1], size), np.float32)
-    for views, values in zip(pieces(obs, ranges), (numbers, images), strict=True):
-        last = 0
-        for view in views:
-            first, last = last, last + view.shape[-1]
-            view[...] = values[..., first:last]
+    image = np.zeros(numbers.shape[-1] + images.shape[-1], np.bool_)  # which components are of one
+    for start, stop in ranges:
+        image[start:stop] = True
+    obs = np.empty((*rows.shape[:-1], len(image)), np.float32)
+    obs[..., ~image] = numbers
+    obs[..., image] = images
     return obs

@@ -1,7 +1,6 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
-import math
-from bisect import bisect_left
+from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,68 +11,10 @@ from torch import Tensor
 from common.seeding import go_on
 from data.transition import Rows, Spec, Transition
 
-FIELDS = ("action", "reward", "terminated", "truncated")  # kept beside the observations, in order
-
 
 def ring_rows(capacity: int, count: int) -> int:
-    """The capacity and one more step, in whole steps of `count` environments."""
+    """Rows of the ring: the capacity and one more step, in whole steps of `count` environments."""
     return (-(-capacity // count) + 1) * count
-
-
-def spare_rows(capacity: int, count: int) -> int:
-    """Rows behind the ring: as many as there are transitions, each of which may end an episode."""
-    return max(capacity, count)
-
-
-class Ends:
-    """The transitions whose successor lies behind the ring, oldest first, and its row.
-
-    A queue. A new row is used only where none is free: memory that no episode needs is never
-    touched.
-
-    Args:
-        first: the first row behind the ring.
-        size: the number of rows there.
-    """
-
-    def __init__(self, first: int, size: int) -> None:
-        self.first, self.size = first, size
-        self.numbers = np.empty(size, np.int64)  # of transitions, entry k at index k % size
-        self.rows = np.empty(size, np.int32)  # entries freed .. added, then the rows that are free
-        self.added = self.freed = self.used = 0
-        self.oldest = math.inf  # number of the oldest transition
-
-    def add(self, number: int) -> int:
-        """Takes a row for the successor of transition `number`, above all before it."""
-        index = self.added % self.size
-        if self.added == self.freed + self.used:  # none is free
-            self.rows[index] = self.first + self.used
-            self.used += 1
-        if self.added == self.freed:
-            self.oldest = number
-        self.numbers[index] = number
-        self.added += 1
-        return int(self.rows[index])
-
-    def free(self) -> int:
-        """Frees the row of the oldest transition, whose number is returned."""
-        number, row = int(self.oldest), self.rows[self.freed % self.size]
-        self.rows[(self.freed + self.used) % self.size] = row
-        self.freed += 1
-        more = self.freed < self.added
-        self.oldest = int(self.numbers[self.freed % self.size]) if more else math.inf
-        return number
-
-    def between(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers and rows of those of the transitions `start` to `stop`."""
-        entries = range(self.freed, self.added)
-
-        def number(entry: int) -> int:
-            return int(self.numbers[entry % self.size])
-
-        first, last = (bisect_left(entries, bound, key=number) for bound in (start, stop))
-        indices = np.arange(self.freed + first, self.freed + last) % self.size
-        return self.numbers[indices], self.rows[indices]
 
 
 class Replay:
@@ -85,8 +26,9 @@ class Replay:
     of the same environment fills; where that step begins with another observation, the successor
     lies behind the ring, where `pointer` leads. So every batch is exact.
 
-    Behind the ring is room for episodes of a single step, the worst case. The arrays never grow: a
-    graph may read from them, and `bytes_for` is all that they will ever take.
+    Behind the ring is room for episodes of a single step, the worst case, of which a new row is
+    used only where none is free. The arrays never grow: a graph may read from them, and `bytes_for`
+    is all that they will ever take.
 
     Args:
         capacity: transitions kept.
@@ -114,14 +56,8 @@ class Replay:
         self.sampled = 0  # batches ever handed out
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
-        self.ring = 0  # rows: capacity and one more step, in whole steps
-        self.obs = torch.empty(0)  # (ring + spare, O)
-        self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
-        self.fields: list[Tensor] = []  # of `FIELDS`, each (ring, ...)
-        self.obs_array: Any = None  # the same memory as the three above, as `add` writes into it
-        self.pointer_array: Any = None
-        self.field_arrays: list[Any] = []
-        self.last_next_obs: Tensor | None = None  # (N, O) of the last step
+        self.ring = 0  # rows
+        self.fields: list[Tensor] = []  # action, reward, terminated, truncated: (ring, ...)
 
     @property
     def warming_up(self) -> bool:
@@ -131,34 +67,29 @@ class Replay:
         return min(self.added - self.lost, self.capacity)
 
     def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
-        """Makes the arrays for N = `count` and rows like these; their memory is taken as they fill.
-
-        Arrays of the right sizes that are there already are used, for a graph may read from them.
-        """
-        device = self.generator.device
+        """Makes the arrays, once, for N = `count`; their memory is taken as they fill."""
         self.ring = ring_rows(self.capacity, count)
-        rows = self.ring + spare_rows(self.capacity, count)
-        sizes = [(rows, *obs.shape[1:]), *((self.ring, *like.shape[1:]) for like in fields)]
-        kinds = [like.dtype for like in (obs, *fields)]
-        there = (self.obs, *self.fields)
-        if [a.shape for a in there] != sizes or [a.dtype for a in there] != kinds:
+        if not self.fields:
+            device, rows = self.generator.device, [2 * self.ring, *[self.ring] * len(fields)]
             self.obs, *self.fields = (
-                torch.empty(size, dtype=kind, device=device)
-                for size, kind in zip(sizes, kinds, strict=True)
+                torch.empty((size, *like.shape[1:]), dtype=like.dtype, device=device)
+                for size, like in zip(rows, (obs, *fields), strict=True)
             )
             self.pointer = torch.empty(self.ring, dtype=torch.int32, device=device)
-            self.obs_array = self.as_array(self.obs)
-            self.pointer_array = self.as_array(self.pointer)
+            # The same memory, as `add` writes into it.
+            self.obs_array, self.pointer_array = map(self.as_array, (self.obs, self.pointer))
             self.field_arrays = [self.as_array(field) for field in self.fields]
-        torch.arange(self.ring, out=self.pointer)
+        torch.arange(self.ring, out=self.pointer)  # to the rows of `obs` that hold the successors
         self.pointer.add_(count).remainder_(self.ring)
 
     def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
         """Becomes an empty storage for rows like these, of N environments."""
         self.count = len(obs)
         self.allocate(self.count, obs, fields)
-        self.ends = Ends(self.ring, spare_rows(self.capacity, self.count))
-        self.last_next_obs = None
+        self.behind = np.zeros(self.ring, np.int32)  # where `pointer` leads behind the ring; or 0
+        self.free = array("i")  # rows behind the ring, of those that were used
+        self.used = 0  # of them
+        self.last_next_obs: Tensor | None = None  # (N, O) of the last step
 
     def as_array(self, tensor: Tensor) -> Any:
         """The same memory as an array of NumPy, which writes a row in a third of torch's time.
@@ -177,9 +108,8 @@ class Replay:
         fields = [action, reward, terminated, truncated]
         self.allocate(count, obs, fields)
         self.obs[count : count + len(obs)] = next_obs
-        self.obs[: len(obs)] = obs
-        for field, values in zip(self.fields, fields, strict=True):
-            field[: len(obs)] = values
+        for stored, values in zip((self.obs, *self.fields), (obs, *fields), strict=True):
+            stored[: len(obs)] = values
         return self.at(torch.arange(len(obs), device=obs.device))
 
     @staticmethod
@@ -188,10 +118,9 @@ class Replay:
 
         With long episodes the rows behind the ring are reserved, but hardly any is ever used.
         """
-        ring, spare = ring_rows(capacity, count), spare_rows(capacity, count)
-        fields = spec.action_bytes + 4 + 2 + 4  # reward, flags, pointer
-        ends = 8 + 4  # number and row
-        return ring * fields + (ring + spare) * spec.obs_bytes + spare * ends
+        fields = spec.action_bytes + 4 + 2  # reward, flags
+        successors = 4 + 4 + 4  # pointer, behind, free
+        return ring_rows(capacity, count) * (2 * spec.obs_bytes + fields + successors)
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
@@ -201,32 +130,32 @@ class Replay:
             self.begin(obs, fields)
         start = self.added % self.ring
         stop = start + self.count
-        if obs is not self.last_next_obs:
-            self.store_successors(obs)
-            self.obs_array[start:stop] = self.as_array(obs)
         after = stop % self.ring
+        for index in self.behind[start:stop].nonzero()[0]:
+            self.free.append(self.behind[start + index])
+            self.behind[start + index] = 0
+            self.pointer_array[start + index] = after + index
+        last = self.last_next_obs
+        if obs is not last:
+            if last is not None:
+                for index in (obs != last).any(-1).nonzero().flatten().tolist():
+                    self.store_successor(self.added - self.count + index, last[index])
+            self.obs_array[start:stop] = self.as_array(obs)
         self.obs_array[after : after + self.count] = self.as_array(next_obs)
         for field, values in zip(self.field_arrays, fields, strict=True):
             field[start:stop] = self.as_array(values)
         self.last_next_obs = next_obs
         self.added += self.count
-        while self.ends.oldest < self.added - self.capacity:
-            number = self.ends.free()
-            self.pointer_array[number % self.ring] = (number + self.count) % self.ring
-
-    def store_successors(self, obs: Tensor) -> None:
-        """Stores behind the ring those of the last step that this step's `obs` (N, O) are not."""
-        last = self.last_next_obs
-        if last is None:
-            return
-        for index in (obs != last).any(-1).nonzero().flatten().tolist():
-            self.store_successor(self.added - self.count + index, last[index])
 
     def store_successor(self, number: int, successor: Tensor) -> None:
         """Stores the successor (O,) of transition `number` behind the ring."""
-        row = self.ends.add(number)
+        if not self.free:
+            self.free.append(self.ring + self.used)
+            self.used += 1
+        row, index = self.free.pop(), number % self.ring
         self.obs_array[row] = self.as_array(successor)
-        self.pointer_array[number % self.ring] = row
+        self.pointer_array[index] = row
+        self.behind[index] = row
 
     def batches(self) -> Iterator[Rows]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
@@ -259,14 +188,14 @@ class Replay:
         """
         device = self.generator.device
         row = torch.arange(start, stop, device=device) % self.ring
-        first, last = start - self.count, stop - self.count
-        numbers, behind = map(torch.from_numpy, self.ends.between(first, last))
+        before = np.arange(max(start - self.count, self.added - self.capacity), stop - self.count)
+        behind = self.behind[before % self.ring]
         return {
             "numbers": torch.arange(start, stop),
             "obs": self.obs.index_select(0, row),
             **{f"field{i}": field.index_select(0, row) for i, field in enumerate(self.fields)},
-            "ends": numbers,
-            "ended": self.obs.index_select(0, behind.to(device)),
+            "ends": torch.from_numpy(before[behind > 0]),
+            "ended": self.obs.index_select(0, torch.from_numpy(behind[behind > 0]).to(device)),
         }
 
     def first_row(self) -> int:
@@ -282,10 +211,7 @@ class Replay:
             "generator": self.generator.get_state(),
             "count": self.count,
         }
-        if self.count:
-            after = self.added % self.ring
-            state["following"] = self.obs[after : after + self.count]
-        return state
+        return {**state, "following": self.last_next_obs} if self.count else state
 
     def load_state_dict(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
         """Restores the state and the pieces of `rows` that hold all since `first_row`.
@@ -297,19 +223,18 @@ class Replay:
         go_on(self.generator, state["generator"])
         self.count = self.lost = 0
         for piece in pieces:
-            fields = [piece[f"field{i}"] for i in range(len(FIELDS))]
+            obs, fields = piece["obs"], [piece[f"field{i}"] for i in range(4)]
             if not self.count:
-                self.begin(piece["obs"][: state["count"]], fields)
+                self.begin(obs[: state["count"]], fields)
                 self.lost = int(piece["numbers"][0])
-            device = self.generator.device
             fresh = (piece["numbers"] >= self.first_row()).nonzero().flatten()
-            row = (piece["numbers"][fresh] % self.ring).to(device)
-            for stored, kept in zip([self.obs, *self.fields], [piece["obs"], *fields], strict=True):
-                stored[row] = kept[fresh].to(device)
+            row = (piece["numbers"][fresh] % self.ring).to(self.obs.device)
+            for stored, kept in zip((self.obs, *self.fields), (obs, *fields), strict=True):
+                stored[row] = kept[fresh].to(stored.device)
             for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
                 if number >= self.added - self.capacity:
                     self.store_successor(number, successor)
         if self.count:
             after = self.added % self.ring
-            self.obs[after : after + self.count] = state["following"].to(self.obs.device)
-            self.last_next_obs = state["following"].cpu().clone()
+            self.last_next_obs = state["following"].cpu()
+            self.obs[after : after + self.count] = state["following"]

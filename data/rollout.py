@@ -18,8 +18,8 @@ class Rollout:
     Large observations are stored once: the successors of a step are the observations of the next.
     Where that begins with others, because an episode ended, they are kept beside the arrays.
 
-    The arrays are allocated at the first transition and reused: what `batches` hands out is valid
-    until the next `add`. An observation must not be changed after it was added.
+    The arrays are reused: what `batches` hands out is valid until the next `add`. An observation
+    must not be changed after it was added.
     """
 
     warming_up = False
@@ -44,56 +44,41 @@ class Rollout:
         """Stores one step of all environments; every field, `latent` among them, is needed."""
         fields = [field for field in transition if field is not None]
         assert len(fields) == len(transition)
+        obs, last = transition.obs, self._last_next_obs
         if not self._fields:
-            self._allocate(fields)
+            self.once = self.n_steps * obs.nbytes > LARGE
         if self.once:
-            self._follow(transition.obs, fields.pop(NEXT_OBS))
+            if self.filled and obs is not last and not torch.equal(obs, last):
+                self._successors[self.filled - 1] = last
+            self._last_next_obs = fields.pop(NEXT_OBS)
+        if not self._fields:
+            self._fields = [
+                torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
+                for field in fields
+            ]
+            self._rows = [list(row) for row in zip(*self._fields, strict=True)]
         torch._foreach_copy_(self._rows[self.filled], fields)
         self.filled += 1
-
-    def _allocate(self, fields: list[Tensor]) -> None:
-        obs = fields[0]
-        self.once = self.n_steps * obs.numel() * obs.element_size() > LARGE
-        kept = [field for i, field in enumerate(fields) if not (self.once and i == NEXT_OBS)]
-        self._fields = [
-            torch.zeros((self.n_steps, *field.shape), dtype=field.dtype, device=self.device)
-            for field in kept
-        ]
-        self._rows = [list(row) for row in zip(*self._fields, strict=True)]
-
-    def _follow(self, obs: Tensor, next_obs: Tensor) -> None:
-        """Keeps the successors of the last step where this step's `obs` (N, O) are others."""
-        last = self._last_next_obs
-        if self.filled and obs is not last and not torch.equal(obs, last):
-            self._successors[self.filled - 1] = last
-        self._last_next_obs = next_obs
 
     def batches(self) -> Iterator[Transition]:
         """One Transition (T, N, ·) when `n_steps` have been added; nothing before."""
         if self.filled == self.n_steps:
             fields = self._fields.copy()
             if self.once:
-                fields.insert(NEXT_OBS, self._next_obs())
+                next_obs = fields[0].roll(-1, 0)
+                for step, successors in {**self._successors, -1: self._last_next_obs}.items():
+                    next_obs[step] = successors
+                fields.insert(NEXT_OBS, next_obs)
             self.filled, self._successors = 0, {}
             yield Transition(*fields)
-
-    def _next_obs(self) -> Tensor:
-        """The true successors (T, N, O) of all steps."""
-        next_obs = torch.empty_like(self._fields[0])
-        next_obs[:-1] = self._fields[0][1:]
-        next_obs[-1] = self._last_next_obs
-        for step, successors in self._successors.items():
-            next_obs[step] = successors
-        return next_obs
 
     def state_dict(self) -> dict[str, Any]:
         if not self.filled:
             return {"fields": []}
         state: dict[str, Any] = {"fields": [field[: self.filled] for field in self._fields]}
         if self.once:
-            state["following"] = self._last_next_obs
-            state["ends"] = list(self._successors)
-            state["successors"] = list(self._successors.values())
+            ends, successors = list(self._successors), list(self._successors.values())
+            state |= {"following": self._last_next_obs, "ends": ends, "successors": successors}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data.metrics import Metrics, Packed, merged, packing, split_scalars
+from data.metrics import MergedMetrics, Metrics, Packed, packing, split_scalars
 
 PLAIN = {"a": torch.tensor(1.5), "h": torch.arange(3.0), "b_max": torch.tensor(-2.0)}
 
@@ -21,6 +21,13 @@ def test_packed_metrics_are_the_same_mapping():
     assert packed.get("c") is None
     with pytest.raises(KeyError):
         packed["c"]
+
+
+def merged(names, table):
+    steps = MergedMetrics()
+    for vector in table:
+        steps.add(Metrics(names, vector, {}))
+    return steps.result()
 
 
 def test_several_steps_become_means_and_extremes_of_those_that_have_a_value():

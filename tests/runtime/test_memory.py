@@ -43,7 +43,7 @@ def test_the_estimate_is_what_the_arrays_take(spec, count):
     buffer.add(Transition(obs, action, torch.zeros(count), obs, flag, flag))
     arrays = (buffer.obs, buffer.pointer, *buffer.fields)
     taken = sum(a.numel() * a.element_size() for a in arrays)
-    taken += buffer.ends.numbers.nbytes + buffer.ends.rows.nbytes
+    taken += buffer.behind.nbytes + buffer.ring * buffer.free.itemsize
     assert Replay.bytes_for(capacity, count, spec) == taken
 
 
