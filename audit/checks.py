@@ -16,8 +16,7 @@ from policies.numerics import HALF_LOG_2PI, LOG_2
 class Scored(Protocol):
     """The part of a policy that these tests use."""
 
-    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Joint log-density of actions (*, A), (*,) in nats."""
+    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor: ...
 
 
 def ks_statistic(uniforms: Tensor) -> float:
@@ -25,11 +24,11 @@ def ks_statistic(uniforms: Tensor) -> float:
 
     Values outside [0, 1] count as its ends; one that is no number makes the distance 1.
     """
-    ordered = uniforms.double().nan_to_num(2.0).clamp(0.0, 1.0).sort().values
-    steps = torch.arange(len(ordered) + 1, dtype=torch.float64, device=ordered.device)
-    steps = steps / len(ordered)
-    distance = torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max()
-    return 1.0 if bool(uniforms.isnan().any()) else float(distance)
+    if bool(uniforms.isnan().any()):
+        return 1.0
+    ordered = uniforms.double().clamp(0.0, 1.0).sort().values
+    steps = torch.arange(len(ordered) + 1, dtype=torch.float64) / len(ordered)
+    return float(torch.maximum(steps[1:] - ordered, ordered - steps[:-1]).max())
 
 
 def ks_p_value(statistic: float, count: int) -> float:
@@ -61,26 +60,37 @@ def chi2_p_value(counts: Tensor, probs: Tensor) -> float:
     if bool((counts[probs <= 0] > 0).any()) or not abs(float(probs.sum()) - 1.0) < 1e-4:
         return 0.0
     order = probs.argsort()
-    observed, expected = [0.0], [0.0]
-    expectations = (probs[order] * counts.sum()).tolist()
-    for count, mean in zip(counts[order].tolist(), expectations, strict=True):
-        if expected[-1] >= 5.0:
-            observed.append(0.0)
-            expected.append(0.0)
-        observed[-1] += count
-        expected[-1] += mean
-    if expected[-1] < 5.0 and len(expected) > 1:
-        observed[-2:], expected[-2:] = [sum(observed[-2:])], [sum(expected[-2:])]
-    if len(expected) < 2:  # one cell: nothing that could be wrong
+    pairs = torch.stack([counts[order], probs[order] * counts.sum()], -1)  # observed, expected
+    cells = [torch.zeros_like(pairs[0])]
+    for pair in pairs:
+        if cells[-1][1] >= 5.0:
+            cells.append(torch.zeros_like(pair))
+        cells[-1] = cells[-1] + pair
+    if len(cells) > 1 and cells[-1][1] < 5.0:
+        cells[-2:] = [cells[-2] + cells[-1]]
+    if len(cells) < 2:  # nothing that could be wrong
         return 1.0
-    statistic = sum((o - e) ** 2 / e for o, e in zip(observed, expected, strict=True))
-    half = torch.tensor([len(expected) - 1, statistic], dtype=torch.float64) / 2.0
-    return float(torch.special.gammaincc(half[0], half[1]))
+    observed, expected = torch.stack(cells).unbind(-1)
+    statistic = ((observed - expected).square() / expected).sum()
+    freedom = torch.tensor(len(cells) - 1.0, dtype=torch.float64)
+    return float(torch.special.gammaincc(freedom / 2.0, statistic / 2.0))
 
 
 def log_slope(latent: Tensor) -> Tensor:
     """log(d tanh(u) / du), written otherwise than the policies do it: -2 log cosh(u)."""
     return 2.0 * (LOG_2 - torch.logaddexp(latent, -latent))
+
+
+def log_density(policy: Scored, latent: Tensor, squashed: bool) -> Tensor:
+    """Log-density that `log_prob` implies for latents (*, A), (*,) float64 in nats."""
+    score = policy.log_prob(torch.tanh(latent) if squashed else latent, latent).double()
+    return score + log_slope(latent).sum(-1) if squashed else score
+
+
+def factor(latent: Tensor) -> Tensor:
+    """Cholesky factor of the covariance of draws (S, A), (A, A); by QR, which never fails."""
+    upper: Tensor = torch.linalg.qr(latent - latent.mean(0), mode="r").R
+    return (upper * upper.diagonal().sign().unsqueeze(-1)).T / math.sqrt(len(latent) - 1)
 
 
 def line_pit(
@@ -94,24 +104,21 @@ def line_pit(
     cancels; `normaliser` sees it.
 
     Args:
-        policy: its log_prob is called once, with (nodes, S, A); with (6001, 1) if A is 1.
+        policy: its log_prob is called once, with (nodes, S, A).
         latent: (S, A) the draws before squashing; S well above A, for their covariance.
         dimension: the component that varies.
-        nodes: odd; the middle one is the draw, and near it they are a hundred times closer. A
-            single component has nodes of its own.
+        nodes: odd; the middle one is the draw, and near it they are a hundred times closer.
         squashed: whether action = tanh(latent); if not they are equal.
 
     Returns:
         (S,) float64.
     """
     latent = latent.double()
-    if latent.shape[-1] == 1:
-        return only_line_pit(policy, latent[:, 0], squashed)
-    alone = torch.zeros(latent.shape[-1], 1, dtype=latent.dtype, device=latent.device)
+    alone = torch.zeros(latent.shape[-1], 1, dtype=latent.dtype)
     alone[dimension] = 1.0
     alone = torch.linalg.solve_triangular(factor(latent), alone, upper=False)
     reach = 12.0 / alone.norm()  # standard deviations given all other components
-    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64, device=latent.device)
+    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64)
     u = latent.expand(nodes, *latent.shape).clone()
     u[..., dimension] += (torch.sinh(6.0 * ticks) / math.sinh(6.0) * reach).unsqueeze(-1)
     stretch = torch.log(torch.cosh(6.0 * ticks)).unsqueeze(-1)  # log(du / dtick)
@@ -120,49 +127,13 @@ def line_pit(
     return torch.trapezoid(mass[: nodes // 2 + 1], dim=0) / torch.trapezoid(mass, dim=0)
 
 
-def factor(latent: Tensor) -> Tensor:
-    """Cholesky factor of the covariance of draws (S, A), (A, A); by QR, which never fails."""
-    upper: Tensor = torch.linalg.qr(latent - latent.mean(0), mode="r").R
-    return (upper * upper.diagonal().sign().unsqueeze(-1)).T / math.sqrt(len(latent) - 1)
-
-
-def log_density(policy: Scored, latent: Tensor, squashed: bool) -> Tensor:
-    """Log-density that `log_prob` implies for latents (*, A), (*,) float64 in nats."""
-    score = policy.log_prob(torch.tanh(latent) if squashed else latent, latent).double()
-    return score + log_slope(latent).sum(-1) if squashed else score
-
-
-def only_line_pit(policy: Scored, latent: Tensor, squashed: bool, nodes: int = 6001) -> Tensor:
-    """`line_pit` for a single component, (S,) to (S,): all draws lie on one line.
-
-    By the trapezoid rule, and linear between nodes: off by 1e-6.
-    """
-    ticks = torch.linspace(-1.0, 1.0, nodes, dtype=torch.float64, device=latent.device)
-    u = latent.mean() + 10.0 * latent.std() * ticks
-    scores = log_density(policy, u.unsqueeze(-1), squashed)
-    below = torch.cumulative_trapezoid(torch.exp(scores - scores.amax()), dx=1.0)
-    below = torch.nn.functional.pad(below / below[-1], (1, 0))
-    place = ((latent - u[0]) / (u[1] - u[0])).clamp(0.0, nodes - 1.001)
-    left = place.long()
-    return torch.lerp(below[left], below[left + 1], place - left)
-
-
 def normaliser(
     policy: Scored, latent: Tensor, generator: torch.Generator, *, squashed: bool
 ) -> tuple[float, float]:
-    """Integral of exp(log_prob) over all actions, by importance sampling: 1 if it is a density.
+    """Integral of exp(log_prob) over all actions, and its standard error: 1 if it is a density.
 
-    Proposals are as many fresh draws of the Gaussian that has the mean and 1.3 times the standard
-    deviations of `latent`, correlation included.
-
-    Args:
-        policy: called once, with (S, A).
-        latent: (S, A) draws before squashing, S well above A.
-        generator: where the proposals come from.
-        squashed: whether action = tanh(latent); if not they are equal.
-
-    Returns:
-        (estimate, its standard error).
+    By importance sampling: proposals are as many fresh draws, from `generator`, of the Gaussian
+    with the mean and 1.3 times the standard deviations of `latent` (S, A), correlation included.
     """
     latent = latent.double()
     wider = 1.3 * factor(latent)

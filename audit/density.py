@@ -7,21 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.checks import (
-    chi2_p_value,
-    factor,
-    ks_bound,
-    ks_statistic,
-    line_pit,
-    log_density,
-    log_slope,
-    normaliser,
-)
+from audit import checks
 from policies.categorical import Categorical, MultiCategorical
 from policies.numerics import HALF_LOG_2PI
 
 DRAWS = 4000
-LINES = 1000  # draws through which a line is integrated; a single component has but one line
+LINES = 1000  # draws through which a line is integrated, in each of several components
 NODES = 33  # they err by 3e-5
 CURVE_LINES, CURVE_NODES = 64, 201  # lines at least; two for each component
 CURVES = 8  # components that have one
@@ -74,9 +65,7 @@ class Finding:
 
 
 def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator) -> Finding:
-    """Tests 4,000 draws against `log_prob`.
-
-    A correct policy fails with a probability below 1e-6.
+    """Tests 4,000 draws against `log_prob`; a correct policy fails with a probability below 1e-6.
 
     Args:
         make: the policy class.
@@ -87,32 +76,28 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     single = make(*exact)
     many = make(*(parameter.expand(DRAWS, *parameter.shape) for parameter in exact))
     noise = many.noise(generator)
-    if isinstance(single, MultiCategorical):
-        return audit_choices(single, many, many.sample(noise)[0])
     if isinstance(single, Categorical):
-        return audit_choice(single, many.sample(noise)[0])
+        return audit_choices(single, many, many.sample(noise)[0])
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)
     dimensions = latent.shape[-1]
     held = latent if dimensions == 1 else latent[:LINES]
     distances = [
-        ks_statistic(line_pit(single, held, dimension, NODES, squashed=squashed))
+        checks.ks_statistic(checks.line_pit(single, held, dimension, NODES, squashed=squashed))
         for dimension in range(dimensions)
     ]
-    integral, error = normaliser(single, latent, generator, squashed=squashed)
-    gap, entropy_trial = entropy_gap(log_pi, single.entropy(), dimensions)
+    integral, error = checks.normaliser(single, latent, generator, squashed=squashed)
+    gap = float(-log_pi.mean() - single.entropy())
+    chance = DEVIATIONS * float(log_pi.std()) / math.sqrt(DRAWS)
+    bound = checks.ks_bound(len(held), P_MIN)
     trials = (
-        *(
-            Trial(f"pit_ks of component {i}", d, ks_bound(len(held), P_MIN))
-            for i, d in enumerate(distances)
-        ),
+        *(Trial(f"pit_ks of component {i}", found, bound) for i, found in enumerate(distances)),
         Trial("|normaliser - 1|", abs(integral - 1.0), DEVIATIONS * error + INTEGRAL_ERROR),
-        entropy_trial,
+        Trial("|entropy_gap|", abs(gap), chance + QUADRATURE_ERROR * dimensions),
     )
     saturated = float((action.float().abs() == 1.0).double().mean())
-    seen = squashed and saturated <= SATURATED_SHARE
-    unit = "latent" if squashed and not seen else "action"
+    unit = "latent" if squashed and saturated > SATURATED_SHARE else "action"
     curves = tuple(
         marginal(single, latent, dimension, squashed, unit, generator)
         for dimension in range(min(dimensions, CURVES))
@@ -120,54 +105,34 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     return Finding(max(distances), integral, gap, trials, curves)
 
 
-def entropy_gap(log_pi: Tensor, entropy: Tensor, dimensions: int) -> tuple[float, Trial]:
-    """Mean of -log_pi minus the entropy, and whether chance and quadrature allow it."""
-    gap = float(-log_pi.mean() - entropy)
-    error = float(log_pi.std()) / len(log_pi) ** 0.5
-    bound = DEVIATIONS * error + QUADRATURE_ERROR * dimensions
-    return gap, Trial("|entropy_gap|", abs(gap), bound)
-
-
-def audit_choice(single: Categorical, action: Tensor) -> Finding:
-    """The same for a choice out of K: frequencies against probabilities by chi-square."""
-    probs = single.log_probs.exp()
-    counts = torch.bincount(action, minlength=len(probs)).double()
-    distance = float((counts.cumsum(0) / len(action) - probs.cumsum(0)).abs().max())
-    total = float(probs.sum())
-    unlikely = -math.log10(max(chi2_p_value(counts, probs), 1e-300))
-    # By the sum over all actions: of a rare one, the draws may have none or several.
-    gap = float(-(probs * single.log_probs.clamp_min(-1e30)).sum() - single.entropy())
-    trials = (
-        Trial("-log10 p of the frequencies", unlikely, -math.log10(P_MIN)),
-        Trial("|normaliser - 1|", abs(total - 1.0), INTEGRAL_ERROR),
-        Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR),
-    )
-    curve = Curve(action, torch.arange(len(probs)), probs, "choice")
-    return Finding(distance, total, gap, trials, (curve,))
-
-
-def audit_choices(single: MultiCategorical, many: MultiCategorical, action: Tensor) -> Finding:
-    """The same for several choices, (S, D): each by itself, and their joint log-probability."""
-    found = [
-        audit_choice(component, action[:, index])
-        for index, component in enumerate(single.components())
-    ]
-    # Exactly, as in `audit_choice`: the joint log-probability is the sum over the components.
-    each = many.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(-1)
+def audit_choices(single: Categorical, many: Categorical, action: Tensor) -> Finding:
+    """The same for a choice (S,) or several (S, D): frequencies against probabilities, and sums."""
+    components = [single]
+    if isinstance(single, MultiCategorical):
+        components = single.components()
+    distances, totals, trials, curves, entropies = [], [], [], [], []
+    for choices, component in zip(action.view(DRAWS, -1).unbind(-1), components, strict=True):
+        probs = component.log_probs.exp()
+        counts = torch.bincount(choices, minlength=len(probs)).double()
+        distances.append(float((counts.cumsum(0) / DRAWS - probs.cumsum(0)).abs().max()))
+        totals.append(float(probs.sum()))
+        unlikely = -math.log10(max(checks.chi2_p_value(counts, probs), 1e-300))
+        # By the sum over all actions: of a rare one, the draws may have none or several.
+        entropies.append(float(-(probs * component.log_probs.clamp_min(-1e30)).sum()))
+        trials += [
+            Trial("-log10 p of the frequencies", unlikely, -math.log10(P_MIN)),
+            Trial("|normaliser - 1|", abs(totals[-1] - 1.0), INTEGRAL_ERROR),
+        ]
+        curves.append(Curve(choices, torch.arange(len(probs)), probs, "choice"))
+    each = many.log_probs.gather(-1, action.unsqueeze(-1)).view(DRAWS, -1).sum(-1)
     joint = float((many.log_prob(action) - each).abs().max())
-    entropies = sum(float(component.entropy()) for component in single.components())
-    gap = entropies - float(single.entropy()) + sum(f.entropy_gap for f in found)
-    trials = (
+    gap = sum(entropies) - float(single.entropy())
+    trials += [
         Trial("|joint log_prob - its sum|", joint, INTEGRAL_ERROR),
-        Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR * len(found)),
-    )
-    return Finding(
-        max(f.pit_ks for f in found),
-        max((f.normaliser for f in found), key=lambda total: abs(total - 1.0)),
-        gap,
-        (*(trial for f in found for trial in f.trials), *trials),
-        tuple(curve for f in found for curve in f.curves)[:CURVES],
-    )
+        Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR * len(components)),
+    ]
+    farthest = max(totals, key=lambda total: abs(total - 1.0))
+    return Finding(max(distances), farthest, gap, tuple(trials), tuple(curves[:CURVES]))
 
 
 def marginal(
@@ -185,12 +150,12 @@ def marginal(
     """
     size = latent.shape[-1]
     order = [dimension, *(i for i in range(size) if i != dimension)]
-    lower = factor(latent[:, order])
-    lines = 1 if size == 1 else max(CURVE_LINES, 2 * size)
+    lower = checks.factor(latent[:, order])
+    lines = max(CURVE_LINES, 2 * size)
     noise = torch.empty(lines, size - 1, dtype=latent.dtype).normal_(generator=generator)
-    if size > 1:  # with mean 0 and covariance 1, what is linear and quadratic has no error
-        centred = (noise - noise.mean(0)).T
-        noise = torch.linalg.solve_triangular(factor(noise), centred, upper=False).T
+    # With mean 0 and covariance 1, what is linear and quadratic has no error.
+    centred = (noise - noise.mean(0)).T
+    noise = torch.linalg.solve_triangular(checks.factor(noise), centred, upper=False).T
     proposal = (-0.5 * noise.square() - HALF_LOG_2PI - lower.diagonal()[1:].log()).sum(-1)
     ticks = torch.linspace(-5.0, 5.0, CURVE_NODES, dtype=latent.dtype)
     steps = torch.cat(
@@ -198,8 +163,10 @@ def marginal(
     )
     u = torch.empty_like(steps)
     u[..., order] = latent.mean(0)[order] + steps @ lower.T
-    density = torch.exp(log_density(single, u, squashed) - proposal).mean(-1)
+    density = torch.exp(checks.log_density(single, u, squashed) - proposal).mean(-1)
     draws, grid = latent[:, dimension], u[:, 0, dimension]
     if unit == "action" and squashed:
-        return Curve(torch.tanh(draws), torch.tanh(grid), density / log_slope(grid).exp(), unit)
+        return Curve(
+            torch.tanh(draws), torch.tanh(grid), density / checks.log_slope(grid).exp(), unit
+        )
     return Curve(draws, grid, density, unit)

@@ -6,29 +6,28 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from agents.base import BaseAgent
 from audit import density
 from audit.picture import picture
 from common.seeding import derive
 
 if TYPE_CHECKING:
-    from agents.base import BaseAgent
     from runtime.logger import Logger
 
 
-def at_states(agent: "BaseAgent", obs: Tensor, generator: torch.Generator) -> list[density.Finding]:
+def at_states(agent: BaseAgent, obs: Tensor, generator: torch.Generator) -> list[density.Finding]:
     """Tests fresh draws of the agent's policy against its density, at each of obs (N, O)."""
     parameters = zip(*agent.parameters(obs), strict=True)
     return [density.audit(agent.policy_class, at_state, generator) for at_state in parameters]
 
 
-def audit(agent: "BaseAgent", obs: Tensor, seed: int, step: int, logger: "Logger") -> bool:
+def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: "Logger") -> bool:
     """Audits at a few observations (N, O), writes scalars and a figure; whether all is right.
 
     Draws derive from (seed, step) alone, so that how often it runs changes nothing. A failure is a
     warning: training goes on.
     """
-    generator = torch.Generator().manual_seed(derive(seed, "audit", step))
-    findings = at_states(agent, obs, generator)
+    findings = at_states(agent, obs, torch.Generator().manual_seed(derive(seed, "audit", step)))
     worst = {
         "audit/pit_ks": max(f.pit_ks for f in findings),
         "audit/normaliser": max((f.normaliser for f in findings), key=lambda value: abs(value - 1)),

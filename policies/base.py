@@ -34,10 +34,9 @@ class Policy:
         raise NotImplementedError
 
     def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action (*, A), log_pi (*,)), both differentiable, log_pi scored from the noise.
+        """(action, log_pi (*,)), differentiable in the parameters, log_pi scored from the noise.
 
-        SAC and audits need it. Only of a policy whose sample is a differentiable function of its
-        parameters and the noise.
+        SAC and audits need it; only continuous policies have it.
         """
         raise NotImplementedError
 

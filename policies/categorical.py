@@ -8,11 +8,7 @@ from policies.numerics import at_least_float32
 
 
 class Categorical(Policy):
-    """Categorical distribution over K actions, given by its log-probabilities.
-
-    Args:
-        log_probs: (*, K), normalised (the output of `log_softmax`).
-    """
+    """Categorical distribution over K actions: `log_probs` (*, K), as of `log_softmax`."""
 
     action_kind = "discrete"
 
@@ -25,19 +21,18 @@ class Categorical(Policy):
         return noise.exponential_(generator=generator)
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """Independent draws of Exp(1), (*, K)."""
         return self.fill(torch.empty_like(self.log_probs), generator)
 
+    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*,) int64: argmax_k p_k / noise_k, which is k with probability p_k.
 
         The same as Gumbel noise: -log noise_k is a draw of it (Maddison et al. 2014, arXiv
         1411.0030, section 2).
         """
-        with torch.no_grad():
-            exponential_noise = self.noise() if noise is None else noise
-            action = (self.log_probs - exponential_noise.log()).argmax(-1)
-            return action, action
+        exponential_noise = self.noise() if noise is None else noise
+        action = (self.log_probs - exponential_noise.log()).argmax(-1)
+        return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-probability of `action` (*,) int64; `latent` is ignored, for nothing is squashed."""

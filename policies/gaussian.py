@@ -8,13 +8,11 @@ from policies.numerics import HALF_LOG_2PI, at_least_float32, gaussian_log_prob
 
 
 class Gaussian(Policy):
-    """N(mean, diag(exp(log_std))^2).
+    """N(mean, diag(exp(log_std))^2); `mean` and `log_std` are (*, A).
 
     A subclass with another covariance has its own `mean`, `log_scale`, `log_std`, `latent_of` and
-    `noise_of`, and inherits all that is made of them.
-
-    Args:
-        mean, log_std: (*, A).
+    `noise_of`; one with another map to actions its own `squash`, `unsquash`, `scores`, `terms` and
+    `entropy`. All else is made of them.
     """
 
     action_kind = "continuous"
@@ -36,7 +34,6 @@ class Gaussian(Policy):
         return noise.normal_(generator=generator)
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal, (*, A)."""
         return self.fill(torch.empty_like(self.mean), generator)
 
     def latent_of(self, noise: Tensor) -> Tensor:
@@ -47,10 +44,22 @@ class Gaussian(Policy):
         """The noise that gives this latent, (*, A); see `gaussian_log_prob` for its error."""
         return (latent - self.mean) * torch.exp(-self.log_scale)
 
-    def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        """The contribution of each dimension to log_pi, {name: (*, A)} in nats.
+    def squash(self, latent: Tensor) -> Tensor:
+        """The action of a latent, (*, A): itself."""
+        return latent
 
-        Summed over names and dimensions it is log_pi. For a latent use `terms(noise_of(latent))`.
+    def unsquash(self, action: Tensor) -> Tensor:
+        """The latent of an action, (*, A): itself."""
+        return action
+
+    def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
+        """What each component adds to the log-density of a latent and its noise, (*, A)."""
+        return gaussian_log_prob(noise, self.log_scale)
+
+    def terms(self, noise: Tensor) -> dict[str, Tensor]:
+        """The scores taken apart, {name: (*, A)} in nats; for a latent, `terms(noise_of(latent))`.
+
+        Summed over names and dimensions they are log_pi.
         """
         return {
             "gaussian": -0.5 * noise.square() - HALF_LOG_2PI,
@@ -58,27 +67,28 @@ class Gaussian(Policy):
         }
 
     def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """action = latent_of(noise) (*, A), and its log_pi (*,)."""
         noise = self.noise() if noise is None else noise
-        return self.latent_of(noise), gaussian_log_prob(noise, self.log_scale).sum(-1)
+        latent = self.latent_of(noise)
+        return self.squash(latent), self.scores(noise, latent).sum(-1)
 
+    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action, action), (*, A): nothing is squashed."""
-        with torch.no_grad():
-            action = self.latent_of(self.noise() if noise is None else noise)
-            return action, action
+        latent = self.latent_of(self.noise() if noise is None else noise)
+        return self.squash(latent), latent
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Log-density of a given action, (*,); `latent` is ignored, for it is the action."""
-        return gaussian_log_prob(self.noise_of(action), self.log_scale).sum(-1)
+        """Log-density of an action (*, A), (*,); exact, given the latent that was squashed."""
+        if latent is None or not self.squashed:
+            latent = self.unsquash(action)
+        return self.scores(self.noise_of(latent), latent).sum(-1)
 
     def entropy(self) -> Tensor:
         """sum_i (log_scale_i + log(2 pi e) / 2), (*,)."""
         return (self.log_scale + (0.5 + HALF_LOG_2PI)).sum(-1)
 
     def deterministic(self) -> Tensor:
-        """The mean, (*, A)."""
-        return self.mean
+        """The action of the mean, (*, A)."""
+        return self.squash(self.mean)
 
 
 class FullGaussian(Gaussian):

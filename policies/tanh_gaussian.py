@@ -4,12 +4,7 @@ import torch
 from torch import Tensor
 
 from policies.gaussian import FullGaussian, Gaussian
-from policies.numerics import (
-    HALF_LOG_2PI,
-    expected_log_det_tanh,
-    gaussian_log_prob,
-    log_det_tanh,
-)
+from policies.numerics import HALF_LOG_2PI, expected_log_det_tanh, log_det_tanh
 
 
 class TanhGaussian(Gaussian):
@@ -18,45 +13,28 @@ class TanhGaussian(Gaussian):
     log pi(a) = log N(u) - sum_i log(1 - tanh(u_i)^2)
     (Haarnoja et al. 2018, arXiv 1812.05905, eq. 26).
 
-    `mean`, `log_std`, noise and latents are those of u.
-
-    Args:
-        mean, log_std: (*, A), of u.
+    `mean`, `log_std`, noise and latents are those of u, (*, A) each. `deterministic` is tanh(mean):
+    the median of each component, not the mode.
     """
 
     squashed = True
 
+    def squash(self, latent: Tensor) -> Tensor:
+        """tanh(u), (*, A)."""
+        return torch.tanh(latent)
+
+    def unsquash(self, action: Tensor) -> Tensor:
+        """atanh(action), (*, A), clamped inside (-1, 1): lossy beyond |u| = 7, not for training."""
+        edge = 1.0 - torch.finfo(self.mean.dtype).eps
+        return torch.atanh(action.to(self.mean.dtype).clamp(-edge, edge))
+
+    def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
+        """The Gaussian's, and the correction for the squashing, exact at saturation, (*, A)."""
+        return super().scores(noise, latent) - log_det_tanh(latent)
+
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
         """Those of the Gaussian, and the squashing's `jacobian`."""
         return super().terms(noise) | {"jacobian": -log_det_tanh(self.latent_of(noise))}
-
-    def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """action = tanh(latent_of(noise)) (*, A), and its log_pi (*,), exact at saturation."""
-        noise = self.noise() if noise is None else noise
-        latent = self.latent_of(noise)
-        return torch.tanh(latent), self._score(noise, latent)
-
-    def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action, latent), (*, A) each, action = tanh(latent)."""
-        with torch.no_grad():
-            latent = self.latent_of(self.noise() if noise is None else noise)
-            return torch.tanh(latent), latent
-
-    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Log-density of a given action, (*,).
-
-        Args:
-            action: (*, A) in [-1, 1].
-            latent: (*, A) the u that was squashed. Without it u is recovered as atanh(action), with
-                the action clamped inside (-1, 1): lossy beyond |u| = 7, never used in training.
-        """
-        if latent is None:
-            edge = 1.0 - torch.finfo(self.mean.dtype).eps
-            latent = torch.atanh(action.to(self.mean.dtype).clamp(-edge, edge))
-        return self._score(self.noise_of(latent), latent)
-
-    def _score(self, noise: Tensor, latent: Tensor) -> Tensor:
-        return (gaussian_log_prob(noise, self.log_scale) - log_det_tanh(latent)).sum(-1)
 
     def entropy(self) -> Tensor:
         """Entropy of the squashed action, (*,): the Gaussian's plus E[log det], by quadrature.
@@ -67,18 +45,9 @@ class TanhGaussian(Gaussian):
         log_det = expected_log_det_tanh(self.mean, self.log_std.exp())
         return super().entropy() + log_det.sum(-1)
 
-    def deterministic(self) -> Tensor:
-        """tanh(mean), (*, A): the median of each component, not the mode."""
-        return torch.tanh(self.mean)
-
 
 class TanhFullGaussian(TanhGaussian, FullGaussian):
-    """Distribution of a = tanh(u), u ~ N(mean, L L^T).
-
-    Args:
-        mean: (*, A), of u.
-        scale_tril: L (*, A, A), zero above its diagonal and positive on it.
-    """
+    """Distribution of a = tanh(u), u ~ N(mean, L L^T), made from `mean` and `scale_tril` of u."""
 
 
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:
