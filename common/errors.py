@@ -45,54 +45,42 @@ def key_value(key: str, path: object) -> str:
 
 
 def shown(word: object) -> str:
-    """A word of a command, as a shell reads it."""
-    text = str(word)
+    """A word of a command, as a shell reads it; in octal where the output has no such letters."""
+    text, encoding = str(word), getattr(sys.stdout, "encoding", None) or "utf-8"
     if WINDOWS:
         return subprocess.list2cmdline([text])
-    if text.isprintable() and writable(text):
+    if text.isprintable() and text.encode(encoding, "ignore").decode(encoding) == text:
         return shlex.quote(text)
-    octal = "".join(  # of what this screen does not show
+    octal = "".join(
         chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\{byte:03o}"
         for byte in os.fsencode(text)
     )
     return f"$'{octal}'"
 
 
-def writable(text: str) -> bool:
-    """Whether the standard output has all its letters."""
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 class LogpiError(Exception):
-    """`key: why; remedy`, in one line.
-
-    Args:
-        message: that line; the key and the remedy may be missing.
-        exact: whether it is taken as it is, else made printable and cut in the middle.
+    """`key: why; remedy`, in one line; the key and the remedy may be missing.
 
     Attributes:
-        key: what it is about: a key of the configuration, a file, an environment.
-        why: what is wrong with it.
-        remedy: what to do.
+        key, why, remedy: what it is about (a key of the configuration, a file, an environment),
+            what is wrong with it, and what to do.
         problem: the message without the remedy.
         code: the exit code of the process.
-        shared: whether every process of the run raises it, and one is enough to print it.
+        exact: the message is taken as it is, else made printable and cut in the middle.
+        shared: every process of the run raises it, and one is enough to print it.
     """
 
     code = 1
-    shared = False
+    exact = shared = False
 
-    def __init__(self, message: str, exact: bool = False) -> None:
-        line = message if exact else shortened(message)
+    def __init__(self, message: str, code: int | None = None) -> None:
+        line = message if self.exact else shortened(message)
         super().__init__(line)
         self.problem, _, self.remedy = line.rpartition("; ") if "; " in line else (line, "", "")
         self.key, colon, self.why = self.problem.partition(": ")
         if not colon:
             self.key, self.why = "", self.problem
+        self.code = self.code if code is None else code
 
 
 def shortened(message: str) -> str:
@@ -109,14 +97,10 @@ def shortened(message: str) -> str:
 
 
 class ConfigError(LogpiError):
-    """A key, a value, or a combination of them that cannot be run; nothing has been created.
-
-    Attributes:
-        run: a run directory whose keys are not those of this code.
-    """
+    """A key, a value, or a combination of them that cannot be run; nothing has been created."""
 
     code = 2
-    run: str | None = None
+    run: str | None = None  # a run directory whose keys are not those of this code
 
 
 class EnvironmentFault(LogpiError):
@@ -162,29 +146,19 @@ class Elsewhere(LogpiError):
     """Another process of the run has printed why it ends; this one prints nothing."""
 
     def __init__(self, code: int) -> None:
-        super().__init__("told by another process")
-        self.code = code
+        super().__init__("told by another process", code)
 
 
 class Stopped(LogpiError):
     """A signal asked the run to end; what it did is saved, or it had done nothing yet.
 
-    Args:
-        message: every character of its command counts.
-        code: 75 where the run may be started again by itself, 130 where the user interrupted it.
+    Its code is 75 where the run may be started again by itself, 130 where the user interrupted it.
     """
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message, exact=True)
-        self.code = code
+    exact = True  # every character of its command counts
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
-        """The same, once the run is saved.
-
-        Args:
-            run_dir, env_id: of the run.
-            launcher: what the command begins with that goes on with it.
-        """
+        """The same, once the run is saved, with the command, after `launcher`, that goes on."""
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
         line = f"{self.problem}, the run is saved; {launcher} train.py {again} goes on"
@@ -202,26 +176,17 @@ class Halt(BaseException):
         self.stopped = stopped
 
 
-KINDS = {
-    kind.code: kind
-    for kind in (LogpiError, ConfigError, EnvironmentFault, StorageFault, Divergence)
-}
+KINDS = (Stopped, Damaged, ConfigError, EnvironmentFault, StorageFault, Divergence, LogpiError)
 
 
 def told(error: LogpiError) -> dict[str, Any]:
     """A failure as plain data, for the other processes of the run."""
-    return {
-        "code": error.code,
-        "message": str(error),
-        "stopped": isinstance(error, Stopped),
-        "damaged": isinstance(error, Damaged),
-    }
+    kind = next(number for number, kind in enumerate(KINDS) if isinstance(error, kind))
+    return {"kind": kind, "code": error.code, "message": str(error)}
 
 
 def failure(plain: dict[str, Any]) -> LogpiError:
     """The inverse of `told`, as each process raises it."""
-    code, message = plain["code"], plain["message"]
-    kind = Damaged if plain["damaged"] else KINDS[code]
-    error = Stopped(message, code) if plain["stopped"] else kind(message)
-    error.shared = True
+    error = KINDS[plain["kind"]](plain["message"])
+    error.code, error.shared = plain["code"], True
     return error

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import torch
 
+CONTROL_GROUPS = {  # controllers -> names of the limit, of what is used, of what could be freed
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+
 
 def limits(device: torch.device) -> Iterator[tuple[str, int]]:
     """(what sets it, bytes that it leaves) of every limit that is known here."""
@@ -25,20 +30,15 @@ def control_group() -> Iterator[tuple[str, int]]:
     """The limit of each control group that this process is in, version 1 or 2."""
     for line in read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            version2 = controllers == ""
-            root = Path("/sys/fs/cgroup") if version2 else Path("/sys/fs/cgroup/memory")
-            names = ("memory.max", "memory.current", "inactive_file")
-            if not version2:
-                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            here = root / path.lstrip("/")
-            for folder in [here, *here.parents]:
-                limit, used = read(folder / names[0]).strip(), read(folder / names[1]).strip()
-                if limit.isdigit() and used.isdigit():
-                    reclaimable = numbers(folder / "memory.stat").get(names[2], 0)
-                    yield "the control group", max(0, int(limit) - int(used) + reclaimable)
-                if folder == root:
-                    break
+        if controllers not in CONTROL_GROUPS:
+            continue
+        most, now, idle = CONTROL_GROUPS[controllers]
+        here = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
+        for folder in (here, *here.parents):
+            limit, used = read(folder / most).strip(), read(folder / now).strip()
+            if limit.isdigit() and used.isdigit():
+                reclaimable = numbers(folder / "memory.stat").get(idle, 0)
+                yield "the control group", max(0, int(limit) - int(used) + reclaimable)
 
 
 def process_limits() -> Iterator[tuple[str, int]]:

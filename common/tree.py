@@ -11,29 +11,26 @@ from torch import Tensor
 LENGTH = 8  # bytes that say how many follow
 
 
-def split(state: Any, path: str = "", copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
+def split(state: Any, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
     """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name).
 
     Without `copy` the tensors may be the state's own memory, shared among them.
     """
-    if isinstance(state, Tensor):
-        plain = state.detach().cpu().contiguous()
-        return {"tensor": path}, {path: plain.clone() if copy else plain}
     tensors: dict[str, Tensor] = {}
-    if isinstance(state, dict):
-        values: Any = {}
-        for name, child in state.items():
-            values[name], found = split(child, f"{path}/{name}", copy)
-            tensors |= found
-        return {"dict": values} if path else values, tensors
-    if isinstance(state, (list, tuple)):
-        values = []
-        for index, child in enumerate(state):
-            value, found = split(child, f"{path}/{index}", copy)
-            values.append(value)
-            tensors |= found
-        return values, tensors
-    return state, tensors
+
+    def plain(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            tensor = value.detach().cpu().contiguous()
+            tensors[path] = tensor.clone() if copy else tensor
+            return {"tensor": path}
+        if isinstance(value, dict):
+            inner = {name: plain(child, f"{path}/{name}") for name, child in value.items()}
+            return {"dict": inner} if path else inner
+        if isinstance(value, (list, tuple)):
+            return [plain(child, f"{path}/{index}") for index, child in enumerate(value)]
+        return value
+
+    return plain(state, ""), tensors
 
 
 def join(values: Any, tensors: dict[str, Tensor]) -> Any:
