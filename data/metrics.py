@@ -1,6 +1,7 @@
 """Metrics of an update, with the numbers among them in one vector."""
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,15 +20,12 @@ class Metrics(Mapping[str, Tensor]):
         self.names, self.vector, self.arrays = names, vector, arrays
 
     def __getitem__(self, name: str) -> Tensor:
-        if name in self.arrays:
-            return self.arrays[name]
-        if name not in self.names:
-            raise KeyError(name)
-        return self.vector[self.names.index(name)]
+        if name in self.names:
+            return self.vector[self.names.index(name)]
+        return self.arrays[name]
 
     def __iter__(self) -> Iterator[str]:
-        yield from self.names
-        yield from self.arrays
+        return chain(self.names, self.arrays)
 
     def __len__(self) -> int:
         return len(self.names) + len(self.arrays)
@@ -43,13 +41,8 @@ def packing(step: Function) -> Function:
     return packed
 
 
-def split_scalars(
-    metrics: Mapping[str, Tensor],
-) -> tuple[tuple[str, ...], Tensor, dict[str, Tensor]]:
-    """The names (K) of the 0-d metrics, their vector (K,), and the metrics with dimensions.
-
-    Of packed metrics without unpacking them, which would take a slice for each number.
-    """
+def split_scalars(metrics: Mapping[str, Tensor]) -> tuple[Any, Tensor, dict[str, Tensor]]:
+    """The names (K) of the 0-d metrics, their vector (K,), and the metrics with dimensions."""
     if isinstance(metrics, Metrics):
         return metrics.names, metrics.vector, metrics.arrays
     names = tuple(name for name, value in metrics.items() if not value.ndim)

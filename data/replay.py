@@ -57,7 +57,7 @@ class Replay:
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
         self.ring = 0  # rows
-        self.fields: list[Tensor] = []  # action, reward, terminated, truncated: (ring, ...)
+        self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
 
     @property
     def warming_up(self) -> bool:
@@ -69,9 +69,9 @@ class Replay:
     def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
         """Makes the arrays, once, for N = `count`; their memory is taken as they fill."""
         self.ring = ring_rows(self.capacity, count)
-        if not self.fields:
+        if len(self.pointer) != self.ring:
             device, rows = self.generator.device, [2 * self.ring, *[self.ring] * len(fields)]
-            self.obs, *self.fields = (
+            self.obs, *self.fields = (  # (2 ring, O); action, reward, terminated, truncated
                 torch.empty((size, *like.shape[1:]), dtype=like.dtype, device=device)
                 for size, like in zip(rows, (obs, *fields), strict=True)
             )
@@ -79,7 +79,7 @@ class Replay:
             # The same memory, as `add` writes into it.
             self.obs_array, self.pointer_array = map(self.as_array, (self.obs, self.pointer))
             self.field_arrays = [self.as_array(field) for field in self.fields]
-        torch.arange(self.ring, out=self.pointer)  # to the rows of `obs` that hold the successors
+        torch.arange(self.ring, out=self.pointer)
         self.pointer.add_(count).remainder_(self.ring)
 
     def begin(self, obs: Tensor, fields: list[Tensor]) -> None:

@@ -24,7 +24,6 @@ class Transition(NamedTuple):
         return self.reward.shape
 
     def read(self) -> "Transition":
-        """Itself; see `Rows.read`."""
         return self
 
 
