@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 
 from common.errors import Halt, LogpiError
-from envs.spaces import Flat, held
+from envs.spaces import Flat, read
 
 LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
 PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
@@ -17,11 +17,9 @@ MISSING = (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError)  # it ne
 
 
 class CopyFault(RuntimeError):
-    """What one copy did wrong; raised in its own process, which may be another one.
+    """What copy number `index` did wrong; raised in its own process, which may be another one.
 
     Args:
-        what: it did.
-        index: the number of the copy.
         missing: whether it needs a library that is not installed.
     """
 
@@ -38,71 +36,60 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
     Numbers may be of a smaller or larger kind (float64 for a float32 space, integers for floats,
     uint16 for a uint8 space that can hold them), a reward or a flag an array of one element;
-    nothing else is converted. `info` is dropped.
-
-    Observations that are no Box are flattened into one, each part held to its own space.
-
-    Attributes:
-        lasting: why an episode may depend on those before it, if it is known to.
+    nothing else is converted. `info` is dropped. Observations that are no Box are flattened.
 
     Args:
         env: as it is made.
         env_id: for messages.
         index: its place among the copies.
+
+    Attributes:
+        lasting: why an episode may depend on those before it, if it is known to.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
         super().__init__(env)
         self.index = index
         self.lasting: str | None = None
-        space: Any = env.observation_space
-        if not isinstance(space, gymnasium.spaces.Box):
-            space = self.observation_space = Flat(env_id, space)
-        self.space, self.dtype = space, space.dtype
-        self.shape = None if isinstance(space, Flat) else space.shape  # of what needs no change
+        self.space: Any = env.observation_space
+        if not isinstance(self.space, gymnasium.spaces.Box):
+            self.space = self.observation_space = Flat(env_id, self.space)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         before = [weakref.ref(world) for world in worlds(self.env)]
-        try:
-            obs, _ = self.env.reset(seed=seed, options=options)
-        except PASSED:
-            raise
-        except BaseException as error:  # some bindings raise what is no Exception
-            raise self.raised("reset", error) from error
+        obs, _ = self.call("reset", seed=seed, options=options)
         if any(old() is world for old in before for world in worlds(self.env)):
             self.lasting = "its Box2D world outlives a reset"
         return self.observation(obs), {}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        try:
-            obs, reward, terminated, truncated, _ = self.env.step(action)
-        except PASSED:
-            raise
-        except BaseException as error:
-            raise self.raised("step", error) from error
+        obs, reward, terminated, truncated, _ = self.call("step", action)
         number = float(self.single("reward", reward, float, "biuf"))
         if not -LARGEST <= number <= LARGEST:
             beyond = "is too large for float32" if math.isfinite(number) else "is not finite"
-            raise self.fault(f"reward {number} {beyond}")
-        return (
-            self.observation(obs),
-            number,
-            bool(self.single("terminated", terminated, bool, "biu")),
-            bool(self.single("truncated", truncated, bool, "biu")),
-            {},
-        )
+            raise CopyFault(f"reward {number} {beyond}", self.index)
+        ends = bool(self.single("terminated", terminated, bool, "biu"))
+        late = bool(self.single("truncated", truncated, bool, "biu"))
+        return self.observation(obs), number, ends, late, {}
+
+    def call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """Calls a method of the environment."""
+        try:
+            return getattr(self.env, name)(*args, **kwargs)
+        except PASSED:
+            raise
+        except BaseException as error:  # some bindings raise what is no Exception
+            what = f"{name} raised {type(error).__name__}: {error}"
+            raise CopyFault(what, self.index, isinstance(error, MISSING)) from error
 
     def observation(self, obs: Any) -> np.ndarray:
         """The observation as an array of the space's shape."""
-        if isinstance(obs, np.ndarray) and obs.dtype == self.dtype and obs.shape == self.shape:
-            return obs
-        space = self.space
         try:
-            return space.read(obs) if self.shape is None else held(space, obs, "observation")
+            return read(self.space, obs)
         except ValueError as error:
-            raise self.fault(str(error)) from error
+            raise CopyFault(str(error), self.index) from error
 
     def single(self, name: str, value: Any, usual: type, kinds: str) -> Any:
         """The value, or the one element of an array, of NumPy's kinds; CopyFault for all else."""
@@ -110,15 +97,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
             return value
         array = np.asarray(value)
         if array.size != 1 or array.dtype.kind not in kinds:
-            raise self.fault(f"{name} is {str(value)[:40]!r}, which is not one number")
+            raise CopyFault(f"{name} is {str(value)[:40]!r}, which is not one number", self.index)
         return array.item()
-
-    def fault(self, what: str) -> CopyFault:
-        return CopyFault(what, self.index)
-
-    def raised(self, where: str, error: BaseException) -> CopyFault:
-        what = f"{where} raised {type(error).__name__}: {error}"
-        return CopyFault(what, self.index, isinstance(error, MISSING))
 
 
 def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
@@ -130,6 +110,5 @@ def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)
     held = [value for layer in layers for value in vars(layer).values()]
-    inner = [value for thing in held for value in getattr(thing, "__dict__", {}).values()]
-    found = {id(value): value for value in held + inner if isinstance(value, box2d.b2World)}
-    return list(found.values())
+    held += [value for thing in held for value in getattr(thing, "__dict__", {}).values()]
+    return [value for value in held if isinstance(value, box2d.b2World)]

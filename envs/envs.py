@@ -21,9 +21,7 @@ TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whate
 
 
 class Envs:
-    """N copies of one environment; `obs` (N, O) is what to act on next.
-
-    Where images of bytes lie among other numbers, it is rows of bytes, which `read` reads.
+    """N copies of one environment.
 
     Args:
         env_id: Gymnasium id.
@@ -33,6 +31,10 @@ class Envs:
         seed: every episode derives from it.
         timeout: seconds that an async environment has to answer.
         journal: whether to keep what brings the environments back in `load_state_dict`.
+
+    Attributes:
+        obs: what to act on next, (N, O); where images of bytes lie among other numbers, rows of
+            bytes, which `read` reads.
 
     Raises:
         ConfigError: the environment does not exist, cannot be made with these arguments, or has
@@ -54,8 +56,8 @@ class Envs:
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
         self.during = ""  # in messages: when this is used, other than in training
-        self.backend: Backend = self._guard(
-            lambda: make_backend(env_id, num_envs, vectorization, kwargs, timeout, journal)
+        self.backend: Backend = self.guard(
+            make_backend, env_id, num_envs, vectorization, kwargs, timeout, journal
         )
         observation_space = self.backend.observation_space
         try:
@@ -69,14 +71,18 @@ class Envs:
             raise
 
     @property
+    def copies(self) -> list[Any]:
+        """The copies (`envs.checked.Checked`) in this process: none of workers, nor of arrays."""
+        return self.backend.copies
+
+    @property
     def lasting(self) -> str | None:
         """Why an episode may depend on those before it, None where nothing shows it.
 
         Such an environment cannot be brought back for certain. Known once copy 0 was reset with
         what it depends on: after the first reset, or the second where the first one makes it.
         """
-        reason: str | None = self._guard(lambda: self.backend.lasting)
-        return reason
+        return self.backend.lasting
 
     @property
     def spaces(self) -> dict[str, str]:
@@ -92,7 +98,7 @@ class Envs:
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
         self.finished: list[tuple[int, float, int]] = []
-        self.obs = self._observation(self._guard(lambda: self.backend.reset(seed)))
+        self.obs = self.observation(self.guard(self.backend.reset, seed))
 
     def step(self, action: Tensor, latent: Tensor) -> Transition:
         """Acts in all environments; finished ones start their next episode at once.
@@ -106,14 +112,16 @@ class Envs:
         """
         obs = self.obs
         raw = self.to_env(action.numpy())
-        next_raw, reward, terminated, truncated = self._guard(lambda: self.backend.step(raw))
+        next_raw, reward, terminated, truncated = self.guard(self.backend.step, raw)
         self.steps += self.num_envs
-        next_obs = self._observation(next_raw)
+        next_obs = self.observation(next_raw)
         self.returns += reward
         self.lengths += 1
         done = terminated | truncated
         if done.any():
-            self._begin(done)
+            for index in map(int, np.flatnonzero(done)):
+                self.finished.append((index, float(self.returns[index]), int(self.lengths[index])))
+            self.begin(self.backend.reset_done, done)
         else:
             self.obs = next_obs
         return Transition(
@@ -126,13 +134,14 @@ class Envs:
             latent,
         )
 
-    def _begin(self, done: np.ndarray) -> None:
-        """Notes the episodes that ended, and starts the next ones."""
-        for index in map(int, np.flatnonzero(done)):
-            self.finished.append((index, float(self.returns[index]), int(self.lengths[index])))
-        self.returns[done] = 0.0
-        self.lengths[done] = 0
-        self.obs = self._observation(self._guard(lambda: self.backend.reset_done(done)))
+    def abandon(self, mask: np.ndarray) -> None:
+        """Starts new episodes in place of those in `mask` (N,), which are not counted."""
+        self.begin(self.backend.abandon, mask)
+
+    def begin(self, reset: Callable[[np.ndarray], np.ndarray], mask: np.ndarray) -> None:
+        self.returns[mask] = 0.0
+        self.lengths[mask] = 0
+        self.obs = self.observation(self.guard(reset, mask))
 
     def drain(self) -> list[tuple[int, float, int]]:
         """(environment index, return, length) of the episodes finished since the last call."""
@@ -167,42 +176,33 @@ class Envs:
         self.steps, self.finished = state["steps"], [tuple(f) for f in state["finished"]]
         self.returns, self.lengths = np.array(state["returns"]), np.array(state["lengths"])
         try:
-            raw, strayed = self._guard(lambda: self.backend.load_state_dict(state["backend"]))
-            self.obs = self._observation(raw)
+            raw, strayed = self.guard(self.backend.load_state_dict, state["backend"])
+            self.obs = self.observation(raw)
             if (self.obs.dtype, self.obs.shape) != (state["obs"].dtype, state["obs"].shape):
                 raise ValueError("observations are kept in another form")
             strayed |= (self.obs != state["obs"]).any(-1).numpy()
         except EnvironmentFault:
-            self._guard(self.backend.renew)
+            self.guard(self.backend.renew)
             strayed = np.ones(self.num_envs, dtype=np.bool_)
         if strayed.any():
             self.abandon(strayed)
         return not strayed.any()
 
-    def abandon(self, mask: np.ndarray) -> None:
-        """Starts new episodes in place of those in `mask` (N,), which are not counted."""
-        self.returns[mask] = 0.0
-        self.lengths[mask] = 0
-        self.obs = self._observation(self._guard(lambda: self.backend.abandon(mask)))
-
-    def _observation(self, raw: np.ndarray) -> Tensor:
+    def observation(self, raw: np.ndarray) -> Tensor:
         """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32."""
         obs = raw.reshape(self.num_envs, self.spec.obs_dim)
         if self.spec.pixels:
             return torch.from_numpy(obs.copy())
-        numbers, images = obs, obs[:, :0]
+        numbers, images = obs, None
         if self.spec.bytes:
             numbers, images = (np.concatenate(part, -1) for part in pieces(obs, self.spec.bytes))
-        if obs.dtype == np.float32:
-            rounded = numbers.copy()
-        else:
-            with np.errstate(over="ignore"):
-                rounded = numbers.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rounded = numbers.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
             what = not_finite(self.backend.observation_space, obs[index])
-            raise self._fault(CopyFault(what, index))
-        if self.spec.bytes:
+            raise self.fault(f"{what} in environment {index}", index)
+        if images is not None:
             rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)
 
@@ -210,29 +210,28 @@ class Envs:
         """Observations (*, ·), as `obs` has them, -> (*, O)."""
         return unpack(obs, self.spec.bytes) if self.spec.bytes else obs
 
-    def _guard(self, call: Callable[[], Any]) -> Any:
+    def guard(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls what an environment takes part in; what it raises is an EnvironmentFault."""
         try:
-            return unflushed(call)
+            return unflushed(call, *args, **kwargs)
         except PASSED:
             raise
         except CopyFault as error:
-            raise self._fault(error) from error
+            raise self.fault(error, error.index, error.missing) from error
         except BaseException as error:
             what = f"raised {type(error).__name__}: {error}"
-            raise self._fault(what, missing=isinstance(error, MISSING)) from error
+            raise self.fault(what, missing=isinstance(error, MISSING)) from error
 
-    def _fault(self, what: str | CopyFault, missing: bool = False) -> EnvironmentFault:
-        """Names the environment and the step, which is that of the copy in an evaluation."""
-        place, index = f"at step {self.steps}", 0
-        if isinstance(what, CopyFault):
-            index, missing = what.index, what.missing
+    def fault(self, what: object, index: int = 0, missing: bool = False) -> EnvironmentFault:
+        """Names the environment and the step, which is that of copy `index` in an evaluation."""
+        place = f"at step {self.steps}"
         if self.during:
             place = f"{self.during}, after {self.lengths[index]} steps of its episode"
         remedy = "install that library" if missing else "mend the environment"
         return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
 
 
-def unflushed(call: Callable[[], Any]) -> Any:
+def unflushed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls with numbers below 1e-38 as they are, which `set_up_torch` lets count as 0 here.
 
     So an environment computes in this process as in a worker.
@@ -240,6 +239,6 @@ def unflushed(call: Callable[[], Any]) -> Any:
     flushing = bool(TINY * ONE == 0.0)
     torch.set_flush_denormal(False)
     try:
-        return call()
+        return call(*args, **kwargs)
     finally:
         torch.set_flush_denormal(flushing)

@@ -1,9 +1,10 @@
 """Which spaces can be served, and the maps between the agent's units and the environment's."""
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -15,26 +16,130 @@ IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
 LONGEST = 100  # characters of a space or a value in a message
 LISTED = 16  # numbers of a bound that are written out; of more, their hash
 
-Parts: TypeAlias = "spaces.Dict | spaces.Tuple[Any]"
 Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
 
 def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
     """Shapes for the agent, or a ConfigError that says why this environment cannot be served."""
     width = flat_observation(env_id, observation).shape[0]
-    seen = looks(observation)
-    refused = partial(refuse, env_id, "action", action)
+    seen = images_in(observation)
     if isinstance(action, Choices):
         choices = tuple(map(int, choices_of(action)[0].flat))
         if max(choices, default=0) < 2:
-            raise refused("leaves no choice", "give it two actions")
+            raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
         several = () if isinstance(action, spaces.Discrete) else choices
         return Spec(width, max(choices), discrete=True, choices=several, **seen)
     if not isinstance(action, spaces.Box):
         remedy = "use Discrete, MultiDiscrete, MultiBinary or a bounded Box"
-        raise refused("is not supported", remedy)
+        raise refuse(env_id, "action", action, "is not supported", remedy)
     check_box(env_id, action)
     return Spec(width, int(np.prod(action.shape)), discrete=False, **seen)
+
+
+def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
+    """The observation space as one vector."""
+    refused = partial(refuse, env_id, "observation", observation)
+    if isinstance(observation, spaces.Box) and len(observation.shape) > IMAGE_DIMENSIONS:
+        remedy = "wrap the environment: gymnasium.wrappers.FlattenObservation makes it a vector"
+        raise refused("has more dimensions than an image", remedy)
+    try:
+        flat: Any = spaces.flatten_space(observation)
+    except (NotImplementedError, ValueError):  # ValueError: a Dict or Tuple has no parts
+        flat = None
+    if not isinstance(flat, spaces.Box) or flat.shape[0] == 0:
+        remedy = "leave out such parts, or wrap the environment so that it gives a vector"
+        raise refused("is empty or has no fixed length, as a whole or in a part", remedy)
+    return flat
+
+
+def check_box(env_id: str, action: spaces.Box) -> None:
+    """Continuous actions need finite, distinct bounds: nothing is invented in their place."""
+    refused = partial(refuse, env_id, "action", action)
+    if action.low.size == 0:
+        raise refused("is empty", "give it a component")
+    if not np.issubdtype(action.dtype, np.floating):
+        raise refused("is a Box of integers", "use MultiDiscrete(high - low + 1, start=low)")
+    with np.errstate(over="ignore"):
+        width = action.high - action.low
+    finite_ones = (
+        "leave ClipAction out where it removes them, actions are clipped here anyway; else give "
+        "it finite ones of about the actions' size, in the environment, or around it: gymnasium."
+        f"wrappers.TransformAction(env, lambda action: action, Box(-1.0, 1.0, {action.shape}))"
+    )
+    for wrong, why, remedy in (
+        (~np.isfinite(width), "has no finite bounds", finite_ones),
+        (width <= 0, "has low >= high", "leave that number out"),
+    ):
+        if wrong.any():
+            raise refused(f"{why} in component {np.argwhere(wrong)[0].tolist()}", remedy)
+
+
+def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> ConfigError:
+    return ConfigError(f"env {env_id}: the {kind} space {short(space)} {why}; {remedy}")
+
+
+def short(thing: object) -> str:
+    text = " ".join(str(thing).split())
+    return text if len(text) < LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def images_in(observation: spaces.Space[Any]) -> dict[str, Any]:
+    """Where images lie in a flat observation, and which of its numbers are their bytes."""
+    whole = getattr(observation, "whole", observation)
+    images, ranges, stop = [], [], 0
+    for _, leaf, _ in leaves(whole):
+        start, stop = stop, stop + spaces.flatdim(leaf)
+        if shape := image_shape(leaf):
+            images.append((start, shape))
+            if leaf.dtype == np.uint8:
+                ranges.append((start, stop))
+    if isinstance(whole, spaces.Box):
+        return {"images": tuple(images), "pixels": bool(ranges)}
+    return {"images": tuple(images), "bytes": tuple(ranges)}
+
+
+def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Of a Box with three dimensions, or two of bytes; else empty."""
+    if not isinstance(space, spaces.Box):
+        return ()
+    shape = space.shape
+    if space.dtype == np.uint8 and len(shape) == IMAGE_DIMENSIONS - 1:
+        shape = (*shape, 1)  # grey
+    return shape if len(shape) == IMAGE_DIMENSIONS else ()
+
+
+def leaves(
+    space: spaces.Space[Any], obs: Any = None, name: str = "observation"
+) -> Iterator[tuple[str, spaces.Space[Any], Any]]:
+    """Name, space and observation of all that a Dict or Tuple holds, as Gymnasium flattens it.
+
+    Any other space is its own only leaf.
+
+    Raises:
+        ValueError: the observation, if one is given, has not the parts of its space.
+    """
+    parts: dict[Any, spaces.Space[Any]]
+    if isinstance(space, spaces.Dict):
+        kinds: Any = Mapping
+        parts = space.spaces
+    elif isinstance(space, spaces.Tuple):
+        kinds = (tuple, list, np.ndarray)
+        parts = dict(enumerate(space.spaces))
+    else:
+        yield name, space, obs
+        return
+    if obs is not None:
+        fits = isinstance(obs, kinds) and np.iterable(obs)
+        if not fits:
+            kind = type(space).__name__
+            raise ValueError(f"{name} is of type {type(obs).__name__}, its space a {kind}")
+        if kinds is not Mapping and len(obs) != len(parts):
+            raise ValueError(f"{name} has {len(obs)} parts, its space {len(parts)}")
+        for key in parts if kinds is Mapping else ():
+            if key not in obs:
+                raise ValueError(f"{name} has no {key!r}, its space does")
+    for key, part in parts.items():
+        yield from leaves(part, None if obs is None else obs[key], f"{name}[{key!r}]")
 
 
 class Flat(spaces.Box):
@@ -45,20 +150,56 @@ class Flat(spaces.Box):
         super().__init__(box.low, box.high, box.shape, box.dtype)
         self.whole = whole
 
-    def read(self, obs: Any) -> np.ndarray:
-        """One observation of the whole space as a vector; ValueError where it does not belong."""
-        found = list(flattened(self.whole, obs, "observation"))
-        return np.concatenate(found, dtype=self.dtype, casting="unsafe")
 
-    def part(self, index: int) -> tuple[str, slice]:
-        """The name of the part that number `index` of the vector is of, and where it lies."""
-        start = 0
-        for leaf, name in leaves(self.whole, "observation"):
-            stop = start + spaces.flatdim(leaf)
-            if index < stop:
-                return name, slice(start, stop)
-            start = stop
-        raise IndexError(index)
+def read(space: spaces.Box, obs: Any) -> np.ndarray:
+    """One observation as an array of its space; of the whole of a `Flat` one, as its vector.
+
+    Raises:
+        ValueError: it does not belong there; names the part.
+    """
+    if not isinstance(space, Flat):
+        return held(space, obs, "observation")
+    parts = [flattened(leaf, part, name) for name, leaf, part in leaves(space.whole, obs)]
+    return np.concatenate(parts, dtype=space.dtype, casting="unsafe")
+
+
+def flattened(space: spaces.Space[Any], obs: Any, name: str) -> Any:
+    """A leaf of an observation as a vector."""
+    if isinstance(space, spaces.Box):
+        return held(space, obs, name).ravel()
+    usual = not isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary))  # any numbers there
+    if not (usual and space.contains(obs)):
+        if not isinstance(space, Choices):
+            raise ValueError(f"{name} is {short(repr(obs))}, which {short(space)} does not have")
+        obs = held(space, obs, name)
+    return spaces.flatten(space, obs)
+
+
+def held(space: Any, obs: Any, name: str, shaped: bool = True) -> np.ndarray:
+    """An observation of a Box or of choices in the type of its space; `shaped`: in its shape."""
+    kind, choices = space.dtype, isinstance(space, Choices)
+    try:
+        array = np.asarray(obs)
+    except ValueError as error:  # of parts of several lengths
+        raise ValueError(f"{name} is no array, {error}") from error
+    if array.dtype == kind and array.shape == space.shape and not choices:
+        return array
+    if isinstance(space, spaces.Discrete) and array.size == 1:
+        array = array.reshape(())
+    if not (array.dtype.kind in "biu" if choices else np.can_cast(array.dtype, kind, "same_kind")):
+        raise ValueError(f"{name} has dtype {array.dtype}, its space {kind}")
+    if shaped and array.shape != space.shape:
+        raise ValueError(f"{name} has shape {array.shape}, its space {space.shape}")
+    if kind.kind in "iu":
+        low, high = limits_of(space) if choices else (np.iinfo(kind).min, np.iinfo(kind).max)
+        outside = (array < low) | (array > high)
+        if outside.any():
+            first = tuple(np.argwhere(outside)[0].tolist())
+            what = short(space) if choices else kind
+            name += str(list(first)) if first else ""
+            raise ValueError(f"{name} is {array[first]}, which {what} does not have")
+    with np.errstate(over="ignore"):  # what is infinite then is not finite
+        return array.astype(kind)
 
 
 def as_vector(space: spaces.Box, obs: Any) -> Any:
@@ -72,7 +213,9 @@ def as_vector(space: spaces.Box, obs: Any) -> Any:
     if not isinstance(space, Flat):
         vector = held(space, obs, "observation", shaped=False)
     else:
-        vector = np.asarray(obs) if is_flat(space, obs) else space.read(obs)
+        shape = () if isinstance(obs, (dict, tuple)) else np.shape(obs)
+        flat = shape[-1:] == space.shape and shape != space.whole.shape
+        vector = np.asarray(obs) if flat else read(space, obs)
     if not finite(vector).all():
         raise ValueError(not_finite(space, vector))
     return vector
@@ -84,152 +227,15 @@ def finite(numbers: np.ndarray) -> np.ndarray:
         return np.isfinite(numbers.astype(np.float32))
 
 
-def is_flat(space: Flat, obs: Any) -> bool:
-    """Whether these are one or several vectors, and no observation of the whole space."""
-    if isinstance(obs, (dict, tuple, str)):
-        return False
-    if isinstance(space.whole, (spaces.Dict, spaces.Tuple)):
-        return True
-    shape = np.shape(obs)
-    return shape != space.whole.shape and shape[-1:] == space.shape
-
-
 def not_finite(space: spaces.Space[Any], vector: np.ndarray) -> str:
     """What is wrong with an observation that is not finite as float32; names the part."""
     if isinstance(space, Flat) and vector.ndim == 1:
-        name, place = space.part(int(finite(vector).argmin()))
-        return f"{name} {vector[place]} is not finite"
+        first, stop = int(finite(vector).argmin()), 0
+        for name, leaf, _ in leaves(space.whole):
+            start, stop = stop, stop + spaces.flatdim(leaf)
+            if first < stop:
+                return f"{name} {vector[start:stop]} is not finite"
     return f"observation {vector} is not finite"
-
-
-def flattened(space: spaces.Space[Any], obs: Any, name: str) -> Iterator[np.ndarray]:
-    """The leaves of an observation as vectors, each held to its own space.
-
-    Raises:
-        ValueError: names the part that does not belong to its space.
-    """
-    leaf: Any
-    if isinstance(space, (spaces.Dict, spaces.Tuple)):
-        require_parts(space, obs, name)
-        for key, part in parts_of(space):
-            yield from flattened(part, obs[key], f"{name}[{key!r}]")
-        return
-    if isinstance(space, spaces.Box):
-        leaf = held(space, obs, name).ravel()
-    elif isinstance(space, spaces.Discrete):
-        start = int(space.start)  # a plain number takes a tenth of the time of an array
-        usual = isinstance(obs, (int, np.integer)) and 0 <= int(obs) - start < space.n
-        leaf = np.zeros(int(space.n), np.int8)
-        leaf[int(obs if usual else whole_numbers(space, obs, name)) - start] = 1
-    elif isinstance(space, Choices):
-        leaf = spaces.flatten(space, whole_numbers(space, obs, name))
-    elif space.contains(obs):
-        leaf = spaces.flatten(space, obs)
-    else:
-        raise ValueError(f"{name} is {short(repr(obs))}, which {short(space)} does not have")
-    yield leaf
-
-
-def require_parts(space: Parts, obs: Any, name: str) -> None:
-    """Raises ValueError where an observation has not the parts of its space."""
-    if isinstance(space, spaces.Dict):
-        if not isinstance(obs, Mapping):
-            raise ValueError(f"{name} is of type {type(obs).__name__}, its space a Dict")
-        for key in space.spaces:
-            if key not in obs:
-                raise ValueError(f"{name} has no {key!r}, its space does")
-        return
-    if not isinstance(obs, (tuple, list, np.ndarray)) or not np.iterable(obs):
-        raise ValueError(f"{name} is of type {type(obs).__name__}, its space a Tuple")
-    if len(obs) != len(space.spaces):
-        raise ValueError(f"{name} has {len(obs)} parts, its space {len(space.spaces)}")
-
-
-def held(space: spaces.Box, obs: Any, name: str, shaped: bool = True) -> np.ndarray:
-    """The observation as an array of its Box; `shaped`: in its shape, too."""
-    array = as_array(obs, name)
-    if array.dtype == space.dtype and array.shape == space.shape:
-        return array
-    if not np.can_cast(array.dtype, space.dtype, "same_kind"):
-        raise ValueError(f"{name} has dtype {array.dtype}, its space {space.dtype}")
-    if shaped and array.shape != space.shape:
-        raise ValueError(f"{name} has shape {array.shape}, its space {space.shape}")
-    if space.dtype.kind in "iu" and array.size:
-        kind: Any = space.dtype
-        limits = np.iinfo(kind)
-        for value in (array.min(), array.max()):
-            if not limits.min <= value <= limits.max:
-                raise ValueError(f"{name} has {value}, which {space.dtype} cannot hold")
-    with np.errstate(over="ignore"):  # what is infinite then is not finite
-        return array.astype(space.dtype)
-
-
-def whole_numbers(space: Choices, obs: Any, name: str) -> np.ndarray:
-    """The observation as numbers that the space has, in its shape."""
-    array = as_array(obs, name)
-    if array.dtype.kind not in "biu":
-        raise ValueError(f"{name} has dtype {array.dtype}, its space {space.dtype}")
-    if isinstance(space, spaces.Discrete) and array.size == 1:
-        array = array.reshape(())
-    if array.shape != space.shape:
-        raise ValueError(f"{name} has shape {array.shape}, its space {space.shape}")
-    numbers = array.astype(np.int64)
-    count, low = choices_of(space)
-    outside = (numbers < low) | (numbers - low >= count)
-    if outside.any():
-        first = tuple(map(int, np.argwhere(outside)[0]))
-        name += str(list(first)) if first else ""
-        raise ValueError(f"{name} is {array[first]}, which {short(space)} does not have")
-    return numbers
-
-
-def as_array(obs: Any, name: str) -> np.ndarray:
-    try:
-        return np.asarray(obs)
-    except ValueError as error:  # of parts of several lengths
-        raise ValueError(f"{name} is no array, {error}") from error
-
-
-def looks(observation: spaces.Space[Any]) -> dict[str, Any]:
-    """Where images lie in a flat observation, and which of its numbers are their bytes."""
-    images, ranges, start = [], [], 0
-    observation = observation.whole if isinstance(observation, Flat) else observation
-    for leaf, _ in leaves(observation):
-        size = spaces.flatdim(leaf)
-        if shape := image_shape(leaf):
-            images.append((start, shape))
-            if leaf.dtype == np.uint8:
-                ranges.append((start, start + size))
-        start += size
-    if isinstance(observation, spaces.Box):
-        return {"images": tuple(images), "pixels": bool(ranges)}
-    return {"images": tuple(images), "bytes": tuple(ranges)}
-
-
-def leaves(space: spaces.Space[Any], name: str = "") -> Iterator[tuple[spaces.Space[Any], str]]:
-    """What a Dict or Tuple holds and its name, in the order in which Gymnasium flattens it."""
-    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
-        yield space, name
-        return
-    for key, part in parts_of(space):
-        yield from leaves(part, f"{name}[{key!r}]")
-
-
-def parts_of(space: Parts) -> list[tuple[Any, spaces.Space[Any]]]:
-    """The parts and their keys, or their indices."""
-    if isinstance(space, spaces.Dict):
-        return list(space.spaces.items())
-    return list(enumerate(space.spaces))
-
-
-def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Of a Box with three dimensions, or two of bytes; else empty."""
-    if not isinstance(space, spaces.Box):
-        return ()
-    shape = space.shape
-    if space.dtype == np.uint8 and len(shape) == IMAGE_DIMENSIONS - 1:
-        shape = (*shape, 1)  # grey
-    return shape if len(shape) == IMAGE_DIMENSIONS else ()
 
 
 def choices_of(space: Choices) -> tuple[np.ndarray, np.ndarray]:
@@ -241,77 +247,11 @@ def choices_of(space: Choices) -> tuple[np.ndarray, np.ndarray]:
 
 
 def limits_of(space: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The least and the largest value of each component of an action."""
+    """The least and the largest value of each component of a Box, or of choices."""
     if isinstance(space, spaces.Box):
         return space.low, space.high
-    counts, start = choices_of(space)
+    counts, start = (numbers.astype(np.int64) for numbers in choices_of(space))
     return start, start + counts - 1
-
-
-def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
-    """The observation space as one vector."""
-    refused = partial(refuse, env_id, "observation", observation)
-    if isinstance(observation, spaces.Box) and len(observation.shape) > IMAGE_DIMENSIONS:
-        remedy = "wrap the environment: gymnasium.wrappers.FlattenObservation makes it a vector"
-        raise refused("has more dimensions than an image", remedy)
-    try:
-        flat: Any = spaces.flatten_space(observation)
-    except NotImplementedError:
-        flat = None
-    except ValueError:  # Gymnasium has nothing to put together
-        raise refused("has an empty Dict or Tuple", "leave that part out") from None
-    if not isinstance(flat, spaces.Box):
-        raise refused("has no fixed length", "wrap the environment so that it gives a vector")
-    if flat.shape[0] == 0:
-        raise refused("is empty", "give it a component")
-    return flat
-
-
-def check_box(env_id: str, action: spaces.Box) -> None:
-    """Continuous actions need finite, distinct bounds: nothing is invented in their place."""
-    refused = partial(refuse, env_id, "action", action)
-    low, high = action.low, action.high
-    if low.size == 0:
-        raise refused("is empty", "give it a component")
-    if not np.issubdtype(low.dtype, np.floating):
-        raise refused("is a Box of integers", as_choices(action))
-    with np.errstate(over="ignore"):
-        width = high - low
-    if not np.isfinite(width).all():
-        where, box = component(~np.isfinite(width)), f"Box(-1.0, 1.0, {action.shape})"
-        remedy = (
-            "give it finite ones of about the actions' size, in the environment, or around it: "
-            f"gymnasium.wrappers.TransformAction(env, lambda action: action, {box})"
-        )
-        raise refused(f"has no finite bounds{where}", remedy)
-    if not (width > 0).all():
-        where = component(~(width > 0))
-        raise refused(f"has low >= high{where}", "leave that number out")
-
-
-def component(wrong: np.ndarray) -> str:
-    """In words, the first of the components where `wrong`; empty where there is but one."""
-    first = tuple(map(int, np.argwhere(wrong)[0]))
-    return f" in component {list(first)}" if wrong.size > 1 else ""
-
-
-def as_choices(action: spaces.Box) -> str:
-    """The remedy for a Box of integers: a space of as many choices."""
-    low = action.low.astype(object)
-    choices = action.high.astype(object) - low + 1
-    if action.shape == (1,):
-        return f"use Discrete({choices.item()}, start={low.item()})"
-    text = f"use MultiDiscrete({choices.tolist()}, start={low.tolist()})"
-    return text if len(text) < LONGEST else "use MultiDiscrete(high - low + 1, start=low)"
-
-
-def refuse(env_id: str, kind: str, space: object, why: str, remedy: str) -> ConfigError:
-    return ConfigError(f"env {env_id}: the {kind} space {short(space)} {why}; {remedy}")
-
-
-def short(thing: object) -> str:
-    text = " ".join(str(thing).split())
-    return text if len(text) < LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 class ActionMap:
@@ -347,10 +287,11 @@ def describe(space: spaces.Space[Any]) -> str:
     if isinstance(space, spaces.Box):
         low, high = shortest(space.low), shortest(space.high)
         return f"Box({low}, {high}, {space.shape}, {space.dtype})"
-    if isinstance(space, spaces.Discrete):
-        return f"Discrete({space.n}{from_start(np.asarray(space.start))})"
-    if isinstance(space, spaces.MultiDiscrete):
-        return f"MultiDiscrete({shortest(space.nvec, uniform=False)}{from_start(space.start)})"
+    if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        counts, start = choices_of(space)
+        name = "Discrete" if isinstance(space, spaces.Discrete) else "MultiDiscrete"
+        begins = f", start={shortest(start)}" if start.any() else ""
+        return f"{name}({shortest(counts, uniform=False)}{begins})"
     if isinstance(space, spaces.MultiBinary):
         return f"MultiBinary({space.shape})"
     if isinstance(space, spaces.Dict):
@@ -366,17 +307,13 @@ def describe(space: spaces.Space[Any]) -> str:
 
 def shortest(numbers: np.ndarray, uniform: bool = True) -> str:
     """One number where all are equal and `uniform`, else all of them, or, of many, their hash."""
-    array = np.asarray(numbers) + 0  # -0.0 is 0.0
+    array = numbers + 0  # -0.0 is 0.0
     if uniform and array.size and (array == array.flat[0]).all():
         return str(array.flat[0])
     if array.size > LISTED:
         return f"#{hashlib.sha256(str(array.shape).encode() + array.tobytes()).hexdigest()[:12]}"
     texts: Any = np.array([str(number) for number in array.flat], dtype=object)
     return str(texts.reshape(array.shape).tolist()).replace("'", "")
-
-
-def from_start(start: np.ndarray) -> str:
-    return f", start={shortest(start)}" if start.any() else ""
 
 
 def require_same_spaces(
@@ -391,22 +328,19 @@ def require_same_spaces(
         other: the id of the one that it was made in, where it may be another.
     """
     for kind, now in present.items() if isinstance(recorded, dict) else ():
-        was = recorded.get(kind, now)
+        was = str(recorded.get(kind, now))
         if was != now:
             made_in = f", {other}," if other not in ("", env_id) else ""
-            there, here = around(str(was), now), around(now, str(was))
             raise ConfigError(
-                f"env {env_id}: its {kind} space is {here}, and the policy was made in {there}; "
-                f"give it the environment it was made in{made_in} or train anew"
+                f"env {env_id}: its {kind} space is {around(now, was)}, and the policy was made in "
+                f"{around(was, now)}; give it the environment it was made in{made_in} or train anew"
             )
 
 
 def around(text: str, other: str, most: int = 90) -> str:
     """What is different in a text, with as much beside it as there is room for."""
-    if len(text) <= most:
-        return text
-    pairs = enumerate(zip(text, other, strict=False))
-    first = next((i for i, (ours, theirs) in pairs if ours != theirs), min(len(text), len(other)))
-    start = max(0, min(first - most // 3, len(text) - most))
+    pairs = zip(text, other, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    start = max(0, min(same - most // 3, len(text) - most))
     end = start + most
     return f"{'...' * (start > 0)}{text[start:end]}{'...' * (end < len(text))}"

@@ -1,5 +1,6 @@
 """Copies of one environment that are stepped side by side, saved and brought back."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from common.seeding import derive
-from envs.workers import Workers
+from envs.workers import Row, Workers
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 STEPS, NUMBERS = 200_000, 1 << 26  # of the actions that are kept of the longest episodes
@@ -28,22 +29,19 @@ class Vector:
         make: makes the copies.
         count: how many.
         journal: whether to keep what repeats an episode.
-
-    Attributes:
-        limit: steps after which a copy in this process truncates its episode by itself.
     """
 
-    def __init__(
-        self, make: "Callable[[], Serial | Workers]", count: int, journal: bool = True
-    ) -> None:
-        self.make = make
+    def __init__(self, make: "Callable[[], Serial | Workers]", count: int, journal: bool) -> None:
+        self.make, self.count = make, count
         self.envs = make()
         self.observation_space = self.envs.observation_space
         self.action_space = self.envs.action_space
-        self.limit: int | None = self.envs.limit
-        self.count = count
+        self.limit = self.envs.limit
         width = max(1, count * int(np.prod(self.action_space.shape or ())))
         self.most = min(STEPS, NUMBERS // width) if journal else 0
+        self.reward = np.zeros(count)
+        self.terminated = np.zeros(count, dtype=np.bool_)
+        self.truncated = np.zeros(count, dtype=np.bool_)
         self.reset_counters(0)
 
     def reset_counters(self, seed: int) -> None:
@@ -51,7 +49,18 @@ class Vector:
         self.episodes = [0] * self.count
         self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
         self.before = np.zeros(self.count, dtype=np.int64)  # of the one before it
-        self.journal, self.rewards = Journal(), Journal()  # since the first kept episode began
+        # (action, reward) of all copies at each step since the first kept episode began
+        self.journal: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=self.most)
+
+    @property
+    def copies(self) -> list[Any]:
+        """The copies in this process."""
+        return self.envs.copies
+
+    @property
+    def lasting(self) -> str | None:
+        """Why an episode may depend on those before it, if it is known to."""
+        return self.envs.lasting
 
     def reset(self, seed: int) -> np.ndarray:
         """Starts all episodes anew; observations of all, (N, ...), as below."""
@@ -64,19 +73,23 @@ class Vector:
         for index in map(int, np.flatnonzero(mask)):
             number = self.episodes[index] - earlier
             seeds[index] = derive(self.seed, "episode", index, number) >> 32
-        return self.envs.reset(seeds)
+        self.envs.reset(seeds)
+        return self.envs.obs
 
     def step(self, action: np.ndarray) -> Step:
-        """(true successors, reward, terminated, truncated), each with leading dimension N."""
-        if self.most:
-            self.journal.add(action)
+        """(true successors, reward, terminated, truncated), each with leading dimension N.
+
+        They are valid until the next call.
+        """
+        self.act(action, range(self.count))
         self.ages += 1
-        obs, reward, terminated, truncated = self.envs.step(action)
-        if self.most:
-            self.rewards.add(reward)
-            if self.journal.stop - self.journal.start > self.most:
-                self.forget()
-        return obs, reward, terminated, truncated
+        self.journal.append((action, self.reward.copy()))
+        return self.envs.obs, self.reward, self.terminated, self.truncated
+
+    def act(self, action: np.ndarray, who: Iterable[int]) -> None:
+        """Lets some copies act; what the others returned last stays as it is."""
+        for index, row in zip(who, self.envs.step(action, who), strict=True):
+            self.reward[index], self.terminated[index], self.truncated[index] = row
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
         """Starts new episodes in place of those in `done` (N,)."""
@@ -91,11 +104,6 @@ class Vector:
         self.ages[mask] = 0  # their rewards prove nothing
         return self.reset_done(mask)
 
-    @property
-    def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, if it is known to."""
-        return self.envs.lasting
-
     def forget(self) -> None:
         """Keeps no more than is compared: an episode, and one before it that was longer.
 
@@ -104,18 +112,21 @@ class Vector:
         kept = self.ages + self.before
         self.before[(self.before <= self.ages) | (kept > self.most)] = 0
         kept = self.ages + self.before
-        for journal in (self.journal, self.rewards):
-            journal.keep(int(kept[kept <= self.most].max(initial=0)))
+        for _ in range(len(self.journal) - int(kept[kept <= self.most].max(initial=0))):
+            self.journal.popleft()
 
     def state_dict(self) -> dict[str, Any]:
         self.forget()
+        shape, kind = self.action_space.shape, self.action_space.dtype
+        actions = np.array([action for action, _ in self.journal], kind)
+        rewards = np.array([reward for _, reward in self.journal], np.float64)
         return {
             "seed": self.seed,
             "episodes": list(self.episodes),
             "ages": self.ages.tolist(),
             "before": self.before.tolist(),
-            "actions": torch.from_numpy(self.journal.rows().copy()),
-            "rewards": torch.from_numpy(self.rewards.rows().copy()),
+            "actions": torch.from_numpy(actions.reshape(-1, self.count, *shape)),
+            "rewards": torch.from_numpy(rewards.reshape(-1, self.count)),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -132,30 +143,21 @@ class Vector:
         """
         self.seed, self.episodes = state["seed"], list(state["episodes"])
         self.ages, self.before = np.array(state["ages"]), np.array(state["before"])
-        actions, rewards = state["actions"].numpy(), state["rewards"].numpy()
-        self.journal, self.rewards = Journal(actions), Journal(rewards)
-        strayed = self.ages + self.before > len(actions)  # longer than what is kept
+        rows = list(zip(state["actions"].numpy(), state["rewards"].numpy(), strict=True))
+        self.journal = deque(rows, self.most)
+        strayed = self.ages + self.before > len(rows)  # longer than what is kept
         self.ages[strayed] = self.before[strayed] = 0
         # a reset more than in the run, by which rewards differ that depend on how many there were
         self.begin(np.ones(self.count, dtype=np.bool_))
-        for left, action, reward in zip(range(len(actions), 0, -1), actions, rewards, strict=True):
+        for left, (action, reward) in zip(range(len(rows), 0, -1), rows, strict=True):
             self.begin((self.before > 0) & (self.ages + self.before == left), earlier=1)
             self.begin(self.ages == left)
-            strayed |= self.repeat(left, action, reward, strayed)
+            playing = (self.ages + self.before >= left) & ~strayed
+            self.act(action, np.flatnonzero(playing).tolist())
+            last = (self.before > 0) & (self.ages == left - 1)  # of the episode before
+            ended = self.terminated | self.truncated
+            strayed |= playing & ((self.reward != reward) | (ended != last))
         return self.begin(self.ages == 0), strayed
-
-    def repeat(
-        self, left: int, action: np.ndarray, reward: np.ndarray, strayed: np.ndarray
-    ) -> np.ndarray:
-        """Repeats one row in the copies that it is kept for and that have not `strayed` (N,).
-
-        Returns:
-            Where the reward is another, or the episode's end, (N,).
-        """
-        playing = (self.ages + self.before >= left) & ~strayed
-        _, rewards, terminated, truncated = self.envs.step(action, np.flatnonzero(playing))
-        last = (self.before > 0) & (self.ages == left - 1)  # of the episode before
-        return playing & ((rewards != reward) | ((terminated | truncated) != last))
 
     def renew(self) -> None:
         """Makes copies anew in place of those that have raised; they are still to be reset."""
@@ -180,6 +182,7 @@ class NativeCartPole:
         self.observation_space = envs.single_observation_space
         self.action_space = envs.single_action_space
         self.limit: int | None = envs.max_episode_steps
+        self.copies: list[Any] = []
 
     def reset(self, seed: int) -> np.ndarray:
         return self.envs.reset(seed=seed)[0]
@@ -222,92 +225,53 @@ Backend = Vector | NativeCartPole
 
 
 class Serial:
-    """Copies stepped one after another in this process; the next call reuses what is returned.
+    """Copies (`envs.checked.Checked`) that are stepped one after another in this process.
 
-    Args:
-        makes: one for each copy, which checks what it returns (`envs.checked.Checked`).
+    Attributes:
+        obs: of all copies, (N, ...).
     """
 
     def __init__(self, makes: Sequence[Callable[[], Any]]) -> None:
-        self.envs: list[Any] = []
+        self.copies: list[Any] = []
         with ExitStack() as undo:  # where one cannot be made, those before it are closed
             undo.callback(self.close)
             for make in makes:
-                self.envs.append(make())
+                self.copies.append(make())
             undo.pop_all()
-        self.observation_space: Any = self.envs[0].observation_space
-        self.action_space = self.envs[0].action_space
-        space, count = self.observation_space, len(self.envs)
-        self.obs = np.zeros((count, *space.shape), space.dtype)
-        self.reward = np.zeros(count)
-        self.terminated = np.zeros(count, dtype=np.bool_)
-        self.truncated = np.zeros(count, dtype=np.bool_)
+        self.observation_space: Any = self.copies[0].observation_space
+        self.action_space = self.copies[0].action_space
+        shape, kind = self.observation_space.shape, self.observation_space.dtype
+        self.obs = np.zeros((len(makes), *shape), kind)
 
     @property
     def limit(self) -> int | None:
         """Steps after which Gymnasium's TimeLimit truncates an episode; None without one."""
         steps = "_max_episode_steps"
-        found = self.envs[0].has_wrapper_attr(steps) and self.envs[0].get_wrapper_attr(steps)
+        found = self.copies[0].has_wrapper_attr(steps) and self.copies[0].get_wrapper_attr(steps)
         return int(found) if found else None
 
     @property
     def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, if it is known to."""
-        lasting: str | None = self.envs[0].lasting
+        """See `Vector`."""
+        lasting: str | None = self.copies[0].lasting
         return lasting
 
-    def reset(self, seeds: dict[int, int]) -> np.ndarray:
-        """Resets the copies that `seeds` names; the observations of all, (N, ...)."""
+    def reset(self, seeds: dict[int, int]) -> None:
+        """Resets the copies that `seeds` names."""
         for index, seed in seeds.items():
-            self.obs[index] = self.envs[index].reset(seed=seed, options={})[0]
-        return self.obs
+            self.obs[index] = self.copies[index].reset(seed=seed, options={})[0]
 
-    def step(self, action: np.ndarray, who: Iterable[int] | None = None) -> Step:
-        """Observations (N, ...), rewards, terminated, truncated (N,) after one action in each.
-
-        Args:
-            action: (N, ...).
-            who: the copies that act; None: all. The others are left as they are.
-        """
+    def step(self, action: np.ndarray, who: Iterable[int]) -> list[Row]:
+        """(reward, terminated, truncated) of each of the copies `who`; `action` is (N, ...)."""
         action = action.copy()  # which an environment may change in place
-        for index in range(len(self.envs)) if who is None else who:
-            obs, reward, terminated, truncated, _ = self.envs[index].step(action[index])
-            self.obs[index], self.reward[index] = obs, reward
-            self.terminated[index], self.truncated[index] = terminated, truncated
-        return self.obs, self.reward, self.terminated, self.truncated
+        rows = []
+        for index in who:
+            self.obs[index], *row, _ = self.copies[index].step(action[index])
+            rows.append(row)
+        return rows
 
     def close(self) -> None:
         """Closes every copy, whatever another one raises."""
         with ExitStack() as closing:
-            for env in reversed(self.envs):
+            for env in reversed(self.copies):
                 closing.callback(env.close)
-
-
-class Journal:
-    """One row (N, ...) of each of the last steps, in one array that grows.
-
-    Args:
-        rows: (T, N, ...), to begin with.
-    """
-
-    def __init__(self, rows: np.ndarray | None = None) -> None:
-        self.array: np.ndarray = np.zeros((0, 0)) if rows is None else rows
-        self.start, self.stop = 0, len(self.array)
-
-    def add(self, row: np.ndarray) -> None:
-        if self.stop == len(self.array):
-            kept = self.rows()
-            self.array = np.zeros((max(1024, 2 * len(kept)), *row.shape), row.dtype)
-            if len(kept):
-                self.array[: len(kept)] = kept
-            self.start, self.stop = 0, len(kept)
-        self.array[self.stop] = row
-        self.stop += 1
-
-    def keep(self, count: int) -> None:
-        """Forgets all but the last `count`."""
-        self.start = max(self.start, self.stop - count)
-
-    def rows(self) -> np.ndarray:
-        """Those kept, (T, N, ...)."""
-        return self.array[self.start : self.stop]

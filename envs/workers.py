@@ -18,6 +18,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from common.errors import EnvironmentFault
 from envs import checked, deadline, worker
 
+Row = tuple[float, bool, bool]  # reward, terminated, truncated
 ROOT = Path(__file__).resolve().parent.parent
 CLOSING = 2.0  # seconds that a worker has to end by itself
 
@@ -25,12 +26,13 @@ CLOSING = 2.0  # seconds that a worker has to end by itself
 class Workers:
     """Copies in one process each, stepped at the same time, with a deadline on every answer.
 
-    Observations lie in shared memory: they are valid until the next call.
-
     Args:
         makes: one for each copy (`envs.checked.Checked`).
         env_id: for messages.
         timeout: seconds that all copies together have to answer.
+
+    Attributes:
+        obs: of all copies, (N, ...), in memory that is shared with them.
 
     Raises:
         EnvironmentFault: a worker is hung, or has ended; it is named, and all of them are killed.
@@ -42,16 +44,15 @@ class Workers:
         self.env_id, self.timeout, self.steps = env_id, timeout, 0
         self.processes: list[Any] = []
         self.pipes: list[Any] = []
-        self.closed = False
+        self.copies: list[Any] = []  # in this process
+        self.lasting: str | None = None
         making = max(timeout, deadline.MAKING)
         start_server()
         try:
             with deadline.within(2.0 * making, env_id, "while it was made"):
-                self.start(makes)
-                everyone = range(len(makes))
-                self.ask("lasting", dict.fromkeys(everyone), making)  # answered once it is made
-                spaces = self.observation_space, self.action_space
-                same = self.ask("has_spaces", dict.fromkeys(everyone, spaces))
+                spaces = self.start(makes)
+                wrapped = map(CloudpickleWrapper, makes)
+                same = self.ask({i: (make, spaces) for i, make in enumerate(wrapped)}, making)
                 if not all(same):
                     raise RuntimeError(
                         f"environment {same.index(False)} has other spaces than the first one made"
@@ -60,64 +61,44 @@ class Workers:
             self.kill()
             raise
 
-    def start(self, makes: Sequence[Callable[[], Any]]) -> None:
+    def start(self, makes: Sequence[Callable[[], Any]]) -> tuple[Any, Any]:
         """Makes one copy here, for its spaces, and starts the workers."""
         env = makes[0]()
         self.observation_space, self.action_space = env.observation_space, env.action_space
         env.close()
         shape, dtype = self.observation_space.shape, self.observation_space.dtype
-        count = len(makes)
         context: Any = multiprocessing.get_context(start_method())
-        memory = context.RawArray("b", count * int(np.prod(shape)) * dtype.itemsize)
-        self.obs: np.ndarray = np.ndarray((count, *shape), dtype, memory)
-        self.reward = np.zeros(count)
-        self.terminated = np.zeros(count, dtype=np.bool_)
-        self.truncated = np.zeros(count, dtype=np.bool_)
-        for index, make in enumerate(makes):
+        memory = context.RawArray("b", len(makes) * int(np.prod(shape)) * dtype.itemsize)
+        self.obs: np.ndarray = np.ndarray((len(makes), *shape), dtype, memory)
+        for index in range(len(makes)):
             ours, theirs = context.Pipe()
             self.pipes.append(ours)
-            arguments = CloudpickleWrapper(make), index, theirs, memory, shape, dtype
+            arguments = index, theirs, memory, shape, dtype
             process = context.Process(target=worker.work, args=arguments, daemon=True)
             self.processes.append(process)
             process.start()
             theirs.close()
+        return self.observation_space, self.action_space
 
-    @property
-    def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, if it is known to."""
-        lasting: str | None = self.ask("lasting", {0: None})[0]
-        return lasting
+    def reset(self, seeds: dict[int, int]) -> None:
+        """Resets the copies that `seeds` names."""
+        found = self.ask({index: ("reset", seed) for index, seed in seeds.items()})
+        self.lasting = next(filter(None, found), self.lasting)
 
-    def reset(self, seeds: dict[int, int]) -> np.ndarray:
-        """Resets the copies that `seeds` names; the observations of all, (N, ...)."""
-        self.ask("reset", seeds)
-        return self.obs
-
-    def step(
-        self, action: np.ndarray, who: Iterable[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Observations (N, ...), rewards, terminated, truncated (N,) after one action in each.
-
-        Args:
-            action: (N, ...).
-            who: the copies that act; None: all. The others are left as they are.
-        """
+    def step(self, action: np.ndarray, who: Iterable[int]) -> list[Row]:
+        """(reward, terminated, truncated) of each of the copies `who`; `action` is (N, ...)."""
         self.steps += 1
-        acting = range(len(action)) if who is None else list(who)
-        rows = self.ask("step", {index: action[index] for index in acting})
-        for index, row in zip(acting, rows, strict=True):
-            self.reward[index], self.terminated[index], self.truncated[index] = row
-        return self.obs, self.reward, self.terminated, self.truncated
+        return self.ask({index: ("step", action[index]) for index in who})
 
-    def ask(self, name: str, arguments: dict[int, Any], timeout: float | None = None) -> list[Any]:
-        """Lets workers execute a command, each with its own argument; their results, in order."""
+    def ask(self, messages: dict[int, Any], timeout: float | None = None) -> list[Any]:
+        """Sends each of some workers its message; their results, in order."""
         timeout = timeout or self.timeout
         index, answers = 0, []
         try:
-            for index, argument in arguments.items():
-                self.pipes[index].send((name, argument))
+            for index, message in messages.items():
+                self.pipes[index].send(message)
             until = time.monotonic() + timeout
-            for index in arguments:
+            for index in messages:
                 if not self.pipes[index].poll(max(0.0, until - time.monotonic())):
                     what = f"has not answered for {timeout:g} s"
                     raise self.fault(index, what, "raise env.timeout above that")
@@ -140,8 +121,6 @@ class Workers:
 
     def close(self) -> None:
         """Lets every worker close its environment; kills those that do not."""
-        if self.closed:
-            return
         for pipe in self.pipes:
             with contextlib.suppress(ConnectionError):  # it has ended
                 pipe.send(None)
@@ -159,7 +138,7 @@ class Workers:
             process.join(CLOSING)
         for pipe in self.pipes:
             pipe.close()
-        self.closed = True
+        self.pipes.clear()
 
 
 def start_method() -> str:
@@ -180,29 +159,17 @@ def start_server() -> None:
 
     multiprocessing.set_forkserver_preload([worker.__name__, checked.__name__])
     main = threading.current_thread() is threading.main_thread()
-    bound = {worker.BOUND: "1"} if main else {}  # to this process: to its thread, that is
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    given = {"PYTHONPATH": path, worker.PARENT: str(os.getpid()), **bound}
-    with environment(given):
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [path])])
+    os.environ[worker.PARENT] = str(os.getpid() if main else 0)
+    try:
         with signals_blocked():  # a process of its own, which SIGUSR1 to a whole group would end
             resource_tracker.ensure_running()  # and lets signals in again
         with signals_blocked():
             forkserver.ensure_running()
-
-
-@contextlib.contextmanager
-def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Environment variables of the processes that are started meanwhile."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        del os.environ[worker.PARENT], os.environ["PYTHONPATH"]
+        os.environ.update({} if path is None else {"PYTHONPATH": path})
 
 
 @contextlib.contextmanager

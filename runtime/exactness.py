@@ -5,10 +5,9 @@ episodes, a generator. Episodes are played again to find that, in copies that tr
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,13 +18,13 @@ from common.errors import EnvironmentFault
 from common.seeding import derive
 from envs.deadline import within
 from envs.envs import Envs
-from envs.vector import Vector
 
 STEPS = 20  # of the episode that is repeated before training
 STATISTICS = {  # a wrapper of Gymnasium's -> what to use in its place
     "NormalizeObservation": "agent.normalise_obs=true",
     "NormalizeReward": "a constant factor (a2c and ppo: agent.reward_scale)",
 }
+Trace = list[tuple[Any, Any, Any]]  # (observation, reward, end) after the reset and each action
 
 
 @contextmanager
@@ -49,45 +48,31 @@ def undisturbed(seed: int | None = None) -> Iterator[None]:
         torch.set_rng_state(tensors)
 
 
-@dataclass
-class Trace:
-    """What a copy returned, from its reset to the last action or the end of its episode."""
-
-    obs: list[np.ndarray] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-    ends: list[bool] = field(default_factory=list)
-
-    def differs(self, other: "Trace") -> str | None:
-        """The first difference, in words; None where there is none."""
-        for step, pair in enumerate(zip(self.obs, other.obs, strict=False)):
-            if not np.array_equal(*pair, equal_nan=True):
-                return f"observation {step}"
-        for name in ("rewards", "ends"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                pairs = enumerate(zip(mine, theirs, strict=False), 1)
-                step = next((n for n, (one, two) in pairs if one != two), len(mine))
-                return f"{'reward' if name == 'rewards' else 'end'} of step {step}"
-        return None
+def difference(one: Trace, other: Trace) -> str | None:
+    """The first difference, in words; None where there is none, or nothing to compare with."""
+    names = ("observation", "reward", "end")
+    for step, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        for name, here, there in zip(names, mine, theirs, strict=True):
+            compared = here is not None and there is not None
+            if compared and not np.array_equal(here, there, equal_nan=True):
+                return f"{name} of step {step}"
+    return None
 
 
-def play(envs: Envs, index: int, seed: int, actions: Sequence[Any], limit: float | None) -> Trace:
+def play(envs: Envs, index: int, seed: int, actions: Iterable[Any], limit: float | None) -> Trace:
     """One episode of one copy, from `seed`, until it ends or `actions` do."""
-    backend: Any = envs.backend
-    copy = backend.envs.envs[index]
-    trace = Trace()
+    copy = envs.copies[index]
 
-    def call(function: Callable[[], Any]) -> Any:
+    def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with within(limit, envs.env_id, "while an episode was repeated"):
-            return envs._guard(function)
+            return envs.guard(function, *args, **kwargs)
 
-    trace.obs.append(np.array(call(lambda: copy.reset(seed=seed, options={}))[0]))
+    obs, _ = call(copy.reset, seed=seed, options={})
+    trace: Trace = [(np.array(obs), 0.0, False)]
     for action in actions:
-        obs, reward, *ends, _ = call(partial(copy.step, action.copy()))
-        trace.obs.append(np.array(obs))
-        trace.rewards.append(float(reward))
-        trace.ends.append(any(ends))
-        if any(ends):
+        obs, reward, terminated, truncated, _ = call(copy.step, action.copy())
+        trace.append((np.array(obs), reward, terminated or truncated))
+        if terminated or truncated:
             break
     return trace
 
@@ -107,27 +92,23 @@ def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | 
     """
     if (found := without_playing(envs)) is not None:
         return found
-    if not isinstance(envs.backend, Vector):
+    if not envs.copies:
         return None  # all state of a native one is in arrays that are saved
     space = deepcopy(envs.backend.action_space)
     space.seed(derive(seed, "exactness-actions") >> 32)
     actions = [space.sample() for _ in range(STEPS)]
     one, other = (derive(seed, "exactness", number) >> 32 for number in range(2))
     last = envs.num_envs - 1
-    try:
+    again = partial(play, envs, 0, one, actions, limit)
+    with suppress(EnvironmentFault):  # training or an evaluation meets it, and reports it
         with undisturbed():
-            first = play(envs, 0, one, actions, limit)
-            again = play(envs, 0, one, actions, limit)
+            first = again()
+            changed = difference(again(), first)
             play(envs, last, other, actions, limit)
-            elsewhere = play(envs, last, one, actions, limit)
-        changed = again.differs(first)
-        where = changed or elsewhere.differs(first)
-        if where is None:
-            return None
-        repeat = partial(play, envs, 0, one, actions, limit)
-        return diagnosis(envs, where, repeat, between=changed is None)
-    except EnvironmentFault:
-        return None  # training or an evaluation meets it, and reports it
+            elsewhere = difference(play(envs, last, one, actions, limit), first)
+        if where := changed or elsewhere:
+            return diagnosis(envs, where, again, between=changed is None)
+    return None
 
 
 def at_save(
@@ -145,38 +126,32 @@ def at_save(
         What was found, or None; and how many steps were repeated.
     """
     state = training["backend"]
-    if not isinstance(envs.backend, Vector) or "ages" not in state:
+    if not envs.copies or "ages" not in state:
         return None, 0
     age, before, number = (int(state[name][0]) for name in ("ages", "before", "episodes"))
     stop, played = len(state["actions"]), 0
-    for episode, length, ended in ((number, age, False), (number - 1, before, True)):
-        start = stop - length
-        count = min(length, most - played)
-        if start < 0 or (ended and not count):
-            break  # there is no such episode
-        played += count
-        seed = derive(state["seed"], "episode", 0, episode) >> 32
-        actions = state["actions"][start : start + count, 0].numpy()
-        expected = Trace(
-            [],
-            state["rewards"][start : start + count, 0].tolist(),
-            [ended and step == length for step in range(1, count + 1)],
-        )
-        again = partial(play, envs, 0, seed, actions, limit)
-        try:
+    with suppress(EnvironmentFault):  # training or an evaluation meets it, and reports it
+        for episode, length, ended in ((number, age, False), (number - 1, before, True)):
+            start, count = stop - length, min(length, most - played)
+            if start < 0 or (ended and not count):
+                break  # there is no such episode
+            played += count
+            actions, rewards = (state[name][start:, 0][:count] for name in ("actions", "rewards"))
+            expected: Trace = [(None, 0.0, False)]
+            for step, reward in enumerate(rewards.tolist(), 1):
+                expected.append((None, reward, ended and step == length))
+            seed = derive(state["seed"], "episode", 0, episode) >> 32
+            again = partial(play, envs, 0, seed, actions.numpy(), limit)
             with undisturbed():
                 trace = again()
-                where = trace.differs(expected)
+                where = difference(trace, expected)
                 if where is None and not ended and count == length:
-                    last = envs.read(training["obs"][:1].numpy())
-                    seen = np.asarray(trace.obs[-1], np.float32)
-                    if not np.array_equal(seen.ravel(), np.asarray(last, np.float32).ravel()):
-                        where = f"observation {count}"
+                    seen, last = trace[-1][0], envs.read(training["obs"][:1].numpy())
+                    if not np.array_equal(seen.astype(np.float32).ravel(), last.ravel()):
+                        where = f"observation of step {count}"
                 if where is not None:
                     return diagnosis(envs, where, again, between=False), played
-        except EnvironmentFault:
-            break  # training or an evaluation meets it, and reports it
-        stop = start
+            stop = start
     return None, played
 
 
@@ -189,28 +164,21 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
         again: plays it.
         between: whether two copies differ, each of which repeats itself.
     """
-    backend: Any = envs.backend
-    layer = backend.envs.envs[0]
-    names = set()
-    while layer is not None:
-        names.add(type(layer).__name__)
-        layer = getattr(layer, "env", None)
-    kept = [name for name in STATISTICS if name in names]
+    layers = [envs.copies[0]]
+    while hasattr(layers[-1], "env"):
+        layers.append(layers[-1].env)
+    kept = [name for name in STATISTICS if name in {type(layer).__name__ for layer in layers}]
     if kept:
-        both = " and ".join(kept)
-        instead = " and ".join(f"{STATISTICS[name]} in place of {name}" for name in kept)
         return message(
-            f"the statistics of {both} go on over resets, and each copy has its own",
-            f"use {instead}",
+            f"the statistics of {' and '.join(kept)} go on over resets, and each copy has its own",
+            "use " + " and ".join(f"{STATISTICS[name]} in place of {name}" for name in kept),
         )
-    with undisturbed():
-        first = again()
-    with undisturbed():
-        second = again()
-    with undisturbed():
-        np.random.random(7), random.random(), torch.rand(7)  # noqa: NPY002
-        third = again()
-    if second.differs(first) is None and third.differs(first) is not None:
+    traces = []
+    for seed in (0, 0, 1):  # of the global generators
+        with undisturbed(seed):
+            traces.append(again())
+    first, same, other = traces
+    if difference(same, first) is None and difference(other, first) is not None:
         return message(
             "it draws from a global generator, which no seed sets", "draw from self.np_random"
         )

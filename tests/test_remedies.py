@@ -212,24 +212,27 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
     ),
     "version": (["env.id=CartPole-v7"], "`v1` .*; correct the id, or name the", disc()),
     "registered elsewhere": (
-        *(["env.id=Elsewhere-v0"], "name the module that does, MODULE:Elsewhere-v0"),
+        *(["env.id=Elsewhere-v0"], "name the module that registers it, MODULE:Elsewhere-v0"),
         ["env.id=elsewhere:Elsewhere-v0"],
     ),
     "registered nowhere": (
-        *(["env.id=elsewhere:Other-v0"], "correct the id, or let elsewhere register it"),
+        *(["env.id=elsewhere:Other-v0"], "correct the id, or name the module that registers it"),
         ["env.id=elsewhere:Elsewhere-v0"],
     ),
     "file": (
         ["env.id=elsewhere.py:Elsewhere-v0"],
-        "write elsewhere in place of elsewhere.py, and have it beside train.py or on PYTHONPATH",
+        r"correct the id \(MODULE:NAME, no folder, no .py\), install that module, or put it beside",
         ["env.id=elsewhere:Elsewhere-v0"],
     ),
     "path": (
-        *(["env.id=./some/elsewhere.py:Elsewhere-v0"], "write elsewhere in place of ./some/elsew"),
+        *(
+            ["env.id=./some/elsewhere.py:Elsewhere-v0"],
+            "correct the id .MODULE:NAME, no folder, no .py",
+        ),
         ["env.id=elsewhere:Elsewhere-v0"],
     ),
     "no package": (
-        *(["env.id=elsewhere.more:Elsewhere-v0"], "'elsewhere' is not a package; correct the id$"),
+        *(["env.id=elsewhere.more:Elsewhere-v0"], "'elsewhere' is not a package; correct the id"),
         ["env.id=elsewhere:Elsewhere-v0"],
     ),
 }
@@ -306,8 +309,7 @@ def test_so_many_steps_as_are_advised_make_an_update(of, size, monkeypatch):
 
 def test_a_library_of_the_environment_s_is_installed(tmp_path, monkeypatch):
     said = refused(begun, ["env.id=tests.test_remedies:Unmade-v0"])
-    assert said.endswith("; install it, or put a module of your own beside train.py or on "
-                         "PYTHONPATH")  # fmt: skip
+    assert said.endswith("install that module, or put it beside train.py or on PYTHONPATH")
     (tmp_path / "somewhere").mkdir()
     (tmp_path / "somewhere" / "physics.py").write_text("from tests.test_remedies import Mine\n"
                                                        "Lost = Mine\n")  # fmt: skip
@@ -319,7 +321,7 @@ def test_a_library_of_the_environment_s_is_installed(tmp_path, monkeypatch):
 
 def test_a_module_that_is_not_there_is_put_where_the_message_says(tmp_path, monkeypatch):
     said = refused(begun, ["env.id=nowhere_yet:Mine-v0"])
-    assert said.endswith("; correct the id, or put nowhere_yet beside train.py or on PYTHONPATH")
+    assert said.endswith("install that module, or put it beside train.py or on PYTHONPATH")
     (tmp_path / "nowhere_yet.py").write_text("import tests.test_remedies")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     begun(["env.id=nowhere_yet:Mine-v0"])

@@ -202,8 +202,7 @@ def warn(text: str) -> None:
 def handed_over(make: Make, seed: int) -> None:
     """Warnings where a reset, or the first step, hands over other types than it should."""
     with closing(make()) as copy:
-        backend: Any = copy.backend
-        (checked,) = backend.envs.envs
+        (checked,) = copy.copies
         space = checked.observation_space
         checked.action_space.seed(seed)
         first, _ = checked.env.reset(seed=seed)

@@ -49,9 +49,8 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
         require_same_spaces(trained.config.env.id, trained.spaces, evaluator.envs.spaces)
-        serial: Any = evaluator.envs.backend
-        (env,) = serial.envs.envs
-        serial.envs.envs = [recorder(env, folder, f"step-{trained.step:012d}-s{seed}")]
+        (env,) = evaluator.envs.copies
+        evaluator.envs.copies[0] = recorder(env, folder, f"step-{trained.step:012d}-s{seed}")
         evaluation = evaluator(trained.agent, trained.step, deterministic)
     finally:
         evaluator.close()
