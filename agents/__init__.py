@@ -15,24 +15,15 @@ AGENTS: dict[str, type[BaseAgent]] = {
     "sac_discrete": SACDiscrete,
 }
 
-__all__ = ["A2C", "AGENTS", "PPO", "SAC", "BaseAgent", "SACDiscrete", "make_agent"]
-
 
 def make_agent(spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> BaseAgent:
-    """The agent that `settings.name` names.
-
-    Args:
-        horizon: updates in the whole run.
-
-    Raises:
-        ValueError: the agent or its policy does not serve this action space; names those that do.
-    """
+    """The agent of these settings; ValueError where it, or its policy, does not fit the actions."""
     require_served(settings.name, spec.kind)
     return AGENTS[settings.name](spec, settings, stream, horizon)
 
 
 def require_served(name: str, kind: str) -> None:
     """Raises ValueError where the agent does not serve a kind of actions; names those that do."""
-    if not AGENTS[name].serves(kind):
-        fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if a.serves(kind))
+    if not AGENTS[name].fitting(kind):
+        fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if a.fitting(kind))
         raise ValueError(f"agent: {name} does not serve {kind} actions; use {fitting}")

@@ -1,13 +1,12 @@
 """Advantage actor-critic: Mnih et al. 2016 (arXiv 1602.01783), synchronous, with GAE."""
 
 import torch
-from torch import Tensor
 
-from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
+from agents.metrics import policy_metrics, value_metrics
 from agents.on_policy import OnPolicyAgent, standardise
+from agents.optimizer import Losses, Metrics
 from configs.agents import A2CConfig
 from data import Transition
-from policies import Gaussian
 
 
 class A2C(OnPolicyAgent):
@@ -15,18 +14,18 @@ class A2C(OnPolicyAgent):
 
     settings: A2CConfig
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
+    def update(self, batch: Transition) -> Metrics:
         """One step on a rollout (T, N, ·)."""
         self.optimizer.begin_update()
         metrics = self.step(batch)
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics
 
-    def step(self, batch: Transition) -> dict[str, Tensor]:
+    def step(self, batch: Transition) -> Metrics:
         """From weights and a rollout (T, N, ·) to new weights: one graph of tensors."""
         return self.optimizer.minimise(lambda: self.losses(batch))
 
-    def losses(self, batch: Transition) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transition) -> tuple[Losses, Metrics]:
         """Policy gradient, value regression and entropy bonus (arXiv 1602.01783, section 4)."""
         settings = self.settings
         policy, value = self.evaluate(self.normalizer(batch.obs))  # value (T, N)
@@ -35,17 +34,12 @@ class A2C(OnPolicyAgent):
         advantage, target = self.advantages(batch, value.detach(), next_value)
         if settings.normalise_advantage:
             advantage = standardise(advantage, self.optimizer.ranks)
-        log_prob = policy.log_prob(batch.action, batch.latent)
-        entropy = policy.entropy()
+        log_prob, entropy = policy.log_prob(batch.action, batch.latent), policy.entropy()
         actor_loss = -(advantage * log_prob).mean()
         critic_loss = 0.5 * (target - value).square().mean()
         total = actor_loss + settings.value_coef * critic_loss - settings.ent_coef * entropy.mean()
-        metrics = {
+        return {"actor": total, "critic": total}, {
             "loss/actor": actor_loss.detach(),
             **value_metrics(value, target, critic_loss),
-            **policy_metrics(log_prob, entropy, batch.action),
+            **policy_metrics(log_prob, entropy, batch.action, policy, latent=batch.latent),
         }
-        if isinstance(policy, Gaussian):
-            assert batch.latent is not None
-            metrics |= gaussian_metrics(policy, policy.noise_of(batch.latent))
-        return {"actor": total, "critic": total}, metrics

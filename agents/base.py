@@ -1,24 +1,20 @@
 """The base of all agents: acting, running statistics, and the state that is saved."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from agents.optimizer import Optimizer
+from agents.optimizer import Metrics, Optimizer
 from common.seeding import go_on
 from configs.agents import AgentConfig, GaussianConfig
 from data import Spec, Transition
-from networks import (
-    CategoricalActor,
-    FullGaussianActor,
-    GaussianActor,
-    MultiCategoricalActor,
-    Pixels,
-    RunningNorm,
-    SomePixels,
-)
+from networks.actors import FullGaussianActor, GaussianActor
+from networks.discrete import CategoricalActor, MultiCategoricalActor
+from networks.layers import Linear
+from networks.normalizer import Pixels, RunningNorm, SomePixels
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
@@ -32,8 +28,6 @@ class BaseAgent:
     function of tensors, which may be traced whole and be replaced by its compiled form.
 
     Args:
-        spec: shapes of the environment.
-        settings: hyperparameters, documented in `configs/agents.py`.
         stream: name -> generator; "init" draws the first weights, "act" the actions, "update" the
             noise of updates.
         horizon: updates in the whole run, over which `lr_schedule: linear` falls to 0.
@@ -42,31 +36,53 @@ class BaseAgent:
     on_policy: ClassVar[bool]
     policies: ClassVar[tuple[str, ...]]  # names in POLICIES, the preferred one of each kind first
     settings: AgentConfig
-    actor: nn.Module
+    actor: CategoricalActor | GaussianActor
     optimizer: Optimizer
-    step: Callable[..., dict[str, Tensor]]  # (batch, noise and constants ...) -> metrics
+    step: Callable[..., Metrics]  # (batch, noise and constants ...) -> metrics
+    explore: Callable[[Tensor], tuple[Tensor, Tensor]]  # `act` while a replay warms up
 
     def __init__(self, spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> None:
         self.spec, self.settings = spec, settings
         self.horizon = horizon if settings.lr_schedule == "linear" else None
-        self.policy_class = choose_policy(settings.policy, spec, self.policies)
-        self.normalizer = make_normalizer(spec, settings.normalise_obs)
+        fitting = self.fitting(spec.kind)
+        if settings.policy not in ("auto", *fitting):
+            raise ValueError(
+                f"agent.policy: {settings.policy} is not for this agent with {spec.kind} actions; "
+                f"use {' or '.join(fitting)}"
+            )
+        self.policy_class = POLICIES[fitting[0] if settings.policy == "auto" else settings.policy]
         self.generators = {name: stream(name) for name in ("act", "update")}
-        self._device = self.generators["update"].device
-        self.noise = torch.empty(0)  # of the last action, overwritten by the next
+        self.device = self.generators["update"].device
+        self.normalizer = make_normalizer(spec, settings.normalise_obs).to(self.device)
+        self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer}
         self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
-        self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
 
     @classmethod
-    def serves(cls, kind: str) -> bool:
-        """Whether it has a policy for actions of this kind, see `Spec.kind`."""
-        return any(POLICIES[name].action_kind == kind for name in cls.policies)
+    def fitting(cls, kind: str) -> list[str]:
+        """Its policies for actions of this kind, see `Spec.kind`; the first of them is `auto`."""
+        return [name for name in cls.policies if POLICIES[name].action_kind == kind]
+
+    def make_actor(
+        self, torso: nn.Module, generator: torch.Generator, gain: float | None = None
+    ) -> CategoricalActor | GaussianActor:
+        """The actor of this policy; its heads are orthogonal where there is a gain."""
+        head = partial(Linear, self.settings.hidden[-1], generator=generator, gain=gain)
+        if self.spec.choices:
+            return MultiCategoricalActor(torso, head, self.spec.choices)
+        if self.spec.discrete:
+            return CategoricalActor(torso, head, self.spec.action_dim)
+        assert isinstance(self.settings, GaussianConfig)
+        names = ("log_std", "log_std_init", "log_std_min", "log_std_max", "log_std_bound")
+        options: dict[str, Any] = {name: getattr(self.settings, name) for name in names}
+        options["bounded_mean"] = self.settings.bounded_mean and not self.policy_class.squashed
+        actor = FullGaussianActor if self.policy_class.correlated else GaussianActor
+        return actor(torso, head, self.spec.action_dim, **options)
 
     def caution(self) -> str | None:
         """A warning to print before the run, where a setting is risky."""
         return None
 
-    def update(self, batch: Any) -> dict[str, Tensor]:
+    def update(self, batch: Any) -> Metrics:
         """Learns from a rollout (T, N, ·), or from a batch of `Replay.sample`.
 
         Returns:
@@ -85,6 +101,11 @@ class BaseAgent:
         """The policy at normalised observations (*, O)."""
         return self.policy_class(*as_tuple(self.actor(obs)))
 
+    @torch.no_grad()
+    def parameters(self, obs: Tensor, actor: nn.Module | None = None) -> tuple[Tensor, ...]:
+        """The arguments of the policy's class at raw obs (N, O), by `actor` where one is given."""
+        return as_tuple((actor or self.actor)(self.normalizer(obs.to(self.device))))
+
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -92,16 +113,12 @@ class BaseAgent:
 
         A deterministic action was not drawn: it stands in both places.
         """
-        obs = obs.to(self.device)
         if deterministic:
-            with torch.no_grad():
-                parameters = as_tuple(self.player(self.normalizer(obs)))
-                action = self.policy_class(*parameters).deterministic()
-            return action.cpu(), action.cpu()
-        if len(self.noise) != len(obs):
-            self.noise = torch.empty(len(obs), *self.spec.noise_shape, device=self.device)
-        self.policy_class.fill(self.noise, generator or self.generators["act"])
-        action, latent = self.draw(obs, self.noise)
+            action = self.policy_class(*self.parameters(obs, self.player)).deterministic().cpu()
+            return action, action
+        noise = torch.empty(len(obs), *self.spec.noise_shape, device=self.device)
+        self.policy_class.fill(noise, generator or self.generators["act"])
+        action, latent = self.draw(obs.to(self.device), noise)
         return action.cpu(), latent.cpu()
 
     def draw(self, obs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,31 +126,14 @@ class BaseAgent:
         with torch.no_grad():
             return self.policy(self.normalizer(obs)).sample(noise)
 
-    def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """(action, latent) while a replay warms up."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def parameters(self, obs: Tensor) -> tuple[Tensor, ...]:
-        """The arguments of its policy's class at obs (N, O), without gradients."""
-        return as_tuple(self.actor(self.normalizer(obs.to(self.device))))
-
     def observe(self, transition: Transition) -> None:
-        """Updates running statistics by each fresh transition, once.
-
-        On-policy agents take theirs from the rollout, at the end of its update.
-        """
+        """Updates the statistics of off-policy agents by each fresh transition, once."""
 
     def learn_statistics(self, obs: Tensor) -> None:
         """Updates the normaliser, where there is one, by fresh observations (*, O) of all ranks."""
         if isinstance(self.normalizer, RunningNorm):
-            rows = self.optimizer.ranks.gather(obs.flatten(0, -2))
+            rows = self.optimizer.ranks.gather(obs.flatten(0, -2).to(self.device))
             self.normalizer.update(rows, skip=self.diverged)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self._device
 
     @property
     def diverged(self) -> Tensor:
@@ -151,11 +151,7 @@ class BaseAgent:
         }
 
     def load_weights(self, state: dict[str, Any]) -> None:
-        """Restores the modules, whichever device they were saved from.
-
-        Raises:
-            ValueError: a weight is not finite.
-        """
+        """Restores the modules; ValueError where a weight is not finite."""
         for name, module in self.modules.items():
             for key, tensor in state["modules"][name].items():
                 if not torch.isfinite(tensor).all():
@@ -163,7 +159,7 @@ class BaseAgent:
             module.load_state_dict(state["modules"][name])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores what `state_dict` gave, whichever device it was saved from."""
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
@@ -174,23 +170,6 @@ class BaseAgent:
 def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The output of an actor, as the arguments of its policy's class."""
     return parameters if isinstance(parameters, tuple) else (parameters,)
-
-
-def choose_policy(name: str, spec: Spec, allowed: tuple[str, ...]) -> type[Policy]:
-    """The policy class of this name, `auto` resolved by the action space.
-
-    Raises:
-        ValueError: the agent has no such policy for the action space; choose another, or `auto`.
-    """
-    fitting = [p for p in allowed if POLICIES[p].action_kind == spec.kind]
-    if name == "auto":
-        return POLICIES[fitting[0]]
-    if name not in fitting:
-        raise ValueError(
-            f"agent.policy: {name} is not for this agent with {spec.kind} actions; use "
-            f"{' or '.join(fitting)}"
-        )
-    return POLICIES[name]
 
 
 def make_normalizer(spec: Spec, running: bool) -> nn.Module:
@@ -204,34 +183,3 @@ def make_normalizer(spec: Spec, running: bool) -> nn.Module:
     if spec.bytes:
         return SomePixels(spec.obs_dim, spec.bytes)
     return Pixels() if spec.pixels else nn.Identity()
-
-
-def make_actor(
-    spec: Spec,
-    settings: AgentConfig,
-    policy: type[Policy],
-    torso: nn.Module,
-    generator: torch.Generator,
-    orthogonal: bool,
-) -> nn.Module:
-    """The actor that emits the parameters of the policy which fits the action space."""
-    features = settings.hidden[-1]
-    if spec.choices:
-        return MultiCategoricalActor(torso, features, spec.choices, generator, orthogonal)
-    if spec.discrete:
-        return CategoricalActor(torso, features, spec.action_dim, generator, orthogonal)
-    gaussian = cast(GaussianConfig, settings)
-    actor = FullGaussianActor if policy.correlated else GaussianActor
-    return actor(
-        torso,
-        features,
-        spec.action_dim,
-        generator,
-        bounded_mean=gaussian.bounded_mean and not policy.squashed,
-        log_std=gaussian.log_std,
-        log_std_init=gaussian.log_std_init,
-        log_std_min=gaussian.log_std_min,
-        log_std_max=gaussian.log_std_max,
-        log_std_bound=gaussian.log_std_bound,
-        orthogonal=orthogonal,
-    )

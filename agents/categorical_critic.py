@@ -6,21 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from data import Transition
-from networks import RunningNorm
+from networks.normalizer import RunningNorm
 
 LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
 
 
 class CategoricalReturn(nn.Module):
-    """The probability of each of K returns: Bellemare et al. 2017 (arXiv 1707.06887).
+    """The probability of each of K = `atoms` returns: Bellemare et al. 2017 (arXiv 1707.06887).
 
     The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
     (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen
     and a LIMIT-th of the largest one. While all of them are 0, the unit is 1.
-
-    Args:
-        atoms: K.
-        gamma: of the discounted returns.
     """
 
     values: Tensor
@@ -48,8 +44,7 @@ class CategoricalReturn(nn.Module):
         if len(self.running) != len(reward):
             self.running = torch.zeros_like(reward)
         discounted = self.gamma * self.running + reward
-        going = torch.where(terminated, 0.0, discounted)
-        self.running = torch.where(skip, self.running, going)
+        self.running = torch.where(skip, self.running, torch.where(terminated, 0.0, discounted))
         self.statistics.update(discounted.unsqueeze(-1), skip=skip)
         largest = torch.maximum(self.largest, discounted.abs().amax())
         self.largest.copy_(torch.where(skip, self.largest, largest))
@@ -83,6 +78,10 @@ class CategoricalReturn(nn.Module):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of every member with the same target, 0-d."""
         return -(target * output.log_softmax(-1)).sum(-1).mean(-1).sum()
+
+    def in_rewards(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """What outputs and target expect, (E, B) and (B,), in rewards."""
+        return self.value(output) * self.unit, self.expected(target) * self.unit
 
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         self.running = torch.zeros_like(state_dict["running"], device=self.unit.device)

@@ -7,30 +7,12 @@ from decimal import ROUND_FLOOR, Context
 import torch
 from torch import Tensor, nn
 
-from agents.base import BaseAgent, Stream, make_actor
+from agents.base import BaseAgent, Stream
 from agents.optimizer import Losses, Metrics, Optimizer
 from configs.agents import OffPolicyConfig
 from data import Batch, Spec, Transition
-from networks import Critic, DiscreteCritic, RunningNorm, torso
-
-
-class Temperature(nn.Module):
-    """log alpha, the logarithm of the entropy's weight."""
-
-    def __init__(self, alpha: float) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.tensor(alpha).log())
-
-    def forward(self) -> Tensor:
-        return self.log_alpha
-
-    def loss(self, entropy: Tensor, target_entropy: float) -> Tensor:
-        """0-d; its gradient raises alpha where the entropy, 0-d, is below its target.
-
-        arXiv 1812.05905, eq. 18, with log alpha in place of alpha as the factor: same root, and no
-        stall near 0.
-        """
-        return self.log_alpha * (entropy.detach() - target_entropy)
+from networks.actors import torso
+from networks.critics import Ensemble
 
 
 class OffPolicyAgent(BaseAgent):
@@ -39,15 +21,11 @@ class OffPolicyAgent(BaseAgent):
     The actor may have an average that follows it, too, and acts wherever actions are deterministic.
     The losses of an update are all evaluated at the weights before it, then stepped together: it is
     one function of (weights, batch, noise), and it commits all of them or none.
-
-    Args:
-        make_critic: the class of the critics.
-        others: as in `BaseAgent`.
     """
 
     on_policy = False
     settings: OffPolicyConfig
-    target_entropy: float  # nats that a learned temperature aims for
+    losses: Callable[..., tuple[Losses, Metrics]]  # of (batch, noise, train_actor)
 
     def __init__(
         self,
@@ -55,51 +33,48 @@ class OffPolicyAgent(BaseAgent):
         settings: OffPolicyConfig,
         stream: Stream,
         horizon: int,
-        make_critic: Callable[..., Critic | DiscreteCritic],
+        make_critic: Callable[..., Ensemble],
     ) -> None:
         super().__init__(spec, settings, stream, horizon)
-        init, hidden, activation = stream("init"), settings.hidden, settings.activation
-        body = torso(spec.obs_dim, hidden, activation, init, images=spec.images)
-        self.actor = make_actor(spec, settings, self.policy_class, body, init, orthogonal=False)
+        init = stream("init")
+        layers = (settings.hidden, settings.activation, init)
+        body = torso(spec.obs_dim, *layers, images=spec.images)
+        self.actor = self.make_actor(body, init)
         self.critic = make_critic(
             settings.critics,
             spec.obs_dim,
             spec.action_dim,
-            hidden,
-            activation,
-            init,
-            settings.normalise_critic,
-            spec.images,
+            *layers,
+            normalise=settings.normalise_critic,
+            images=spec.images,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
-        self.temperature = Temperature(alpha)
+        self.temperature = nn.ParameterDict({"log_alpha": torch.tensor(alpha).log()})
         self.modules |= {
-            "actor": self.actor.to(self.device),
-            "critic": self.critic.to(self.device),
-            "critic_target": self.critic_target.to(self.device),
-            "temperature": self.temperature.to(self.device),
+            "actor": self.actor,
+            "critic": self.critic,
+            "critic_target": self.critic_target,
+            "temperature": self.temperature,
         }
-        self.optimizer = Optimizer(
-            {
-                "critic": list(self.critic.parameters()),
-                "actor": list(self.actor.parameters()),
-                "alpha": list(self.temperature.parameters()),
-            },
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
-        )
-        followers: list[tuple[float, nn.Module, nn.Module]] = [
-            (settings.tau, self.critic, self.critic_target)
-        ]
+        followers: list[tuple[float, nn.Module, nn.Module]]
+        followers = [(settings.tau, self.critic, self.critic_target)]
         if settings.actor_tau < 1.0:
-            self.modules["actor_average"] = copy.deepcopy(self.actor).requires_grad_(False)
-            followers.append((settings.actor_tau, self.actor, self.modules["actor_average"]))
+            average = copy.deepcopy(self.actor).requires_grad_(False)
+            self.modules["actor_average"] = average
+            followers.append((settings.actor_tau, self.actor, average))
+        for module in self.modules.values():
+            module.to(self.device)
         self.followers = [
             (tau, list(live.parameters()), list(average.parameters()))
             for tau, live, average in followers
         ]
+        groups = {
+            "critic": self.critic.parameters(),
+            "actor": self.actor.parameters(),
+            "alpha": self.temperature.parameters(),
+        }
+        self.optimizer = Optimizer(groups, settings.lr, settings.max_grad_norm, self.horizon)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform actions (N, A) or (N,), new ones every `explore_hold` steps.
@@ -108,21 +83,31 @@ class OffPolicyAgent(BaseAgent):
         (arXiv 2006.01782), there with random durations.
         """
         if self.explored % self.settings.explore_hold == 0:
-            self.held = self.uniform(len(obs)).cpu()
+            count, size, generator = len(obs), self.spec.action_dim, self.generators["act"]
+            if self.spec.discrete:
+                action = torch.randint(size, (count,), generator=generator, device=self.device)
+            else:
+                unit = torch.rand(count, size, generator=generator, device=self.device)
+                action = unit * 2.0 - 1.0
+            self.held = action.cpu()
         self.explored += 1
         return self.held, self.held
 
-    def uniform(self, count: int) -> Tensor:
-        """Independent uniform actions, (N, A) or (N,)."""
-        size, generator = self.spec.action_dim, self.generators["act"]
-        if self.spec.discrete:
-            return torch.randint(size, (count,), generator=generator, device=self.device)
-        return torch.rand(count, size, generator=generator, device=self.device) * 2.0 - 1.0
-
     def observe(self, transition: Transition) -> None:
-        """Updates the running statistics by fresh transitions."""
-        if isinstance(self.normalizer, RunningNorm):
-            self.learn_statistics(transition.obs.to(self.device))
+        self.learn_statistics(transition.obs)
+
+    def aim_for(self, default: float, least: float, most: float, remedy: str) -> None:
+        """Sets the entropy, in nats, that a learned temperature aims for.
+
+        Raises:
+            ValueError: the policies reach from `least` to `most` alone: alpha would run away.
+        """
+        wanted, learned = self.settings.target_entropy, self.settings.alpha == "auto"
+        self.target_entropy = default if wanted == "auto" else float(wanted)
+        if learned and not least <= self.target_entropy <= most:
+            raise ValueError(
+                f"agent.target_entropy: {self.target_entropy:g} cannot be reached; {remedy}"
+            )
 
     def begin_update(self) -> bool:
         """Counts an update; whether actor and temperature learn in it: every `policy_delay`-th."""
@@ -144,15 +129,15 @@ class OffPolicyAgent(BaseAgent):
                     old.lerp_(new, weight)
         return metrics
 
-    def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:
-        """Losses of critic, actor and temperature at the present weights, and metrics."""
-        raise NotImplementedError
-
     def temperature_loss(self, entropy: Tensor, alpha: Tensor) -> tuple[Losses, Metrics]:
-        """Of a learned temperature, given the policy's entropy, 0-d; empty where it is fixed."""
+        """Of a learned temperature, given the policy's entropy, 0-d; empty where it is fixed.
+
+        Its gradient raises alpha where the entropy is below its target: arXiv 1812.05905, eq. 18,
+        with log alpha in place of alpha as the factor: same root, and no stall near 0.
+        """
         if self.settings.alpha != "auto":
             return {}, {}
-        loss = self.temperature.loss(entropy, self.target_entropy)
+        loss = self.temperature["log_alpha"] * (entropy.detach() - self.target_entropy)
         target = torch.full_like(alpha, self.target_entropy)
         return {"alpha": loss}, {"loss/alpha": loss.detach(), "policy/target_entropy": target}
 

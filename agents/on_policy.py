@@ -1,15 +1,18 @@
 """The base of A2C and PPO: an actor with a value, and advantages of a rollout."""
 
-from typing import cast
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agents.base import BaseAgent, Stream, as_tuple, make_actor
-from agents.optimizer import Optimizer, Ranks
+from agents.base import BaseAgent, Stream, as_tuple
+from agents.optimizer import Optimizer, Peers
 from configs.agents import OnPolicyConfig
 from data import Spec, Transition, gae
-from networks import CategoricalActor, GaussianActor, Value, inverse_deviation, torso
+from networks.actors import HEAD_GAIN, TORSO_GAIN, torso
+from networks.critics import Value
+from networks.layers import Linear
+from networks.normalizer import inverse_deviation
 from policies import POLICIES, Policy
 
 
@@ -25,48 +28,29 @@ class OnPolicyAgent(BaseAgent):
         if settings.unit_obs and spec.images:
             raise ValueError("agent.unit_obs: would scale images to length 1; set it to false")
         init = stream("init")
-
-        def make_torso() -> nn.Module:
-            return torso(
-                spec.obs_dim,
-                settings.hidden,
-                settings.activation,
-                init,
-                orthogonal=True,
-                unit_input=settings.unit_obs,
-                images=spec.images,
-            )
-
-        actor_torso = make_torso()
-        self.actor = make_actor(
-            spec, settings, self.policy_class, actor_torso, init, orthogonal=True
+        layers = (settings.hidden, settings.activation, init)
+        make_torso = partial(
+            torso, spec.obs_dim, *layers, spec.images, gain=TORSO_GAIN, unit_input=settings.unit_obs
         )
-        self.critic = Value(
-            actor_torso if settings.shared_torso else make_torso(),
-            settings.hidden[-1],
-            init,
-            orthogonal=True,
-            bounded=settings.bounded_value,
-        )
+        self.actor = self.make_actor(make_torso(), init, gain=HEAD_GAIN)
+        body = self.actor.torso if settings.shared_torso else make_torso()
+        head = Linear(settings.hidden[-1], 1, init, gain=1.0)
+        self.critic = Value(body, head, settings.bounded_value)
         self.modules |= {"actor": self.actor.to(self.device), "critic": self.critic.to(self.device)}
         actor = list(self.actor.parameters())  # those of a shared torso are the actor's
-        known = {id(parameter) for parameter in actor}
-        critic = [p for p in self.critic.parameters() if id(p) not in known]
+        known = set(actor)
+        groups = {"actor": actor, "critic": [p for p in self.critic.parameters() if p not in known]}
+        # Epsilon as PPO's authors have it (Huang et al. 2022, "37 details", the third).
         self.optimizer = Optimizer(
-            {"actor": actor, "critic": critic},
-            settings.lr,
-            max_grad_norm=settings.max_grad_norm,
-            horizon=self.horizon,
-            eps=1e-5,  # as PPO's authors have it (Huang et al. 2022, "37 details", the third)
+            groups, settings.lr, settings.max_grad_norm, self.horizon, eps=1e-5
         )
 
     def evaluate(self, obs: Tensor) -> tuple[Policy, Tensor]:
         """The policy and the value at normalised observations; a shared torso is computed once."""
         if not self.settings.shared_torso:
             return self.policy(obs), self.critic(obs)
-        actor = cast(CategoricalActor | GaussianActor, self.actor)
-        features = actor.torso(obs)
-        policy = self.policy_class(*as_tuple(actor.from_features(features)))
+        features = self.actor.torso(obs)
+        policy = self.policy_class(*as_tuple(self.actor.from_features(features)))
         features = features.detach() if self.settings.detach_critic else features
         return policy, self.critic.from_features(features)
 
@@ -74,26 +58,13 @@ class OnPolicyAgent(BaseAgent):
     def advantages(
         self, batch: Transition, value: Tensor, next_value: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(advantage, target) of a rollout, (T, N) each.
-
-        Args:
-            batch: (T, N, ·).
-            value: of its observations, (T, N).
-            next_value: of its successors, (T, N).
-        """
-        settings = self.settings
-        return gae(
-            batch.reward * settings.reward_scale,
-            value,
-            next_value,
-            batch.terminated,
-            batch.truncated,
-            settings.gamma,
-            settings.gae_lambda,
-        )
+        """(advantage, target) of a rollout (T, N, ·), given the values of its observations."""
+        settings, ends = self.settings, (batch.terminated, batch.truncated)
+        reward = batch.reward * settings.reward_scale
+        return gae(reward, value, next_value, *ends, settings.gamma, settings.gae_lambda)
 
 
-def standardise(advantage: Tensor, ranks: Ranks) -> Tensor:
+def standardise(advantage: Tensor, ranks: Peers) -> Tensor:
     """Zero mean and unit standard deviation over the batches of all ranks.
 
     Whatever the unit of the rewards. A single sample, or samples that are equal up to the

@@ -1,39 +1,31 @@
 """Gradient steps: all of them are taken here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.adam import adam
+from torch.utils._pytree import tree_map_
 
 Losses = dict[str, Tensor]
 Metrics = dict[str, Tensor]
 BETA1, BETA2 = 0.9, 0.999
+TENSORS = ("lr", "diverged", "moments", "counts", "corrections")  # of an optimiser's state
 
 
-class Ranks(Protocol):
-    """The processes that learn one policy together, each from transitions of its own."""
-
-    size: int
-
-    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each tensor's mean over the ranks, the same on all of them."""
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows (B, ...) of all ranks, (size B, ...), in one order everywhere."""
-
-
-class Alone:
-    """The only process of a run."""
+class Peers:
+    """The processes that learn one policy together, each from its own transitions; here one."""
 
     size = 1
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor's mean over the processes, the same in all of them."""
         return list(tensors)
 
     def gather(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all processes, (size B, ...), in one order everywhere."""
         return rows
 
 
@@ -42,12 +34,11 @@ class Optimizer:
 
     Each group descends its own loss and no other, so that a critic evaluated in the actor's loss
     gets no gradient from it. If any loss or gradient norm is not finite, no group is changed, the
-    flag `diverged` goes up, and from then on nothing is committed any more. Where several ranks
+    flag `diverged` goes up, and from then on nothing is committed any more. Where several processes
     learn together, their gradients are averaged here, the temperature's among them.
 
     Args:
         groups: name -> parameters.
-        lr: learning rate.
         max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
         horizon: updates over which the learning rate falls linearly to 0; None keeps it.
         eps: added to the root of the second moment.
@@ -55,36 +46,30 @@ class Optimizer:
 
     def __init__(
         self,
-        groups: Mapping[str, Sequence[nn.Parameter]],
+        groups: Mapping[str, Iterable[Tensor]],
         lr: float,
-        *,
         max_grad_norm: float | None = None,
         horizon: int | None = None,
         eps: float = 1e-8,
     ) -> None:
-        self.groups: dict[str, list[Tensor]] = {name: [*group] for name, group in groups.items()}
-        self.base_lr = lr
-        self.max_grad_norm = max_grad_norm
-        self.horizon = horizon
-        self.eps = eps
-        self.ranks: Ranks = Alone()
+        self.groups = {name: list(group) for name, group in groups.items()}
+        self.base_lr, self.horizon = lr, horizon
+        self.max_grad_norm, self.eps = max_grad_norm, eps
+        self.ranks = Peers()
         self.updates = 0
         device = next(iter(self.groups.values()))[0].device
         self.lr = torch.tensor(lr, device=device)
         self.diverged = torch.zeros((), dtype=torch.bool, device=device)
-        self.moments: dict[str, tuple[list[Tensor], ...]] = {
-            name: tuple([torch.zeros_like(p) for p in parameters] for _ in range(2))
-            for name, parameters in self.groups.items()
+        self.moments = {
+            name: [[torch.zeros_like(weight) for weight in group] for _ in range(2)]
+            for name, group in self.groups.items()
         }
         self.counts = {
-            name: [torch.zeros((), device=device) for _ in parameters]
-            for name, parameters in self.groups.items()
+            name: [w.new_zeros(()) for w in group] for name, group in self.groups.items()
         }
         self.betas = torch.tensor([BETA1, BETA2], device=device)
-        self.exponents = torch.tensor([-1.0, -0.5], device=device)  # of 1 - beta^t, see `_correct`
-        self.corrections = {name: torch.empty(2, device=device) for name in self.groups}
-        for name in self.groups:
-            self._correct(name)
+        self.exponents = torch.tensor([-1.0, -0.5], device=device)
+        self.corrections = {name: self.correction(name) for name in self.groups}
 
     def begin_update(self) -> None:
         """Counts an update and sets its learning rate: the part of an update that is not traced."""
@@ -106,42 +91,31 @@ class Optimizer:
             The metrics of `loss_fn` with `grad_norm/<group>` (before clipping) and `train/lr`.
         """
         losses, metrics = loss_fn()
-        last = len(losses) - 1
         grads = {
-            name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=i < last))
-            for i, (name, loss) in enumerate(losses.items())
+            name: list(torch.autograd.grad(loss, self.groups[name], retain_graph=True))
+            for name, loss in losses.items()
         }
-        losses, grads = self.averaged(losses, grads)
+        means = iter(self.ranks.average([*losses.values(), *chain(*grads.values())]))
+        losses = {name: next(means) for name in losses}
+        grads = {name: [next(means) for _ in grad] for name, grad in grads.items()}
         norms = {name: total_norm(grad) for name, grad in grads.items()}
-        finite = torch.stack([*losses.values(), *norms.values()]).isfinite().all()
-        self.diverged |= ~finite
+        self.diverged |= ~torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         skip = self.diverged if unless is None else self.diverged | unless
-        self._apply(grads, norms, skip)
-        metrics.update({f"grad_norm/{name}": norm for name, norm in norms.items()})
+        with torch.no_grad():
+            if self.max_grad_norm is not None:
+                for name, grad in grads.items():
+                    scale = (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1)
+                    torch._foreach_mul_(grad, scale)
+            step = self.traced_adam if torch.compiler.is_compiling() else self.fused_adam
+            step(grads, skip)
+            for name in grads:
+                self.corrections[name].copy_(self.correction(name))
+        metrics |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
 
-    def averaged(
-        self, losses: Losses, grads: dict[str, list[Tensor]]
-    ) -> tuple[Losses, dict[str, list[Tensor]]]:
-        """Losses and gradients as of one batch that holds those of all ranks."""
-        if self.ranks.size == 1:
-            return losses, grads
-        rest = iter(self.ranks.average([*losses.values(), *chain.from_iterable(grads.values())]))
-        means = {name: next(rest) for name in losses}
-        return means, {name: [next(rest) for _ in grad] for name, grad in grads.items()}
-
-    @torch.no_grad()
-    def _apply(
-        self, grads: Mapping[str, list[Tensor]], norms: Mapping[str, Tensor], skip: Tensor
-    ) -> None:
-        for name, grad in grads.items():
-            if self.max_grad_norm is not None:
-                torch._foreach_mul_(grad, (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1))
-        if torch.compiler.is_compiling():  # the fused kernel is opaque to the tracer
-            for name, grad in grads.items():
-                self._adam(name, grad, skip)
-            return
+    def fused_adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
+        """Algorithm 1 of the paper in one call, which is opaque to a tracer."""
         moments = [self.moments[name] for name in grads]
         adam(
             [weight for name in grads for weight in self.groups[name]],
@@ -160,61 +134,40 @@ class Optimizer:
             eps=self.eps,
             maximize=False,
         )
-        for name in grads:
-            self._correct(name)
 
-    def _adam(self, name: str, grad: list[Tensor], skip: Tensor) -> None:
-        """Algorithm 1 of the paper, as the fused kernel does it; compiled, it is a few kernels.
+    def traced_adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
+        """The same as formulas, of which a compiler makes a few kernels.
 
         The corrections come from the step before: a compiler takes a formula of 0-d tensors into
         the loop over the weights, where their powers cost more than all else.
         """
-        first, second = self.corrections[name].unbind()
-        for weight, mean, square, slope in zip(
-            self.groups[name], *self.moments[name], grad, strict=True
-        ):
-            new_mean = mean + (1.0 - BETA1) * (slope - mean)
-            new_square = BETA2 * square + (1.0 - BETA2) * slope * slope
-            step = (self.lr * first) * new_mean / (new_square.sqrt() * second + self.eps)
-            weight.copy_(torch.where(skip, weight, weight - step))
-            mean.copy_(torch.where(skip, mean, new_mean))
-            square.copy_(torch.where(skip, square, new_square))
-        for count in self.counts[name]:
-            count.copy_(torch.where(skip, count, count + 1.0))
-        self._correct(name)
+        for name, grad in grads.items():
+            first, second = self.corrections[name].unbind()
+            for weight, mean, square, slope in zip(
+                self.groups[name], *self.moments[name], grad, strict=True
+            ):
+                new_mean = mean + (1.0 - BETA1) * (slope - mean)
+                new_square = BETA2 * square + (1.0 - BETA2) * slope * slope
+                step = (self.lr * first) * new_mean / (new_square.sqrt() * second + self.eps)
+                weight.copy_(torch.where(skip, weight, weight - step))
+                mean.copy_(torch.where(skip, mean, new_mean))
+                square.copy_(torch.where(skip, square, new_square))
+            for count in self.counts[name]:
+                count.copy_(torch.where(skip, count, count + 1.0))
 
-    def _correct(self, name: str) -> None:
-        """Sets the bias corrections of both moments for the group's next step, t.
-
-        1 / (1 - beta1^t), and the square root of 1 / (1 - beta2^t).
-        """
-        powers = self.betas ** (self.counts[name][0] + 1.0)
-        self.corrections[name].copy_((1.0 - powers) ** self.exponents)
+    def correction(self, name: str) -> Tensor:
+        """Of the group's next step t: 1 / (1 - beta1^t), and the root of 1 / (1 - beta2^t)."""
+        return (1.0 - self.betas ** (self.counts[name][0] + 1.0)) ** self.exponents
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "updates": self.updates,
-            "horizon": self.horizon,
-            "lr": self.lr,
-            "diverged": self.diverged,
-            "moments": {name: list(moments) for name, moments in self.moments.items()},
-            "counts": self.counts,
-            "corrections": self.corrections,
-        }
+        tensors = {name: getattr(self, name) for name in TENSORS}
+        return {"updates": self.updates, "horizon": self.horizon, **tensors}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.updates = state["updates"]
-        self.horizon = state["horizon"]
-        self.lr.copy_(state["lr"])
-        self.diverged.copy_(state["diverged"])
-        for name, parameters in self.groups.items():
-            for moment, saved in zip(self.moments[name], state["moments"][name], strict=True):
-                for i in range(len(parameters)):
-                    moment[i].copy_(saved[i])
-            for count, saved_count in zip(self.counts[name], state["counts"][name], strict=True):
-                count.copy_(saved_count)
-            self.corrections[name].copy_(state["corrections"][name])
+        self.updates, self.horizon = state["updates"], state["horizon"]
+        for name in TENSORS:
+            tree_map_(Tensor.copy_, getattr(self, name), state[name])
 
 
 def total_norm(grads: list[Tensor]) -> Tensor:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from agents.base import Stream
-from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
+from agents.metrics import policy_metrics, value_metrics
 from agents.on_policy import OnPolicyAgent, standardise
+from agents.optimizer import Losses, Metrics
 from configs.agents import PPOConfig
 from data import Spec, Transition
 from data.metrics import MergedMetrics
-from policies import Gaussian
 
 PIECE = 32 << 20  # bytes of observations that are evaluated or put in order at a time
 STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
@@ -28,7 +28,7 @@ class PPO(OnPolicyAgent):
         self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
         self.reads_flags = self.device.type == "cpu"  # on a GPU reading one would wait for it
 
-    def update(self, batch: Transition) -> dict[str, Tensor]:
+    def update(self, batch: Transition) -> Metrics:
         """`epochs` passes over a rollout (T, N, ·), each in an order of its own.
 
         Where flags are not read, the minibatches after a stop change nothing, and are not logged.
@@ -51,6 +51,7 @@ class PPO(OnPolicyAgent):
     def minibatches(self, batch: Transition) -> Iterator[tuple[Tensor, ...]]:
         """The arguments of `losses`, each (B, ·)."""
         settings, generator = self.settings, self.generators["update"]
+        assert batch.latent is not None
         advantage, target, log_prob = self.evaluate_rollout(batch)
         row = batch.obs.shape[-1] * batch.obs.element_size()
         several = max(1, PIECE // (row * settings.batch_size))  # minibatches put in order at once
@@ -60,35 +61,30 @@ class PPO(OnPolicyAgent):
             order = torch.randperm(log_prob.numel(), generator=generator, device=self.device)
             fields = (batch.obs, batch.action, batch.latent, advantage, target, log_prob)
             for part in order.split(several * settings.batch_size):
-                rows = [shuffled(field, part) for field in fields]  # (B', ·)
+                rows = [field.flatten(0, 1).index_select(0, part) for field in fields]  # (B', ·)
                 yield from zip(*(row.split(settings.batch_size) for row in rows), strict=True)
 
     @torch.no_grad()
     def evaluate_rollout(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
-        """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each."""
-        columns: tuple[list[Tensor], ...] = ([], [], [])
-        for part in self.parts(batch):
+        """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each.
+
+        Images are evaluated in parts of some steps, which bound the memory of convolutions. Without
+        them it is one part: rows of a matrix product depend on how many there are, in their last
+        bits.
+        """
+        steps, envs = batch.leading
+        if self.spec.images:
+            steps = max(1, PIECE // (4 * self.spec.obs_dim * envs))
+        fields = [field.split(steps) for field in batch if field is not None]
+        parts = []
+        for part in map(Transition._make, zip(*fields, strict=True)):
             policy, value = self.evaluate(self.normalizer(part.obs))
             next_value = self.critic(self.normalizer(part.next_obs))
-            log_prob = policy.log_prob(part.action, part.latent)
-            for column, values in zip(columns, (value, next_value, log_prob), strict=True):
-                column.append(values)
-        value, next_value, log_prob = map(torch.cat, columns)
+            parts.append((value, next_value, policy.log_prob(part.action, part.latent)))
+        value, next_value, log_prob = map(torch.cat, zip(*parts, strict=True))
         return *self.advantages(batch, value, next_value), log_prob
 
-    def parts(self, batch: Transition) -> Iterator[Transition]:
-        """A rollout (T, N, ·) in parts of some steps, which bound the memory of convolutions.
-
-        One part where there are no images: rows of a matrix product depend on how many there are,
-        in their last bits.
-        """
-        if not self.spec.images:
-            return iter([batch])
-        steps = max(1, PIECE // (4 * self.spec.obs_dim * batch.reward.shape[1]))
-        fields = [field.split(steps) for field in batch if field is not None]
-        return (Transition(*part) for part in zip(*fields, strict=True))
-
-    def step(self, *minibatch: Tensor) -> dict[str, Tensor]:
+    def step(self, *minibatch: Tensor) -> Metrics:
         """From weights and a minibatch, as `losses` takes it, to new weights: one graph."""
         return self.optimizer.minimise(lambda: self.losses(*minibatch), unless=self.stopped)
 
@@ -100,7 +96,7 @@ class PPO(OnPolicyAgent):
         advantage: Tensor,
         target: Tensor,
         old_log_prob: Tensor,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    ) -> tuple[Losses, Metrics]:
         """Clipped surrogate (eq. 7), value regression and entropy bonus (eq. 9), of (B, ·).
 
         The ratio of two squashed policies is that of the Gaussians before squashing: the Jacobian,
@@ -113,10 +109,8 @@ class PPO(OnPolicyAgent):
         log_prob, entropy = policy.log_prob(action, latent), policy.entropy()
         log_ratio = log_prob - old_log_prob
         ratio, clip = log_ratio.exp(), self.clip()
-        surrogate = torch.minimum(
-            ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage
-        )
-        actor_loss = -surrogate.mean()
+        bounded = ratio.clamp(1.0 - clip, 1.0 + clip)
+        actor_loss = -torch.minimum(ratio * advantage, bounded * advantage).mean()
         critic_loss = 0.5 * (target - value).square().mean()
         total = actor_loss + settings.value_coef * critic_loss - settings.ent_coef * entropy.mean()
         with torch.no_grad():
@@ -125,16 +119,14 @@ class PPO(OnPolicyAgent):
             if settings.target_kl is not None:
                 (kl,) = self.optimizer.ranks.average([kl])
                 self.stopped |= kl > STOP * settings.target_kl
-            metrics = {
-                "loss/actor": actor_loss,
-                **value_metrics(value, target, critic_loss),
-                "policy/kl": kl,
-                "policy/clip_fraction": ((ratio - 1.0).abs() > clip).float().mean(),
-                **policy_metrics(log_prob, entropy, action),
-            }
-            if isinstance(policy, Gaussian):
-                metrics |= gaussian_metrics(policy, policy.noise_of(latent))
-        return {"actor": total, "critic": total}, {n: m.detach() for n, m in metrics.items()}
+            clipped = ((ratio - 1.0).abs() > clip).float().mean()
+        return {"actor": total, "critic": total}, {
+            "loss/actor": actor_loss.detach(),
+            **value_metrics(value, target, critic_loss),
+            "policy/kl": kl,
+            "policy/clip_fraction": clipped,
+            **policy_metrics(log_prob, entropy, action, policy, latent=latent),
+        }
 
     def clip(self) -> Any:
         """How far the ratio may lie from 1; `linear`, it falls with the learning rate."""
@@ -145,9 +137,3 @@ class PPO(OnPolicyAgent):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.stopped.zero_()
-
-
-def shuffled(field: Tensor | None, order: Tensor) -> Tensor:
-    """(T, N, ·) -> (T N, ·) in that order."""
-    assert field is not None
-    return field.flatten(0, 1).index_select(0, order)

@@ -1,5 +1,6 @@
 """Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
 
+import math
 from functools import partial
 
 import torch
@@ -7,39 +8,15 @@ from torch import Tensor
 
 from agents.base import Stream
 from agents.categorical_critic import LIMIT, CategoricalReturn
-from agents.metrics import gaussian_metrics, policy_metrics, value_metrics
+from agents.metrics import policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent, at_most
+from agents.optimizer import Losses, Metrics
 from configs.agents import SACConfig
 from data import Batch, Spec, Transition
-from networks import Critic
-from policies import POLICIES, Gaussian, largest_entropy
+from networks.critics import Critic
+from policies import POLICIES, largest_entropy
 
-ENTROPY_STATES = 64  # of a batch; a log is the mean over many batches
-
-
-class MeanReturn:
-    """Critics of the mean return, regressed on their target: arXiv 1812.05905, eq. 5.
-
-    `CategoricalReturn` takes its place where there are `atoms`.
-    """
-
-    unit = 1.0  # rewards in a value of 1
-
-    def value(self, output: Tensor) -> Tensor:
-        """Outputs of the critics (E, B) -> the return that they expect, (E, B)."""
-        return output
-
-    def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
-        """r + gamma (1 - terminated) (Q + bonus), (B,), by the member whose Q is least."""
-        return batch.reward + gamma * torch.where(batch.terminated, 0.0, output.amin(0) + bonus)
-
-    def expected(self, target: Tensor) -> Tensor:
-        """The mean of a target, (B,)."""
-        return target
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Each member regresses on the same target, 0-d."""
-        return 0.5 * (output - target).square().mean(-1).sum()
+ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sampled log_pi
 
 
 class SAC(OffPolicyAgent):
@@ -51,50 +28,58 @@ class SAC(OffPolicyAgent):
     def __init__(self, spec: Spec, settings: SACConfig, stream: Stream, horizon: int) -> None:
         critic = partial(Critic, outputs=settings.atoms or 1)
         super().__init__(spec, settings, stream, horizon, critic)
-        self.target_entropy = (
-            -float(spec.action_dim)
-            if settings.target_entropy == "auto"
-            else float(settings.target_entropy)
+        low, high, size = settings.log_std_min, settings.log_std_max, spec.action_dim
+        most = size * largest_entropy(low, high)
+        remedy = (
+            f"a squashed Gaussian in dimension {size} with agent.log_std_min={low:g} and "
+            f"agent.log_std_max={high:g} reaches at most {at_most(most):g}; give less than that"
         )
-        if settings.alpha == "auto":
-            require_reachable(self.target_entropy, spec.action_dim, settings)
-        self.returns: MeanReturn | CategoricalReturn = MeanReturn()
+        self.aim_for(-float(size), -math.inf, most, remedy)
+        self.returns: CategoricalReturn | None = None  # None: critics of the mean return
         if settings.atoms:
             self.returns = CategoricalReturn(settings.atoms, settings.gamma).to(self.device)
             self.modules["returns"] = self.returns
 
-    def observe(self, transition: Transition) -> None:
-        super().observe(transition)
-        if isinstance(self.returns, CategoricalReturn):
-            rows = torch.stack([transition.reward, transition.terminated.float()], -1)
-            reward, terminated = self.optimizer.ranks.gather(rows.to(self.device)).unbind(-1)
-            self.returns.observe(reward, terminated.bool(), self.diverged)
-
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
         noise = torch.empty(2, *batch.leading, self.spec.action_dim, device=self.device)
         noise.normal_(generator=self.generators["update"])
         return self.step(batch, noise, self.begin_update())
 
-    def losses(
-        self, batch: Transition, noise: Tensor, train_actor: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses of critic, actor and temperature; noise is (2, B, A)."""
+    def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:
+        """Losses of critic (eq. 5), actor (eq. 9) and temperature (eq. 18); noise is (2, B, A)."""
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
-        alpha = self.temperature().detach().exp()
+        alpha = self.temperature["log_alpha"].detach().exp()
+
         target = self.soft_target(batch, next_obs, noise[0], alpha)
         output = self.critic(obs, batch.action)  # (E, B), or logits (E, B, K)
-        critic_loss = self.returns.loss(output, target)
-        losses = {"critic": critic_loss}
-        value, expected = self.returns.value(output), self.returns.expected(target)
-        unit = self.returns.unit  # the log is in rewards
-        metrics = value_metrics(value * unit, expected * unit, critic_loss)
+        if self.returns is None:
+            critic_loss = 0.5 * (output - target).square().mean(-1).sum()
+            metrics = value_metrics(output, target, critic_loss)
+        else:
+            critic_loss = self.returns.loss(output, target)
+            metrics = value_metrics(*self.returns.in_rewards(output, target), critic_loss)
         metrics["policy/alpha"] = alpha
-        if train_actor:
-            actor_losses, actor_metrics = self.actor_losses(obs, noise[1], alpha)
-            losses |= actor_losses
-            metrics |= actor_metrics
-        return losses, metrics
+        if not train_actor:
+            return {"critic": critic_loss}, metrics
+
+        parameters = self.actor(obs)
+        policy = self.policy_class(*parameters)
+        action, log_pi = policy.rsample_with_log_prob(noise[1])
+        value = self.value(self.critic(obs, action)).amin(0)
+        actor_loss = (alpha * log_pi - value).mean()
+
+        alpha_loss, alpha_metrics = self.temperature_loss(-log_pi.mean(), alpha)
+
+        with torch.no_grad():
+            shown = self.policy_class(*(rows[:ENTROPY_STATES] for rows in parameters))
+            entropy = shown.entropy()
+        metrics |= {
+            "loss/actor": actor_loss.detach(),
+            **policy_metrics(log_pi, entropy, action, policy, noise[1]),
+            **alpha_metrics,
+        }
+        return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics
 
     @torch.no_grad()
     def soft_target(
@@ -104,32 +89,24 @@ class SAC(OffPolicyAgent):
 
         With a categorical critic the probabilities of such returns, (B, K).
         """
+        gamma = self.settings.gamma
         next_action, next_log_pi = self.policy(next_obs).rsample_with_log_prob(noise)
         output = self.critic_target(next_obs, next_action)
-        return self.returns.target(output, batch, self.settings.gamma, -alpha * next_log_pi)
+        if self.returns is not None:
+            return self.returns.target(output, batch, gamma, -alpha * next_log_pi)
+        next_value = output.amin(0) - alpha * next_log_pi
+        return batch.reward + gamma * torch.where(batch.terminated, 0.0, next_value)
 
-    def actor_losses(
-        self, obs: Tensor, noise: Tensor, alpha: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Actor (eq. 9) and, where it is learned, temperature."""
-        parameters = self.actor(obs)
-        policy = self.policy_class(*parameters)
-        action, log_pi = policy.rsample_with_log_prob(noise)
-        value = self.returns.value(self.critic(obs, action))
-        actor_loss = (alpha * log_pi - value.amin(0)).mean()
-        metrics = {
-            "loss/actor": actor_loss.detach(),
-            **policy_metrics(log_pi, self.entropy(parameters), action),
-        }
-        if isinstance(policy, Gaussian):
-            metrics |= gaussian_metrics(policy, noise)
-        alpha_loss, alpha_metrics = self.temperature_loss(-log_pi.mean(), alpha)
-        return {"actor": actor_loss, **alpha_loss}, metrics | alpha_metrics
+    def value(self, output: Tensor) -> Tensor:
+        """Outputs of the critics -> the return that each expects, (E, B)."""
+        return output if self.returns is None else self.returns.value(output)
 
-    @torch.no_grad()
-    def entropy(self, parameters: tuple[Tensor, ...]) -> Tensor:
-        """For the log alone, and so of a few states: the losses keep the sampled log_pi."""
-        return self.policy_class(*(rows[:ENTROPY_STATES] for rows in parameters)).entropy()
+    def observe(self, transition: Transition) -> None:
+        super().observe(transition)
+        if self.returns is not None:
+            rows = torch.stack([transition.reward, transition.terminated.float()], -1)
+            reward, terminated = self.optimizer.ranks.gather(rows.to(self.device)).unbind(-1)
+            self.returns.observe(reward, terminated.bool(), self.diverged)
 
     def caution(self) -> str | None:
         """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
@@ -143,16 +120,4 @@ class SAC(OffPolicyAgent):
         return (
             f"agent.{key}: {alpha:g} is large beside returns that agent.atoms scales into "
             f"+-{LIMIT:g}; {remedy}"
-        )
-
-
-def require_reachable(target_entropy: float, action_dim: int, settings: SACConfig) -> None:
-    """Raises ValueError where no policy of this class has such an entropy: alpha would run away."""
-    most = action_dim * largest_entropy(settings.log_std_min, settings.log_std_max)
-    if target_entropy > most:
-        raise ValueError(
-            f"agent.target_entropy: {target_entropy:g} cannot be reached; a squashed Gaussian in "
-            f"dimension {action_dim} with agent.log_std_min={settings.log_std_min:g} and "
-            f"agent.log_std_max={settings.log_std_max:g} reaches at most {at_most(most):g}; give "
-            "less than that"
         )

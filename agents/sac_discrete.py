@@ -8,9 +8,10 @@ from torch import Tensor
 from agents.base import Stream
 from agents.metrics import policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent, at_most
+from agents.optimizer import Losses, Metrics
 from configs.agents import SACDiscreteConfig
 from data import Batch, Spec, Transition
-from networks import DiscreteCritic
+from networks.discrete import DiscreteCritic
 from policies import Categorical
 
 AUTO = 0.3  # of log K; of two actions the better one is then taken with probability 0.947
@@ -27,45 +28,50 @@ class SACDiscrete(OffPolicyAgent):
         self, spec: Spec, settings: SACDiscreteConfig, stream: Stream, horizon: int
     ) -> None:
         super().__init__(spec, settings, stream, horizon, DiscreteCritic)
-        self.target_entropy = target_entropy(spec.action_dim, settings)
+        most = math.log(spec.action_dim)
+        remedy = (
+            f"entropies of {spec.action_dim} actions lie between 0 and log {spec.action_dim} = "
+            f"{at_most(most):g}; give at most {at_most(RISKY * most):g} and not less than 0"
+        )
+        self.aim_for(AUTO * most, 0.0, most, remedy)
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
+    def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
         noise = torch.empty(*batch.leading, self.spec.action_dim, device=self.device)
         Categorical.fill(noise, self.generators["update"])
         return self.step(batch, noise, self.begin_update())
 
-    def losses(
-        self, batch: Transition, noise: Tensor, train_actor: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:
         """Losses of critic (eq. 4), actor (eq. 12) and temperature (eq. 11).
 
         The noise (B, K) draws the actions that are logged; no loss depends on it.
         """
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
-        alpha = self.temperature().detach().exp()
+        alpha = self.temperature["log_alpha"].detach().exp()
+
         target = self.soft_target(batch, next_obs, alpha)
         values = self.critic(obs)  # (E, B, K)
         taken = batch.action.expand(len(values), -1).unsqueeze(-1)
         value = values.gather(-1, taken).squeeze(-1)  # (E, B)
         critic_loss = 0.5 * (value - target).square().mean(-1).sum()
-        losses = {"critic": critic_loss}
         metrics = value_metrics(value, target, critic_loss) | {"policy/alpha": alpha}
-        if train_actor:
-            log_probs = self.actor(obs)  # (B, K)
-            policy, probs = Categorical(log_probs), log_probs.exp()
-            least = values.detach().amin(0)
-            losses["actor"] = (probs * (alpha * log_probs - least)).sum(-1).mean()
-            entropy = policy.entropy()
-            action, _ = policy.sample(noise)
-            alpha_loss, alpha_metrics = self.temperature_loss(entropy.mean(), alpha)
-            losses |= alpha_loss
-            metrics |= {
-                "loss/actor": losses["actor"].detach(),
-                **policy_metrics(policy.log_prob(action), entropy, action),
-                **alpha_metrics,
-            }
-        return losses, metrics
+        if not train_actor:
+            return {"critic": critic_loss}, metrics
+
+        log_probs = self.actor(obs)  # (B, K)
+        policy, probs, least = Categorical(log_probs), log_probs.exp(), values.detach().amin(0)
+        actor_loss = (probs * (alpha * log_probs - least)).sum(-1).mean()
+
+        entropy = policy.entropy()
+        alpha_loss, alpha_metrics = self.temperature_loss(entropy.mean(), alpha)
+
+        action, _ = policy.sample(noise)
+        metrics |= {
+            "loss/actor": actor_loss.detach(),
+            **policy_metrics(policy.log_prob(action), entropy, action),
+            **alpha_metrics,
+        }
+        return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics
 
     @torch.no_grad()
     def soft_target(self, batch: Transition, next_obs: Tensor, alpha: Tensor) -> Tensor:
@@ -88,18 +94,3 @@ class SACDiscrete(OffPolicyAgent):
             f"{self.spec.action_dim}, the temperature may run away; give at most "
             f"{at_most(RISKY * most):g}"
         )
-
-
-def target_entropy(actions: int, settings: SACDiscreteConfig) -> float:
-    """Nats that a learned temperature aims for; ValueError where K actions have no such entropy."""
-    most = math.log(actions)
-    if settings.target_entropy == "auto":
-        return AUTO * most
-    wanted = float(settings.target_entropy)
-    if settings.alpha == "auto" and not 0.0 <= wanted <= most:
-        raise ValueError(
-            f"agent.target_entropy: {wanted:g} cannot be reached, entropies of {actions} actions "
-            f"lie between 0 and log {actions} = {at_most(most):g}; give at most "
-            f"{at_most(RISKY * most):g}" + " and not less than 0" * (wanted < 0.0)
-        )
-    return wanted

@@ -1,42 +1,13 @@
 """Values of states and of state-action pairs."""
 
-import itertools
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from networks.encoder import Images, image_encoder
-from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, linear
-
-
-class Value(nn.Module):
-    """obs (*, O) -> V(obs) (*,).
-
-    Args:
-        torso: its own, or the actor's.
-        bounded: ends in tanh, for tasks whose returns are scaled into [-1, 1].
-    """
-
-    def __init__(
-        self,
-        torso: nn.Module,
-        features: int,
-        generator: torch.Generator,
-        orthogonal: bool = False,
-        bounded: bool = False,
-    ) -> None:
-        super().__init__()
-        self.torso = torso
-        self.head = linear(features, 1, generator, 1.0 if orthogonal else None)
-        self.bounded = bounded
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.from_features(self.torso(obs))
-
-    def from_features(self, features: Tensor) -> Tensor:
-        value = self.head(features).squeeze(-1)
-        return torch.tanh(value) if self.bounded else value
+from networks.encoder import ImageEncoders, Images
+from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm
 
 
 class Ensemble(nn.Module):
@@ -46,7 +17,6 @@ class Ensemble(nn.Module):
         members: E.
         obs_dim: O.
         action_dim: numbers that each member reads beside the observation.
-        hidden: widths of the hidden layers.
         normalise: whether the outputs of a hidden layer are normalised before its activation.
         images: in an observation; all members share their encoders.
         outputs: K, of each member.
@@ -66,9 +36,9 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = members
-        encoder, width = image_encoder(obs_dim, images, generator)
+        encoder = ImageEncoders(obs_dim, images, generator)
         layers: list[nn.Module] = []
-        for width_in, width_out in itertools.pairwise([width + action_dim, *hidden]):
+        for width_in, width_out in pairwise([encoder.width + action_dim, *hidden]):
             layers.append(EnsembleLinear(members, width_in, width_out, generator))
             if normalise:
                 layers.append(EnsembleNorm(members, width_out))
@@ -92,23 +62,22 @@ class Critic(Ensemble):
         return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
 
 
-class DiscreteCritic(Ensemble):
-    """obs (*, O) -> Q of every member and action (E, *, K)."""
+class Value(nn.Module):
+    """obs (*, O) -> V(obs) (*,).
 
-    def __init__(
-        self,
-        members: int,
-        obs_dim: int,
-        actions: int,
-        hidden: Sequence[int],
-        activation: str,
-        generator: torch.Generator,
-        normalise: bool = False,
-        images: Images = (),
-    ) -> None:
-        super().__init__(
-            members, obs_dim, 0, hidden, activation, generator, normalise, images, outputs=actions
-        )
+    Args:
+        torso: its own, or the actor's.
+        head: features -> (*, 1).
+        bounded: ends in tanh, for tasks whose returns are scaled into [-1, 1].
+    """
+
+    def __init__(self, torso: nn.Module, head: nn.Linear, bounded: bool = False) -> None:
+        super().__init__()
+        self.torso, self.head, self.bounded = torso, head, bounded
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.every(self.encoder(obs))
+        return self.from_features(self.torso(obs))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        value = self.head(features).squeeze(-1)
+        return torch.tanh(value) if self.bounded else value

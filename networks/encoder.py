@@ -1,4 +1,4 @@
-"""Observations -> features: layers, after encoders of the images in them."""
+"""Images in observations -> features."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks.layers import ACTIVATIONS, linear
+from networks.layers import Linear, uniform
 
 FEATURES = 128
 Images = Sequence[tuple[int, Sequence[int]]]  # where each begins in an observation, and its shape
@@ -26,7 +26,6 @@ class Encoder(nn.Module):
     Args:
         shape: of one image, as the environment orders it. The sides are two neighbours that are
             equal, if two are; else the channels are the smaller end.
-        generator: draws the first weights.
     """
 
     def __init__(self, shape: Sequence[int], generator: torch.Generator) -> None:
@@ -35,14 +34,19 @@ class Encoder(nn.Module):
         first, middle, last = shape
         square = (first == middle) != (middle == last)
         self.channels_last = first == middle if square else last < first
-        channels, *sides = (shape[-1], *shape[:-1]) if self.channels_last else shape
+        channels, *sides = (last, first, middle) if self.channels_last else shape
         layers: list[nn.Module] = []
         for width, kernel, stride, padding in COARSE if min(sides) >= LARGE else FINE:
-            layers += [conv(channels, width, kernel, stride, padding, generator), nn.ReLU()]
+            with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+                convolution = nn.Conv2d(channels, width, kernel, stride, padding)
+            uniform(convolution.weight, channels * kernel * kernel, generator)
+            assert convolution.bias is not None
+            nn.init.zeros_(convolution.bias)
+            layers += [convolution, nn.ReLU()]
             sides = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
             channels = width
         self.layers = nn.Sequential(*layers, nn.Flatten())
-        self.last = linear(channels * math.prod(sides), FEATURES, generator)
+        self.last = Linear(channels * math.prod(sides), FEATURES, generator)
 
     def forward(self, obs: Tensor) -> Tensor:
         pixels = obs.reshape(-1, *self.shape)
@@ -52,7 +56,7 @@ class Encoder(nn.Module):
 
 
 class ImageEncoders(nn.Module):
-    """Observations (*, O) with images in them -> (*, `width`): each by an encoder of its own.
+    """Observations (*, O) -> (*, `width`): each image in them by an encoder of its own.
 
     The other components stay as they are, and in their order.
     """
@@ -61,72 +65,11 @@ class ImageEncoders(nn.Module):
         super().__init__()
         self.spans = [(start, start + math.prod(shape)) for start, shape in images]
         self.encoders = nn.ModuleList(Encoder(shape, generator) for _, shape in images)
-        seen = sum(math.prod(shape) for _, shape in images)
-        self.width = obs_dim - seen + FEATURES * len(images)
+        self.width = obs_dim - sum(stop - start - FEATURES for start, stop in self.spans)
 
     def forward(self, obs: Tensor) -> Tensor:
         parts, rest = [], 0
         for (start, stop), encoder in zip(self.spans, self.encoders, strict=True):
             parts += [obs[..., rest:start], encoder(obs[..., start:stop])]
             rest = stop
-        return torch.cat([*parts, obs[..., rest:]], dim=-1)
-
-
-class Convolution(nn.Conv2d):
-    """(B, C, H, W) -> (B, width, ...); `conv` draws its weights."""
-
-    def reset_parameters(self) -> None:
-        """Draws nothing: the global generator stays as it was."""
-
-
-def conv(
-    channels: int, width: int, kernel: int, stride: int, padding: int, generator: torch.Generator
-) -> nn.Conv2d:
-    """A convolution with zero bias and weights uniform in +-1/sqrt(inputs of one output)."""
-    layer = Convolution(channels, width, kernel, stride, padding)
-    bound = 1.0 / math.sqrt(channels * kernel * kernel)
-    with torch.no_grad():
-        layer.weight.uniform_(-bound, bound, generator=generator)
-        assert layer.bias is not None
-        layer.bias.zero_()
-    return layer
-
-
-def image_encoder(
-    obs_dim: int, images: Images, generator: torch.Generator
-) -> tuple[nn.Module, int]:
-    """The module that observations go through before the first layer, and its output width."""
-    if not images:
-        return nn.Identity(), obs_dim
-    encoders = ImageEncoders(obs_dim, images, generator)
-    return encoders, encoders.width
-
-
-class UnitNorm(nn.Module):
-    """Scales each observation to Euclidean length 1."""
-
-    def forward(self, obs: Tensor) -> Tensor:
-        return functional.normalize(obs, dim=-1)
-
-
-def torso(
-    inputs: int,
-    hidden: Sequence[int],
-    activation: str,
-    generator: torch.Generator,
-    orthogonal: bool = False,
-    unit_input: bool = False,
-    images: Images = (),
-) -> nn.Sequential:
-    """Fully connected layers, (*, inputs) -> (*, hidden[-1]), each followed by the activation.
-
-    Images in the inputs are encoded before the first of them.
-    """
-    gain = math.sqrt(2.0) if orthogonal else None
-    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
-    if images:
-        encoders, inputs = image_encoder(inputs, images, generator)
-        layers.append(encoders)
-    for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
-        layers += [linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
-    return nn.Sequential(*layers)
+        return torch.cat([*parts, obs[..., rest:]], dim=-1) if parts else obs

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+NARROW = 4  # inputs of a layer, up to which a library's product costs more than the sum
+
 
 class Tanh(nn.Module):
     """tanh(x) = 2 sigmoid(2x) - 1, within 2e-7: MKL's own takes eight times as long on AMD."""
@@ -26,31 +28,30 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-NARROW = 4  # inputs of a layer, up to which a library's product costs more than the sum
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
-
-    With one row, few inputs or one output it is a sum, which becomes a part of the loops around it:
-    calling a library for so little takes several times as long as the arithmetic.
-    """
-    inputs, outputs = right.shape[-2:]
-    if left.numel() == inputs:
-        return (left * right.mT).sum(-1).unsqueeze(-2)
-    if outputs == 1:
-        return (left * right.mT).sum(-1, keepdim=True)
-    if inputs <= NARROW:
-        columns, rows = left.split(1, dim=-1), right.split(1, dim=-2)
-        return functools.reduce(torch.add, map(torch.mul, columns, rows))
-    return left @ right
+def uniform(weight: Tensor, inputs: int, generator: torch.Generator) -> Tensor:
+    """The weight, drawn uniformly in +-1/sqrt(inputs)."""
+    bound = 1.0 / math.sqrt(inputs)
+    return nn.init.uniform_(weight, -bound, bound, generator)
 
 
 class Linear(nn.Linear):
-    """(*, inputs) -> (*, outputs); `linear` gives it its weights."""
+    """(*, inputs) -> (*, outputs), with zero bias and its weight drawn as by `uniform`.
+
+    With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, generator: torch.Generator, gain: float | None = None
+    ) -> None:
+        super().__init__(inputs, outputs)
+        if gain is None:
+            uniform(self.weight, inputs, generator)
+        else:
+            nn.init.orthogonal_(self.weight, gain, generator)
 
     def reset_parameters(self) -> None:
         """Draws nothing, so that the global generator stays as it was."""
+        nn.init.zeros_(self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -60,35 +61,12 @@ class Linear(nn.Linear):
         return super().forward(inputs)
 
 
-def linear(
-    inputs: int, outputs: int, generator: torch.Generator, gain: float | None = None
-) -> nn.Linear:
-    """A linear layer with zero bias.
-
-    With `gain` the weight is orthogonal, scaled by it (Andrychowicz et al. 2021, arXiv 2006.05990);
-    without, uniform in +-1/sqrt(inputs).
-    """
-    layer = Linear(inputs, outputs)
-    with torch.no_grad():
-        if gain is None:
-            bound = 1.0 / math.sqrt(inputs)
-            layer.weight.uniform_(-bound, bound, generator=generator)
-        else:
-            nn.init.orthogonal_(layer.weight, gain, generator=generator)
-        layer.bias.zero_()
-    return layer
-
-
 class EnsembleLinear(nn.Module):
-    """`members` linear layers evaluated by one batched matrix product.
-
-    (E, B, inputs) -> (E, B, outputs).
-    """
+    """One linear layer for each member, (E, B, inputs) -> (E, B, outputs), in one product."""
 
     def __init__(self, members: int, inputs: int, outputs: int, generator: torch.Generator) -> None:
         super().__init__()
-        bound = 1.0 / math.sqrt(inputs)
-        weight = torch.empty(members, inputs, outputs).uniform_(-bound, bound, generator=generator)
+        weight = uniform(torch.empty(members, inputs, outputs), inputs, generator)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.zeros(members, 1, outputs))
 
@@ -108,3 +86,20 @@ class EnsembleNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.layer_norm(inputs, inputs.shape[-1:]) * self.weight + self.bias
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
+
+    With one row, few inputs or one output it is a sum, which becomes a part of the loops around it:
+    calling a library for so little takes several times as long as the arithmetic.
+    """
+    inputs, outputs = right.shape[-2:]
+    if left.numel() == inputs:
+        return (left * right.mT).sum(-1).unsqueeze(-2)
+    if outputs == 1:
+        return (left * right.mT).sum(-1, keepdim=True)
+    if inputs <= NARROW:
+        columns, rows = left.split(1, dim=-1), right.split(1, dim=-2)
+        return functools.reduce(torch.add, map(torch.mul, columns, rows))
+    return left @ right

@@ -5,10 +5,12 @@ from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 CLIP = 10.0  # standard deviations
 ROUNDING = torch.finfo(torch.float32).eps  # relative distance between neighbouring numbers
 SMALLEST = torch.finfo(torch.float32).tiny
+Ranges = Sequence[tuple[int, int]]  # components that are bytes of an image: first, last + 1
 
 
 def inverse_deviation(mean: Tensor, variance: Tensor, constant: float) -> Tensor:
@@ -20,6 +22,13 @@ def inverse_deviation(mean: Tensor, variance: Tensor, constant: float) -> Tensor
     return torch.where(variance > least.square(), variance.rsqrt(), constant)
 
 
+class UnitNorm(nn.Module):
+    """Scales each observation to Euclidean length 1."""
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return functional.normalize(obs, dim=-1)
+
+
 class Pixels(nn.Module):
     """Bytes (*, O) -> float32 in [0, 1]."""
 
@@ -28,17 +37,13 @@ class Pixels(nn.Module):
 
 
 class Unpack(nn.Module):
-    """Observations as rows of bytes (*, 4 F + I) -> (*, O) float32.
+    """Observations as rows of bytes (*, 4 F + I) -> (*, O) float32; those of numbers stay.
 
     A row begins with the F numbers that are in no image, 4 bytes each, the lowest first; the bytes
-    of the images follow. Observations of numbers (*, O) stay as they are.
-
-    Args:
-        obs_dim: O.
-        ranges: components, (first, last + 1), that are bytes of an image.
+    of the images follow.
     """
 
-    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, obs_dim: int, ranges: Ranges) -> None:
         super().__init__()
         edges = pairwise([0, *chain.from_iterable(ranges), obs_dim])
         self.sizes = [stop - start for start, stop in edges]  # of numbers and of images, in turn
@@ -64,14 +69,11 @@ class Unpack(nn.Module):
 
 
 class SomePixels(nn.Module):
-    """Observations (*, O) whose components `ranges`, (first, last + 1), are bytes: these / 255.
-
-    They may come as rows of bytes, see `Unpack`.
-    """
+    """Observations (*, O), or rows as of `Unpack`, whose bytes are divided by 255."""
 
     factor: Tensor
 
-    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, obs_dim: int, ranges: Ranges) -> None:
         super().__init__()
         self.unpack = Unpack(obs_dim, ranges)
         factor = torch.ones(obs_dim)
@@ -89,11 +91,7 @@ class RunningNorm(nn.Module):
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
     eq. 2.1; with fewer than two observations nothing is changed. The units of an observation do not
     matter; a component that is constant up to the resolution of float32 is centred, and not scaled.
-
-    Args:
-        obs_dim: O.
-        ranges: components, (first, last + 1), that are bytes: these are divided by 255, no more.
-            Observations may then come as rows of bytes, see `Unpack`.
+    Bytes of images are divided by 255, no more; observations may be rows as of `Unpack`.
     """
 
     mean: Tensor
@@ -101,17 +99,15 @@ class RunningNorm(nn.Module):
     seen_count: Tensor
     seen_mean: Tensor
     seen_square: Tensor  # sum of squared deviations from seen_mean
+    pixels: Tensor | None  # which components are bytes
 
-    pixels: Tensor | None
-
-    def __init__(self, obs_dim: int, ranges: Sequence[tuple[int, int]] = ()) -> None:
+    def __init__(self, obs_dim: int, ranges: Ranges = ()) -> None:
         super().__init__()
+        factor = SomePixels(obs_dim, ranges).factor
         self.unpack = Unpack(obs_dim, ranges)
-        self.register_buffer("pixels", SomePixels(obs_dim, ranges).factor < 1.0 if ranges else None)
+        self.register_buffer("pixels", factor < 1.0 if ranges else None)
         self.register_buffer("mean", torch.zeros(obs_dim))
-        self.register_buffer("inverse_std", torch.ones(obs_dim))
-        if self.pixels is not None:
-            self.inverse_std[self.pixels] = 1.0 / 255.0
+        self.register_buffer("inverse_std", factor)
         self.register_buffer("seen_count", torch.zeros((), dtype=torch.float64))
         self.register_buffer("seen_mean", torch.zeros(obs_dim, dtype=torch.float64))
         self.register_buffer("seen_square", torch.zeros(obs_dim, dtype=torch.float64))

@@ -182,7 +182,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         cont(*SAC, "agent.log_std_max=-2.5", "agent.log_std_init=-4", "agent.target_entropy={}"),
     ),
     "entropy of choices": (
-        *(disc(*DISCRETE, "agent.target_entropy=1"), "log 2 = 0.6931; give at most ([.0-9]+)$"),
+        *(disc(*DISCRETE, "agent.target_entropy=1"), "log 2 = 0.6931; give at most ([.0-9]+) and "),
         disc(*DISCRETE, "agent.target_entropy={}"),
     ),
     "entropy below 0": (

@@ -379,7 +379,7 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     """The agents that fit, what to set, and the file to save."""
     from agents import AGENTS
 
-    fitting = [name for name, agent in AGENTS.items() if agent.serves(envs.spec.kind)]
+    fitting = [name for name, agent in AGENTS.items() if agent.fitting(envs.spec.kind)]
     say("agents", f"agent={' or agent='.join(fitting)}")
     name = known(envs.env_id, kwargs)
     tuned = tuned_for(name, fitting) if name else []

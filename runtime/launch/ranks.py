@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from agents.optimizer import Peers
 from common.errors import (
     ConfigError,
     Divergence,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
 
 
-class Ranks:
+class Ranks(Peers):
     """All processes of a run; every process makes the same calls in the same order.
 
     Args:

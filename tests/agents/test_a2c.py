@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from agents.on_policy import standardise
-from agents.optimizer import Alone
+from agents.optimizer import Peers
 from data import Spec, gae
 from policies import Categorical, FullGaussian, Gaussian, TanhFullGaussian, TanhGaussian
 from tests.helpers import agent, batch
@@ -87,12 +87,12 @@ def test_shared_torso_gets_the_critics_gradient_only_if_not_detached(detach):
 
 
 def test_standardise_is_safe_with_one_sample_and_with_equal_ones():
-    assert standardise(torch.tensor([[7.0]]), Alone()).tolist() == [[0.0]]
+    assert standardise(torch.tensor([[7.0]]), Peers()).tolist() == [[0.0]]
     for value in (7.0, 100.1, 0.1):
-        assert standardise(torch.full((16, 8), value), Alone()).abs().max() == 0
+        assert standardise(torch.full((16, 8), value), Peers()).abs().max() == 0
     draws = torch.randn(50, 40, generator=torch.Generator().manual_seed(0))
-    assert standardise(100 + 1e-5 * draws, Alone()).abs().max() == 0  # of rounding alone
-    many = standardise(draws * 5 + 3, Alone())
+    assert standardise(100 + 1e-5 * draws, Peers()).abs().max() == 0  # of rounding alone
+    many = standardise(draws * 5 + 3, Peers())
     assert many.mean().abs() < 1e-5
     assert many.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
 

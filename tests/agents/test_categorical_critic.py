@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from agents.categorical_critic import LIMIT, CategoricalReturn
-from agents.sac import MeanReturn
 from data import Spec
 from tests.helpers import agent, assert_repeats_and_resumes, batch, saved_and_read
 
@@ -59,7 +58,7 @@ def test_the_mean_of_a_target_is_that_of_a_number_as_long_as_it_is_inside():
     reward, bonus = 0.1 * torch.randn(2, 64, generator=generator)
     going_on = torch.zeros(64, dtype=torch.bool)
     target = returns.target(said, step(reward, going_on), 0.9, bonus)
-    number = MeanReturn().target(returns.value(said), step(reward, going_on), 0.9, bonus)
+    number = reward + 0.9 * (returns.value(said).amin(0) + bonus)
     inside = 0.9 * LIMIT + (reward + 0.9 * bonus).abs() < LIMIT
     assert inside.all()
     torch.testing.assert_close(returns.expected(target), number)
@@ -116,14 +115,15 @@ def test_the_unit_runs_on_where_an_episode_is_cut():
     assert learner.returns.unit.item() == pytest.approx(10 / LIMIT, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("returns", "shape"), [(MeanReturn(), (2, 1)), (CategoricalReturn(3, 0.9), (2, 1, 3))]
-)
-def test_the_values_of_what_follows_an_end_count_for_nothing(returns, shape):
-    said = torch.full(shape, torch.nan)
+@pytest.mark.parametrize("changes", [{}, {"atoms": 3}])
+def test_the_values_of_what_follows_an_end_count_for_nothing(changes):
+    learner = agent("sac", SPEC, **changes)
+    for parameter in learner.critic_target.parameters():
+        torch.nn.init.constant_(parameter, torch.nan)
     ends = step(torch.tensor([1.5]), torch.tensor([True]))
-    target = returns.target(said, ends, 0.9, torch.tensor([torch.inf]))
-    assert returns.expected(target).item() == pytest.approx(1.5)
+    target = learner.soft_target(ends, ends.next_obs, torch.zeros(1, 2), torch.tensor(torch.inf))
+    reward = learner.returns.expected(target) if changes else target
+    assert reward.item() == pytest.approx(1.5)
 
 
 def test_a_step_that_is_to_be_skipped_leaves_no_trace():

@@ -19,8 +19,12 @@ from configs.agents import Policy
 from data import Replay, Rollout, Spec
 from envs.envs import Envs
 from envs.spaces import ActionMap
-from networks import Critic, DiscreteCritic, Encoder, Pixels, RunningNorm, SomePixels, Value, torso
-from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm
+from networks.actors import torso
+from networks.critics import Critic, Value
+from networks.discrete import DiscreteCritic
+from networks.encoder import Encoder
+from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear
+from networks.normalizer import Pixels, RunningNorm, SomePixels
 from policies import POLICIES
 from tests.helpers import agent, batch, saved_and_read, settings
 
@@ -419,7 +423,7 @@ def test_networks_are_their_layers_in_order(activation):
     generator = torch.Generator().manual_seed(0)
     obs, action = draws(5, 4), draws(5, 2, seed=1)
     body = torso(4, [8, 6], activation, generator)
-    value = Value(body, 6, generator)
+    value = Value(body, Linear(6, 1, generator))
     with torch.no_grad():
         for parameter in value.parameters():
             parameter.normal_(generator=generator)

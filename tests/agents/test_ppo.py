@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agents.on_policy import standardise
-from agents.optimizer import Alone
+from agents.optimizer import Peers
 from common.tree import digest
 from data import Spec, gae
 from data.metrics import Metrics, Packed, packing
@@ -45,7 +45,7 @@ def test_losses_equal_their_formulas(spec):
     ratio = (policy.log_prob(action, latent) - old).exp().tolist()
     surrogate = [
         min(r * a, max(0.9, min(1.1, r)) * a)
-        for r, a in zip(ratio, standardise(advantage, Alone()).tolist(), strict=True)
+        for r, a in zip(ratio, standardise(advantage, Peers()).tolist(), strict=True)
     ]
     actor = -sum(surrogate) / 20
     critic = 0.5 * (target - learner.critic(obs)).square().mean().item()

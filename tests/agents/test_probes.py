@@ -98,8 +98,8 @@ def worth(learner, name, obs):
     if name in ("a2c", "ppo"):
         return learner.critic(seen).item()
     if name == "sac":
-        value = learner.returns.value(learner.critic(seen, action)).amin()
-        return (learner.returns.unit * value).item()
+        unit = 1.0 if learner.returns is None else learner.returns.unit
+        return (unit * learner.value(learner.critic(seen, action)).amin()).item()
     return learner.critic(seen).amin(0)[0, action].item()
 
 

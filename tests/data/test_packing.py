@@ -9,8 +9,7 @@ import torch
 from audit.live import at_states
 from data import Spec
 from data.packing import numbers_of, pack, pieces, unpack
-from networks import RunningNorm, SomePixels
-from networks.normalizer import Unpack
+from networks.normalizer import RunningNorm, SomePixels, Unpack
 from tests.helpers import agent, batch, numbers
 
 CASES = [

@@ -1,9 +1,13 @@
 """Actors: what they emit, the bounds of log_std, and where their weights come from."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from networks import CategoricalActor, FullGaussianActor, GaussianActor, torso
+from networks.actors import HEAD_GAIN, TORSO_GAIN, FullGaussianActor, GaussianActor, torso
+from networks.discrete import CategoricalActor
+from networks.layers import Linear
 
 BOUNDS = {"log_std_min": -5.0, "log_std_max": 2.0}
 
@@ -25,21 +29,19 @@ def gaussian(
     body, generator = make_torso()
     return kind(
         body,
-        6,
+        partial(Linear, 6, generator=generator, gain=HEAD_GAIN if orthogonal else None),
         size,
-        generator,
         bounded_mean=bounded_mean,
         log_std=log_std,
         log_std_init=init,
         log_std_bound=bound,
-        orthogonal=orthogonal,
         **BOUNDS,
     )
 
 
 def test_categorical_actor_emits_normalised_log_probs():
     body, generator = make_torso()
-    actor = CategoricalActor(body, 6, 4, generator)
+    actor = CategoricalActor(body, partial(Linear, 6, generator=generator), 4)
     log_probs = actor(100 * torch.randn(7, 5, 3, generator=generator))
     assert log_probs.shape == (7, 5, 4)
     assert torch.logsumexp(log_probs, -1).abs().max() < 1e-6
@@ -94,7 +96,7 @@ def test_unit_obs_ignores_the_length_of_an_observation():
 
 
 def test_orthogonal_rows():
-    body, _ = make_torso(orthogonal=True)
+    body, _ = make_torso(gain=TORSO_GAIN)
     weight = body[0].weight  # (8, 3): orthonormal columns times sqrt(2)
     assert torch.allclose(weight.T @ weight, 2 * torch.eye(3), atol=1e-5)
 

@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from networks import Critic, DiscreteCritic, EnsembleNorm, Value, torso
+from networks.actors import torso
+from networks.critics import Critic, Value
+from networks.discrete import DiscreteCritic
+from networks.layers import EnsembleNorm, Linear
 
 
 def test_ensemble_equals_its_members_one_by_one():
@@ -33,7 +36,7 @@ def test_ensemble_keeps_leading_dimensions():
 def test_value_is_one_number_per_observation(bounded):
     generator = torch.Generator().manual_seed(0)
     body = torso(4, [8], "relu", generator)
-    value = Value(body, 8, generator, bounded=bounded)
+    value = Value(body, Linear(8, 1, generator), bounded=bounded)
     out = value(1e4 * torch.ones(7, 5, 4))
     assert out.shape == (7, 5)
     assert bool((out.abs() <= 1).all()) == bounded

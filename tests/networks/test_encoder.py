@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from networks import Critic, Encoder, Pixels, torso
-from networks.encoder import FEATURES, ImageEncoders
+from networks.actors import torso
+from networks.critics import Critic
+from networks.encoder import FEATURES, Encoder, ImageEncoders
+from networks.normalizer import Pixels
 
 
 def made(shape, seed=0):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.layers import NARROW, Tanh, linear, product
+from networks.layers import NARROW, Linear, Tanh, product
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [
@@ -44,7 +44,7 @@ def test_a_product_of_any_shape_is_that_of_matrices(left, right):
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 6), (7, 1), (7, 6)])
 def test_a_layer_is_the_same_compiled_or_not(inputs, outputs, monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    layer = linear(inputs, outputs, generator)
+    layer = Linear(inputs, outputs, generator)
     torch.nn.init.normal_(layer.bias, generator=generator)
     obs = torch.linspace(-2.0, 2.0, 4 * inputs).reshape(4, inputs)
     expected = layer(obs)
@@ -57,10 +57,10 @@ def test_layers_draw_from_their_own_generator_and_load_nothing_large():
     code = """
 import sys, torch
 from networks.encoder import Encoder
-from networks.layers import linear
+from networks.layers import Linear
 before = torch.get_rng_state()
 for gain in (None, 1.0):
-    linear(3, 4, torch.Generator(), gain)
+    Linear(3, 4, torch.Generator(), gain)
 Encoder((36, 36, 3), torch.Generator())
 print(torch.equal(torch.get_rng_state(), before), "sympy" in sys.modules)
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from networks import RunningNorm
+from networks.normalizer import RunningNorm
 
 
 def stream():

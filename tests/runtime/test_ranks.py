@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.optimizer import Alone
+from agents.optimizer import Peers
 from common.errors import ConfigError
 from common.tree import pack, unpack
 from configs.compose import train_config
@@ -157,7 +157,7 @@ def test_two_halves_are_the_whole_and_not_without_averaging(tmp_path):
     names = list(SPECS)
     together, apart = two(names, tmp_path)
     for name in names:
-        whole = learned(name, Alone(), lambda rows: rows)
+        whole = learned(name, Peers(), lambda rows: rows)
         first, second = together[name]
         assert gap(first, second) == 0.0  # bit for bit
         assert gap(whole, first) < 2e-6, name
