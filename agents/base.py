@@ -39,6 +39,7 @@ class BaseAgent:
     actor: CategoricalActor | GaussianActor
     optimizer: Optimizer
     step: Callable[..., Metrics]  # (batch, noise and constants ...) -> metrics
+    caution: str | None = None  # to print before the run, where a setting is risky
     explore: Callable[[Tensor], tuple[Tensor, Tensor]]  # `act` while a replay warms up
 
     def __init__(self, spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> None:
@@ -77,10 +78,6 @@ class BaseAgent:
         options["bounded_mean"] = self.settings.bounded_mean and not self.policy_class.squashed
         actor = FullGaussianActor if self.policy_class.correlated else GaussianActor
         return actor(torso, head, self.spec.action_dim, **options)
-
-    def caution(self) -> str | None:
-        """A warning to print before the run, where a setting is risky."""
-        return None
 
     def update(self, batch: Any) -> Metrics:
         """Learns from a rollout (T, N, ·), or from a batch of `Replay.sample`.

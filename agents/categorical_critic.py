@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from agents.off_policy import at_most
+from configs.agents import SACConfig
 from data import Transition
 from networks.normalizer import RunningNorm
 
@@ -86,3 +88,16 @@ class CategoricalReturn(nn.Module):
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         self.running = torch.zeros_like(state_dict["running"], device=self.unit.device)
         return super().load_state_dict(state_dict, *args, **kwargs)
+
+
+def caution(settings: SACConfig) -> str | None:
+    """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
+    key = "alpha_init" if settings.alpha == "auto" else "alpha"
+    alpha, most = float(getattr(settings, key)), LIMIT * (1.0 - settings.gamma)
+    if alpha <= most:
+        return None
+    remedy = f"give at most {at_most(most):g}" if most else "lower agent.gamma, which is 1"
+    return (
+        f"agent.{key}: {alpha:g} is large beside returns that agent.atoms scales into "
+        f"+-{LIMIT:g}; {remedy}"
+    )

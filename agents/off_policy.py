@@ -1,6 +1,7 @@
 """The base of the soft actor-critics: critics with slow targets, a temperature, exploration."""
 
 import copy
+import math
 from collections.abc import Callable
 from decimal import ROUND_FLOOR, Context
 
@@ -96,17 +97,22 @@ class OffPolicyAgent(BaseAgent):
     def observe(self, transition: Transition) -> None:
         self.learn_statistics(transition.obs)
 
-    def aim_for(self, default: float, least: float, most: float, remedy: str) -> None:
-        """Sets the entropy, in nats, that a learned temperature aims for.
+    def aim_for(
+        self, default: float, least: float, most: float, remedy: str, risky: float = math.inf
+    ) -> None:
+        """Sets the entropy, in nats, that a learned temperature aims for; beyond `risky` a caution.
 
         Raises:
             ValueError: the policies reach from `least` to `most` alone: alpha would run away.
         """
         wanted, learned = self.settings.target_entropy, self.settings.alpha == "auto"
-        self.target_entropy = default if wanted == "auto" else float(wanted)
-        if learned and not least <= self.target_entropy <= most:
-            raise ValueError(
-                f"agent.target_entropy: {self.target_entropy:g} cannot be reached; {remedy}"
+        target = self.target_entropy = default if wanted == "auto" else float(wanted)
+        if learned and not least <= target <= most:
+            raise ValueError(f"agent.target_entropy: {target:g} cannot be reached; {remedy}")
+        if learned and target > risky:
+            self.caution = (
+                f"agent.target_entropy: {target:g} is close to the most there is, the temperature "
+                f"may run away; give at most {at_most(risky):g}"
             )
 
     def begin_update(self) -> bool:

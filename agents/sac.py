@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from agents.base import Stream
-from agents.categorical_critic import LIMIT, CategoricalReturn
+from agents.categorical_critic import CategoricalReturn, caution
 from agents.metrics import policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent, at_most
 from agents.optimizer import Losses, Metrics
@@ -39,6 +39,7 @@ class SAC(OffPolicyAgent):
         if settings.atoms:
             self.returns = CategoricalReturn(settings.atoms, settings.gamma).to(self.device)
             self.modules["returns"] = self.returns
+            self.caution = caution(settings)
 
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
@@ -107,17 +108,3 @@ class SAC(OffPolicyAgent):
             rows = torch.stack([transition.reward, transition.terminated.float()], -1)
             reward, terminated = self.optimizer.ranks.gather(rows.to(self.device)).unbind(-1)
             self.returns.observe(reward, terminated.bool(), self.diverged)
-
-    def caution(self) -> str | None:
-        """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
-        settings = self.settings
-        key = "alpha_init" if settings.alpha == "auto" else "alpha"
-        alpha = float(getattr(settings, key))
-        most = LIMIT * (1.0 - settings.gamma)
-        if not settings.atoms or alpha <= most:
-            return None
-        remedy = f"give at most {at_most(most):g}" if most else "lower agent.gamma, which is 1"
-        return (
-            f"agent.{key}: {alpha:g} is large beside returns that agent.atoms scales into "
-            f"+-{LIMIT:g}; {remedy}"
-        )

@@ -29,11 +29,12 @@ class SACDiscrete(OffPolicyAgent):
     ) -> None:
         super().__init__(spec, settings, stream, horizon, DiscreteCritic)
         most = math.log(spec.action_dim)
+        risky = RISKY * most
         remedy = (
             f"entropies of {spec.action_dim} actions lie between 0 and log {spec.action_dim} = "
-            f"{at_most(most):g}; give at most {at_most(RISKY * most):g} and not less than 0"
+            f"{at_most(most):g}; give at most {at_most(risky):g} and not less than 0"
         )
-        self.aim_for(AUTO * most, 0.0, most, remedy)
+        self.aim_for(AUTO * most, 0.0, most, remedy, risky)
 
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
@@ -83,14 +84,3 @@ class SACDiscrete(OffPolicyAgent):
         soft = self.critic_target(next_obs).amin(0) - alpha * log_probs
         next_value = (log_probs.exp() * soft).sum(-1)
         return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)
-
-    def caution(self) -> str | None:
-        """A warning where a learned temperature may run away."""
-        most = math.log(self.spec.action_dim)
-        if self.settings.alpha != "auto" or self.target_entropy <= RISKY * most:
-            return None
-        return (
-            f"agent.target_entropy: {self.target_entropy:g} is above {RISKY} log "
-            f"{self.spec.action_dim}, the temperature may run away; give at most "
-            f"{at_most(RISKY * most):g}"
-        )

@@ -45,7 +45,7 @@ class Ensemble(nn.Module):
             layers.append(ACTIVATIONS[activation]())
         last = EnsembleLinear(members, hidden[-1], outputs, generator)
         self.layers = nn.Sequential(*layers, last)
-        self.encoder = encoder
+        self.encoder = encoder  # behind the layers, as in the state of an optimiser
 
     def every(self, inputs: Tensor) -> Tensor:
         """inputs (*, width) -> outputs of every member, (E, *, K)."""

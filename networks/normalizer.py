@@ -68,24 +68,23 @@ class Unpack(nn.Module):
         return torch.cat([before, *chain.from_iterable(pairs)], -1)
 
 
-class SomePixels(nn.Module):
+class SomePixels(Unpack):
     """Observations (*, O), or rows as of `Unpack`, whose bytes are divided by 255."""
 
     factor: Tensor
 
     def __init__(self, obs_dim: int, ranges: Ranges) -> None:
-        super().__init__()
-        self.unpack = Unpack(obs_dim, ranges)
+        super().__init__(obs_dim, ranges)
         factor = torch.ones(obs_dim)
         for start, stop in ranges:
             factor[start:stop] = 1.0 / 255.0
         self.register_buffer("factor", factor)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.unpack(obs) * self.factor
+        return super().forward(obs) * self.factor
 
 
-class RunningNorm(nn.Module):
+class RunningNorm(Unpack):
     """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
 
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
@@ -102,9 +101,8 @@ class RunningNorm(nn.Module):
     pixels: Tensor | None  # which components are bytes
 
     def __init__(self, obs_dim: int, ranges: Ranges = ()) -> None:
-        super().__init__()
+        super().__init__(obs_dim, ranges)
         factor = SomePixels(obs_dim, ranges).factor
-        self.unpack = Unpack(obs_dim, ranges)
         self.register_buffer("pixels", factor < 1.0 if ranges else None)
         self.register_buffer("mean", torch.zeros(obs_dim))
         self.register_buffer("inverse_std", factor)
@@ -114,18 +112,18 @@ class RunningNorm(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         """(*, O) -> (*, O), under the statistics of the last `update`."""
-        return ((self.unpack(obs) - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
+        return ((super().forward(obs) - self.mean) * self.inverse_std).clamp(-CLIP, CLIP)
 
     @torch.no_grad()
     def update(self, obs: Tensor, skip: Tensor | None = None) -> None:
         """Takes fresh observations (B, O) into the statistics, unless the 0-d bool `skip` is up."""
-        obs = (obs if self.pixels is None else self.unpack.numbers(obs)).to(self.seen_mean)
+        obs = (obs if self.pixels is None else self.numbers(obs)).to(self.seen_mean)
         taken = torch.ones_like(self.seen_count) if skip is None else (~skip).to(self.seen_count)
         count, mean = len(obs) * taken, obs.mean(0)
         square = (obs - mean).square().sum(0)
         if self.pixels is not None:  # bytes have no statistics
             none = mean.new_zeros(len(self.pixels) - len(mean))
-            mean, square = self.unpack.join(mean, none), self.unpack.join(square, none)
+            mean, square = self.join(mean, none), self.join(square, none)
         total = self.seen_count + count
         share = count / total.clamp_min(1.0)
         difference = mean - self.seen_mean

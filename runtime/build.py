@@ -111,9 +111,8 @@ def make_parts(config: "TrainConfig", ranks: Ranks = ALONE) -> Parts:
         agent = agent_for(envs.spec, config.agent, seeds, planned)
         if ranks.size > 1:
             agent.optimizer.ranks = ranks
-        caution = agent.caution()
-        if caution is not None and ranks.first:
-            print(f"warning: {caution}", file=sys.stderr)
+        if agent.caution is not None and ranks.first:
+            print(f"warning: {agent.caution}", file=sys.stderr)
         if config.accelerate != "none":
             accelerate(agent, config.accelerate, example(config, agent, buffer), envs.obs)
         agent.step = Recorded(agent.step)

@@ -157,11 +157,11 @@ def test_a_target_entropy_that_no_policy_has_is_refused():
 
 
 def test_a_target_entropy_near_the_most_is_warned_of():
-    assert agent("sac_discrete", SPEC).caution() is None
-    assert agent("sac_discrete", SPEC, target_entropy=0.89 * math.log(4)).caution() is None
+    assert agent("sac_discrete", SPEC).caution is None
+    assert agent("sac_discrete", SPEC, target_entropy=0.89 * math.log(4)).caution is None
     risky = agent("sac_discrete", SPEC, target_entropy=0.91 * math.log(4))
-    assert "agent.target_entropy: 1.26" in risky.caution()
-    assert "give at most 1.247" in risky.caution()
+    assert "agent.target_entropy: 1.26" in risky.caution
+    assert "give at most 1.247" in risky.caution
 
 
 @pytest.mark.parametrize("actions", [2, 18])
