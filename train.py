@@ -7,18 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.errors import Stopped, shown
+from configs.schema import TrainConfig
+from runtime.console import number
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 
 if TYPE_CHECKING:
-    from configs.schema import TrainConfig
     from runtime.evaluation import Evaluation
     from runtime.launch.ranks import Ranks
 
 STARTED = time.perf_counter()
 
 
-def run(config: "TrainConfig", stop: Stop | None = None) -> int:
+def run(config: TrainConfig, stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
@@ -29,9 +31,8 @@ def run(config: "TrainConfig", stop: Stop | None = None) -> int:
         return learn(config, stop, ranks)
 
 
-def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
+def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
-    from common.errors import Stopped, shown
     from runtime import session
     from runtime.saver import Saver
     from storage import checkpoint, rundir
@@ -43,7 +44,10 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
             session.warn(*checkpoint.load_newest(path, config=config)[2])
-        print(f"run {path} is finished; {longer(config)}")
+        more = f"more steps: total_steps=N, above {config.total_steps}"
+        if config.agent.lr_schedule == "linear":  # has fallen to 0
+            more = "for more steps train longer from the start, in another run_dir"
+        print(f"run {path} is finished; {more}")
         return 0
     config, parts = ranks.together(lambda: session.make(config, ranks, begun=path is not None))
     try:
@@ -61,33 +65,20 @@ def learn(config: "TrainConfig", stop: Stop, ranks: "Ranks") -> int:
                 raise stopped.at(f"{path}", config.env.id, ranks.launcher) from None
     finally:
         parts.close()
-    print(
-        f"{ending(evaluation)}, after {time.perf_counter() - saver.started:.1f} s in all\n"
-        f"run directory: {path}\n"
-        f"see it learn: tensorboard --logdir {shown(path)}"
-    )
+    print(f"{ending(evaluation)}, after {time.perf_counter() - saver.started:.1f} s in all")
+    print(f"run directory: {path}\nsee it learn: tensorboard --logdir {shown(path)}")
     return 0
-
-
-def longer(config: "TrainConfig") -> str:
-    """How a finished run comes to more steps."""
-    if config.agent.lr_schedule == "linear":  # has fallen to 0
-        return "for more steps train longer from the start, in another run_dir"
-    return f"more steps: total_steps=N, above {config.total_steps}"
 
 
 def ending(evaluation: "Evaluation | None") -> str:
     """The last line but two: the final evaluation."""
-    from runtime.console import number
-
     if evaluation is None:
         return "nothing was evaluated (eval.episodes=0)"
     summary = evaluation.summary()
+    mean, deviation = number(summary["return_mean"]), number(summary["return_std"])
+    episodes = f"over {len(evaluation.returns)} episodes"
     cut = f", {evaluation.cut} of them cut short" if evaluation.cut else ""
-    return (
-        f"final evaluation: return {number(summary['return_mean'])}, deviation "
-        f"{number(summary['return_std'])}, over {len(evaluation.returns)} episodes{cut}"
-    )
+    return f"final evaluation: return {mean}, deviation {deviation}, {episodes}{cut}"
 
 
 if __name__ == "__main__":

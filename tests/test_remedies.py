@@ -708,13 +708,13 @@ def test_a_file_plays_in_what_it_was_exported_from(door, monkeypatch, tmp_path):
     certificate["env_kwargs"] = {"scale": 2.0, "length": 7}
     said = door("evaluate", *play)
     given = said.removeprefix("warning: policy: was exported for ").partition(";")[0].split()
-    assert given == ["env.kwargs.scale=2.0", "env.kwargs.length=7"]
+    assert given == ["env.id=Mine-v0", "env.kwargs.scale=2.0", "env.kwargs.length=7"]
     assert door("evaluate", *play, *given) == ""
     certificate["env_kwargs"] = {}
-    assert "no env.kwargs; leave them out" in door("evaluate", *play, *given)
+    assert "env.id=Mine-v0; give that alone" in door("evaluate", *play, *given)
     assert door("evaluate", *play) == ""
     certificate["env_id"] = "Pendulum-v1"
-    assert "exported for env.id=Pendulum-v1; give that to play it" in door("evaluate", *play)
+    assert "exported for env.id=Pendulum-v1; give that alone" in door("evaluate", *play)
     monkeypatch.setattr(exported, "open_onnx", real)
     if pytest.importorskip("onnxruntime"):
         assert door("evaluate", *play).endswith("cannot be read as ONNX; export it again\n")

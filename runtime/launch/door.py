@@ -7,9 +7,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, StorageFault
+
+HELP = {"-h", "--help"}
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -21,7 +23,7 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     def work() -> int:
         from configs import compose, help
 
-        if any(argument in ("-h", "--help") for argument in arguments):
+        if HELP.intersection(arguments):
             print(help.text(name))
             return 0
         return run(getattr(compose, f"{name}_config")(arguments))
@@ -32,18 +34,15 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
 def tool(
     usage: str, work: Callable[[list[str]], int], arguments: list[str], bare: bool = False
 ) -> int:
-    """Runs a tool: `work` on the arguments, or its usage on --help or without arguments.
+    """Runs a tool, or prints its usage on --help or, unless `bare`, without arguments."""
 
-    Args:
-        bare: it also runs without arguments.
-    """
-
-    def help() -> int:
+    def used() -> int:
+        if (arguments or bare) and not HELP.intersection(arguments):
+            return work(arguments)
         print(usage)
         return 0 if arguments else 2
 
-    wanted = "--help" in arguments or "-h" in arguments or not (arguments or bare)
-    return guarded(help if wanted else lambda: work(arguments), arguments)
+    return guarded(used, arguments)
 
 
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:
@@ -51,51 +50,46 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
 
     Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback, too.
     """
-    with speaking():
-        return ended(work, arguments)
-
-
-def ended(work: Callable[[], int], arguments: list[str]) -> int:
-    """The exit code of `work`, or that of its failure, which is printed."""
     debug = any(re.fullmatch(r"\+*debug=true", argument, re.I) for argument in arguments)
-    try:
-        return work()
-    except LogpiError as error:
+    with speaking():
+        try:
+            return work()
+        except LogpiError as fault:
+            error = fault
+        except Halt as halt:
+            error = halt.stopped
+        except KeyboardInterrupt:
+            error = Stopped("interrupted: by the user; what is saved is good", 130)
+        except Exception as fault:
+            error = unexpected(fault)
         # an error of the command line is printed by the first process of each machine
         launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
         if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
             if debug and not isinstance(error, Stopped):
-                traceback.print_exc()
+                traceback.print_exception(error)
             print(f"error: {with_revisions(error)}", file=sys.stderr)
         return error.code
-    except Halt as halt:
-        print(f"error: {halt.stopped}", file=sys.stderr)
-        return halt.stopped.code
-    except KeyboardInterrupt:
-        print("error: interrupted: by the user; what is saved is good", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        what = f"{type(error).__name__} {error}".strip()
-        line = LogpiError(f"unexpected: {what}; debug=true shows where")
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
-            line = StorageFault(
-                f"memory: there is too little, {what}; free some, or raise the "
-                "limit that is set here"
-            )
-        print(f"error: {line}", file=sys.stderr)
-        return line.code
+
+
+def unexpected(error: Exception) -> LogpiError:
+    """What stands for an error that nobody raised on purpose, and which is its cause."""
+    what = f"{type(error).__name__} {error}".strip()
+    line = LogpiError(f"unexpected: {what}; debug=true shows where")
+    if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
+        remedy = "free some, or raise the limit that is set here"
+        line = StorageFault(f"memory: there is too little, {what}; {remedy}")
+    line.__cause__ = error
+    return line
 
 
 def with_revisions(error: LogpiError) -> LogpiError:
-    """The same error; of a run with other keys than this code, with the revision that made it."""
+    """The same error; where a run's config.yaml is wrong for this code, with who made it."""
     if not isinstance(error, ConfigError) or error.run is None:
         return error
     from storage.provenance import made_by, other_revision
 
     other = other_revision(made_by(Path(error.run)))
-    return ConfigError(f"{error.problem}: {other}") if other else error
+    return ConfigError(f"{error}, {other}") if other else error
 
 
 class Patient:
@@ -124,19 +118,19 @@ class Patient:
             self.stream.flush()
 
 
-def nowhere() -> TextIO:
-    """A stand-in for a stream that was closed before the program began."""
-    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-
-
 @contextmanager
 def speaking() -> Iterator[None]:
     """A failure to print inside never ends a run, nor changes its exit code."""
-    streams: Any = [stream or nowhere() for stream in (sys.stdout, sys.stderr)]
+
+    def nowhere() -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+    # a stream is None where it was closed before the program began
+    streams: Any = [stream or os.fdopen(nowhere(), "w") for stream in (sys.stdout, sys.stderr)]
     with redirect_stdout(Patient(streams[0])), redirect_stderr(Patient(streams[1])):  # type: ignore[type-var]
         yield
     for stream in streams:
         try:
             stream.flush()
         except OSError:  # nor does what is left of it, at the exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            os.dup2(nowhere(), stream.fileno())

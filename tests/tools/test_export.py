@@ -234,12 +234,12 @@ def test_a_certificate_is_of_its_file_and_its_environment(pendulum, tmp_path, ca
     assert "standard error" not in said.out  # of one episode
     of = "warning: policy: was exported for"
     assert play([f"policy={file}", "env=pendulum", "env.kwargs.g=9.0", "episodes=1"]) == 0
-    assert capsys.readouterr().err == f"{of} no env.kwargs; leave them out to play it there\n"
+    assert capsys.readouterr().err == f"{of} env.id=Pendulum-v1; give that alone to play it there\n"
     written = json.loads(Path(f"{file}.json").read_text())
     sha = written["sha256"]
     Path(f"{file}.json").write_text(json.dumps(written | {"env_id": "Other-v0"}))
     assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
-    assert capsys.readouterr().err == f"{of} env.id=Other-v0; give that to play it there\n"
+    assert capsys.readouterr().err == f"{of} env.id=Other-v0; give that alone to play it there\n"
     before = {name: value for name, value in written.items() if name != "spaces"}
     Path(f"{file}.json").write_text(json.dumps(before))  # from before they were recorded
     assert play([f"policy={file}", "env=pendulum", "episodes=1"]) == 0
