@@ -3,17 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from common.errors import ConfigError
 from configs.validate import Auto, Group, key
 
-Policy = Literal[
-    "auto",
-    "categorical",
-    "multi_categorical",
-    "gaussian",
-    "tanh_gaussian",
-    "full_gaussian",
-    "tanh_full_gaussian",
-]
+Discrete = Literal["categorical", "multi_categorical"]
+Continuous = Literal["gaussian", "tanh_gaussian", "full_gaussian", "tanh_full_gaussian"]
+Policy = Literal["auto", Discrete, Continuous]
 Activation = Literal["relu", "tanh", "silu", "elu"]
 
 
@@ -34,38 +29,27 @@ class AgentConfig(Group):
     normalise_obs: bool = key("standardise observations by running statistics")
 
     def check(self) -> None:
-        self.require(bool(self.hidden), "hidden", "must name at least one layer", "e.g. [64,64]")
+        if not self.hidden:
+            raise ConfigError("hidden: must name at least one layer; e.g. [64,64]")
 
 
 @dataclass(frozen=True)
 class GaussianConfig(AgentConfig):
     """Keys of the agents that may have a Gaussian policy."""
 
-    bounded_mean: bool = key(
-        "unsquashed Gaussians only: tanh on the mean, so that it stays in [-1, 1]"
-    )
+    bounded_mean: bool = key("unsquashed Gaussians only: tanh on the mean, into [-1, 1]")
     log_std: Literal["state", "parameter"] = key("emitted by the network, or one per dimension")
     log_std_init: float = key("before training", ge=-20, le=20)
     log_std_min: float = key("lower bound", ge=-20, le=20)
     log_std_max: float = key("upper bound", ge=-20, le=20)
-    log_std_bound: Literal["clamp", "smooth"] = key(
-        "cut at the bounds, or mapped into them by tanh"
-    )
+    log_std_bound: Literal["clamp", "smooth"] = key("cut at the bounds, or mapped by tanh")
 
     def check(self) -> None:
         super().check()
-        self.require(
-            self.log_std_min < self.log_std_max,
-            "log_std_min",
-            f"{self.log_std_min:g} is not below log_std_max={self.log_std_max:g}",
-            "lower it",
-        )
-        self.require(
-            self.log_std_min <= self.log_std_init <= self.log_std_max,
-            "log_std_init",
-            f"{self.log_std_init:g} is outside [log_std_min, log_std_max]",
-            "move it inside",
-        )
+        if self.log_std_min >= self.log_std_max:
+            raise ConfigError(f"log_std_min: must be < log_std_max={self.log_std_max:g}; lower it")
+        if not self.log_std_min <= self.log_std_init <= self.log_std_max:
+            raise ConfigError("log_std_init: is outside [log_std_min, log_std_max]; move it inside")
 
 
 @dataclass(frozen=True)
@@ -78,10 +62,8 @@ class OnPolicyConfig(GaussianConfig):
     gae_lambda: float = key("1: n-step returns; 0: one-step", ge=0, le=1)
     ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)
     value_coef: float = key("weight of the value loss", ge=0, le=1000)
-    reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1e6)
-    normalise_advantage: bool = key(
-        "zero mean, unit deviation over the rollout; PPO: the minibatch"
-    )
+    reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1_000_000)
+    normalise_advantage: bool = key("mean 0, deviation 1 over the rollout; PPO: the minibatch")
     shared_torso: bool = key("actor and critic read one torso")
     detach_critic: bool = key("the critic's gradient stops before the shared torso")
     bounded_value: bool = key("tanh on the value, for returns scaled into [-1, 1]")
@@ -89,15 +71,11 @@ class OnPolicyConfig(GaussianConfig):
 
     def check(self) -> None:
         super().check()
-        self.require(
-            self.shared_torso or not self.detach_critic,
-            "detach_critic",
-            "there is no shared torso to detach from",
-            "set agent.shared_torso=true too",
-        )
+        if self.detach_critic and not self.shared_torso:
+            why = "there is no shared torso to detach from"
+            raise ConfigError(f"detach_critic: {why}; set agent.shared_torso=true too")
 
 
-@dataclass(frozen=True)
 class A2CConfig(OnPolicyConfig):
     """Of `agent=a2c`."""
 
@@ -117,18 +95,12 @@ class PPOConfig(OnPolicyConfig):
 
     def check(self) -> None:
         super().check()
-        self.require(
-            self.clip_schedule == "constant" or self.lr_schedule == "linear",
-            "clip_schedule",
-            "linear follows the learning rate, which is constant",
-            "set agent.lr_schedule=linear too",
-        )
-        self.require(
-            self.batch_size > 1 or not self.normalise_advantage,
-            "batch_size",
-            "a single advantage, normalised, is 0",
-            "raise it, or set agent.normalise_advantage=false",
-        )
+        if self.clip_schedule == "linear" and self.lr_schedule == "constant":
+            why = "linear follows the learning rate, which is constant"
+            raise ConfigError(f"clip_schedule: {why}; set agent.lr_schedule=linear too")
+        if self.batch_size == 1 and self.normalise_advantage:
+            remedy = "raise it, or set agent.normalise_advantage=false"
+            raise ConfigError(f"batch_size: a single advantage, normalised, is 0; {remedy}")
 
 
 @dataclass(frozen=True)
@@ -159,28 +131,23 @@ class OffPolicyConfig(AgentConfig):
     def check(self) -> None:
         super().check()
         for name in ("batch_size", "learning_starts"):
-            self.require(
-                getattr(self, name) <= self.buffer_size,
-                name,
-                f"{getattr(self, name)} is more than agent.buffer_size={self.buffer_size}",
-                "enlarge the buffer",
-            )
+            if getattr(self, name) > self.buffer_size:
+                why = f"is more than agent.buffer_size={self.buffer_size}"
+                raise ConfigError(f"{name}: {why}; enlarge the buffer")
 
 
 @dataclass(frozen=True)
 class SACConfig(GaussianConfig, OffPolicyConfig):
     """Of `agent=sac`."""
 
-    atoms: int = key(
-        "returns over which the critic is a distribution; 0: it estimates their mean", ge=0, le=201
-    )
+    atoms: int = key("returns in the critic's distribution; 0: their mean alone", ge=0, le=201)
 
     def check(self) -> None:
         super().check()
-        self.require(self.atoms != 1, "atoms", "1 is no choice of returns", "use 0, or 51")
+        if self.atoms == 1:
+            raise ConfigError("atoms: 1 is no choice of returns; use 0, or 51")
 
 
-@dataclass(frozen=True)
 class SACDiscreteConfig(OffPolicyConfig):
     """Of `agent=sac_discrete`."""
 

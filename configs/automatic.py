@@ -34,7 +34,9 @@ RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the 
     "log.every": lambda run: max(50, run.total_steps // 100),
     "eval.every": lambda run: max(1, run.total_steps // 10),
     "checkpoint.every": lambda run: max(1, run.total_steps // 10),
-    "audit.every": lambda run: max(run.total_steps // 4, round(10_000 / updates_per_step(run))),
+    "audit.every": lambda run: max(
+        run.total_steps // 4, round(10_000 * cycle(run)[0] / cycle(run)[1])
+    ),
 }
 
 
@@ -49,24 +51,17 @@ def resolve(config: TrainConfig) -> TrainConfig:
             config = replaced(config, key, rule(config))
     mode, env = config.accelerate, config.env
     if env.vectorization == "native" and env.id not in NATIVE:
-        raise ConfigError(
-            f"env.vectorization: native is not to be had for {env.id}, only for "
-            f"{', '.join(NATIVE)}; use sync or async"
-        )
+        why = f"native is not to be had for {env.id}, only for {', '.join(NATIVE)}"
+        raise ConfigError(f"env.vectorization: {why}; use sync or async")
     if mode != "none" and processes() > 1:
-        raise ConfigError(
-            f"accelerate: {mode} makes one graph of an update, in which several processes cannot "
-            "average their gradients; use none"
-        )
+        why = f"{mode} makes one graph of an update, in which processes cannot average gradients"
+        raise ConfigError(f"accelerate: {why}; use none")
     if mode == "compile" and compiler() is None:
-        raise ConfigError(
-            "accelerate: compile needs a C++ compiler and Python's headers, which are not found; "
-            "install g++ and python3-dev, or use none"
-        )
+        why = "compile needs a C++ compiler and Python's headers, which are not found"
+        raise ConfigError(f"accelerate: {why}; install g++ and python3-dev, or use none")
     if mode == "cudagraph" and not config.device.startswith("cuda"):
-        raise ConfigError(
-            f"accelerate: cudagraph needs device=cuda, got {config.device}; use compile or none"
-        )
+        why = f"cudagraph needs device=cuda, got {config.device}"
+        raise ConfigError(f"accelerate: {why}; use compile or none")
     require_minibatches(config)
     return config
 
@@ -82,53 +77,37 @@ def replaced(config: TrainConfig, key: str, value: Any) -> TrainConfig:
 def require_minibatches(config: TrainConfig) -> None:
     """Raises ConfigError where a rollout is not a whole number of minibatches, or one advantage."""
     agent: Any = config.agent
-    if not isinstance(agent, PPOConfig):
-        alone = agent.on_policy and agent.n_steps * int(config.env.num_envs) * processes() == 1
-        if alone and agent.normalise_advantage:
-            raise ConfigError(
-                "agent.n_steps: 1 x env.num_envs=1 is a single advantage, and 0 when normalised; "
-                "raise it, or set agent.normalise_advantage=false"
-            )
-        return
-    rollout = agent.n_steps * int(config.env.num_envs)
-    if rollout % agent.batch_size:
-        least = 2 if agent.normalise_advantage else 1
-        fit = [n for n in range(least, agent.batch_size) if rollout % n == 0]
-        whole = agent.batch_size // math.gcd(agent.batch_size, int(config.env.num_envs))
+    copies, rollout = int(config.env.num_envs), cycle(config)[0]
+    if isinstance(agent, PPOConfig) and rollout % agent.batch_size:
+        whole = agent.batch_size // math.gcd(agent.batch_size, copies)
         longer = -(-agent.n_steps // whole) * whole
         raise ConfigError(
             f"agent.batch_size: {agent.batch_size} does not divide the rollout of "
-            f"agent.n_steps={agent.n_steps} x env.num_envs={config.env.num_envs} = {rollout} "
-            f"steps; use {fit[-1] if fit else f'agent.n_steps={longer}'}"
+            f"agent.n_steps={agent.n_steps} x env.num_envs={copies} = {rollout} steps; "
+            f"use agent.n_steps={longer}"
         )
+    if agent.on_policy and rollout * processes() == 1 and agent.normalise_advantage:
+        why = "1 x env.num_envs=1 is a single advantage, and 0 when normalised"
+        remedy = "raise it, or set agent.normalise_advantage=false"
+        raise ConfigError(f"agent.n_steps: {why}; {remedy}")
 
 
-def updates_per_step(config: TrainConfig) -> float:
-    """Updates per environment step, for PPO those of its minibatches."""
+def cycle(config: TrainConfig) -> tuple[int, float]:
+    """Environment steps, and gradient steps, from one batch of experience to the next."""
     agent: Any = config.agent
-    if isinstance(agent, PPOConfig):
-        return agent.epochs / agent.batch_size
-    if agent.on_policy:
-        return 1 / (agent.n_steps * int(config.env.num_envs))
-    return max(agent.updates_per_step, 1e-9)
+    if not agent.on_policy:
+        return 1, max(agent.updates_per_step, 1e-9)
+    steps = agent.n_steps * int(config.env.num_envs)
+    return steps, agent.epochs * steps / agent.batch_size if isinstance(agent, PPOConfig) else 1
 
 
 def updates(config: TrainConfig) -> int:
-    """Updates in the whole run."""
+    """Updates in the whole run, of which one of PPO has many gradient steps."""
     agent: Any = config.agent
     if agent.on_policy:
-        return config.total_steps // (agent.n_steps * int(config.env.num_envs))
+        return config.total_steps // cycle(config)[0]
     learning = config.total_steps - agent.learning_starts + 1
     return max(0, int(learning * agent.updates_per_step))  # as the replay counts them
-
-
-def gradient_steps(config: TrainConfig) -> int:
-    """Gradient steps in the whole run: for PPO those of its minibatches, else one an update."""
-    agent = config.agent
-    if not isinstance(agent, PPOConfig):
-        return updates(config)
-    minibatches = agent.n_steps * int(config.env.num_envs) // agent.batch_size
-    return updates(config) * agent.epochs * minibatches
 
 
 def threads(config: TrainConfig) -> int:
@@ -151,13 +130,12 @@ def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
     if config.device.startswith("cuda"):
         return "cudagraph", "a GPU is named"
     graphs = 1 if getattr(config.agent, "policy_delay", 1) == 1 else 2
-    planned, least = gradient_steps(config), WORTH_COMPILING * graphs
+    per_update = cycle(config)[1] if config.agent.on_policy else 1
+    planned, least = int(updates(config) * per_update), WORTH_COMPILING * graphs
     if planned < least:
         return "none", f"{planned:,} updates, compiling pays from {least:,} on"
-    if compiler() is None:
-        return "none", f"{planned:,} updates would pay, but no C++ compiler is found"
-    if torch_version() < TRACEABLE:
-        return "none", f"{planned:,} updates would pay, but compiling them needs torch 2.13"
+    if not compiles():
+        return "none", f"{planned:,} updates would pay, but it needs torch 2.13 and a C++ compiler"
     return "compile", f"{planned:,} updates, compiling pays from {least:,} on"
 
 

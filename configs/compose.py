@@ -15,12 +15,14 @@ from configs.automatic import resolve
 from configs.files import compose, experiment, group, meant, options, read_run, require_run
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
-from configs.validate import build, check_plain, key_names, nearest, show, unknown_key
+from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
 
 GROUPS = ("env", "agent", "experiment")
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
 TEXTS = (*PATHS, "checkpoint", "device", "env.id")
+READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values of paths, by Hydra
+Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 
 
 def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
@@ -31,22 +33,22 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     Raises:
         ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
     """
-    parsed = [parse(argument) for argument in arguments]
-    given = {name: value for name, _, value in parsed}
-    run = given.get("resume")
+    given = [(name, value) for name, _, value in map(parse, arguments)]
+    named = dict(given)
+    run = named.get("resume")
     if run not in (None, "auto"):
         recorded = read_run(require_run("resume", str(run)))
-        require_keys([name for name in given if name not in GROUPS], recorded.agent.name)
-        config, kept = resumed(recorded, given, str(run))
+        require_keys(given, TrainConfig, recorded.agent.name)
+        config, kept = resumed(recorded, named, str(run))
     else:
-        asked = build(TrainConfig, compose("train", train_overrides(parsed)))
+        asked = build(TrainConfig, new_run(given))
         if run == "auto" and asked.run_dir is None:
             raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
-        if run is None or not any(Path(str(asked.run_dir)).glob("checkpoints/step-*")):
+        path = Path(str(asked.run_dir))
+        if run is None or not any(path.glob("checkpoints/step-*")):
             return resolve(asked)
-        recorded = read_run(Path(str(asked.run_dir)))
-        stated = {**experiment(given.get("experiment")), **given}
-        config, kept = continued(recorded, asked, stated)
+        stated = {**experiment(named.get("experiment")), **named}
+        config, kept = continued(read_run(path), asked, stated)
     if kept and not quiet and os.environ.get("RANK", "0") == "0":
         print(f"warning: kept as the run was made with: {', '.join(kept)}", file=sys.stderr)
     return config
@@ -54,99 +56,70 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """The configuration that `evaluate.py` runs; raises ConfigError like `train_config`."""
-    known, played = key_names(EvaluateConfig), None
-    overrides: list[str] = []
-    for name, text, _ in map(parse, arguments):
-        if name == "env":
-            played = train_config([f"env={text}"]).env
-            overrides.insert(0, f"env.id={quoted(played.id)}")  # an id beside it counts
-        else:
-            require_key(name, known)
-            overrides.append(f"{'++' * name.startswith('env.kwargs.')}{name}={text}")
-    composed = compose("evaluate", overrides)
-    if played is not None and composed["policy"] is not None:
-        composed["env"]["kwargs"] = {**played.kwargs, **composed["env"]["kwargs"]}
-    return build(EvaluateConfig, composed)
+    given = [(name, value) for name, _, value in map(parse, arguments)]
+    require_keys(given, EvaluateConfig)
+    named, file = dict(given), Given()
+    if "env" in named:
+        played = train_config([f"env={quoted(named['env'])}"]).env
+        file = [("env.id", played.id)]
+        if named.get("policy") is not None:  # of a run, the arguments are its own
+            file.append(("env.kwargs", played.kwargs))
+    rest = [(name, value) for name, value in given if name != "env"]
+    return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
 
 
-def train_overrides(parsed: list[tuple[str, str, Any]]) -> list[str]:
-    """Checks every argument by itself, and rewrites them into what Hydra is to compose."""
-    chosen: dict[str, str] = {}
-    for name, _, value in parsed:
-        if name in GROUPS:
-            require_option(name, value)
-            chosen[name] = value
-    given = {name: value for name, _, value in parsed if name not in GROUPS}
+def new_run(given: Given) -> dict[str, Any]:
+    """Checks the arguments of a new run, and composes them with the files that they name."""
+    chosen = {name: value for name, value in given if name in GROUPS}
+    values = [(name, value) for name, value in given if name not in GROUPS]
+    for folder, name in chosen.items():
+        known = options(folder)
+        if name not in known:
+            remedy = nearest(str(name), known, "choose one")
+            remedy += ", or give env.id=ID for any other" if folder == "env" else ""
+            raise ConfigError(f"{folder}: {show(name)} is not one of {', '.join(known)}; {remedy}")
+        group(folder, name)  # it can be read
     named = experiment(chosen.get("experiment"))
-    require_fitting(named, chosen, given)
-    sets = {**named, **chosen, **given}
-    agent = meant("agent", sets.get("agent", "a2c"))
-    require_keys([*given], agent if agent in AGENT_GROUPS else "a2c")
-    overrides = [
-        *(f"{'+' * (name == 'experiment')}{name}={quoted(file)}" for name, file in chosen.items()),
-        *(f"++{name}={text}" for name, text, _ in parsed if name not in GROUPS),
-    ]
+    for folder, key in (("agent", "agent"), ("env", "env.id")):
+        own = named.get(key)
+        if not own or folder not in chosen or key in dict(values):
+            continue
+        if meant(folder, chosen[folder]) != meant(folder, own):
+            why = f"experiment={chosen['experiment']} is for {key}={show(own, quote=False)}"
+            raise ConfigError(f"{folder}: {why}; leave {folder}= out")
+    sets = {**named, **chosen, **dict(values)}
+    require_keys(values, TrainConfig, meant("agent", sets.get("agent", "a2c")))
+    groups = [f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}" for name in chosen]
     if "env.id" in sets and sets["env.id"] != meant("env", sets.get("env")):
-        overrides.append("~tuned")  # made for the id of the file alone
-        overrides += ["env=custom"] * ("env" not in sets)
-    return overrides
+        groups.append("~tuned")  # made for the id of the file alone
+        groups += ["env=custom"] * ("env" not in sets)
+    return compose("train", groups, values)
 
 
-def require_option(folder: str, name: Any) -> None:
-    """Raises ConfigError unless `folder=name` has a file that can be read."""
-    if not isinstance(name, str) or name not in options(folder):
-        remedy = nearest(str(name), options(folder), "" if folder == "env" else "choose one")
-        remedy += " for any Gymnasium id give env.id=ID" if folder == "env" else ""
-        raise ConfigError(
-            f"{folder}: {show(name)} is not one of {', '.join(options(folder))}; {remedy}"
-        )
-    group(folder, name)
-
-
-def require_fitting(named: dict[str, Any], chosen: dict[str, str], given: dict[str, Any]) -> None:
-    """Raises ConfigError where another agent or environment is chosen than an experiment's."""
-    needed, own = named.get("agent"), named.get("env.id")
-    if needed and chosen.get("agent", needed) != needed:
-        raise ConfigError(
-            f"agent: experiment={chosen['experiment']} is for agent={needed}; leave agent= out"
-        )
-    if own and "env" in chosen and "env.id" not in given and meant("env", chosen["env"]) != own:
-        raise ConfigError(
-            f"env: experiment={chosen['experiment']} sets env.id={show(own, quote=False)}; "
-            "leave env= out, or give env.id=ID beside it"
-        )
-
-
-def require_keys(names: list[str], agent: str) -> None:
-    """Raises ConfigError unless `train.py` takes all of these keys with this agent."""
-    known = key_names(TrainConfig, agent)
-    for name in names:
-        require_key(name, known)
-
-
-def require_key(name: str, known: list[str]) -> None:
-    """Raises ConfigError with the nearest key unless `name` is one that may be given."""
-    if name.startswith("env.kwargs."):
-        check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
-        return
-    if name in {key.partition(".")[0] for key in known if "." in key}:
-        inside = next(key for key in known if key.startswith(f"{name}."))
-        raise ConfigError(f"{name}: is a group of keys; set a single one, e.g. {inside}")
-    if name not in known:
-        if name.startswith("hydra"):
-            raise ConfigError(f"{name}: is of sweeps; leave it out, or add -m to train.py")
-        elsewhere = [a for a in AGENT_GROUPS if name in key_names(TrainConfig, a)]
-        if elsewhere and any(k.startswith("agent.") for k in known):
-            raise ConfigError(
-                f"{name}: is a key of {' and '.join(elsewhere)} only; leave it out "
-                f"or choose agent={' or agent='.join(elsewhere)}"
-            )
-        groups = GROUPS if any(k.startswith("agent.") for k in known) else ("env",)
-        raise ConfigError(unknown_key(name, [*groups, *known] if "." not in name else known))
-    if name == "env.kwargs":
-        raise ConfigError("env.kwargs: is set one by one; give env.kwargs.NAME=VALUE")
-    if name == "agent.name":
-        raise ConfigError("agent.name: is set by the group; choose with agent=NAME")
+def require_keys(given: Given, group: type[Group], agent: str = "") -> None:
+    """Raises ConfigError with the nearest key unless each is one of `group`, with this agent."""
+    known, agents = key_names(group, agent), AGENT_GROUPS if agent else {}
+    files = GROUPS if agent else ("env",)
+    for name in [name for name, _ in given if name not in files]:
+        if name.startswith("env.kwargs."):
+            check_plain(dict.fromkeys(name.split(".")[2:]), "env.kwargs")
+            continue
+        single = [key for key in (*known, "env.kwargs.NAME") if key.startswith(f"{name}.")]
+        having = [one for one in agents if name in key_names(group, one)]
+        if single:
+            why = f"is a group of keys; set a single one, e.g. {single[0]}=VALUE"
+        elif name == "agent.name":
+            why = "is set by the group; choose with agent=NAME"
+        elif name in known:
+            continue
+        elif name.startswith("hydra"):
+            why = "is of sweeps; leave it out, or add -m to train.py"
+        elif having:
+            choice = f"choose agent={' or agent='.join(having)}"
+            why = f"is a key of {' and '.join(having)} only; leave it out or {choice}"
+        else:
+            raise ConfigError(unknown_key(name, known if "." in name else [*files, *known]))
+        raise ConfigError(f"{name}: {why}")
 
 
 def parse(given: str) -> tuple[str, str, Any]:
@@ -159,57 +132,32 @@ def parse(given: str) -> tuple[str, str, Any]:
 
     name, equals, text = given.partition("=")
     name = name.lstrip("+")
+    key, what, path = show(name or given, quote=False), show(text), name in PATHS
     if len(given) > LONGEST:
-        raise ConfigError(
-            f"{show(name, quote=False)}: is longer than {LONGEST} characters; shorten"
-        )
-    if not equals or not name or name.startswith(("~", "-")):
-        raise ConfigError(f"{show(given, quote=False)}: is not KEY=VALUE; --help lists the keys")
+        raise ConfigError(f"{key}: is longer than {LONGEST} characters; shorten")
+    if not equals or not re.fullmatch(r"[\w@/][\w@/-]*(\.[\w@/-]+)*", name):
+        raise ConfigError(f"{key}: is not KEY=VALUE; --help lists the keys")
     if "${" in given:
-        raise ConfigError(
-            f"{show(name, quote=False)}: refers to another key or the environment; "
-            "write the value itself"
-        )
-    path = name in PATHS
-    if path and text != text.strip(" ") and text.strip()[:1] not in ("", "'", '"', "~"):
-        return name, quoted(text), text  # whose name begins or ends with a space
-    if name in GROUPS and text in options(name):
-        return name, quoted(text), text  # a file may be named by a number, or have a comma
+        why = "refers to another key or the environment"
+        raise ConfigError(f"{key}: {why}; write the value itself")
+    if (path and not READ.match(text)) or (name in GROUPS and text in options(name)):
+        return name, text, text
     try:
         override = OverridesParser.create().parse_override(f"{name}={text}")
         several, value = override.is_sweep_override(), override.value()
     except Exception:
-        plain = name == "env.id" and re.fullmatch(r"[\w./:-]+", text)  # in any alphabet
-        if plain or (path and text[:1] not in ("", "~")):
-            return name, quoted(text), text
-        raise unreadable_text(name, text) from None
+        in_any_alphabet = name == "env.id" and re.fullmatch(r"[\w./:-]+", text)
+        if in_any_alphabet or (path and text[:1] not in ("", "~")):
+            return name, text, text
+        remedy = f"""correct it, a text as '{key}="..."', a list as '{key}=[...]'"""
+        if text.startswith("~"):
+            remedy = "write out the folder that ~ stands for"
+        raise ConfigError(f"{key}: {what} cannot be read; {remedy}") from None
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
-    if path and (several or type(value) in (int, float)):
-        return name, quoted(text), text  # a folder may be named by a number, or have a comma
     if several:
-        one = f"quote it, '{name}=\"...\"'" if takes_text(name) else "give one"
-        raise ConfigError(f"{name}: {show(text)} is several values; {one}, or -m to train.py")
+        remedy = f"""give one, a text as '{key}="..."', or -m to train.py"""
+        raise ConfigError(f"{key}: {what} is several values; {remedy}")
     if path and not isinstance(value, str | None):
-        remedy = f"quote it, {key_value(name, text)}" if len(text) < 60 else "quote it"
-        raise ConfigError(f"{name}: {show(text)} is no text; {remedy}")
+        raise ConfigError(f"{name}: {what} is no text; quote it, {key_value(name, text)}")
     return name, text, value
-
-
-def unreadable_text(name: str, text: str) -> ConfigError:
-    """What `parse` raises for a value that is not of its grammar."""
-    key = show(name, quote=False)
-    if not re.fullmatch(r"[\w@/-]+(\.[\w@/-]+)*", name):
-        return ConfigError(f"{key}: is not a key; --help lists the keys")
-    remedy = f"quote it, '{key}=\"...\"'" if takes_text(name) else "correct it"
-    if text.startswith(("[", "{")):  # which a shell takes apart at a space
-        remedy = f"quote all of it, '{key}={text[0]}...'"
-    if text.startswith("~"):
-        remedy = "write out the folder that ~ stands for"
-    return ConfigError(f"{key}: {show(text)} cannot be read; {remedy}")
-
-
-def takes_text(name: str) -> bool:
-    """Whether a key may have any text; of the tools' keys it is not known."""
-    keys = {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}
-    return name not in {*keys, *key_names(EvaluateConfig), *GROUPS} or name in TEXTS

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from common.errors import ConfigError, quoted, shown
 from configs.agents import AGENT_GROUPS
 from configs.schema import TrainConfig
-from configs.validate import OtherKeys, build
+from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
 GLOBAL = "# @package _global_"  # Hydra's mark of a file whose keys are those of the run
@@ -23,8 +22,7 @@ LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
 def options(group: str) -> list[str]:
     """The names that `group=NAME` accepts."""
-    files = (path for path in (DIRECTORY / group).glob("*.yaml") if path.is_file())
-    names = sorted(path.stem for path in files)
+    names = sorted(path.stem for path in (DIRECTORY / group).glob("*.yaml") if path.is_file())
     return [name for name in names if (group, name) != ("env", "custom")]
 
 
@@ -39,10 +37,9 @@ def group(folder: str, name: str) -> dict[str, Any]:
 
 def meant(folder: str, name: Any) -> Any:
     """The id of the environment, or the name of the agent, that `folder=name` stands for."""
-    key = {"env": "id", "agent": "name"}.get(folder)
-    if name in AGENT_GROUPS:  # whose files have their names
+    if name not in options(folder) or name in AGENT_GROUPS:  # whose files have their names
         return name
-    return group(folder, name).get(key) if key and name in options(folder) else name
+    return group(folder, name).get({"env": "id", "agent": "name"}[folder])
 
 
 def experiment(name: Any) -> dict[str, Any]:
@@ -59,41 +56,43 @@ def experiment(name: Any) -> dict[str, Any]:
     return {**sets, **dict(flat(file))}
 
 
-def compose(name: str, overrides: list[str], whole: bool = True) -> dict[str, Any]:
-    """Hydra's composition of `name`.yaml as plain data; its complaints become one line.
+def compose(
+    name: str, groups: list[str], values: Iterable[tuple[str, Any]] = (), whole: bool = True
+) -> dict[str, Any]:
+    """Hydra's composition of `name`.yaml as plain data, then each (key in full, value) set in it.
 
-    Unless `whole`, a key may be without a value.
+    Unless `whole`, a key may be without a value. Raises ConfigError, in one line.
     """
-    import hydra
     from omegaconf import OmegaConf
 
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
-        with (
-            warnings.catch_warnings(),
-            hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"),
-        ):
-            warnings.simplefilter("ignore")
-            composed = hydra.compose(name, overrides=overrides)
-            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=whole)
+        found = composed(name, groups)
+        for key, value in values:
+            OmegaConf.update(found, key, value, force_add=True)
+        plain: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=whole)
+        if misplaced := {"tuned", "experiment"}.intersection(plain):
+            raise ValueError(f"the keys of a file are below {misplaced.pop()}")
     except Exception as error:
         if mark := getattr(error, "problem_mark", None):
-            raise unreadable("configuration", Path(mark.name), error) from error
-        first = str(error).strip().splitlines() or [type(error).__name__]
-        require_global(re.findall(r"@(\w+)", first[0]))
-        raise ConfigError(f"configuration: {first[0]}; correct the files in configs/") from error
-    assert isinstance(plain, dict)
-    require_global(plain)
+            raise unreadable(Path(mark.name), error) from error
+        first = f"in UTF-8 without BOM, and in tuned/ and experiment/ the first line {GLOBAL}"
+        remedy = f"correct the files in configs/, {first}"
+        raise ConfigError(f"configuration: {first_line(error)}; {remedy}") from error
     return {str(key): value for key, value in plain.items()}
 
 
-def require_global(keys: Iterable[Any]) -> None:
-    """Raises ConfigError where what a file sets came below the name of its folder."""
-    for folder in {"tuned", "experiment"}.intersection(keys):
-        raise ConfigError(
-            f"{folder}: the file in configs/{folder}/ does not begin with the line {GLOBAL}; "
-            "make it the first, in UTF-8 without BOM"
-        )
+def composed(name: str, overrides: list[str], **options: Any) -> Any:
+    """What Hydra makes of `name`.yaml and overrides, without its warnings."""
+    import hydra
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    with warnings.catch_warnings(), hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
+        warnings.simplefilter("ignore")
+        return hydra.compose(name, overrides=overrides, **options)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -103,19 +102,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except Exception as error:
-        raise unreadable(path.parent.name, path, error) from error
+        raise unreadable(path, error) from error
     if not isinstance(plain, dict):
         raise ConfigError(f"{path.parent.name}: {path} is not a group of keys; correct the file")
     return {str(key): value for key, value in plain.items()}
 
 
-def unreadable(name: str, path: Path, error: Exception) -> ConfigError:
+def unreadable(path: Path, error: Exception) -> ConfigError:
     """The error for a file of this folder that is no YAML, with the line where one is known."""
     mark = getattr(error, "problem_mark", None)
-    line = "" if mark is None else f"line {mark.line + 1}: "
-    reason = getattr(error, "problem", None) or str(error).strip() or type(error).__name__
+    line = f"line {mark.line + 1}: " if mark else ""
+    reason = getattr(error, "problem", None) or first_line(error)
     return ConfigError(
-        f"{name}: {path} cannot be read, {line}{reason.splitlines()[0]}; correct the file"
+        f"{path.parent.name}: {path} cannot be read, {line}{reason}; correct the file"
     )
 
 
@@ -132,22 +131,21 @@ def flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def require_run(key: str, run: str) -> Path:
-    """The directory of an existing run; ConfigError where it is none, naming the newest in it."""
-    path = Path(run)
+    """The directory of an existing run; ConfigError where it is none, naming the newest in it.
+
+    Where there is no such folder, the newest in `runs` is named.
+    """
+    path, why = Path(run), "is not a run directory"
     try:
-        found = (path / "config.yaml").is_file()
+        if (path / "config.yaml").is_file():
+            return path
     except OSError as error:
-        raise ConfigError(
-            f"{key}: {run} cannot be looked at, {error.strerror}; give another"
-        ) from None
-    if not found:
-        inside = [file for depth in range(1, 4) for file in path.glob("*/" * depth + "config.yaml")]
-        newest = max(inside, key=lambda file: file.stat().st_mtime, default=None)
-        raise ConfigError(
-            f"{key}: {run} is not a run directory; give one that holds config.yaml"
-            + (f", such as {shown(newest.parent)}" if newest else "")
-        )
-    return path
+        why = f"cannot be looked at, {error.strerror}"
+    there = path if os.path.isdir(run) else Path("runs")
+    runs = [file for depth in range(1, 4) for file in there.glob("*/" * depth + "config.yaml")]
+    newest = max(runs, key=lambda file: file.stat().st_mtime, default=None)
+    such = f", such as {shown(newest.parent)}" if newest else ""
+    raise ConfigError(f"{key}: {run} {why}; give one that holds config.yaml{such}")
 
 
 def read_run(path: Path) -> TrainConfig:
@@ -161,18 +159,16 @@ def read_run(path: Path) -> TrainConfig:
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise ValueError("a few aliases can stand for billions of values")
         plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except PermissionError as error:
-        raise ConfigError(
-            f"run: {path / 'config.yaml'} cannot be read, {error.strerror}; make it readable"
-        ) from error
     except Exception as error:
-        raise ConfigError(f"run: {path / 'config.yaml'} cannot be read; restore it") from error
+        reason = f", {error.strerror}; make it readable, or" if isinstance(error, OSError) else ";"
+        raise ConfigError(
+            f"run: {path / 'config.yaml'} cannot be read{reason} restore it"
+        ) from error
     try:
         return build(TrainConfig, plain, recorded=True)
     except ConfigError as error:
         fault = ConfigError(f"run: {path / 'config.yaml'}, {error} in that file")
-        if isinstance(error, OtherKeys):
-            fault.run = str(path)
+        fault.run = str(path)
         raise fault from None
 
 

@@ -4,9 +4,11 @@ Defaults live in the YAML files beside this module; what is written here once is
 Configuration is data: a name resolves through a registry, nothing is imported or executed.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS, AgentConfig, OffPolicyConfig
 from configs.validate import Auto, Group, key
 
@@ -16,14 +18,12 @@ Acceleration = Literal["auto", "none", "compile", "cudagraph"]
 @dataclass(frozen=True)
 class EnvConfig(Group):
     id: str = key("Gymnasium id; a module to import may stand before a colon, module:Id-v0")
-    num_envs: int | Auto = key(
-        "copies stepped together; auto: 8 on-policy, 1 off-policy", ge=1, le=65536
-    )
+    num_envs: int | Auto = key("copies at once; auto: 8 on-policy, 1 off-policy", ge=1, le=65536)
     vectorization: Literal["auto", "native", "sync", "async"] = key(
         "auto: native for CartPole-v1, else sync; async: one process a copy"
     )
     kwargs: dict[str, Any] = key("arguments of the environment")
-    timeout: float = key("seconds that async copies have to answer a step or a reset", gt=0, le=1e6)
+    timeout: float = key("seconds for async copies to step or reset", gt=0, le=1_000_000)
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,9 @@ class LogConfig(Group):
 @dataclass(frozen=True)
 class EvalConfig(Group):
     every: int | Auto = key("environment steps; auto: 10 % of the run", ge=1)
-    episodes: int = key(
-        "episodes per evaluation; 0: no evaluations, and no copies for them", ge=0, le=1_000_000
-    )
+    episodes: int = key("per evaluation; 0: none, and no copies for them", ge=0, le=1_000_000)
     max_length: int | Auto = key(
-        "steps after which an evaluation cuts an episode; auto: the registered limit "
-        "(max_episode_steps) where there is one, else 10,000",
-        ge=1,
-        le=10**9,
-        before=30_000,
+        "an episode is cut here; auto: max_episode_steps or 10,000", ge=1, le=10**9, before=30_000
     )
 
 
@@ -54,9 +48,7 @@ class CheckpointConfig(Group):
 
 @dataclass(frozen=True)
 class AuditConfig(Group):
-    every: int | Auto = key(
-        "environment steps; auto: 25 % of the run, at least 10,000 updates", ge=1
-    )
+    every: int | Auto = key("steps; auto: 25 % of the run, at least 10,000 updates", ge=1)
 
 
 @dataclass(frozen=True)
@@ -90,21 +82,14 @@ class TrainConfig(Group):
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
 
     def check(self) -> None:
-        if isinstance(self.agent, OffPolicyConfig):
-            self.env.require(
-                self.env.num_envs == "auto" or self.env.num_envs <= self.agent.buffer_size,
-                "num_envs",
-                f"{self.env.num_envs} is more than agent.buffer_size={self.agent.buffer_size}",
-                "enlarge the buffer",
-            )
+        replay = self.agent.buffer_size if isinstance(self.agent, OffPolicyConfig) else math.inf
+        if self.env.num_envs != "auto" and self.env.num_envs > replay:
+            why = f"is more than agent.buffer_size={replay}"
+            raise ConfigError(f"env.num_envs: {why}; enlarge the buffer")
         for name in ("resume", "run_dir"):
             value = getattr(self, name)
-            self.require(
-                value is None or bool(value.strip() and not set(value) & set("\n\r\0")),
-                name,
-                f"{value!r} is empty or more than one line",
-                "name a folder",
-            )
+            if value is not None and (not value.strip() or set(value) & set("\n\r\0")):
+                raise ConfigError(f"{name}: {value!r} is empty or more than a line; name a folder")
 
 
 @dataclass(frozen=True)
@@ -137,21 +122,20 @@ class EvaluateConfig(Group):
     debug: bool = key("show tracebacks")
 
     def check(self) -> None:
-        self.require(
-            (self.run is None) != (self.policy is None),
-            "run",
-            "a run or a policy is played",
-            "give run=RUN_DIR, or policy=FILE and env=NAME",
-        )
-        self.require(
-            not (self.video and self.render), "video", "a window is not filmed", "leave one out"
-        )
-        self.require(self.out is None or bool(self.out.strip()), "out", "is empty", "name a folder")
-        if self.policy is not None:
-            self.require(self.env.id is not None, "env", "is missing", "give env=NAME or env.id=ID")
-            for name in ("video", "render"):
-                self.require(not getattr(self, name), name, "is of runs", "leave it out")
-            self.require(self.checkpoint == "latest", "checkpoint", "is of runs", "leave it out")
-            self.require(self.deterministic, "deterministic", "a file cannot draw", "leave it out")
-        else:
-            self.require(not self.env.kwargs, "env.kwargs", "are the run's", "leave them out")
+        if (self.run is None) == (self.policy is None):
+            remedy = "give run=RUN_DIR, or policy=FILE and env=NAME"
+            raise ConfigError(f"run: a run or a policy is played; {remedy}")
+        if self.video and self.render:
+            raise ConfigError("video: a window is not filmed; leave one out")
+        for name in ("run", "policy", "out"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                raise ConfigError(f"{name}: is empty; name a file or folder")
+        if self.policy is not None and self.env.id is None:
+            raise ConfigError("env: is missing; give env=NAME or env.id=ID")
+        if self.run is not None and self.env.kwargs:
+            raise ConfigError("env.kwargs: are the run's; leave them out")
+        of_runs = {"video": False, "render": None, "checkpoint": "latest", "deterministic": True}
+        for name, left_out in of_runs.items():
+            if self.policy is not None and getattr(self, name) != left_out:
+                raise ConfigError(f"{name}: is of runs, a file cannot do that; leave it out")

@@ -3,7 +3,6 @@
 import itertools
 import math
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from common.errors import ConfigError, quoted
 from configs.automatic import processes
 from configs.compose import parse, train_config
-from configs.files import DIRECTORY
+from configs.files import composed, first_line
 from configs.validate import nearest, show
 
 FLAGS = ("-m", "--multirun")
@@ -22,21 +21,13 @@ MANY = 30  # from which on their checks take seconds
 
 @dataclass(frozen=True)
 class Sweep:
-    """Jobs that differ in some keys.
+    """Jobs that differ in some keys, each in a run directory that is named by its number."""
 
-    Attributes:
-        folder: holds a run directory for each, named by its number.
-        named: whether the user chose it.
-        arguments: of each job, all but its run directory.
-        names: those of its arguments in which a job differs from others.
-        launcher: the arguments that choose and set a launcher; empty: one after another, here.
-    """
-
-    folder: Path
-    named: bool
-    arguments: list[list[str]]
-    names: list[str]
-    launcher: list[str]
+    folder: Path  # of the run directories
+    named: bool  # whether the user chose it
+    arguments: list[list[str]]  # of each job, all but its run directory
+    names: list[str]  # those of its arguments in which a job differs from others
+    launcher: list[Any]  # its name, then (key, value) of what is set; empty: one by one, here
 
     @property
     def jobs(self) -> list[list[str]]:
@@ -54,34 +45,28 @@ def read_sweep(arguments: list[str]) -> Sweep:
         ConfigError: as `train_config`; too many jobs; a key of Hydra's that is not to be set.
     """
     if processes() > 1:
-        raise ConfigError(
-            "sweep: torchrun starts one run in several processes, not several runs; "
-            "use hydra/launcher=joblib in its place"
-        )
-    given = [argument for argument in arguments if argument not in FLAGS]
-    chosen, launcher = read_launcher([value for value in given if value.startswith("hydra")])
-    own = [argument for argument in given if not argument.startswith("hydra")]
-    chosen = read_folder(own, chosen)
+        why = "torchrun starts one run in several processes, not several runs"
+        raise ConfigError(f"sweep: {why}; use hydra/launcher=joblib in its place")
+    given = [argument.lstrip("+") for argument in arguments if argument not in FLAGS]
+    hydras = [argument for argument in given if argument.startswith("hydra")]
+    own = [argument for argument in given if not argument.startswith(("hydra", "run_dir="))]
+    launcher, chosen = read_launcher(hydras), read_folder(given)
     folder = chosen or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
-    axes = [expand(value) for value in own if not value.lstrip("+").startswith("run_dir=")]
+    axes = [expand(argument) for argument in own]
     count = math.prod(map(len, axes))
     if count > MOST:
         raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
     if count > MANY:
         print(f"checking {count} jobs", flush=True)
     combinations = [list(values) for values in itertools.product(*axes)]
-    names = [
-        " ".join(value for value, axis in zip(values, axes, strict=True) if len(axis) > 1)
-        for values in combinations
-    ]
+    varied = [len(axis) > 1 for axis in axes]
+    names = [" ".join(itertools.compress(values, varied)) for values in combinations]
     read = Sweep(folder, chosen is not None, combinations, names, launcher)
     for number, job in enumerate(read.jobs):
         config = train_config(job, quiet=True)  # it warns when it runs
         if chosen and config.resume is None and (folder / str(number)).exists():
-            raise ConfigError(
-                f"run_dir: {folder} holds runs of a sweep already; name a new one, "
-                "or go on with them by resume=auto"
-            )
+            remedy = "name a new one, or go on with them by resume=auto"
+            raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; {remedy}")
         if config.resume is None and launcher and "submitit" in launcher[0]:
             combinations[number].append("resume=auto")  # a cluster may queue a job again
     if launcher:
@@ -89,28 +74,24 @@ def read_sweep(arguments: list[str]) -> Sweep:
     return read
 
 
-def read_folder(arguments: list[str], folder: Path | None) -> Path | None:
-    """The folder that `run_dir` names, or `folder` where none is given.
+def read_folder(arguments: list[str]) -> Path | None:
+    """The folder that `run_dir` or `hydra.sweep.dir` names; None without one.
 
-    Raises:
-        ConfigError: the jobs are to lie in several places, or in those of other runs.
+    Raises ConfigError where the jobs are to lie in several places, or in those of other runs.
     """
-    wanted = folder
+    found: dict[str, list[Any]] = {"run_dir": [], "resume": [], "hydra.sweep.dir": []}
     for argument in arguments:
-        name = argument.lstrip("+").partition("=")[0]
-        if name not in ("run_dir", "resume"):
-            continue
-        values = [parse(value)[2] for value in expand(argument)]
-        if name == "run_dir" and (len(values) > 1 or folder is not None):
-            raise ConfigError(
-                "run_dir: one folder holds all jobs of a sweep; give one, in quotes if it has a "
-                "comma, and no hydra.sweep.dir beside it"
-            )
-        if name == "run_dir":
-            wanted = Path(str(values[0]))
-        if name == "resume" and not {*values} <= {"auto", None}:
-            raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
-    return wanted
+        name = argument.partition("=")[0]
+        if name in found:
+            values = [argument] if name.startswith("hydra") else expand(argument)
+            found[name] = [parse(value)[2] for value in values]
+    if not {*found["resume"]} <= {"auto", None}:
+        raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
+    folders = found["run_dir"] + found["hydra.sweep.dir"]
+    if len(folders) > 1 or "" in folders:
+        remedy = "give one, in quotes if it has a comma, and no hydra.sweep.dir beside it"
+        raise ConfigError(f"run_dir: one folder holds all jobs of a sweep; {remedy}")
+    return Path(str(folders[0])) if folders else None
 
 
 def expand(argument: str) -> list[str]:
@@ -125,87 +106,61 @@ def expand(argument: str) -> list[str]:
     if not override.is_sweep_override():
         return [argument]
     name, _, text = argument.partition("=")
-    if not override.is_discrete_sweep():
-        raise ConfigError(f"{name}: {show(text)} has no values to go through; list them")
+    values, reason = [], ""
     try:
-        values = list(itertools.islice(override.sweep_string_iterator(), MOST + 1))
+        if override.is_discrete_sweep():
+            values = list(itertools.islice(override.sweep_string_iterator(), MOST + 1))
     except (HydraException, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"{name}: {show(text)}, {reason}; list the values") from None
+        reason = f", {first_line(error)}"
     if not values:
-        raise ConfigError(f"{name}: {show(text)} has no values to go through; list them")
+        raise ConfigError(f"{name}: {show(text)} has no values{reason}; list them")
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
-def read_launcher(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """(the folder of the sweep, the arguments that choose and set a launcher)."""
-    folder, overrides, chosen = None, [], "basic"
-    for argument in arguments:
-        name, text, value = parse(argument)
-        if name == "hydra.sweep.dir" and value:
-            folder = Path(str(value))
-        elif name == "hydra/launcher" and str(value).isidentifier():
+def read_launcher(arguments: list[str]) -> list[Any]:
+    """The launcher that Hydra's arguments choose, then (key, value) of each that sets it."""
+    chosen, settings = "basic", []
+    for name, _, value in map(parse, arguments):
+        if name == "hydra/launcher":
             chosen = str(value)
-            if chosen not in LAUNCHERS:
-                near = nearest(chosen, [*LAUNCHERS], "choose one")
-                raise ConfigError(
-                    f"{name}: {show(chosen)} is not one of {', '.join(LAUNCHERS)}; {near}"
-                )
         elif name.startswith("hydra.launcher."):
-            overrides.append(f"{name}={text}")
-        else:
-            raise ConfigError(
-                f"{show(name, quote=False)}: is not to be set; of Hydra's keys these are: "
-                "hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
-            )
-    if chosen == "basic":
-        if overrides:
-            raise ConfigError(f"{overrides[0]}: is of a launcher; choose hydra/launcher=NAME")
-        return folder, []
-    return folder, [f"hydra/launcher={chosen}", *overrides]
+            settings.append((name, value))
+        elif name != "hydra.sweep.dir":
+            which = "of Hydra's keys these are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
+            raise ConfigError(f"{name}: is not to be set; {which}")
+    if chosen not in LAUNCHERS:
+        why = f"{show(chosen)} is not one of {', '.join(LAUNCHERS)}"
+        raise ConfigError(f"hydra/launcher: {why}; {nearest(chosen, [*LAUNCHERS], 'choose one')}")
+    if chosen == "basic" and settings:
+        raise ConfigError(f"{settings[0][0]}: is of a launcher; choose hydra/launcher=NAME")
+    return [chosen, *settings] if chosen != "basic" else []
 
 
-def launcher_settings(launcher: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
+def launcher_settings(launcher: list[Any], folder: Path) -> tuple[str, dict[str, Any]]:
     """The name of a launcher, and the value of each of its keys: data, of which nothing is called.
 
-    Args:
-        launcher: `hydra/launcher=NAME`, and `hydra.launcher.KEY=VALUE` for each key to be set.
-        folder: of the sweep.
-
-    Raises:
-        ConfigError: the launcher is not installed, has no such key, or not with such a value.
+    Raises ConfigError where it is not installed, has no such key, or not with such a value.
     """
-    import hydra
     from omegaconf import OmegaConf
 
-    name = launcher[0].partition("=")[2]
-
-    def settings(overrides: list[str]) -> Any:
-        where = ["hydra.job.name=logpi", f"hydra.sweep.dir={quoted(folder)}"]
-        with (
-            warnings.catch_warnings(),
-            hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"),
-        ):
-            warnings.simplefilter("ignore")
-            composed = hydra.compose("train", [*overrides, *where], return_hydra_config=True)
-            plain = OmegaConf.to_container(composed.hydra.launcher, resolve=True)
-        assert isinstance(plain, dict)
-        return {key: value for key, value in plain.items() if key != "_target_"}
-
+    name, *given = launcher
+    where = ["hydra.job.name=logpi", f"hydra.sweep.dir={quoted(folder)}"]
     try:
-        known = [f"hydra.launcher.{key}" for key in settings(launcher[:1])]
+        overrides = [f"hydra/launcher={name}", *where]
+        settings = composed("train", overrides, return_hydra_config=True).hydra.launcher
     except Exception:
-        raise ConfigError(
-            f'hydra/launcher: {name} is not installed; pip install ".[sweep]" brings it'
-        ) from None
-    for argument in launcher[1:]:
-        key = argument.partition("=")[0]
-        if ".".join(key.split(".")[:3]) not in known:
-            near = nearest(key, known, f"choose one of {', '.join(k[15:] for k in known)}")
-            raise ConfigError(f"{show(key, quote=False)}: is not a key; {near}")
+        remedy = 'pip install ".[sweep]" brings it'
+        raise ConfigError(f"hydra/launcher: {name} is not installed; {remedy}") from None
+    keys = [key for key in settings if key != "_target_"]
+    for name_in_full, value in given:
+        key = name_in_full.removeprefix("hydra.launcher.")
+        if key.partition(".")[0] not in keys:
+            known = [f"hydra.launcher.{one}" for one in keys]
+            near = nearest(name_in_full, known, f"choose one of {', '.join(keys)}")
+            raise ConfigError(f"{name_in_full}: is not a key; {near}")
         try:
-            settings([launcher[0], argument])
+            OmegaConf.update(settings, key, value, force_add=True)
         except Exception as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"{key}: {first}; correct it") from None
-    return name, settings(launcher)
+            raise ConfigError(f"{name_in_full}: {first_line(error)}; correct it") from None
+    plain: Any = OmegaConf.to_container(settings, resolve=True)
+    return name, {key: plain[key] for key in keys}

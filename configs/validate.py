@@ -5,7 +5,7 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,19 +29,20 @@ ELSEWHERE = {  # the name of a key in other libraries -> the last part of its na
     "clip_coef": ("clip_range",),
     "minibatch_size": ("batch_size",),
 }
-LIMITS: dict[str, tuple[str, str, Callable[[float, float], bool]]] = {  # words, sign, test
-    "ge": ("at least", ">=", operator.ge),
-    "gt": ("more than", ">", operator.gt),
-    "le": ("at most", "<=", operator.le),
-    "lt": ("less than", "<", operator.lt),
+KINDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a finite number",
+    str: "a text",
+    bool: "true or false",
+    types.NoneType: "null",
+    list[int]: "a list of integers",
+    list: "a list",
+    dict: "a group of keys",
 }
-LARGEST = {int: 2**64, float: 1e300}
+LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of `operator`, and as they are written
+LARGEST = 1e300  # of which twice as much is finite
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
-
-
-class OtherKeys(ConfigError):
-    """A key is missing, or is not one: as in the configuration of another revision."""
 
 
 def key(doc: str, **limits: float) -> Any:
@@ -54,18 +55,17 @@ def key(doc: str, **limits: float) -> Any:
 
 @dataclass(frozen=True)
 class Group:
-    """A group of keys; `check` has the conditions on several of them."""
+    """A group of keys; VARIANTS has the groups that one of its fields may be, by their `name`."""
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {}
-    PREFIX: ClassVar[str] = ""
 
     def check(self) -> None:
-        """Raises ConfigError where values do not fit together."""
+        """Raises ConfigError, with its key inside the group, where values do not fit together."""
 
     def require(self, holds: bool, name: str, why: str, remedy: str) -> None:
-        """Raises ConfigError `<key>: <why>; <remedy>` unless `holds`."""
+        """Raises ConfigError `<name>: <why>; <remedy>` unless `holds`."""
         if not holds:
-            raise ConfigError(f"{self.PREFIX}{name}: {why}; {remedy}")
+            raise ConfigError(f"{name}: {why}; {remedy}")
 
 
 def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -> G:
@@ -75,101 +75,121 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
         ConfigError: an unknown or missing key, a wrong type, a value that is not finite or out of
             range; names the key in full, and the nearest valid one.
     """
+    known = [f"{prefix}{declared.name}" for declared in fields(group)]
     if not isinstance(data, dict):
-        raise ConfigError(
-            f"{prefix.rstrip('.')}: must be a group of keys, got {show(data)}; "
-            f"set a single key, e.g. {prefix}{fields(group)[0].name}"
-        )
-    hints = get_type_hints(group)
-    known = {f.name: f for f in fields(group)}
+        why = f"must be a group of keys, got {show(data)}"
+        raise ConfigError(f"{prefix[:-1]}: {why}; set a single key, e.g. {known[0]}")
     for name in data:
-        if name not in known:
-            raise OtherKeys(unknown_key(f"{prefix}{name}", [f"{prefix}{k}" for k in known]))
-    values = {}
-    for name, declared in known.items():
-        if name not in data and recorded and "before" in declared.metadata:
-            values[name] = declared.metadata["before"]
-            continue
-        if name not in data:
-            raise OtherKeys(f"{prefix}{name}: is missing; give it a value")
-        hint = hints[name]
-        if isinstance(hint, type) and issubclass(hint, Group):
-            variants = group.VARIANTS.get(name)
+        if f"{prefix}{name}" not in known:
+            raise ConfigError(unknown_key(f"{prefix}{name}", known))
+    values, hints = {}, get_type_hints(group)
+    for declared, full in zip(fields(group), known, strict=True):
+        name, hint, limits = declared.name, hints[declared.name], declared.metadata
+        variants = group.VARIANTS.get(name)
+        if name not in data and recorded and "before" in limits:
+            values[name] = limits["before"]
+        elif name not in data:
+            raise ConfigError(f"{full}: is missing; give it a value")
+        elif is_group(hint):
             if variants and isinstance(data[name], dict):
-                chosen = data[name].get("name")
-                if not isinstance(chosen, str) or chosen not in variants:
-                    raise ConfigError(
-                        f"{name}.name: {show(chosen)} is not one of "
-                        f"{', '.join(variants)}; choose with {name}=NAME"
-                    )
+                chosen = str(data[name].get("name"))
+                if chosen not in variants:
+                    why = f"{show(chosen)} is not one of {', '.join(variants)}"
+                    raise ConfigError(f"{full}.name: {why}; choose with {name}=NAME")
                 hint = variants[chosen]
-            values[name] = build(hint, data[name], f"{prefix}{name}.", recorded)
+            values[name] = build(hint, data[name], f"{full}.", recorded)
         else:
-            values[name] = convert(data[name], hint, f"{prefix}{name}", declared.metadata)
+            values[name] = convert(data[name], hint, full, limits)
     made = group(**values)
-    object.__setattr__(made, "PREFIX", prefix)
-    made.check()
+    try:
+        made.check()
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
     return made
+
+
+def is_group(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Group)
+
+
+def walk(group: type[Group], variant: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(key in full, type, meaning and limits) of every key.
+
+    Of a field that varies, the keys of `variant`, else those that all its variants share.
+    """
+    hints = get_type_hints(group)
+    for declared in fields(group):
+        hint = hints[declared.name]
+        if is_group(hint):
+            inner = group.VARIANTS.get(declared.name, {}).get(variant, hint)
+            yield from ((f"{declared.name}.{name}", *rest) for name, *rest in walk(inner))
+        else:
+            yield declared.name, hint, declared.metadata
+
+
+def key_names(group: type[Group], variant: str = "") -> list[str]:
+    """All keys of a group in full."""
+    return [name for name, _, _ in walk(group, variant)]
 
 
 def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
     """`value` as the type `hint`, inside its limits; raises ConfigError."""
-    fitting = [candidate for candidate in alternatives(hint) if fits(value, candidate)]
+    fitting = [candidate for candidate in alternatives(hint) if fits(value, candidate, limits)]
     if not fitting:
-        raise ConfigError(f"{name}: must be {describe(hint)}, got {show(value)}; correct it")
-    if fitting[0] is float:
-        value = float(value)
+        wanted = f"must be {described(hint, limits)}, got {show(value)}"
+        raise ConfigError(f"{name}: {wanted}; give such a value")
     if isinstance(value, dict):
         check_plain(value, name)
     if isinstance(value, (list, tuple)):
-        value = list(value)
-    for number in value if isinstance(value, list) else [value]:
-        if isinstance(number, (int, float)) and not isinstance(number, bool):
-            check_range(number, name, limits)
-    return value
+        return list(value)
+    return float(value) if fitting[0] is float else value
 
 
-def alternatives(hint: Any) -> list[Any]:
+def alternatives(hint: Any) -> tuple[Any, ...]:
     union = isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union
-    return list(get_args(hint)) if union else [hint]
+    return get_args(hint) if union else (hint,)
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a value has the type, and is finite if it is a number; an integer is a float, too."""
+def fits(value: Any, hint: Any, limits: Mapping[str, Any]) -> bool:
+    """Whether a value has the type, and its numbers are within limits; an integer is a float."""
     origin = get_origin(hint)
     if origin is Literal:
-        return isinstance(value, str) and value in get_args(hint)
+        return value in get_args(hint)
     if origin is list:
         (item,) = get_args(hint)
-        return isinstance(value, (list, tuple)) and all(fits(one, item) for one in value)
+        return isinstance(value, (list, tuple)) and all(fits(one, item, limits) for one in value)
     if hint in (int, float):
-        number = isinstance(value, int if hint is int else (int, float))
-        return number and not isinstance(value, bool) and abs(value) < LARGEST[hint]
+        bounds = [(limit, limits[limit]) for limit in LIMITS if limit in limits]
+        return (
+            type(value) in (int, hint)
+            and abs(value) < LARGEST
+            and all(getattr(operator, limit)(value, bound) for limit, bound in bounds)
+        )
     return isinstance(value, origin or hint)
 
 
-def check_range(number: float, name: str, limits: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a number is beyond a limit."""
-    for limit, (words, _, holds) in LIMITS.items():
-        if limit in limits and not holds(number, limits[limit]):
-            raise ConfigError(
-                f"{name}: must be {words} {limits[limit]:.15g}, got {show(number)}; correct it"
-            )
+def described(hint: Any, limits: Mapping[str, Any]) -> str:
+    """A type and its limits in a user's words."""
+    choices: list[str] = []
+    for candidate in alternatives(hint):
+        origin = get_origin(candidate)
+        choices += (
+            get_args(candidate) if origin is Literal else [KINDS.get(candidate) or KINDS[origin]]
+        )
+    kind = " or ".join(choices) if len(choices) < 4 else "one of " + ", ".join(choices)
+    given = [f"{sign} {limits[limit]}" for limit, sign in LIMITS.items() if limit in limits]
+    return ", ".join([kind, *given])
 
 
 def check_plain(values: dict[Any, Any], name: str) -> None:
-    """Raises ConfigError where a key names no argument, or a number is not finite."""
-    for inner in values:
+    """Raises ConfigError where a key names no argument, or a value is none of YAML and JSON."""
+    for inner, value in values.items():
         if not isinstance(inner, str) or not inner.isidentifier() or inner.startswith("_"):
             raise ConfigError(f"{name}.{show(inner)}: is not an argument's name; leave it out")
-        if not plain(values[inner]):
+        if not plain(value):
             raise ConfigError(
-                f"{name}.{inner}: must be of texts, numbers, true, false, null, "
-                f"lists and groups, got {show(values[inner])}; correct it"
-            )
-        if not all(map(math.isfinite, numbers(values[inner]))):
-            raise ConfigError(
-                f"{name}.{inner}: must be finite, got {show(values[inner])}; correct it"
+                f"{name}.{inner}: must be of texts, finite numbers, true, false, null, lists and "
+                f"groups, got {show(value)}; give such a value"
             )
 
 
@@ -179,32 +199,7 @@ def plain(value: Any) -> bool:
         return all(map(plain, [*value, *value.values()]))
     if isinstance(value, list):
         return all(map(plain, value))
-    return isinstance(value, str | int | float | None)
-
-
-def numbers(value: Any) -> list[float]:
-    """All numbers with a point in a value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        return [number for inner in value for number in numbers(inner)]
-    return [value] if isinstance(value, float) else []
-
-
-def describe(hint: Any) -> str:
-    """The type in a user's words."""
-    words = {int: "an integer", float: "a finite number", str: "a text", bool: "true or false"}
-    words |= {types.NoneType: "null", dict: "a group of keys"}
-    choices: list[str] = []
-    for candidate in alternatives(hint):
-        if get_origin(candidate) is Literal:
-            choices += map(str, get_args(candidate))
-        elif get_origin(candidate) is list:
-            items = get_args(candidate)[0].__name__ + "s"
-            choices.append(f"a list of {'integers' if items == 'ints' else items}")
-        else:
-            choices.append(words.get(get_origin(candidate) or candidate, str(candidate)))
-    return " or ".join(choices) if len(choices) < 4 else "one of " + ", ".join(choices)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)
 
 
 def unknown_key(name: str, known: list[str]) -> str:
@@ -233,17 +228,3 @@ def show(value: Any, quote: bool = True) -> str:
     text = repr(value) if quote else str(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def key_names(group: type[Group], variant: str | None = None, prefix: str = "") -> list[str]:
-    """All keys of a group in full, for one variant of its varying part."""
-    names, hints = [], get_type_hints(group)
-    for declared in fields(group):
-        hint = hints[declared.name]
-        if isinstance(hint, type) and issubclass(hint, Group):
-            variants = group.VARIANTS.get(declared.name)
-            inner = variants.get(variant or "", hint) if variants else hint
-            names += key_names(inner, prefix=f"{prefix}{declared.name}.")
-        else:
-            names.append(f"{prefix}{declared.name}")
-    return names

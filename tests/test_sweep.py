@@ -68,7 +68,7 @@ def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
             ["hydra/launcher=joblib", "hydra.launcher.n_jobs=${oc.env:HOME}"],
             "hydra.launcher.n_jobs",
         ),
-        (["hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs=1"),
+        (["hydra.launcher.n_jobs=1"], "hydra.launcher.n_jobs"),
         (["hydra.run.dir=x"], "hydra.run.dir"),
         (["resume=auto,null", "zzz=1"], "zzz"),
     ],

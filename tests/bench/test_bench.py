@@ -231,7 +231,7 @@ def test_a_report_from_a_file_is_the_same_without_measuring(results, tmp_path, c
     [
         (["only=sac265"], "did you mean sac256?"),
         (["only=all,sac64"], "only: all goes alone; leave it or the others out"),
-        (["blocks=0"], "blocks: must be at least 1"),
+        (["blocks=0"], "blocks: must be an integer, >= 1"),
         (["seeds=many"], "seeds: must be an integer"),
         (["form=x"], "did you mean from?"),
         (["sac256"], "is not KEY=VALUE"),

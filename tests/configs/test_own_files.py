@@ -208,7 +208,7 @@ def test_a_file_without_an_id_is_told_so_or_given_one(text: str, words: str, wri
 
 def test_a_tuned_pair_or_an_experiment_that_is_no_yaml_is_named(write: Any) -> None:
     write("tuned/pendulum-a2c", "# @package _global_\nagent: [\n")
-    with pytest.raises(ConfigError, match=r"^configuration: .*pendulum-a2c.yaml cannot be read, l"):
+    with pytest.raises(ConfigError, match=r"^tuned: .*pendulum-a2c.yaml cannot be read, line 3"):
         train_config(["env=pendulum"])
     write("experiment/mine", "# @package _global_\nagent: [\n")
     with pytest.raises(ConfigError, match=r"^experiment: .*mine.yaml cannot be read, line 3"):
@@ -237,9 +237,9 @@ def test_a_file_whose_keys_are_not_the_run_s_says_what_makes_them_so(
         if folder == "tuned" and text == HEADED:
             continue  # a pair chooses no environment
         write(f"{folder}/{name}", text.replace("# @package _global_\n", begins))
-        with pytest.raises(ConfigError, match=f"^{folder}: .*make it the first, in UTF-8") as said:
+        with pytest.raises(ConfigError, match=r"^configuration: .* first line #") as said:
             train_config(command)
-        line = str(said.value).partition("the line ")[2].partition(";")[0]
+        line = str(said.value).partition("the first line ")[2]
         write(f"{folder}/{name}", text.replace("# @package _global_", line))
         assert train_config(command).agent.lr == 0.05
 
@@ -255,7 +255,7 @@ def test_a_file_that_is_no_text_is_named_wherever_it_is_read(write: Any) -> None
 def test_an_environment_that_an_experiment_sets_is_not_chosen_beside_it(write: Any) -> None:
     """The experiment's id would be played, whatever file was chosen."""
     write("experiment/one", "# @package _global_\nenv: {id: Pendulum-v1, num_envs: 3}\n")
-    with pytest.raises(ConfigError, match=r"^env: experiment=one sets env.id=Pendulum-v1; leave"):
+    with pytest.raises(ConfigError, match=r"^env: experiment=one is for env.id=Pendulum-v1; leave"):
         train_config(["experiment=one", "env=acrobot"])
     for more, played in (
         (["env=pendulum"], "Pendulum-v1"),
@@ -292,5 +292,5 @@ def test_a_file_may_be_built_on_others(name: str, write: Any, stopped: Any, caps
 @pytest.mark.parametrize("value", ["!!binary aGVsbG8=", "[1, !!binary aGVsbG8=]"])
 def test_an_argument_is_of_what_a_checkpoint_can_write_down(value: str, write: Any) -> None:
     write("env/mine", f"id: Pendulum-v1\nkwargs: {{a: {value}}}\n")
-    with pytest.raises(ConfigError, match=r"^env.kwargs.a: must be of texts, numbers, .*b'hello'"):
+    with pytest.raises(ConfigError, match=r"^env.kwargs.a: must be of texts, finite .*b'hello'"):
         train_config(["env=mine"])

@@ -1,6 +1,5 @@
 """Each message ends with what to do: done as it says, the configuration is accepted."""
 
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -21,31 +20,31 @@ RUN = ["run=x"]
 FILE = ["policy=x.onnx", "env=pendulum"]
 GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     # name: (door, what provokes it, the remedy as written, the same after it)
-    "text": (train_config, ["env.id=a=b"], "quote it, 'env.id=\"...\"'", ['env.id="a=b"']),
+    "text": (train_config, ["env.id=a=b"], "a text as 'env.id=\"...\"'", ['env.id="a=b"']),
     "argument": (
-        *(train_config, ["env.kwargs.x=a=b"], "quote it, 'env.kwargs.x=\"...\"'"),
+        *(train_config, ["env.kwargs.x=a=b"], "a text as 'env.kwargs.x=\"...\"'"),
         ['env.kwargs.x="a=b"'],
     ),
-    "several": (train_config, ["seed=1,2"], "give one, or -m to train.py", ["seed=1"]),
+    "several": (train_config, ["seed=1,2"], "is several values; give one", ["seed=1"]),
     "text of several": (
-        *(train_config, ["env.kwargs.x=a,b"], "quote it, 'env.kwargs.x=\"...\"', or -m"),
+        *(train_config, ["env.kwargs.x=a,b"], "a text as 'env.kwargs.x=\"...\"', or -m"),
         ['env.kwargs.x="a,b"'],
     ),
-    "number": (train_config, ["seed=1=2"], "cannot be read; correct it", ["seed=12"]),
+    "number": (train_config, ["seed=1=2"], "cannot be read; correct it, a text as", ["seed=12"]),
     "choice": (
-        *(train_config, ["agent.activation=a=b"], "cannot be read; correct it"),
+        *(train_config, ["agent.activation=a=b"], "cannot be read; correct it, a text as"),
         ["agent.activation=relu"],
     ),
     "group of one": (train_config, ["agent=a=b"], "cannot be read; correct it", ["agent=a2c"]),
     "list": (
-        *(train_config, ["agent.hidden=[64,"], "quote all of it, 'agent.hidden=[...'"),
+        *(train_config, ["agent.hidden=[64,"], "a list as 'agent.hidden=[...]'"),
         shlex.split("'agent.hidden=[64, 64]'"),
     ),
     "home": (
         *(train_config, ["run_dir=~/x"], "write out the folder that ~ stands for"),
         [f"run_dir={Path.home()}/x"],
     ),
-    "name": (train_config, ["agent..lr=1"], "is not a key; --help lists the keys", ["agent.lr=1"]),
+    "name": (train_config, ["agent..lr=1"], "is not KEY=VALUE; --help", ["agent.lr=1"]),
     "no value": (train_config, ["seed"], "is not KEY=VALUE; --help lists the keys", ["seed=1"]),
     "interpolation": (train_config, ["seed=${x}"], "write the value itself", ["seed=1"]),
     "missing": (train_config, ["seed=???"], "is missing; give it a value", ["seed=1"]),
@@ -57,11 +56,11 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     "typo": (train_config, ["agent.lrr=0.1"], "did you mean agent.lr?", ["agent.lr=0.1"]),
     "group": (train_config, ["log=3"], "set a single one, e.g. log.every", ["log.every=3"]),
     "arguments": (
-        *(train_config, ["env.kwargs={a: 1}"], "give env.kwargs.NAME=VALUE"),
+        *(train_config, ["env.kwargs={a: 1}"], "e.g. env.kwargs.NAME=VALUE"),
         ["env.kwargs.a=1"],
     ),
     "private": (train_config, ["env.kwargs._a=1"], "leave it out", []),
-    "endless": (train_config, ["env.kwargs.a=inf"], "correct it", ["env.kwargs.a=1e300"]),
+    "endless": (train_config, ["env.kwargs.a=inf"], "finite numbers, true", ["env.kwargs.a=1e300"]),
     "another agent's": (
         *(train_config, [ID, "agent.tau=0.1"], "choose agent=sac or agent=sac_discrete"),
         [*SAC, "agent.tau=0.1"],
@@ -80,7 +79,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         *(train_config, ["experiment=zzz"], "textbook_a2c; choose one"),
         ["experiment=textbook_a2c"],
     ),
-    "environment": (train_config, ["env=zzz"], "for any Gymnasium id give env.id=ID", ["env.id=z"]),
+    "environment": (train_config, ["env=zzz"], "or give env.id=ID for any other", ["env.id=z"]),
     "near environment": (
         *(train_config, ["env=cartpol"], "did you mean cartpole?"),
         ["env=cartpole"],
@@ -90,7 +89,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         ["experiment=textbook_a2c"],
     ),
     "type": (train_config, ["total_steps=1e5"], "must be an integer", ["total_steps=100000"]),
-    "range": (train_config, ["agent.gamma=2"], "must be at most 1", ["agent.gamma=1"]),
+    "range": (train_config, ["agent.gamma=2"], ">= 0, <= 1, got 2; give", ["agent.gamma=1"]),
     "layers": (train_config, ["agent.hidden=[]"], "e.g. [64,64]", ["agent.hidden=[64,64]"]),
     "bounds": (
         *(train_config, [ID, "agent.log_std_min=3"], "log_std_max=2; lower it"),
@@ -117,14 +116,14 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         [*PPO, "agent.batch_size=1", "agent.normalise_advantage=false"],
     ),
     "minibatches": (
-        *(train_config, [*PPO, "agent.batch_size=100"], "= 2048 steps; use 64"),
-        [*PPO, "agent.batch_size=64"],
+        *(train_config, [*PPO, "agent.batch_size=100"], "= 2048 steps; use agent.n_steps=275"),
+        [*PPO, "agent.batch_size=100", "agent.n_steps=275"],
     ),
     "minibatches of a short rollout": (
         train_config,
         [*PPO, "env.num_envs=6", "agent.n_steps=1", "agent.batch_size=64"],
-        "= 6 steps; use 6",
-        [*PPO, "env.num_envs=6", "agent.n_steps=1", "agent.batch_size=6"],
+        "= 6 steps; use agent.n_steps=32",
+        [*PPO, "env.num_envs=6", "agent.n_steps=32", "agent.batch_size=64"],
     ),
     "no minibatches": (
         train_config,
@@ -298,11 +297,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("made", "provoked", "remedy", "followed"),
     [
-        ([ID], ["seed=3"], "has 0; leave it out", []),
-        ([ID], ["env=cartpole"], "has 'Another-v0'; leave it out", []),
-        ([ID], ["agent=sac"], "has 'a2c'; leave it out", []),
+        ([ID], ["seed=3"], "with, 0; give that, or begin another run", ["seed=0"]),
+        ([ID], ["env=cartpole"], "with, 'Another-v0'; give that, or", [ID]),
+        ([ID], ["agent=sac"], "with, 'a2c'; give that, or", ["agent=a2c"]),
         ([ID], ["experiment=textbook_a2c"], "leave it out", []),
-        ([ID], ["run_dir=elsewhere"], "has 'runs/run'; leave it out", []),
+        ([ID], ["run_dir=elsewhere"], "is not runs/run; leave it out", []),
         ([ID], ["total_steps=5"], "give more, or leave it out", ["total_steps=200000"]),
         ([ID], ["total_steps=5"], "or leave it out", []),
         ([ID], ["agent.lrr=1"], "did you mean agent.lr?", ["agent.lr=0.001"]),
@@ -321,9 +320,9 @@ def test_a_run_goes_on_as_the_message_says(
     ("made", "provoked", "remedy", "followed"),
     [
         ([*SAC, "seed=3"], [*SAC, "seed=4"], "with, 3; give that, or", [*SAC, "seed=3"]),
-        (SAC, [ID], "agent: 'a2c' is not what the run in run_dir was made with, 'sac'; give", SAC),
-        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run in run_dir was made wit", SAC),
-        (SAC, [*SAC, "env.kwargs.a=1"], "with, none; leave it out, or another run_dir", SAC),
+        (SAC, [ID], "agent: 'a2c' is not what the run was made with, 'sac'; give that", SAC),
+        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run was made with, 'Another", SAC),
+        (SAC, [*SAC, "env.kwargs.a=1"], "with, none; leave it out, or begin another run", SAC),
         (["env.id=mine:A-v0"], [], "repeat env.id=mine:A-v0", ["env.id=mine:A-v0"]),
     ],
 )
@@ -348,7 +347,8 @@ def test_a_directory_that_is_no_run_names_one_that_is(run: Any) -> None:
         said = refused(door, [f"{key}=runs"])
         assert said.endswith(f"give one that holds config.yaml, such as {path}")
         door([f"{key}={path}"])
-        assert refused(door, [f"{key}={'x' * 300}"]).endswith("give another")
+        assert refused(door, [f"{key}={'x' * 300}"]).endswith(f"such as {path}")
+        assert refused(door, [f"{key}=nowhere"]).endswith(f"such as {path}")
 
 
 def evaluated(arguments: list[str]) -> Any:
@@ -363,7 +363,7 @@ def evaluated(arguments: list[str]) -> Any:
         ("seed: 0", "seed: [", "cannot be read; restore it"),
         ("seed: 0", "sed: 0", "sed: is not a key; did you mean seed? in that file"),
         ("seed: 0\n", "", "seed: is missing; give it a value in that file"),
-        ("seed: 0", "seed: x", "seed: must be an integer, got 'x'; correct it in that file"),
+        ("seed: 0", "seed: x", "808, got 'x'; give such a value in that file"),
         ("name: a2c", "name: zzz", "agent.name: 'zzz' is not one of a2c, ppo, sac, sac_discrete; "),
         ("  gamma: 0.99", "  gamma: &a 0.99\n  tau: *a", "cannot be read; restore it"),
     ],
@@ -409,7 +409,7 @@ def test_a_file_of_configs_that_is_wrong_is_corrected(
         head = "" if name.startswith(("env", "agent")) else "# @package _global_\n"
         (copy / f"{name}.yaml").write_text(head + bad)
         said = refused(train_config, arguments)
-        assert re.search(r"correct the files? ?(in configs/)?$", said)
+        assert "correct the file" in said
         assert f"{name}.yaml" in said or "agent/zzz" in said
         (copy / f"{name}.yaml").write_text(head + good)
         train_config(arguments)

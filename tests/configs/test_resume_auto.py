@@ -69,12 +69,10 @@ def test_a_key_that_is_given_and_differs_is_refused(key: str, made: Any) -> None
     path = made(*base, *first)
     with pytest.raises(ConfigError) as auto:
         again(path, *base, *then)
-    assert str(auto.value).startswith(f"{key}: {value} is not what the run in run_dir was made wi")
-    assert f"with, {has}" in str(auto.value)
+    assert str(auto.value).startswith(f"{key}: {value} is not what the run was made with, {has}")
     with pytest.raises(ConfigError) as named:
         train_config([f"resume={path}", *then])
-    assert str(named.value).startswith(f"{key}: {value} cannot be given to a resumed run, which ha")
-    assert f"has {has}" in str(named.value)
+    assert str(named.value).startswith(f"{key}: {value} is not what the run was made with, {has}")
 
 
 @pytest.mark.parametrize("key", [key for key in DIFFERENT if key not in NEW])
@@ -147,16 +145,16 @@ def test_intervals_that_are_resolved_anew_are_those_of_the_longer_run(made: Any)
         (
             SAC,
             SAC[:1],
-            "agent: 'a2c' is not what the run in run_dir was made with, 'sac'; give tha",
+            "agent: 'a2c' is not what the run was made with, 'sac'; give that, or begin",
         ),
-        (SAC, [*SAC, "agent=a2c"], "agent: 'a2c' is not what the run in run_dir was made with, 's"),
-        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run in run_dir was made with, 'Pend"),
-        (SAC, ["env=acrobot", *SAC[1:]], "env.id: 'Acrobot-v1' is not what the run in run_dir was"),
-        (CARTPOLE, ["experiment=textbook_a2c"], r"\S+: \S.* is not what the run in run_dir was ma"),
+        (SAC, [*SAC, "agent=a2c"], "agent: 'a2c' is not what the run was made with, 'sac'"),
+        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run was made with, 'Pend"),
+        (SAC, ["env=acrobot", *SAC[1:]], "env.id: 'Acrobot-v1' is not what the run was made with"),
+        (CARTPOLE, ["experiment=textbook_a2c"], r"\S+: \S.* is not what the run was made with"),
         (
             ["experiment=textbook_a2c", "agent.lr=0.5"],
             ["experiment=textbook_a2c"],
-            "agent.lr: 0.01 is not what the run in run_dir was made with, 0.5; give that, or anot",
+            "agent.lr: 0.01 is not what the run was made with, 0.5; give that, or begin",
         ),
     ],
 )
@@ -242,7 +240,7 @@ def test_one_process_of_a_run_warns_and_a_sweep_when_its_job_begins(
 def test_true_is_not_1(made: Any) -> None:
     path = made(*A2C, "seed=1", "env.kwargs.g=1")
     for given in ("seed=true", "env.kwargs.g=true"):
-        with pytest.raises(ConfigError, match=": True cannot be given to a resumed run, which ha"):
+        with pytest.raises(ConfigError, match=": True is not what the run was made with, 1; give"):
             train_config([f"resume={path}", given])
     with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: True is not what the run .* with, 1;"):
         again(path, *A2C, "seed=1", "env.kwargs.g=true")

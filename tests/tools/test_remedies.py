@@ -248,7 +248,7 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
     "all of them": (bench.parse, ["only=all,sac64"], "leave it or the others out", ["only=all"]),
     "measured": (bench.parse, ["from=a", "only=sac64"], "leave only out", ["from=a"]),
     "no option": (bench.parse, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
-    "number of blocks": (bench.parse, ["blocks=0"], "must be at least 1", ["blocks=1"]),
+    "number of blocks": (bench.parse, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
     "seeds": (
         *(lambda given: commands.seeds(*given), ["5-3"], "give FIRST-LAST, the smaller one first"),
         ["3-5"],
