@@ -25,11 +25,12 @@ def run(config: EvaluateConfig) -> int:
     more: dict[str, Any]
     if config.policy is None:
         trained = open_run(config)
+        warn(*trained.warnings)
         agent, evaluator, step = trained.agent, trained.evaluator, trained.step
         path = trained.path / "evaluation.json"
         played = f"{trained.config.agent.name} on {trained.config.env.id}"
         what = f"{played}, checkpoint of step {step:,}"
-        more, warnings = {"checkpoint_step": step}, trained.warnings
+        more, warnings = {"checkpoint_step": step}, []
     else:
         from runtime.deploy.exported import open_file
 
@@ -41,7 +42,6 @@ def run(config: EvaluateConfig) -> int:
         what = f"{file}{exported} on {config.env.id}"
         more, warnings = {"policy": str(file)}, foreign(config, certificate)
     with closing(evaluator):
-        warn(*warnings)
         if config.out:
             path = make_folder(config.out) / path.name
         if config.render is None and (found := evaluator.examine()):
@@ -51,6 +51,7 @@ def run(config: EvaluateConfig) -> int:
 
             filmed, seen = film(trained, path.parent, config.seed, config.deterministic)
         evaluation = evaluator(agent, step, config.deterministic)
+    warn(*warnings)
     report(config, evaluation, what, path, more)
     if config.video:
         cut = ", cut short" if seen.cut else ""

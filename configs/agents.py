@@ -88,9 +88,7 @@ class PPOConfig(OnPolicyConfig):
     epochs: int = key("passes over each rollout", ge=1, le=10_000)
     clip_range: float = key("how far the ratio may lie from 1", gt=0, le=100)
     clip_schedule: Literal["constant", "linear"] = key("linear: falls with a linear lr_schedule")
-    target_kl: float | None = key(
-        "a minibatch whose KL is 1.5 times as much ends the passes; null: never", gt=0, le=1000
-    )
+    target_kl: float | None = key("the passes end at 1.5 times this; null: never", gt=0, le=1000)
     recompute_advantage: bool = key("anew before each pass, under the value of then")
 
     def check(self) -> None:
@@ -115,18 +113,13 @@ class OffPolicyConfig(AgentConfig):
     policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
     tau: float = key("share of the critic that moves into its target", gt=0, le=1)
     actor_tau: float = key(
-        "share of the actor that moves into its average, which evaluations play; 1: no average",
-        gt=0,
-        le=1,
-        before=1.0,
+        "share of the actor that moves into the average that is evaluated", gt=0, le=1, before=1.0
     )
     critics: int = key("members of the ensemble", ge=1, le=100)
     normalise_critic: bool = key("layer normalisation in the critics")
     alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)
     alpha_init: float = key("where a learned alpha begins", gt=0, le=1000)
-    target_entropy: float | Auto = key(
-        "nats that a learned alpha aims for; auto: -dim(action), for K discrete actions 0.3 log K"
-    )
+    target_entropy: float | Auto = key("nats; auto: -dim(action), of K discrete ones 0.3 log K")
 
     def check(self) -> None:
         super().check()

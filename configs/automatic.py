@@ -41,11 +41,7 @@ RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the 
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` in RULES by its value.
-
-    Raises:
-        ConfigError: a value that is given cannot be had here.
-    """
+    """Replaces every `auto` in RULES by its value; ConfigError for a value that cannot be had."""
     for key, rule in RULES.items():
         if attrgetter(key)(config) == "auto":
             config = replaced(config, key, rule(config))

@@ -28,10 +28,8 @@ Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     """The configuration that `train.py` runs: of a new run, or of one that goes on.
 
-    A resumed run keeps what is left out; unless `quiet`, one warning names what differs.
-
-    Raises:
-        ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
+    A resumed run keeps what is left out; unless `quiet`, one warning names what differs. Raises
+    ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
     """
     given = [(name, value) for name, _, value in map(parse, arguments)]
     named = dict(given)
@@ -125,8 +123,7 @@ def require_keys(given: Given, group: type[Group], agent: str = "") -> None:
 def parse(given: str) -> tuple[str, str, Any]:
     """(name, text of the value, value) of one KEY=VALUE; a leading + is accepted and dropped.
 
-    The value of a path is its text, where Hydra's grammar does not read it as another text, a list
-    or a dictionary: quotes around all of it are no part of it.
+    The value of a path is its text, unless all of it is in quotes, or null.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

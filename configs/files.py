@@ -30,8 +30,8 @@ def group(folder: str, name: str) -> dict[str, Any]:
     """The file of `folder=name`; of an environment what it comes to, with all that it refers to."""
     file = read_yaml(DIRECTORY / folder / f"{name}.yaml")
     if folder == "env" and ({"defaults", "env"} & {*file} or "${" in str(file)):
-        composed = compose("train", [f"env={quoted(name)}", "~tuned"], whole=False)["env"]
-        return composed if isinstance(composed, dict) else file
+        whole = compose("train", [f"env={quoted(name)}", "~tuned"], whole=False)["env"]
+        return whole if isinstance(whole, dict) else file
     return file
 
 

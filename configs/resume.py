@@ -27,7 +27,6 @@ def resumed(recorded: TrainConfig, given: Values, run: str) -> tuple[TrainConfig
     Of the file of an environment, what differs from the general settings is implied.
     """
     stated, file = dict(flat(given)), Values()
-    require_repeated(recorded.env.id, stated.get("env.id"))
     if Path(str(stated.get("run_dir", run))) != Path(run):
         raise ConfigError(f"run_dir: {show(stated['run_dir'])} is not {run}; leave it out")
     if "experiment" in stated:
@@ -50,7 +49,6 @@ def continued(
 
     `asked` is what the command would begin; what it leaves out, but agent and id, is implied.
     """
-    require_repeated(recorded.env.id, asked.env.id)
     wanted = values_of(asked)
     keys = {"env.id", "agent.name", *dict(flat(given))}
     stated = {key: value for key, value in wanted.items() if key in keys}
@@ -81,6 +79,7 @@ def going_on(
             return has in [RULES[key](run) for run in lengths]
         return bool(value == has) and isinstance(value, bool) == isinstance(has, bool)
 
+    require_repeated(recorded.env.id, stated.get("env.id"))
     for key, value in stated.items():
         if free(key):
             config = replaced(config, key, value)

@@ -59,13 +59,9 @@ class TrainConfig(Group):
     device: str = key("cpu, cuda or cuda:N")
     total_steps: int = key("environment steps, counted over all environments", ge=1, le=10**12)
     run_dir: str | None = key("null: runs/<env>/<agent>/<date-time>-s<seed>")
-    resume: str | None = key(
-        "run directory to go on with, bit for bit; auto: the run in run_dir, or a new one there"
-    )
+    resume: str | None = key("run directory to go on with; auto: that in run_dir, or a new run")
     threads: int | Auto = key(
-        "torch threads; auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4",
-        ge=1,
-        le=1024,
+        "auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4", ge=1, le=1024
     )
     accelerate: Acceleration = key(
         "updates as one compiled graph, or one CUDA graph; auto: cudagraph on a GPU, compile from "
@@ -109,10 +105,7 @@ class EvaluateConfig(Group):
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
     deterministic: bool = key("take the policy's deterministic action; false: sample")
     max_length: int | Auto | None = key(
-        "steps after which an episode is cut; null: as the run has it, eval.max_length; auto: "
-        "as there",
-        ge=1,
-        le=10**9,
+        "an episode is cut here; auto: as eval.max_length; null: as the run has it", ge=1, le=10**9
     )
     checkpoint: str = key("latest, best, or step-<12 digits>")
     video: bool = key("film an episode: an mp4 in the folder `video`, and TensorBoard")

@@ -27,7 +27,7 @@ class Sweep:
     named: bool  # whether the user chose it
     arguments: list[list[str]]  # of each job, all but its run directory
     names: list[str]  # those of its arguments in which a job differs from others
-    launcher: list[Any]  # its name, then (key, value) of what is set; empty: one by one, here
+    launcher: list[str]  # hydra/launcher=NAME, then what sets it; empty: one after another, here
 
     @property
     def jobs(self) -> list[list[str]]:
@@ -39,20 +39,17 @@ class Sweep:
 
 
 def read_sweep(arguments: list[str]) -> Sweep:
-    """Expands and checks everything before anything begins.
-
-    Raises:
-        ConfigError: as `train_config`; too many jobs; a key of Hydra's that is not to be set.
-    """
+    """Expands and checks everything before anything begins; raises ConfigError."""
     if processes() > 1:
         why = "torchrun starts one run in several processes, not several runs"
         raise ConfigError(f"sweep: {why}; use hydra/launcher=joblib in its place")
     given = [argument.lstrip("+") for argument in arguments if argument not in FLAGS]
     hydras = [argument for argument in given if argument.startswith("hydra")]
-    own = [argument for argument in given if not argument.startswith(("hydra", "run_dir="))]
-    launcher, chosen = read_launcher(hydras), read_folder(given)
+    chosen = read_folder(given)
     folder = chosen or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
-    axes = [expand(argument) for argument in own]
+    name, _ = launcher_settings(hydras, folder)
+    launcher = [f"hydra/launcher={name}", *hydras] if name != "basic" else []
+    axes = [expand(one) for one in given if not one.startswith(("hydra", "run_dir="))]
     count = math.prod(map(len, axes))
     if count > MOST:
         raise ConfigError(f"sweep: makes {count} jobs, at most {MOST} are made; give fewer values")
@@ -67,10 +64,8 @@ def read_sweep(arguments: list[str]) -> Sweep:
         if chosen and config.resume is None and (folder / str(number)).exists():
             remedy = "name a new one, or go on with them by resume=auto"
             raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; {remedy}")
-        if config.resume is None and launcher and "submitit" in launcher[0]:
+        if config.resume is None and name.startswith("submitit"):
             combinations[number].append("resume=auto")  # a cluster may queue a job again
-    if launcher:
-        launcher_settings(launcher, folder)
     return read
 
 
@@ -117,33 +112,29 @@ def expand(argument: str) -> list[str]:
     return [f"{override.get_key_element()}={value}" for value in values]
 
 
-def read_launcher(arguments: list[str]) -> list[Any]:
-    """The launcher that Hydra's arguments choose, then (key, value) of each that sets it."""
-    chosen, settings = "basic", []
-    for name, _, value in map(parse, arguments):
-        if name == "hydra/launcher":
-            chosen = str(value)
-        elif name.startswith("hydra.launcher."):
-            settings.append((name, value))
-        elif name != "hydra.sweep.dir":
-            which = "of Hydra's keys these are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
-            raise ConfigError(f"{name}: is not to be set; {which}")
-    if chosen not in LAUNCHERS:
-        why = f"{show(chosen)} is not one of {', '.join(LAUNCHERS)}"
-        raise ConfigError(f"hydra/launcher: {why}; {nearest(chosen, [*LAUNCHERS], 'choose one')}")
-    if chosen == "basic" and settings:
-        raise ConfigError(f"{settings[0][0]}: is of a launcher; choose hydra/launcher=NAME")
-    return [chosen, *settings] if chosen != "basic" else []
-
-
-def launcher_settings(launcher: list[Any], folder: Path) -> tuple[str, dict[str, Any]]:
-    """The name of a launcher, and the value of each of its keys: data, of which nothing is called.
+def launcher_settings(arguments: list[str], folder: Path) -> tuple[str, dict[str, Any]]:
+    """The launcher that Hydra's arguments choose, and its keys: data, of which nothing is called.
 
     Raises ConfigError where it is not installed, has no such key, or not with such a value.
     """
     from omegaconf import OmegaConf
 
-    name, *given = launcher
+    name, given = "basic", []
+    for key, _, value in map(parse, arguments):
+        if key == "hydra/launcher":
+            name = str(value)
+        elif key.startswith("hydra.launcher."):
+            given.append((key, value))
+        elif key != "hydra.sweep.dir":
+            which = "of Hydra's keys these are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
+            raise ConfigError(f"{key}: is not to be set; {which}")
+    if name not in LAUNCHERS:
+        why = f"{show(name)} is not one of {', '.join(LAUNCHERS)}"
+        raise ConfigError(f"hydra/launcher: {why}; {nearest(name, [*LAUNCHERS], 'choose one')}")
+    if name == "basic" and given:
+        raise ConfigError(f"{given[0][0]}: is of a launcher; choose hydra/launcher=NAME")
+    if name == "basic":
+        return name, {}
     where = ["hydra.job.name=logpi", f"hydra.sweep.dir={quoted(folder)}"]
     try:
         overrides = [f"hydra/launcher={name}", *where]
@@ -151,16 +142,15 @@ def launcher_settings(launcher: list[Any], folder: Path) -> tuple[str, dict[str,
     except Exception:
         remedy = 'pip install ".[sweep]" brings it'
         raise ConfigError(f"hydra/launcher: {name} is not installed; {remedy}") from None
-    keys = [key for key in settings if key != "_target_"]
-    for name_in_full, value in given:
-        key = name_in_full.removeprefix("hydra.launcher.")
-        if key.partition(".")[0] not in keys:
-            known = [f"hydra.launcher.{one}" for one in keys]
-            near = nearest(name_in_full, known, f"choose one of {', '.join(keys)}")
-            raise ConfigError(f"{name_in_full}: is not a key; {near}")
+    keys = [str(key) for key in settings if key != "_target_"]
+    known = [f"hydra.launcher.{key}" for key in keys]
+    for key, value in given:
+        if ".".join(key.split(".")[:3]) not in known:
+            near = nearest(key, known, f"choose one of {', '.join(keys)}")
+            raise ConfigError(f"{key}: is not a key; {near}")
         try:
-            OmegaConf.update(settings, key, value, force_add=True)
+            OmegaConf.update(settings, key.removeprefix("hydra.launcher."), value, force_add=True)
         except Exception as error:
-            raise ConfigError(f"{name_in_full}: {first_line(error)}; correct it") from None
+            raise ConfigError(f"{key}: {first_line(error)}; correct it") from None
     plain: Any = OmegaConf.to_container(settings, resolve=True)
     return name, {key: plain[key] for key in keys}

@@ -6,7 +6,7 @@ import operator
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import ConfigError
@@ -71,9 +71,8 @@ class Group:
 def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -> G:
     """Makes `group` from nested dictionaries, `recorded` ones where they are those of a run.
 
-    Raises:
-        ConfigError: an unknown or missing key, a wrong type, a value that is not finite or out of
-            range; names the key in full, and the nearest valid one.
+    Raises ConfigError, with the key in full, for an unknown or missing key (and the nearest valid
+    one), a wrong type, a value out of range, and what `check` refuses.
     """
     known = [f"{prefix}{declared.name}" for declared in fields(group)]
     if not isinstance(data, dict):
@@ -85,21 +84,20 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
     values, hints = {}, get_type_hints(group)
     for declared, full in zip(fields(group), known, strict=True):
         name, hint, limits = declared.name, hints[declared.name], declared.metadata
+        value = data.get(name, limits.get("before", MISSING) if recorded else MISSING)
         variants = group.VARIANTS.get(name)
-        if name not in data and recorded and "before" in limits:
-            values[name] = limits["before"]
-        elif name not in data:
+        if value is MISSING:
             raise ConfigError(f"{full}: is missing; give it a value")
-        elif is_group(hint):
-            if variants and isinstance(data[name], dict):
-                chosen = str(data[name].get("name"))
-                if chosen not in variants:
-                    why = f"{show(chosen)} is not one of {', '.join(variants)}"
-                    raise ConfigError(f"{full}.name: {why}; choose with {name}=NAME")
-                hint = variants[chosen]
-            values[name] = build(hint, data[name], f"{full}.", recorded)
+        if variants and isinstance(value, dict):
+            chosen = str(value.get("name"))
+            if chosen not in variants:
+                why = f"{show(chosen)} is not one of {', '.join(variants)}"
+                raise ConfigError(f"{full}.name: {why}; choose with {name}=NAME")
+            hint = variants[chosen]
+        if is_group(hint):
+            values[name] = build(hint, value, f"{full}.", recorded)
         else:
-            values[name] = convert(data[name], hint, full, limits)
+            values[name] = convert(value, hint, full, limits)
     made = group(**values)
     try:
         made.check()
@@ -146,8 +144,7 @@ def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    union = isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union
-    return get_args(hint) if union else (hint,)
+    return get_args(hint) if get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
 def fits(value: Any, hint: Any, limits: Mapping[str, Any]) -> bool:

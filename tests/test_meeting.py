@@ -622,13 +622,16 @@ def test_a_key_that_another_revision_did_not_have_is_told_with_both(
         )
     text = (run / "config.yaml").read_text()
     for spoiled, words in (
-        (text.replace("  gamma: 0.95\n", ""), "agent.gamma: is missing"),
-        (text.replace("  gamma:", "  discounting: 1\n  gamma:"), "agent.discounting: is not a key"),
+        (text.replace("  gamma: 0.95\n", ""), "agent.gamma: is missing; give it a value"),
+        (
+            text.replace("  gamma:", "  discount: 1\n  gamma:"),
+            "agent.discount: is not a key; did you mean agent.gamma?",
+        ),
     ):
         (run / "config.yaml").write_text(spoiled)
         for result in (True, False):  # which names the revision, too
             (run / "result.json").exists() and not result and (run / "result.json").unlink()
-            expected = f"run: {run / 'config.yaml'}, {words}: {both}"
+            expected = f"run: {run / 'config.yaml'}, {words} in that file, {both}"
             for door in (partial(play, [f"run={run}"]), partial(learn, [f"resume={run}", MORE])):
                 capsys.readouterr()
                 assert door() == 2
