@@ -13,8 +13,7 @@ from common.errors import StorageFault
 def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of every scalar, as TensorBoard would show it.
 
-    Raises:
-        StorageFault: an event file cannot be read.
+    Raises StorageFault where an event file cannot be read.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -24,8 +23,8 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
         try:
             events.Reload()
         except OSError as error:
-            what = f"{run_dir}: what it has logged cannot be read, {error.strerror}"
-            raise StorageFault(f"{what}; make its files readable") from error
+            why = f"what it has logged cannot be read, {error.strerror}"
+            raise StorageFault(f"{run_dir}: {why}; make its files readable") from error
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
@@ -38,11 +37,7 @@ def utf8_path(run_dir: Path) -> Iterator[str]:
 
     A locale may encode names otherwise, and a name on the disk may have no encoding at all.
     """
-    try:
-        own = os.fsencode(run_dir) == str(run_dir).encode()
-    except UnicodeEncodeError:
-        own = False
-    if own:
+    if os.fsencode(run_dir) == str(run_dir).encode(errors="replace"):
         yield str(run_dir)
         return
     with TemporaryDirectory(prefix="logpi-") as folder:

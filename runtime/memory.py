@@ -1,17 +1,15 @@
 """Whether a run fits into memory, checked before it begins: a buffer takes it as it fills."""
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from typing import Any
 
 import torch
 
 from common.errors import ConfigError
 from common.limits import limits
+from configs.schema import TrainConfig
 from data import Replay, Rollout, Spec
-
-if TYPE_CHECKING:
-    from configs.schema import TrainConfig
 
 USABLE = 0.9  # of what is free now
 GIB, MIB = 1 << 30, 1 << 20
@@ -24,21 +22,20 @@ ENCODERS = 4  # that keep what the gradient needs: of the actor, of two critics,
 
 
 def require_memory(
-    config: "TrainConfig", spec: Spec, device: torch.device, processes: int = 1
+    config: TrainConfig, spec: Spec, device: torch.device, processes: int = 1
 ) -> None:
     """Raises ConfigError where the buffer, an update and a checkpoint of it do not fit.
 
-    The line names what they need, what the tightest limit leaves, and the largest that fits.
-
-    Args:
-        config: of the run.
-        spec: of the environment.
-        device: where the buffer is to lie.
-        processes: how many are about to make one there.
+    Of as many processes as are about to make one; the line names the largest buffer that fits.
     """
     settings: Any = config.agent
-    name = "n_steps" if settings.on_policy else "buffer_size"
-    size = int(getattr(settings, name))
+    count = int(config.env.num_envs)
+    name, unit, step = "buffer_size", "transitions", 1
+    if settings.on_policy:
+        name, unit = "n_steps", f"steps of env.num_envs={count}"
+        batch = getattr(settings, "batch_size", 1)
+        step = batch // math.gcd(batch, count)  # of which it has to be a multiple
+    size = getattr(settings, name)
     what, free = min(limits(device), key=lambda limit: limit[1], default=("", math.inf))
 
     def needed(size: int) -> int:
@@ -46,19 +43,13 @@ def require_memory(
 
     if needed(size) <= USABLE * free:
         return
-    count = int(config.env.num_envs)
-    unit, step = "transitions", 1
-    if settings.on_policy:
-        unit = f"steps of env.num_envs={count}"
-        batch = int(getattr(settings, "batch_size", 1))
-        step = batch // math.gcd(batch, count)  # of which it has to be a multiple
-    fits = largest(needed, 0.95 * USABLE * free, size, step)  # a little less may be free then
+    budget = 0.95 * USABLE * free  # a little less may be free then
+    multiples = range(0, size + 1, step)
+    fits = multiples[max(1, bisect_right(multiples, budget, key=needed)) - 1]
     remedy = "free memory or raise that limit"
     if fits:
-        keys = [name]
-        if not settings.on_policy:
-            others = ("batch_size", "learning_starts")
-            keys += [key for key in others if getattr(settings, key) > fits]
+        others = () if settings.on_policy else ("batch_size", "learning_starts")
+        keys = [name, *(key for key in others if getattr(settings, key) > fits)]
         values = " ".join(f"agent.{key}={fits}" for key in keys)
         remedy = f"at most {values} would fit"
     raise ConfigError(
@@ -67,7 +58,7 @@ def require_memory(
     )
 
 
-def bytes_for(config: "TrainConfig", spec: Spec, size: int) -> int:
+def bytes_for(config: TrainConfig, spec: Spec, size: int) -> int:
     """What a run takes at most, with so many transitions or steps in its buffer."""
     settings: Any = config.agent
     count = int(config.env.num_envs)
@@ -98,14 +89,3 @@ def row_bytes(spec: Spec, hidden: list[int], encoders: float = ENCODERS) -> int:
         a_pixel = 48 if min(sides) >= LARGE_IMAGE else 768  # see networks/encoder.py
         inside += int(encoders * a_pixel * math.prod(shape) // channels)
     return 12 * spec.obs_dim + inside
-
-
-def largest(needed: Callable[[int], int], budget: float, size: int, step: int) -> int:
-    """The largest multiple of `step` below `size` that needs no more, of three digits; else 0."""
-    low, high = 0, size // step
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if needed(middle * step) <= budget else (low, middle - 1)
-    fits = low * step
-    coarse = 10 ** max(0, len(str(fits)) - 3)
-    return fits // math.lcm(coarse, step) * math.lcm(coarse, step) or fits
