@@ -37,6 +37,7 @@ class Loop:
         from configs.compose import train_config
         from runtime.build import make_parts
         from runtime.console import Progress
+        from runtime.launch.signals import Stop
         from runtime.logger import Logger
         from runtime.saver import Saver
         from runtime.schedule import Schedule
@@ -52,11 +53,10 @@ class Loop:
         self.parts = make_parts(config)
         self.about = {"threads": int(config.threads), "accelerate": str(config.accelerate)}
         self.schedule = Unsaved(
-            config,
-            self.parts,
             Saver(folder, config, self.parts, started=0.0),
             Logger(folder, device=self.parts.agent.device),
             Progress(config.total_steps),
+            Stop(),
         )
         self.step = 0
 

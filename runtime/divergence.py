@@ -4,24 +4,24 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from agents import make_agent
+from agents.base import BaseAgent
 from common.errors import LogpiError, shown
 from common.seeding import stream
 from common.tree import join, split
-from data import Batch, Rows, Spec, Transition
+from configs.agents import AgentConfig
+from configs.files import read_run
+from data import Batch, Spec, Transition
 from data.packing import Ranges, numbers_of
 from storage.files import own_folder
 from storage.provenance import ROOT
 from storage.rundir import write_bytes, write_json, write_text
-
-if TYPE_CHECKING:
-    from agents.base import BaseAgent
-    from configs.agents import AgentConfig
 
 FOLDER = "divergence"
 LARGE = 1e4  # a reward or an observation, from which on its size is the likeliest cause
@@ -38,15 +38,6 @@ for name, value in repeat(Path(__file__).parent).items():
 '''
 
 
-def cause(metrics: Mapping[str, Tensor]) -> str:
-    """Which number of an update is not finite: a loss or gradient, if there is one."""
-    names = sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/")))
-    for name in names:
-        if metrics[name].ndim == 0 and not metrics[name].isfinite():
-            return f"{name} is {metrics[name].item()}"
-    return "a gradient is not finite"
-
-
 class Recorded:
     """An agent's `step`, and the arguments of its last call."""
 
@@ -59,18 +50,24 @@ class Recorded:
         return self.step(*arguments)
 
 
-def remedy(settings: "AgentConfig", batch: Batch, images: Ranges = ()) -> str:
-    """What to change, given the settings of the agent and the batch that it diverged on.
+def cause(metrics: Mapping[str, Tensor]) -> str:
+    """Which number of an update is not finite: a loss or gradient, if there is one."""
+    for name in sorted(metrics, key=lambda name: not name.startswith(("loss/", "grad_norm/"))):
+        if metrics[name].ndim == 0 and not metrics[name].isfinite():
+            return f"{name} is {metrics[name].item()}"
+    return "a loss or gradient is not finite"
 
-    Args:
-        images: of bytes among the other numbers of an observation, see `Spec.bytes`.
+
+def remedy(settings: AgentConfig, batch: Batch, images: Ranges = ()) -> str:
+    """What to change, by the settings of the agent and the batch that it diverged on.
+
+    The bytes of `images` (`Spec.bytes`) are no numbers of an observation.
     """
-    rows = batch.read() if isinstance(batch, Rows) else batch
+    rows = batch.read()
     seen = rows.obs
     if images:
         seen = torch.from_numpy(numbers_of(seen.cpu().numpy(), images))
-    reward, obs = (extent(field) for field in (rows.reward, seen))
-    paid, far = (max(abs(of["min"] or 0.0), abs(of["max"] or 0.0)) for of in (reward, obs))
+    paid, far = (float(x.double().nan_to_num(0, 0, 0).abs().max()) for x in (rows.reward, seen))
     scale = getattr(settings, "reward_scale", None)
     if paid * (scale or 1.0) > LARGE:
         fitting = float(f"{max(1.0 / paid, 1e-37):.1g}")
@@ -82,36 +79,32 @@ def remedy(settings: "AgentConfig", batch: Batch, images: Ranges = ()) -> str:
 
 
 def leave_evidence(
-    run_dir: Path, step: int, agent: "BaseAgent", metrics: dict[str, Any], rank: int = 0
+    run_dir: Path, step: int, agent: BaseAgent, metrics: Mapping[str, Tensor], rank: int = 0
 ) -> str:
     """Writes `divergence/` into the run directory; returns what to add to the message.
 
-    Another rank than 0 writes `divergence-<rank>/`: any of them may have met the number.
-
-    In it: the batch, the noise, the agent with its weights before the update (nothing of it was
-    committed) and its generators after it, the range of every tensor, the metrics, and a script.
+    In it: the arguments of the last update, the agent with its weights before it (nothing of it was
+    committed) and its generators after it, the range of every tensor, and a script. Without
+    `metrics` it may have been an earlier update. Each rank but 0 has a folder of its own.
     """
     folder = run_dir / (f"{FOLDER}-{rank}" if rank else FOLDER)
     assert isinstance(agent.step, Recorded)
     given = [
-        argument.read()._asdict() if isinstance(argument, (Transition, Rows)) else argument
+        argument.read()._asdict() if isinstance(argument, Batch) else argument
         for argument in agent.step.arguments
     ]
     state = {"given": given, "agent": agent.state_dict(), "spec": vars(agent.spec)}
     values, tensors = split(state)
     named = {**tensors, **{f"/metrics/{name}": value for name, value in metrics.items()}}
+    ranges = {"step": step, "tensors": {name: extent(tensor) for name, tensor in named.items()}}
     try:
         own_folder(folder)
         write_bytes(folder / "state.safetensors", save(tensors))
         write_json(folder / "state.json", values)
-        write_json(
-            folder / "ranges.json",
-            {"step": step, "tensors": {name: extent(tensor) for name, tensor in named.items()}},
-        )
+        write_json(folder / "ranges.json", ranges)
         write_text(folder / "repeat.py", SCRIPT.format(root=str(ROOT)))
     except (OSError, LogpiError) as error:
         return f"; {folder} could not be written, {error}"
-    # without metrics it was seen late, at a log: what was given last may be of a later update
     what = "it" if metrics else "the last update before it was seen"
     return f"; python {shown(folder / 'repeat.py')} repeats {what}"
 
@@ -130,18 +123,14 @@ def extent(tensor: Tensor) -> dict[str, Any]:
 
 def repeat(folder: Path) -> dict[str, float]:
     """The numbers of the update in `divergence/`, from the weights before it, eagerly."""
-    from agents import make_agent
-    from configs.files import read_run
-
     config = read_run(folder.parent)
     values = json.loads((folder / "state.json").read_text())
     state = join(values, load_file(folder / "state.safetensors"))
-    fields: dict[str, Any] = {
+    shapes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in state["spec"].items()
     }
-    spec = Spec(**fields)
-    agent = make_agent(spec, config.agent, partial(stream, config.seed), 1)
+    agent = make_agent(Spec(**shapes), config.agent, partial(stream, config.seed), 1)
     agent.load_state_dict(state["agent"])
     agent.optimizer.diverged.fill_(False)
     given = [Transition(**one) if isinstance(one, dict) else one for one in state["given"]]

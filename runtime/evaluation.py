@@ -1,9 +1,9 @@
 """How good a policy is, measured on environments and seeds that training never sees."""
 
-import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from common.errors import ConfigError, EnvironmentFault, of_making
 from common.seeding import derive
+from configs.validate import Auto
 from envs.deadline import MAKING, within
 from envs.envs import Envs
+from runtime.console import warn
 from runtime.exactness import at_save, before_training, undisturbed
 
 MOST_ENVS = 64
@@ -21,16 +23,14 @@ LONGEST = 10_000  # steps of an episode whose environment has no limit: some nev
 
 
 class Acting(Protocol):
-    """obs -> action: an agent, or a policy that was exported to a file."""
+    """An agent, or a policy that was exported to a file; see `BaseAgent`."""
+
+    @property
+    def device(self) -> torch.device: ...
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """See `BaseAgent.act`."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
+    ) -> tuple[Tensor, Tensor]: ...
 
 
 class Evaluation(NamedTuple):
@@ -55,26 +55,30 @@ class Evaluation(NamedTuple):
         }
 
 
+def several_or_one(make: Callable[[int], Envs], count: int) -> tuple[Envs, str | None]:
+    """So many copies; where only one can be had, that and what is wrong with several."""
+    try:
+        return make(count), None
+    except (EnvironmentFault, ConfigError) as fault:
+        if count == 1 or not of_making(fault):
+            raise
+        with suppress(EnvironmentFault, ConfigError):
+            return make(1), f"{fault.problem}, with {count} copies"
+        raise
+
+
 class Evaluator:
     """Runs an agent on its own environments; keeps no state, so how often it runs changes nothing.
 
-    Where copies do keep something over a reset (`examine`), they are made anew each time. Where no
-    more than one can be made, it plays all episodes.
+    Where copies do keep something over a reset (`examine`), they are made anew each time.
 
     Args:
-        env_id, vectorization, kwargs: as for `Envs`.
-        episodes: per evaluation, spread evenly over the environments: each runs its quota to the
-            end, so that short episodes are not counted more often than long ones.
-        seed: every evaluation derives from (seed, step).
-        check: called between two steps; may raise.
-        most_envs: stepped together.
-        deadline: seconds that these environments, which are in this process, have to answer, where
-            the system has a timer for it; None: for ever.
+        env_id, vectorization, kwargs, seed: as for `Envs`; an evaluation derives from (seed, step).
+        episodes: per evaluation, spread evenly over at most `most_envs` environments: each runs its
+            quota to the end, so that short episodes do not count more often than long ones.
+        deadline: seconds that they have to answer, in this process; then EnvironmentFault.
         max_length: steps after which an episode is cut; auto: the environment's own limit, or
             10,000 where it has none.
-
-    Raises:
-        EnvironmentFault: they have not answered.
     """
 
     def __init__(
@@ -84,26 +88,19 @@ class Evaluator:
         kwargs: dict[str, Any],
         episodes: int,
         seed: int,
-        check: Callable[[], None] = lambda: None,
         most_envs: int = MOST_ENVS,
         deadline: float | None = None,
-        max_length: int | Literal["auto"] = "auto",
+        max_length: int | Auto = "auto",
     ) -> None:
-        self.episodes, self.seed, self.check = episodes, seed, check
-        self.deadline = deadline
-        count = min(episodes, most_envs)
+        self.seed, self.deadline = seed, deadline
+        self.check: Callable[[], None] = lambda: None  # between two steps; may raise
         self.making = partial(
             Envs, env_id, vectorization=vectorization, kwargs=kwargs, seed=seed, journal=False
         )
-        try:
-            self.envs = self.make(count)
-        except (EnvironmentFault, ConfigError) as fault:
-            if count == 1 or not of_making(fault):
-                raise
-            self.envs = self.make(1)
-            told = f"{fault.problem}, with {count} copies; one plays all episodes"
-            print(f"warning: {told}", file=sys.stderr)
-            count = 1
+        self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
+        if fault is not None:
+            warn(f"{fault}; one plays all episodes")
+        count = self.envs.num_envs
         self.quota = np.full(count, episodes // count)
         self.quota[: episodes % count] += 1
         self.anew = False  # copies for each evaluation
@@ -118,11 +115,11 @@ class Evaluator:
             return self.making(num_envs=count)
 
     def examine(self, training: dict[str, Any] | None = None, since: int = 0) -> str | None:
-        """Whether an episode repeats from its seed and actions; if not, a line that says why.
+        """Why an episode does not repeat from its seed and actions, in a line; None where it does.
 
         Args:
-            training: the `state_dict` of training's environments, whose last episode is repeated;
-                None: a short one of random actions.
+            training: `state_dict` of training's environments, to repeat their last episode; None: a
+                short one of random actions.
             since: steps of training since the last look, of which one in 20 may be repeated.
         """
         if training is None:
@@ -149,8 +146,9 @@ class Evaluator:
         generator = torch.Generator(agent.device)
         generator.manual_seed(derive(self.seed, "evaluation-noise", step))
         envs = self.envs
-        envs.during = during = f"in an evaluation at step {step} of training"
-        with within(self.deadline, envs.env_id, during):
+        envs.during = f"in an evaluation at step {step} of training"
+        answering = partial(within, self.deadline, envs.env_id, envs.during)
+        with answering():
             envs.reset(derive(self.seed, "evaluation-episodes", step))
         left, cut = self.quota.copy(), 0
         returns: list[float] = []
@@ -159,16 +157,22 @@ class Evaluator:
             self.check()
             endless = (left > 0) & (envs.lengths >= self.max_length)
             if endless.any():
-                self.warn()
+                if not self.warned:
+                    self.warned = True
+                    warn(
+                        f"env {envs.env_id}: an episode did not end in {self.max_length:,} steps, "
+                        "is cut and counted as it is; eval.max_length=N (train.py) or "
+                        "max_length=N (evaluate.py) cuts later, or sooner"
+                    )
                 cut += int(endless.sum())
                 left[endless] -= 1
                 returns += envs.returns[endless].tolist()
                 lengths += envs.lengths[endless].tolist()
-                with within(self.deadline, envs.env_id, during):
+                with answering():
                     envs.abandon(endless)
                 continue
             action, latent = agent.act(envs.obs, deterministic, generator)
-            with within(self.deadline, envs.env_id, during):
+            with answering():
                 envs.step(action, latent)
             for index, episode_return, length in envs.drain():
                 if left[index]:
@@ -176,17 +180,6 @@ class Evaluator:
                     returns.append(episode_return)
                     lengths.append(length)
         return Evaluation(returns, lengths, cut)
-
-    def warn(self) -> None:
-        """Says, the first time, that an episode is cut."""
-        if not self.warned:
-            self.warned = True
-            print(
-                f"warning: env {self.envs.env_id}: an episode did not end in {self.max_length:,} "
-                "steps, is cut and counted as it is; eval.max_length=N (train.py) or max_length=N "
-                "(evaluate.py) cuts later, or sooner",
-                file=sys.stderr,
-            )
 
     def close(self) -> None:
         """Closes the environments; one that does not answer is left to the end of the process."""

@@ -1,36 +1,23 @@
 """The one loop of every algorithm."""
 
-from typing import Any, Protocol
-
 from agents.base import BaseAgent
-from data import Transition
+from data import Replay, Rollout
 from envs.envs import Envs
 from runtime.evaluation import Evaluation
 from runtime.schedule import Schedule
 
-
-class Buffer(Protocol):
-    """Where transitions wait for the update."""
-
-    @property
-    def warming_up(self) -> bool:
-        """Whether actions are still to be uniform."""
-
-    def add(self, transition: Transition) -> None: ...
-
-    def batches(self) -> Any:
-        """Iterates over the batches that are due now."""
+Buffer = Replay | Rollout
 
 
 def train(
     agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int = 0
 ) -> Evaluation | None:
-    """Runs from `step` to the last step of the schedule; returns the evaluation at the end."""
+    """Runs from `step` to the last step of the run; returns the evaluation at the end."""
     if step:
-        schedule.due(step, step - schedule.stride)  # what was due when the run was stopped
-    while step < schedule.total_steps:
+        schedule.due(step)  # what was due when the run was stopped
+    while step < schedule.config.total_steps:
         step = advance(agent, envs, buffer, schedule, step)
-    return schedule.finish(step)
+    return schedule.record.evaluation(step)
 
 
 def advance(agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int) -> int:
@@ -43,8 +30,8 @@ def advance(agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, st
     transition = envs.step(action, latent)
     agent.observe(transition)
     buffer.add(transition)
-    for batch in buffer.batches():
-        schedule.updated(step + schedule.stride, agent.update(batch), batch)
     step += schedule.stride
-    schedule.due(step, step - schedule.stride)
+    for batch in buffer.batches():
+        schedule.updated(step, agent.update(batch), batch)
+    schedule.due(step)
     return step

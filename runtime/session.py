@@ -1,17 +1,17 @@
 """A run from its first message to its result: it is begun or found, announced, and trained."""
 
 import dataclasses
-import sys
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from common.errors import ConfigError
 from common.tree import digest
 from configs.automatic import acceleration
 from configs.files import to_yaml
+from configs.schema import TrainConfig
 from runtime.build import Parts, make_parts
-from runtime.console import Progress
+from runtime.console import Progress, warn
 from runtime.evaluation import Evaluation
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import AgreedStop, Stop
@@ -22,13 +22,9 @@ from runtime.saver import Saver
 from runtime.schedule import Schedule
 from storage import provenance, rundir
 from storage.checkpoint import taking_up
-from storage.provenance import PHYSICS
-
-if TYPE_CHECKING:
-    from configs.schema import TrainConfig
 
 
-def make(config: "TrainConfig", ranks: Ranks, begun: bool) -> tuple["TrainConfig", Parts]:
+def make(config: TrainConfig, ranks: Ranks, begun: bool) -> tuple[TrainConfig, Parts]:
     """(configuration, parts); a run that has begun goes on where its graph cannot be had again."""
     try:
         return config, make_parts(config, ranks)
@@ -40,7 +36,7 @@ def make(config: "TrainConfig", ranks: Ranks, begun: bool) -> tuple["TrainConfig
         return config, make_parts(config, ranks)
 
 
-def begin(config: "TrainConfig") -> Path:
+def begin(config: TrainConfig) -> Path:
     """The directory of a new run."""
     again = config.resume == "auto"
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed, again=again)
@@ -60,12 +56,7 @@ def unrecorded() -> list[str]:
     return [f"the run's revision is not recorded: {why}"] if why else []
 
 
-def warn(*warnings: str) -> None:
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
-def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
+def announce(path: Path, config: TrainConfig, step: int, ranks: int) -> None:
     """Prints what runs where, and writes it to config.yaml."""
     rundir.write_text(path / "config.yaml", to_yaml(config))
     auto, why = acceleration(config)
@@ -79,29 +70,23 @@ def announce(path: Path, config: "TrainConfig", step: int, ranks: int) -> None:
 
 
 def run(saver: Saver, stop: Stop) -> Evaluation | None:
-    """Trains from where the run stands to its end; writes `result.json`.
-
-    Args:
-        saver: of the run, restored where it goes on.
-        stop: what signals are noted in.
-    """
+    """Trains a run, fresh or restored, to its end, and writes its result; the last evaluation."""
     config, parts, ranks = saver.config, saver.parts, saver.ranks
     stop.hold()
     saver.begin()
-    logger = make_logger(saver)
-    progress = Progress(config.total_steps, saver.step, getattr(config.agent, "learning_starts", 0))
-    agreed = stop if ranks.size == 1 else AgreedStop(stop, ranks)
-    schedule = Schedule(config, parts, saver, logger, progress, agreed, ranks)
-    if saver.schedule is not None:
-        with taking_up({"setting": saver.setting_then}):
-            schedule.load_state_dict(saver.schedule)
-    if parts.evaluator is not None:
-        parts.evaluator.check = stop.check
-    try:
+    warm_up = getattr(config.agent, "learning_starts", 0)
+    with (
+        closing(make_logger(saver)) as logger,
+        closing(Progress(config.total_steps, saver.step, warm_up)) as progress,
+    ):
+        agreed = stop if ranks.size == 1 else AgreedStop(stop, ranks)
+        schedule = Schedule(saver, logger, progress, agreed)
+        if saver.schedule is not None:
+            with taking_up({"setting": saver.setting_then}):
+                schedule.load_state_dict(saver.schedule)
+        if parts.evaluator is not None:
+            parts.evaluator.check = stop.check
         evaluation = train(parts.agent, parts.envs, parts.buffer, schedule, saver.step)
-    finally:
-        progress.close()
-        logger.close()
     write_result(saver, schedule, evaluation)
     return evaluation
 
@@ -124,16 +109,16 @@ def make_logger(saver: Saver) -> Logger:
 
 def write_result(saver: Saver, schedule: Schedule, evaluation: Evaluation | None) -> None:
     """Writes `result.json`."""
-    ranks, setting = saver.ranks, saver.setting
+    ranks, setting, speed = saver.ranks, saver.setting, schedule.steps_per_second
     digests = [piece["digest"] for piece in ranks.pieces({"digest": saver.parts.digest()})]
     if not ranks.first:
         return
-    summary: dict[str, Any] = {} if evaluation is None else evaluation.summary()
-    recorded = (*provenance.versions(), *PHYSICS.values(), "instructions")
+    summary = {} if evaluation is None else evaluation.summary()
+    recorded = (*provenance.versions(), *provenance.PHYSICS.values(), "instructions")
     result = {
         "steps": schedule.last_save,
         "wall_seconds": time.perf_counter() - saver.started,
-        "steps_per_second": schedule.steps_per_second,
+        "steps_per_second": speed,
         "return_mean": summary.get("return_mean"),
         "return_std": summary.get("return_std"),
         "episodes": 0 if evaluation is None else len(evaluation.returns),

@@ -1,7 +1,6 @@
 """Small agents, batches and environments that several tests share."""
 
 import json
-import time
 from dataclasses import replace
 
 import gymnasium
@@ -211,10 +210,3 @@ def saved_and_read(state):
     """A state after the way through a checkpoint's JSON and tensors."""
     values, tensors = tree.split(state)
     return tree.join(json.loads(json.dumps(values, allow_nan=False)), tensors)
-
-
-def sleep_takes_no_time(patch):
-    """Lets whoever sleeps in this process find the clock moved on, at once."""
-    slept, real = [0.0], time.time
-    patch.setattr("time.time", lambda: real() + sum(slept))
-    patch.setattr("time.sleep", slept.append)

@@ -415,7 +415,6 @@ def full(*_, **__):
 def test_a_log_that_cannot_be_begun_is_one_warning(
     where, purge_step, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr("runtime.logger.time.sleep", lambda _: None)
     module = (
         "runtime.logger." if where == "event_file" else "tensorboard.summary.writer.record_writer."
     )

@@ -104,12 +104,6 @@ def whole(tmp_path_factory):
     return get
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """A resumed run waits for the next second, by which its log is named."""
-    helpers.sleep_takes_no_time(monkeypatch)
-
-
 @pytest.fixture(scope="module")
 def first_part(tmp_path_factory):
     """Runs that were stopped after so many looks: (name, looks) -> (directory, what was said)."""

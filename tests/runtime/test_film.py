@@ -95,7 +95,7 @@ def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsy
     assert enter("train", train, [*SHORT[1:], *where, "total_steps=40", f"run_dir={path}"]) == 0
     assert film([f"run={path}", "env.id=tests.helpers:Counting-v0", "video=true"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: video: tests.helpers:Counting-v0 cannot be shown; ")
+    assert line.startswith("error: video: tests.helpers:Counting-v0 cannot be shown, ")
     assert not (path / "evaluation.json").exists()
 
 

@@ -32,7 +32,7 @@ from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.logger import Logger
 from storage import checkpoint
-from tests.helpers import agent, saved_and_read, sleep_takes_no_time
+from tests.helpers import agent, saved_and_read
 
 ID = "tests.runtime.test_joins:Told-v0"
 COPIES = 3  # of training in the runs below; copies made later are of evaluations
@@ -316,7 +316,6 @@ class Seen:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(live, "at_states", recorded)
             patch.setattr("time.perf_counter", lambda: Told.now)
-            sleep_takes_no_time(patch)
             self.code = enter("train", partial(train.run, stop=stop), arguments)
         self.training, self.others = Told.made[:COPIES], Told.made[COPIES:]
         self.evaluated, self.ended = list(Told.evaluated), Told.now
@@ -802,12 +801,13 @@ def test_evaluations_below_zero_are_better_than_none(tmp_path):
     assert checkpoint.load_newest(tmp_path, "best")[0] == 0
 
 
-def test_the_log_of_a_resumed_run_is_named_after_the_one_that_it_takes_back(tmp_path, monkeypatch):
-    sleep_takes_no_time(monkeypatch)
+def test_the_log_of_a_resumed_run_is_named_after_the_one_that_it_takes_back(tmp_path):
+    found = []
     for purge_step in (None, 11, 21):
         Logger(tmp_path, purge_step=purge_step).close()
-    births = {path.name.split(".")[3] for path in tmp_path.iterdir()}
-    assert len(births) == 3
+        found += [path.name for path in tmp_path.iterdir() if path.name not in found]
+    assert len(found) == 3
+    assert found == sorted(found)
 
 
 TUNED = sorted(path.stem for path in (files.DIRECTORY / "tuned").glob("*.yaml"))

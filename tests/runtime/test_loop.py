@@ -15,8 +15,10 @@ from runtime.build import Parts
 from runtime.divergence import Recorded
 from runtime.evaluation import Evaluation
 from runtime.launch.door import enter
+from runtime.launch.ranks import Ranks
+from runtime.launch.signals import Stop
 from runtime.loop import train
-from runtime.schedule import Every, Schedule, TemperatureWatch
+from runtime.schedule import Schedule, TemperatureWatch, reached
 from tests.helpers import agent, batch, saved_and_read
 from train import run
 
@@ -54,8 +56,10 @@ class Silent:
 class Saves:
     """Stands in for the saver: notes what is saved, and at which step."""
 
-    def __init__(self, path, step):
-        self.path, self.step, self.saved = path, step, []
+    ranks = Ranks()
+
+    def __init__(self, path, config, parts, step):
+        self.path, self.config, self.parts, self.step, self.saved = path, config, parts, step, []
 
     def save(self, step, score, schedule):
         self.saved.append((step, score))
@@ -77,10 +81,10 @@ def schedule(tmp_path, monkeypatch):
 
         config = train_config([f"{name}.every={every}" for name in ("eval", "checkpoint", "audit")])
         config = replace(config, total_steps=total_steps, log=replace(config.log, every=log_every))
-        quiet, saves = Silent(), Saves(tmp_path, step)
         learner.step = Recorded(learner.step)  # as `make_parts` does
-        parts = Parts(learner, envs, None, evaluator)
-        return Schedule(config, parts, saves, quiet, quiet), saves.saved, quiet
+        quiet = Silent()
+        saves = Saves(tmp_path, config, Parts(learner, envs, None, evaluator), step)
+        return Schedule(saves, quiet, quiet, Stop()), saves.saved, quiet
 
     return make
 
@@ -194,7 +198,7 @@ def test_a_run_whose_first_update_is_its_last_step_has_the_speed_of_all_its_step
 
     envs.step = spending
     train(made.agent, envs, Rollout(5), made)
-    assert made.record.learning_since[0] == made.total_steps == 5
+    assert made.record.learning_since[0] == made.config.total_steps == 5
     assert made.steps_per_second == pytest.approx(100, rel=1e-6)
 
 
@@ -247,8 +251,8 @@ def test_the_action_histogram_is_not_overwritten_by_the_next_rollout():
 def test_a_schedule_goes_on_where_it_was(best, schedule):
     envs = counting(1)
     made, _, _ = schedule(agent("a2c", envs.spec), envs)
-    made.updated(10, {})
-    made.updated(20, {})
+    made.updated(10, {}, None)
+    made.updated(20, {}, None)
     made.log(50)
     made.record.best = best
     again, _, _ = schedule(made.agent, envs)
@@ -261,8 +265,7 @@ def test_a_schedule_goes_on_where_it_was(best, schedule):
 
 
 def test_an_interval_ends_where_a_multiple_is_reached_or_passed():
-    assert [step for step in range(4, 41, 4) if Every(10)(step, step - 4)] == [12, 20, 32, 40]
-    assert not Every(10)(50, 50)
+    assert [step for step in range(4, 41, 4) if reached(10, step, 4)] == [12, 20, 32, 40]
 
 
 def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
