@@ -31,7 +31,6 @@ from storage.checkpoint import taking_up
 from storage.segments import pieces
 
 DIGESTED_ROWS = 1 << 16  # steps of a replay at a time
-MOST_STEPS = 10**12  # of a run
 
 
 @dataclass
@@ -87,7 +86,7 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
         planned = updates(config)
         if planned < 1:
             fewest = bisect_left(
-                range(MOST_STEPS), 1, key=lambda n: updates(replace(config, total_steps=n))
+                range(10**12), 1, key=lambda n: updates(replace(config, total_steps=n))
             )
             raise ConfigError(
                 f"total_steps: {whole.total_steps} ends before the first update; raise it to "
@@ -206,16 +205,14 @@ def make_evaluator(
     Where training has workers, a deadline stands for theirs. With `render`, a render_mode of
     Gymnasium's, one environment plays all episodes.
     """
-    env, mode, kwargs, most = config.env, "sync", config.env.kwargs, MOST_ENVS
-    deadline = env.timeout if env.vectorization == "async" else None
+    env, most, longest = config.env, MOST_ENVS, config.eval.max_length
     if render is not None:
-        kwargs, most, deadline = {**env.kwargs, "render_mode": render}, 1, None
-    elif env.vectorization == "native":
-        mode = "native"
+        kwargs = {**env.kwargs, "render_mode": render}
+        env, most = replace(env, vectorization="sync", kwargs=kwargs), 1
+    mode = "native" if env.vectorization == "native" else "sync"
+    deadline = env.timeout if env.vectorization == "async" else None
     try:
-        return Evaluator(
-            env.id, mode, kwargs, episodes, seed, most, deadline, config.eval.max_length
-        )
+        return Evaluator(env.id, mode, env.kwargs, episodes, seed, most, deadline, longest)
     except (ConfigError, EnvironmentFault) as fault:
         if render is None or not (of_making(fault) or "render_mode" in str(fault)):
             raise

@@ -4,7 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from tqdm import tqdm
 
@@ -41,14 +41,15 @@ class Progress:
         self.last = (first_step, time.perf_counter())  # line
         self.next_line = first_step
         self.values: dict[str, float] = {}  # the newest of each tag
-        self.bar = tqdm(
-            total=total_steps,
-            initial=first_step,
-            unit=" steps",
-            dynamic_ncols=True,
-            file=sys.stdout,
-            disable=not sys.stdout.isatty(),
-        )
+        self.bar: tqdm[Any] | None = None
+        if sys.stdout.isatty():  # a disabled bar would have a thread, too
+            self.bar = tqdm(
+                total=total_steps,
+                initial=first_step,
+                unit=" steps",
+                dynamic_ncols=True,
+                file=sys.stdout,
+            )
 
     def note(self, values: Mapping[str, float]) -> None:
         """Takes the newest values, by tag."""
@@ -58,7 +59,7 @@ class Progress:
         """Shows where the run is."""
         known = {name: self.values[tag] for name, tag in SHOWN.items() if tag in self.values}
         shown = {name: f"{value:.4g}" for name, value in known.items()}
-        if not self.bar.disable:
+        if self.bar is not None:
             self.bar.set_postfix(shown, refresh=False)
             self.bar.update(step - self.bar.n)
         elif step >= self.next_line or step >= self.total:
@@ -74,4 +75,5 @@ class Progress:
             print(line.rstrip(), flush=True)
 
     def close(self) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
