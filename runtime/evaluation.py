@@ -56,7 +56,7 @@ class Evaluation(NamedTuple):
 
 
 def several_or_one(make: Callable[[int], Envs], count: int) -> tuple[Envs, str | None]:
-    """So many copies; where only one can be had, that and what is wrong with several."""
+    """`count` copies, or the only one that can be made and what is wrong with several."""
     try:
         return make(count), None
     except (EnvironmentFault, ConfigError) as fault:

@@ -205,7 +205,7 @@ class Schedule:
         self.record.last_audit = step
 
     def checkpoint(self, step: int, final: bool = False) -> None:
-        """Saves this step with its evaluation; where there is no room, the next time it is due."""
+        """Saves this step with its evaluation, if it has one."""
         if self.last_save == step:
             return
         self.stop_if_diverged(step, {})
@@ -218,7 +218,7 @@ class Schedule:
 
     @contextmanager
     def saving(self, final: bool = False) -> Iterator[None]:
-        """No room on the disk inside is a warning, or, of the `final` save, StorageFault."""
+        """A full disk inside is a warning, but for the `final` save, which has to succeed."""
         with self.clock.pause():
             try:
                 yield
@@ -230,9 +230,9 @@ class Schedule:
                     warn(f"{fault}; training goes on")
 
     def stop_if_diverged(self, step: int, metrics: Mapping[str, Tensor]) -> None:
-        """Raises Divergence where an update was not finite, which it leaves to be repeated.
+        """Raises Divergence where an update was not finite, and leaves what repeats it.
 
-        There are `metrics` of that update where it was the last one.
+        The `metrics` are those of the update, or empty where it is found later.
         """
         if not self.agent.diverged:
             return
