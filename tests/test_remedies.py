@@ -412,7 +412,7 @@ def test_an_update_that_cannot_be_compiled_is_not(monkeypatch):
     def fails(*_):
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(acceleration.Graph, "__call__", fails)
+    monkeypatch.setattr(acceleration.Compiled, "__call__", fails)
     monkeypatch.setattr("configs.automatic.compiler", lambda: "g++")
     provoked = cont("accelerate=compile")
     assert "failed, no compiler; use accelerate=none, debug=true shows" in refused(begun, provoked)

@@ -1,219 +1,127 @@
-"""One graph from batch to new weights: compiled for the CPU, captured on a GPU."""
+"""One graph from batch to new weights: compiled for the CPU, captured on a GPU.
+
+A compiler is a large program, and a wrong update can learn half as well without a sign of it. So a
+graph does what the plain code does, or the run does not begin.
+"""
 
 import copy
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from agents.base import BaseAgent
 from common.errors import ConfigError
 from data import Batch
 from data.metrics import Packed, packing
-from runtime.accelerate.agreement import outcome, require_same
-from runtime.accelerate.captured import (
-    EAGER_CALLS,
-    CudaGraph,
-    Function,
-    constants,
-    replays,
-    tensors,
-)
-from runtime.accelerate.products import options
+from runtime.accelerate.captured import EAGER_CALLS, CudaGraph, constants
+from runtime.accelerate.compiled import Compiled
+from runtime.divergence import Recorded
 
-if TYPE_CHECKING:
-    from agents.base import BaseAgent
-
-OPTIONS = {"cpp_wrapper": True}  # not "memory_planning": it gives away memory that is still read
+COMPARED = ("loss/", "grad_norm/")
+# Of the length of what is compared. Rounding is some 1e-6; only in the moves of the weights is it
+# more, for Adam's first move is a sign, which rounding turns where a slope is as good as zero.
+SLOPES, MOVES = 1e-2, 1e-1
+SMALL = 1e-4  # of the whole group's length, or of a loss of 1: what cancels out is rounding alone
+Outcome = dict[str, tuple[Tensor, float, Tensor | float]]  # (value, relative, absolute tolerance)
 
 
-def accelerate(agent: "BaseAgent", mode: str, batch: Batch, obs: Tensor) -> None:
-    """Puts `agent.step` and `agent.draw` into one graph each, and makes them now.
+def accelerate(agent: BaseAgent, mode: str, batch: Batch, obs: Tensor) -> None:
+    """Puts `agent.step` and `agent.draw` into one graph each, before the run begins.
 
-    A few updates on `batch` are made and undone, so that whatever cannot be compiled is known
-    before the run begins, and no time of the run goes into compiling. Each graph has to do with it
-    what the plain code does.
+    A few updates on `batch` are made, compared with those of the plain code, and undone.
 
     Args:
-        agent: fresh or restored; left as it was.
+        agent: fresh or restored; its state is left as it was.
         mode: "compile" or "cudagraph".
         batch: any batch with the shapes of the run's; of numbers that differ, or little is shown.
-        obs: any observations (N, O) of the run's number of environments.
+        obs: any observations (N, O) of the run's number of environments; others are drawn plainly.
 
     Raises:
-        ConfigError: it cannot be compiled here, or does something else; use accelerate=none.
+        ConfigError: there can be no graph here, or it does something else; use accelerate=none.
     """
     before = copy.deepcopy(agent.state_dict())
     steps = kinds_of_steps(agent, batch)
     agent.load_state_dict(before)
     expected = [outcome(agent, arguments, obs) for arguments in steps]
-    compiled = mode == "compile"
-    if compiled:
-        graphs = "two graphs" if len(steps) > 1 else "one graph"
-        print(
-            f"compiling the update, {graphs}: half a minute each the first time, then seconds",
-            flush=True,
-        )
-    step, draw = packing(agent.step), agent.draw
-    agent.step = Packed(Compiled(step) if compiled else CudaGraph(step))  # type: ignore
-    agent.draw = For(obs.shape, Graph(draw) if compiled else CudaGraph(draw), draw)  # type: ignore
+    graph: Any = CudaGraph
+    if mode == "compile":
+        graph = Compiled
+        print("compiling the update: up to a minute the first time, then seconds", flush=True)
+    draw, fast = agent.draw, graph(agent.draw)
+    agent.step = Packed(graph(packing(agent.step)))  # type: ignore
+    agent.draw = lambda seen, noise: (fast if seen.shape == obs.shape else draw)(seen, noise)  # type: ignore
+    found = []
     try:
-        for arguments, one in zip(steps, expected, strict=True):
-            for _ in range(0 if compiled else EAGER_CALLS):
+        for arguments in steps:
+            for _ in range(EAGER_CALLS):
                 agent.step(*arguments)
                 agent.act(obs)
             agent.load_state_dict(before)
-            require_same(mode, outcome(agent, arguments, obs), one)
-    except ConfigError:
-        raise
+            found.append(outcome(agent, arguments, obs))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
             f"accelerate: {mode} failed, {lines[0]}; use accelerate=none, debug=true shows where"
         ) from error
-    agent.load_state_dict(before)
+    for ours, plain in zip(found, expected, strict=True):
+        require_same(mode, ours, plain)
 
 
-def kinds_of_steps(agent: "BaseAgent", batch: Batch) -> list[tuple[Any, ...]]:
+def kinds_of_steps(agent: BaseAgent, batch: Batch) -> list[tuple[Any, ...]]:
     """Arguments of `agent.step`, one for each combination of constants; makes updates for them.
 
     Off-policy there are two where the actor learns in some of the updates: the first two show both.
     """
     plain, kinds = agent.step, {}
-
-    def step(*arguments: Any) -> dict[str, Tensor]:
-        kinds[constants(arguments)] = arguments
-        return plain(*arguments)
-
-    agent.step = step
-    try:
-        for _ in range(1 if agent.on_policy else 2):
-            agent.update(batch)
-    finally:
-        agent.step = plain
+    for _ in range(1 if agent.on_policy else 2):
+        agent.step = recorded = Recorded(plain)
+        agent.update(batch)
+        kinds[constants(recorded.arguments)] = recorded.arguments
+    agent.step = plain
     return list(kinds.values())
 
 
-class For:
-    """`fast` for observations of this shape, `other` for all else: evaluation has its own."""
-
-    def __init__(self, shape: torch.Size, fast: Function, other: Function) -> None:
-        self.shape, self.fast, self.other = shape, fast, other
-
-    def __call__(self, obs: Tensor, *arguments: Any) -> Any:
-        return (self.fast if obs.shape == self.shape else self.other)(obs, *arguments)
-
-
-class Compiled:
-    """`function` as one compiled graph for each combination of its constants.
-
-    Of an update, gradients and optimiser are a part of the graph. What is compiled stays on disk.
-    """
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        self.graphs: dict[tuple[Any, ...], Graph] = {}
-
-    def __call__(self, *arguments: Any) -> Any:
-        key = (*constants(arguments), *(rows.obs.shape for rows in replays(arguments)))
-        if key not in self.graphs:
-            self.graphs[key] = Graph(self.function)
-        return self.graphs[key](*arguments)
+def outcome(agent: BaseAgent, arguments: tuple[Any, ...], obs: Tensor) -> Outcome:
+    """The action at `obs` (N, O), and metrics and moves of one step; then it is undone."""
+    before = copy.deepcopy(agent.state_dict())
+    beginnings = copy.deepcopy(groups(agent))
+    action, _ = agent.act(obs)
+    metrics = agent.step(*arguments)
+    values = {name: metrics[name] for name in metrics if name.startswith(COMPARED)}
+    found: Outcome = {
+        name: (value.float(), SLOPES, SMALL)
+        for name, value in {"the action": action, **values}.items()
+    }
+    for name, tensors in groups(agent).items():
+        moves = [now - then for now, then in zip(tensors, beginnings[name], strict=True)]
+        relative = SLOPES if name.endswith("slopes") else MOVES
+        absolute = SMALL * torch.stack([move.norm() for move in moves]).norm()
+        found |= {f"{name} ({i})": (move, relative, absolute) for i, move in enumerate(moves)}
+    agent.load_state_dict(before)
+    return found
 
 
-class Graph:
-    """`function`, compiled at its first call; after that the compiled code itself is called.
+def groups(agent: BaseAgent) -> dict[str, list[Tensor]]:
+    """What a step changes: the weights of every module, and of every group the mean slopes."""
+    found = {}
+    for name, module in agent.modules.items():
+        state = [value.detach() for value in module.state_dict().values()]
+        found[f"{name}'s weights"] = [value for value in state if value.is_floating_point()]
+    for name, (means, _) in agent.optimizer.moments.items():
+        found[f"{name}'s slopes"] = means
+    return {name: tensors for name, tensors in found.items() if tensors}
 
-    What stands between the two in torch looks up every weight and checks that nothing changed: a
-    sixth of the time of a small update, most of that of an action. So weights must stay the same
-    tensors, changed in place, and arguments must keep their shapes.
-    """
 
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        self.code: Callable[..., Any] | None = None
-
-    def __call__(self, *arguments: Any) -> Any:
-        given = tensors(arguments)
-        if self.code is None:
-            return self.trace(arguments, given)
-        inputs = self.inputs.copy()
-        for place, value in zip(self.places, given, strict=True):
-            if isinstance(place, int):
-                inputs[place] = value
-        outputs = self.code(inputs)
-        values = [outputs[i] if isinstance(i, int) else i for i in self.results]
-        return dict(zip(self.names, values, strict=True)) if self.names else tuple(values)
-
-    def trace(self, arguments: tuple[Any, ...], given: list[Tensor]) -> Any:
-        """The first call: compiles, runs, and notes where arguments go in and results come out."""
-        from torch._dynamo import config
-        from torch._dynamo.eval_frame import remove_from_cache
-        from torch._inductor.compile_fx import compile_fx
-
-        if not hasattr(config, "trace_autograd_ops"):
+def require_same(mode: str, found: Outcome, expected: Outcome) -> None:
+    """Raises ConfigError, which names the first number that differs from that of the plain code."""
+    for name, (plain, relative, absolute) in expected.items():
+        value = found[name][0]
+        if not torch.isfinite(plain).all():
+            continue  # the run itself will tell
+        if not (value - plain).norm() <= relative * plain.norm() + absolute:
+            sizes = f"{float(value.norm()):.6g} in place of {float(plain.norm()):.6g}"
             raise ConfigError(
-                f"accelerate: compile needs torch 2.13, this is {torch.__version__}; "
-                "update torch or use accelerate=none"
+                f"accelerate: {mode} makes another update than the plain code, {name} is {sizes}; "
+                "use accelerate=none"
             )
-        config.trace_autograd_ops = True
-        outputs: list[Any] = []
-
-        def backend(graph: Any, inputs: Any) -> Any:
-            code: Any = compile_fx(graph, inputs, config_patches=OPTIONS | options())
-
-            def first(*real: Any) -> Any:
-                result, (self.code, self.inputs, made) = watched(code, real)
-                outputs.extend(made)
-                return result
-
-            return first
-
-        result = torch.compile(self.function, fullgraph=True, dynamic=False, backend=backend)(
-            *arguments
-        )
-        remove_from_cache(self.function)  # the tracer's, whose number of entries is limited
-        self.names = list(result) if isinstance(result, dict) else None
-        values = list(result.values()) if isinstance(result, dict) else list(result)
-        self.results = [index_of(value, outputs, self.inputs) for value in values]
-        self.places = [index_of(value, self.inputs, given) for value in given]
-        for place in self.places:
-            if isinstance(place, int):
-                self.inputs[place] = None  # nothing is kept alive
-        return result
-
-
-def watched(code: Function, real: tuple[Any, ...]) -> tuple[Any, tuple[Any, list[Any], list[Any]]]:
-    """Calls `code`, which torch compiled.
-
-    Returns:
-        Its result; and of the function in C++ inside it: the function, the list that it was given
-        (and emptied), and what it returned.
-    """
-    from torch._inductor.output_code import CompiledFxGraph
-
-    call, noted = CompiledFxGraph.__call__, []
-
-    def note(graph: Any, given: list[Any]) -> Any:
-        inputs = given.copy()
-        outputs = call(graph, given)
-        noted.append((graph.current_callable, inputs, list(outputs)))
-        return outputs
-
-    CompiledFxGraph.__call__ = note  # type: ignore
-    try:
-        result = code(*real)
-    finally:
-        CompiledFxGraph.__call__ = call  # type: ignore
-    (inside,) = noted
-    return result, inside
-
-
-def index_of(value: Any, values: list[Any], others: list[Any]) -> Any:
-    """Where this very object is among the values; itself, if it is only among the others."""
-    for index, one in enumerate(values):
-        if one is value:
-            return index
-    if not any(other is value for other in others):
-        raise RuntimeError("a result is neither of the graph nor a weight")
-    return value

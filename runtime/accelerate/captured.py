@@ -2,15 +2,14 @@
 
 import copy
 import gc
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from data import Rows, Transition
+from data.metrics import Function
 
-Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor} or tensors
 EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 
 
@@ -33,8 +32,8 @@ class CudaGraph:
         self.calls[kind] = self.calls.get(kind, 0) + 1
         if self.calls[kind] <= EAGER_CALLS:
             return self.aside(arguments)
-        places = [(replay.obs.data_ptr(), replay.obs.shape) for replay in replays(arguments)]
-        key = (*kind, *places)
+        replays = [argument.obs for argument in arguments if isinstance(argument, Rows)]
+        key = (*kind, *((array.data_ptr(), array.shape) for array in replays))
         if key not in self.graphs:
             self.graphs[key] = self.capture(arguments)
         graph, read, results = self.graphs[key]
@@ -69,11 +68,6 @@ class CudaGraph:
 def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """Those that hold no tensors: each combination has a graph of its own."""
     return tuple(a for a in arguments if not isinstance(a, (Tensor, Transition, Rows)))
-
-
-def replays(arguments: tuple[Any, ...]) -> list[Rows]:
-    """Those that lie in a replay; of another one there is another graph."""
-    return [argument for argument in arguments if isinstance(argument, Rows)]
 
 
 def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:

@@ -4,16 +4,17 @@ MKL takes its code for AVX2 on every processor that is not Intel's. oneDNN, whic
 too, asks for the instructions alone: docs/performance_amd.md has what that saves.
 """
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 LARGE = 2**22  # multiply-adds of a product, from which on the dearer call is repaid
 
 
 def options() -> dict[str, Any]:
-    """What Inductor is to be told here: a rule on the processor, never a timing."""
+    """Settings of Inductor for this processor: a rule, never a timing."""
     can = torch.cpu.get_capabilities()
     amd = can.get("sse4a", False)  # which Intel never built
     if amd and can.get("avx512_f", False) and torch.backends.mkldnn.is_available():
@@ -25,15 +26,15 @@ def options() -> dict[str, Any]:
 def large_products() -> Any:
     """A pass over a graph, after which its large `mm` and `bmm` are products of oneDNN."""
     from torch._inductor import ir, mkldnn_ir
+    from torch._inductor import pattern_matcher as patterns
     from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
     from torch._inductor.lowering import permute, register_lowering
 
     torch.library.define("logpi::product", "(Tensor left, Tensor right) -> Tensor")
-    product = torch.ops.logpi.product.default
-    aten = torch.ops.aten
+    product, aten = torch.ops.logpi.product.default, torch.ops.aten
 
     @torch.library.register_fake("logpi::product")  # type: ignore
-    def shape(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    def shape(left: Tensor, right: Tensor) -> Tensor:
         return left.new_empty(left.shape[0], right.shape[1])
 
     @register_lowering(product, type_promotion_kind=None)
@@ -48,38 +49,28 @@ def large_products() -> Any:
             mkldnn_ir.LinearUnary(layout, [left, right], no_bias_nor_function)
         )
 
-    def large(node: Any) -> bool:
-        left = node.args[0].meta["val"]
-        rows, columns = node.meta["val"].shape[-2:]
-        return left.dtype == torch.float32 and rows * columns * left.shape[-1] >= LARGE
+    def one_by_one(left: Tensor, right: Tensor) -> Tensor:
+        return torch.stack([product(*pair) for pair in zip(left, right, strict=True)])
+
+    def large(match: Any) -> bool:
+        node = match.output_node()
+        left, size = node.args[0].meta["val"], node.meta["val"].shape[-2:].numel()
+        return left.dtype == torch.float32 and size * left.shape[-1] >= LARGE
+
+    def replace(function: Any, match: Any, *sides: Any) -> None:
+        match.replace_by_example(function, sides)
+
+    replacements = patterns.PatternMatcherPass()
+    for old, new in ((aten.mm.default, product), (aten.bmm.default, one_by_one)):
+        pattern = patterns.CallFunction(old, patterns.Arg(), patterns.Arg())
+        register = patterns.register_graph_pattern(pattern, large, pass_dict=replacements)
+        register(partial(replace, new))
 
     class LargeProducts(CustomGraphPass):
         def __call__(self, graph: Any) -> None:
-            for node in list(graph.nodes):
-                if node.target is aten.mm.default and large(node):
-                    node.target = product
-                elif node.target is aten.bmm.default and large(node):
-                    with graph.inserting_before(node):
-                        node.replace_all_uses_with(one_by_one(graph, node))
-                    graph.erase_node(node)
+            replacements.apply(graph)
 
         def uuid(self) -> Any:
             return get_hash_for_files((__file__,)), LARGE
-
-    def one_by_one(graph: Any, node: Any) -> Any:
-        """The products of a `bmm`, (B, I, J) by (B, J, K), put together again."""
-
-        def call(target: Any, *arguments: Any) -> Any:
-            made = graph.call_function(target, arguments)
-            values = torch.fx.node.map_arg(arguments, lambda given: given.meta["val"])
-            made.meta["val"] = target(*values)
-            return made
-
-        sides = [
-            [call(aten.select.int, side, 0, index) for side in node.args]
-            for index in range(node.meta["val"].shape[0])
-        ]
-        parts = [call(aten.unsqueeze.default, call(product, *pair), 0) for pair in sides]
-        return call(aten.cat.default, parts)
 
     return LargeProducts()

@@ -5,7 +5,8 @@ import torch
 
 from configs import automatic
 from data import Spec
-from runtime.accelerate import acceleration, products
+from runtime.accelerate import compiled as compiling
+from runtime.accelerate import products
 from runtime.accelerate.acceleration import accelerate
 from tests.helpers import agent, assert_told_the_same, batch, numbers
 
@@ -98,7 +99,7 @@ def test_an_update_whose_products_all_go_that_way_is_the_same_update(monkeypatch
         products.large_products()(graph)
         taken.append(sum(str(node.target).startswith("logpi.product") for node in graph.nodes))
 
-    monkeypatch.setattr(acceleration, "options", lambda: {"post_grad_custom_post_pass": noted})
+    monkeypatch.setattr(compiling, "options", lambda: {"post_grad_custom_post_pass": noted})
     spec = Spec(3, 2, discrete=False)
     data = batch(8, spec=spec)._replace(latent=None)
     one, other = (agent("sac", spec) for _ in range(2))
