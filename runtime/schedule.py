@@ -147,7 +147,7 @@ class Schedule:
             updates, logged = self.record.updates, self.record.last_log[0]
             if not last and (self.ranks.size == 1 or updates > self.checked or logged == step):
                 self.checked = updates
-                self.stop.check()
+                self.ranks.check(self.stop)
         except Stopped:
             self.checkpoint(step, final=True)
             raise

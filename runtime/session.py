@@ -14,7 +14,7 @@ from runtime.build import Parts, make_parts
 from runtime.console import Progress, warn
 from runtime.evaluation import Evaluation
 from runtime.launch.ranks import Ranks
-from runtime.launch.signals import AgreedStop, Stop
+from runtime.launch.signals import Stop
 from runtime.launch.sweep import tell_sweep
 from runtime.logger import Logger
 from runtime.loop import train
@@ -72,15 +72,14 @@ def announce(path: Path, config: TrainConfig, step: int, ranks: int) -> None:
 def run(saver: Saver, stop: Stop) -> Evaluation | None:
     """Trains a run, fresh or restored, to its end, and writes its result; the last evaluation."""
     config, parts, ranks = saver.config, saver.parts, saver.ranks
-    stop.hold()
+    stop.hold(ranks.size)
     saver.begin()
     warm_up = getattr(config.agent, "learning_starts", 0)
     with (
         closing(make_logger(saver)) as logger,
         closing(Progress(config.total_steps, saver.step, warm_up)) as progress,
     ):
-        agreed = stop if ranks.size == 1 else AgreedStop(stop, ranks)
-        schedule = Schedule(saver, logger, progress, agreed)
+        schedule = Schedule(saver, logger, progress, stop)
         if saver.schedule is not None:
             with taking_up({"setting": saver.setting_then}):
                 schedule.load_state_dict(saver.schedule)

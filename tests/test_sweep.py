@@ -16,8 +16,8 @@ from configs.automatic import processes
 from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
-from runtime.launch.signals import PASSED_ON
-from runtime.launch.sweep import Job, call, ending, stop_file, sweep
+from runtime.launch.signals import PASSED_ON, passing_on
+from runtime.launch.sweep import STOP, Job, call, ending, sweep
 from tests.slurm import stand_in
 from tools.compare import main as compare
 
@@ -226,9 +226,12 @@ class Process:
         self.env = env
         return self
 
-    def wait(self, timeout=None):
-        for number in self.signals:
-            os.kill(os.getpid(), number)
+    def wait(self, timeout):
+        if self.signals:
+            for number in self.signals:
+                os.kill(os.getpid(), number)
+            self.signals = ()
+            raise subprocess.TimeoutExpired("train.py", timeout)
         return self.code
 
     def send_signal(self, number):
@@ -306,7 +309,7 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     def launch(chosen):
         threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
         began = time.monotonic()
-        job = Job(chosen.jobs, chosen.folder)
+        job = Job(chosen.jobs, chosen.folder, passing_on())
         codes = [job(number) for number in (0, 1)]
         assert codes == [75, 75]
         assert time.monotonic() - began < 30
@@ -335,7 +338,7 @@ def test_a_second_signal_waits_for_no_job(tmp_path):
     came: list[int] = []
     with ending(tmp_path, came, elsewhere=False):
         signal.raise_signal(signal.SIGTERM)
-        assert stop_file(tmp_path).exists()
+        assert (tmp_path / STOP).exists()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
     assert came == [signal.SIGTERM] * 2
@@ -350,7 +353,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
         with ending(tmp_path, came := [], elsewhere=False):
             signal.raise_signal(signal.SIGHUP)
         assert came == []
-        assert not stop_file(tmp_path).exists()
+        assert not (tmp_path / STOP).exists()
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -552,7 +555,7 @@ def test_a_job_of_joblib_has_the_thread_limits_of_the_sweep(tmp_path, monkeypatc
     given = {}
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    job = Job([["seed=1"]], tmp_path)
+    job = Job([["seed=1"]], tmp_path, passing_on())
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "7")
     make = subprocess.Popen

@@ -8,10 +8,11 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,32 +31,29 @@ from common.errors import (
 )
 from common.seeding import derive
 from common.tree import pack, unpack
+from configs.automatic import processes
+from configs.schema import TrainConfig
+from runtime.launch.signals import Stop
 from storage.rundir import existing
-
-if TYPE_CHECKING:
-    from configs.schema import TrainConfig
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
 
 
+@dataclass
 class Ranks(Peers):
     """All processes of a run; every process makes the same calls in the same order.
-
-    Args:
-        rank: this process's number; 0 decides, logs, evaluates and commits checkpoints.
-        size: how many there are.
-        local: its number on this machine, which is that of its GPU.
-        neighbours: how many there are on this machine, itself among them.
 
     Raises:
         LogpiError: another process is gone; the last checkpoint is good.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, local: int = 0, neighbours: int = 1) -> None:
-        self.rank, self.size, self.local, self.neighbours = rank, size, local, neighbours
-        self.control: Any = None  # the group of the CPUs, for all that is no gradient
-        self.store: Any = None  # torchrun's, which outlives every rank
+    rank: int = 0  # of this process; 0 decides, logs, evaluates and commits checkpoints
+    size: int = 1
+    local: int = 0  # its number on this machine, which is that of its GPU
+    neighbours: int = 1  # processes on this machine, itself among them
+    control: Any = None  # the group of the CPUs, for all that is no gradient
+    store: Any = None  # torchrun's, which outlives every rank
 
     @property
     def first(self) -> bool:
@@ -70,105 +68,63 @@ class Ranks(Peers):
             return "the same torchrun"
         return f"torchrun --standalone --nproc-per-node={self.size}"
 
-    def join(self, device: str) -> None:
-        """Connects the processes: NCCL for gradients between GPUs, gloo for everything else."""
-        backend = "nccl" if device.startswith("cuda") else "gloo"
-        with self.reaching():
-            dist.init_process_group(backend, timeout=LONGEST_WAIT)
-            self.control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
-            self.store = dist.distributed_c10d._get_default_store()
+    def own(self, config: TrainConfig) -> TrainConfig:
+        """This rank's part of the run: its steps, its warm-up, its GPU, and its seed.
 
-    def leave(self) -> None:
-        """Closes the connections, if there are any."""
-        if self.control is not None:
-            dist.destroy_process_group()
-
-    def first_to_report(self) -> bool:
-        """Whether no other rank has reported yet why the run ends."""
-        try:
-            return self.store is None or self.store.add("has spoken", 1) == 1
-        except RuntimeError:  # torchrun is gone, too
-            return True
-
-    @contextmanager
-    def reaching(self) -> Iterator[None]:
-        """Turns a failed message into the LogpiError of a process that is gone."""
-        try:
-            yield
-        except RuntimeError as error:  # gloo's and NCCL's are of this kind
-            raise LogpiError(
-                "another process of this run has ended or does not answer; the last checkpoint is "
-                "good, the same command with resume=auto goes on"
-            ) from error
-
-    def seed(self, seed: int) -> int:
-        """The seed of everything random on this rank except the first weights."""
-        return seed if self.first else derive(seed, "rank", self.rank)
-
-    def own(self, config: "TrainConfig") -> "TrainConfig":
-        """This rank's part of the run: its steps, its warm-up, its GPU."""
+        The seed is that of everything random on this rank but the first weights.
+        """
         if self.size == 1:
             return config
         agent: Any = config.agent
         if not agent.on_policy:
             warm_up = math.ceil(agent.learning_starts / self.size)
             agent = dataclasses.replace(agent, learning_starts=warm_up)
-        device = f"cuda:{self.local}" if config.device == "cuda" else config.device
-        steps = config.total_steps // self.size
         return dataclasses.replace(
-            config, agent=agent, device=device, total_steps=steps, seed=self.seed(config.seed)
+            config,
+            agent=agent,
+            device=f"cuda:{self.local}" if config.device == "cuda" else config.device,
+            total_steps=config.total_steps // self.size,
+            seed=config.seed if self.first else derive(config.seed, "rank", self.rank),
         )
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor's mean over the ranks: one message for all of them."""
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        with self.reaching():
+        with reaching():
             dist.all_reduce(flat)
         pieces = (flat / self.size).split([tensor.numel() for tensor in tensors])
         return [piece.view_as(t) for piece, t in zip(pieces, tensors, strict=True)]
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def gather(self, rows: Tensor, group: Any = None) -> Tensor:
         """The rows (B, ...) of all ranks, (size B, ...), by rank."""
         found = [torch.empty_like(rows) for _ in range(self.size)]
-        with self.reaching():
-            dist.all_gather(found, rows.contiguous())
+        with reaching():
+            dist.all_gather(found, rows.contiguous(), group)
         return torch.cat(found)
-
-    def collect(self, content: bytes) -> list[bytes]:
-        """The contents of all ranks, by rank, on all of them."""
-        if self.size == 1:
-            return [content]
-        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-        with self.reaching():
-            own = torch.tensor([len(content)])
-            dist.all_gather(lengths, own, group=self.control)
-            most = int(max(lengths))
-            padded = torch.frombuffer(bytearray(content.ljust(most, b"\0")), dtype=torch.uint8)
-            found = [torch.empty_like(padded) for _ in range(self.size)]
-            dist.all_gather(found, padded, group=self.control)
-        return [row.numpy()[: int(n)].tobytes() for row, n in zip(found, lengths, strict=True)]
 
     def most(self, number: int) -> int:
         """The largest of all ranks' numbers."""
         if self.size == 1:
             return number
         found = torch.tensor(number)
-        with self.reaching():
+        with reaching():
             dist.all_reduce(found, dist.ReduceOp.MAX, group=self.control)
         return int(found)
 
-    def together(self, work: Callable[[], T]) -> T:
-        """`work` on each rank; if it fails on some, all raise the failure of the first of these."""
+    def collect(self, content: bytes) -> list[bytes]:
+        """The contents of all ranks, by rank, on all of them."""
         if self.size == 1:
-            return work()
-        fault: LogpiError | None = None
-        try:
-            result = work()
-        except LogpiError as error:
-            fault = error
-        if (first := self.agreed(fault)) is not None:
-            raise first
-        return result
+            return [content]
+        marked = content + b"\1"  # the last byte that is not 0
+        padded = bytearray(marked.ljust(self.most(len(marked)), b"\0"))
+        found = self.gather(torch.frombuffer(padded, dtype=torch.uint8), self.control)
+        return [row.numpy().tobytes().rstrip(b"\0")[:-1] for row in found.chunk(self.size)]
+
+    def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        """The states of all ranks, on all of them; without copying where there is one rank."""
+        if self.size == 1:
+            return [state]
+        return [unpack(content) for content in self.collect(pack(state))]
 
     def agreed(self, fault: LogpiError | None) -> LogpiError | None:
         """The fault of the first rank that has one, on all of them."""
@@ -180,20 +136,23 @@ class Ranks(Peers):
                 return failure({**found, "message": by(rank, found["message"])})
         return None
 
+    def together(self, work: Callable[[], T]) -> T:
+        """`work` on each rank; if it fails on some, all raise the failure of the first of these."""
+        fault: LogpiError | None = None
+        try:
+            result = work()
+        except LogpiError as error:
+            fault = error
+        if (first := self.agreed(fault)) is not None:
+            raise first
+        return result
+
     def decided(self, work: Callable[[], Any]) -> Any:
         """The result of `work` on rank 0 alone, plain data, on all of them; or its failure."""
         if self.size == 1:
             return work()
-        outcome: dict[str, Any] = {}
-        if self.first:
-            try:
-                outcome = {"result": work()}
-            except LogpiError as error:
-                outcome = told(error)
-        outcome = json.loads(self.collect(json.dumps(outcome).encode())[0])
-        if "code" in outcome:
-            raise failure(outcome)
-        return outcome["result"]
+        result = self.together(lambda: work() if self.first else None)
+        return json.loads(self.collect(json.dumps(result).encode())[0])
 
     def found(self, run_dir: str | None) -> Path | None:
         """The directory of a run that has begun, as rank 0 sees it; None where there is none yet.
@@ -213,40 +172,56 @@ class Ranks(Peers):
         self.together(look)
         return Path(path) if path else None
 
-    def pieces(self, state: dict[str, Any]) -> list[dict[str, Any]]:
-        """The states of all ranks, on all of them; without copying where there is one rank."""
+    def check(self, stop: Stop) -> None:
+        """Raises Stopped on all ranks, after the same step, if a signal has come to any of them."""
         if self.size == 1:
-            return [state]
-        return [unpack(content) for content in self.collect(pack(state))]
+            stop.check()
+        elif code := self.most(stop.noted.code if stop.noted else 0):
+            raise stop.noted or Stopped("stopped: by a signal to another rank", code)
 
     @contextmanager
     def part(self) -> Iterator[None]:
         """Prints and reports failures on one rank: 0, or the first to fail by itself."""
         try:
-            if self.first:
+            with ExitStack() as silence:
+                if not self.first:
+                    nowhere = silence.enter_context(open(os.devnull, "w"))
+                    silence.enter_context(redirect_stdout(nowhere))
+                    silence.enter_context(redirect_stderr(nowhere))
                 yield
-            else:
-                with (
-                    open(os.devnull, "w") as nowhere,
-                    redirect_stdout(nowhere),
-                    redirect_stderr(nowhere),
-                ):
-                    yield
         except Halt as halt:
             raise halt if self.first else Elsewhere(halt.stopped.code) from None
-        except (ConfigError, Divergence, Stopped) as error:  # all ranks come to these
-            raise error if self.first else Elsewhere(error.code) from None
         except LogpiError as error:
-            if not (self.first if error.shared else self.first_to_report()):
+            of_all = error.shared or isinstance(error, (ConfigError, Divergence, Stopped))
+            if not (self.first if of_all else self.first_to_report()):
                 raise Elsewhere(error.code) from None
-            if not error.shared and self.size > 1:
+            if not of_all:
                 error.args = (by(self.rank, str(error)),)
             raise
-        else:  # not after a failure: it could wait for a rank that is gone
-            self.leave()
+        if self.control is not None:  # after a failure it could wait for a rank that is gone
+            dist.destroy_process_group()
+
+    def first_to_report(self) -> bool:
+        """Whether no other rank has reported yet why the run ends."""
+        try:
+            return self.store is None or self.store.add("has spoken", 1) == 1
+        except RuntimeError:  # torchrun is gone, too
+            return True
 
 
 ALONE = Ranks()
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Turns a failed message into the LogpiError of a process that is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and NCCL's are of this kind
+        raise LogpiError(
+            "another process of this run has ended or does not answer; the last checkpoint is "
+            "good, the same command with resume=auto goes on"
+        ) from error
 
 
 def by(rank: int, message: str) -> str:
@@ -254,20 +229,25 @@ def by(rank: int, message: str) -> str:
 
 
 def meet(device: str) -> Ranks:
-    """The connected processes that torchrun has started; one process without torchrun.
+    """The processes that torchrun has started, connected; one process without torchrun.
+
+    By NCCL for gradients between GPUs, by gloo for everything else.
 
     Raises:
         ConfigError: the processes of this machine cannot have a GPU each.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or "RANK" not in os.environ:
+    size = processes()
+    if size == 1:
         return Ranks()
     local = int(os.environ.get("LOCAL_RANK", "0"))
     neighbours = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     require_devices(device, neighbours)
-    ranks = Ranks(int(os.environ["RANK"]), size, local, neighbours)
-    ranks.join(device)
-    return ranks
+    with reaching():
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=LONGEST_WAIT)
+        control = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        store = dist.distributed_c10d._get_default_store()
+    return Ranks(int(os.environ["RANK"]), size, local, neighbours, control, store)
 
 
 def require_devices(device: str, neighbours: int) -> None:

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,20 +24,19 @@ from configs.help import text
 from configs.sweep import Sweep, launcher_settings, read_sweep
 from runtime.console import number as display
 from runtime.launch.door import guarded
-from runtime.launch.signals import passing_on
+from runtime.launch.signals import CODES, numbers, passing_on
 from storage.lock import locked
 from storage.rundir import make_folder, make_new, read_result
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 SWEEP = "LOGPI_SWEEP"  # an environment variable of each job: the folder of the sweep
-SAVED = 75  # exit code of a run that a signal ended
-INTERRUPTED = 130  # of one that the user ended
-KILLED = 137  # of one that SIGKILL ended
-ENDING = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP")
+SAVED, INTERRUPTED = CODES["SIGTERM"], CODES["SIGINT"]  # exit codes
+KILLED = 137  # exit code of a job that SIGKILL ended
+STOP = "stop"  # a file
 WARNING = "SIGUSR2"  # from the cluster, before a job's time is over or another takes its place
-POLL = 0.5  # seconds between two looks at the stop file
-LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # that joblib sets, and a run records
+POLL = 0.1  # seconds between two looks at a job
 AFTER = 30.0  # seconds from SIGTERM within which a cluster may send that warning
+COLUMNS = {"return_mean": display, "steps": "{:,}".format, "steps_per_second": "{:,.0f}".format}
 
 
 def sweep(arguments: list[str]) -> int:
@@ -46,7 +45,7 @@ def sweep(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    if any(argument in ("-h", "--help") for argument in arguments):
+    if {"-h", "--help"} & {*arguments}:
         print(text("train"))
         return 0
     chosen = read_sweep(arguments)
@@ -66,72 +65,65 @@ def run(arguments: list[str]) -> int:
 def run_jobs(chosen: Sweep) -> int:
     """Runs the jobs in the folder of the sweep, and prints the table."""
     os.environ[SWEEP] = str(chosen.folder.absolute())
-    signals: list[int] = []
-    for number in range(len(chosen.jobs)):
+    count = len(chosen.jobs)
+    for number in range(count):
         went_file(chosen.folder / str(number)).unlink(missing_ok=True)
-    print(f"{len(chosen.jobs)} jobs; {chosen.folder}", flush=True)
-    if chosen.launcher:
-        codes = under_launcher(chosen, signals)
-    else:
-        codes = one_by_one(chosen.jobs, chosen.names, signals)
+    print(f"{count} job{'s' * (count > 1)}; {chosen.folder}", flush=True)
+    codes, signals = (under_launcher if chosen.launcher else one_by_one)(chosen)
     where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
     again = f"the same command with {where}resume=auto goes on with"
     print(table(chosen.names, codes, chosen.folder, again))
     if signals:
         print(f"{again} the sweep")
-        return INTERRUPTED if signals[0] == signal.SIGINT else SAVED
-    if failed := [code for code in codes if code]:
-        return failed[0]
-    return 0 if None not in codes else 1 if chosen.launcher else SAVED
+        return CODES[signal.Signals(signals[0]).name]
+    return next(filter(None, codes), int(None in codes))
 
 
-def one_by_one(jobs: list[list[str]], names: list[str], signals: list[int]) -> list[int | None]:
+def one_by_one(chosen: Sweep) -> tuple[list[int | None], list[int]]:
     """Runs the jobs here; after a failed one the others go on, a signal ends the sweep.
 
     Returns:
-        The exit code of each, None where it was not run; signals are added to `signals`.
+        The exit code of each, None where it was not run; the signals that came.
     """
-    codes: list[int | None] = []
-    for number, (job, name) in enumerate(zip(jobs, names, strict=True)):
-        print(f"\njob {number} of {len(jobs)}: {name}", flush=True)
-        code, came = call(job)
+    jobs, codes = chosen.jobs, list[int | None]()
+    for number, name in enumerate(chosen.names):
+        print(f"\njob {number} of {len(jobs)}{name and f': {name}'}", flush=True)
+        code, came = call(jobs[number])
         codes.append(code)
-        if code in (SAVED, INTERRUPTED) and not came:
+        if code in (SAVED, INTERRUPTED) and not came:  # the signal came to the job alone
             came = [signal.SIGINT if code == INTERRUPTED else signal.SIGTERM]
-        signals += came
-        if signals:
-            break
-    return codes + [None] * (len(jobs) - len(codes))
+        if came:
+            return codes + [None] * (len(jobs) - len(codes)), came
+    return codes, []
 
 
-def under_launcher(chosen: Sweep, signals: list[int]) -> list[int | None]:
-    """Runs the jobs by a launcher; returns and notes the same as `one_by_one`.
+def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
+    """Runs the jobs by a launcher; returns the same as `one_by_one`.
 
     Raises:
         ConfigError: the launcher cannot begin.
     """
-    print(f"what job N says goes into {chosen.folder}/N.log", flush=True)
-    for number in range(len(chosen.jobs)):
-        code_file(chosen.folder, number).unlink(missing_ok=True)
-    stop_file(chosen.folder).unlink(missing_ok=True)
-    before = begun(chosen.folder)
+    folder, signals = chosen.folder, list[int]()
+    print(f"what job N says goes into {folder}/N.log", flush=True)
+    for file in (folder / STOP, *(code_file(folder, n) for n in range(len(chosen.jobs)))):
+        file.unlink(missing_ok=True)
+    before = begun(folder)
     paths = [str(TRAIN.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # a launcher's processes import `Job`
     try:
-        with ending(chosen.folder, signals, elsewhere="submitit" in chosen.launcher[0]):
+        with ending(folder, signals, elsewhere="submitit" in chosen.launcher[0]):
             launch(chosen)
     except RuntimeError as error:  # of a launcher
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if begun(chosen.folder) == before:
+        if begun(folder) == before:
             raise ConfigError(
                 f"hydra/launcher: {reason}; mend that, or leave the launcher out"
             ) from error
         print(f"warning: {reason}", file=sys.stderr)  # the table has which job it was
     except KeyboardInterrupt:
         print("interrupted: jobs on a cluster go on, those here have ended", file=sys.stderr)
-        if not signals:
-            signals.append(signal.SIGINT)
-    return [read_code(chosen.folder, number) for number in range(len(chosen.jobs))]
+        signals = signals or [signal.SIGINT]
+    return [read_code(folder, number) for number in range(len(chosen.jobs))], signals
 
 
 def launch(chosen: Sweep) -> None:
@@ -141,7 +133,7 @@ def launch(chosen: Sweep) -> None:
         RuntimeError: the launcher cannot begin, or a job was killed.
     """
     name, settings = launcher_settings(chosen.launcher, chosen.folder)
-    job, numbers = Job(chosen.jobs, chosen.folder.absolute()), range(len(chosen.jobs))
+    folder, jobs = chosen.folder.absolute(), range(len(chosen.jobs))
     if name == "joblib":
         from joblib import Parallel, delayed, effective_n_jobs
 
@@ -149,19 +141,18 @@ def launch(chosen: Sweep) -> None:
             if str(settings[key]).isdigit():
                 settings[key] = int(settings[key])
         # a worker without a job would be ended by any signal
-        settings["n_jobs"] = min(effective_n_jobs(settings["n_jobs"]), len(numbers))
-        Parallel(**{**settings, "backend": "loky"})(delayed(job)(number) for number in numbers)
+        settings["n_jobs"] = min(effective_n_jobs(settings["n_jobs"]), len(jobs))
+        job = Job(chosen.jobs, folder, passing_on())  # joblib sets limits of threads of its own
+        Parallel(**{**settings, "backend": "loky"})(delayed(job)(number) for number in jobs)
         return
     import submitit
 
-    cluster = name.removeprefix("submitit_")
+    cluster, files = name.removeprefix("submitit_"), settings.pop("submitit_folder")
     own = {f"{cluster}_{key}": value for key, value in settings.items()}
-    folder = own.pop(f"{cluster}_submitit_folder")
-    timeouts = f"{cluster}_max_num_timeout"  # the one key that the executor is made with
-    made_with = {timeouts: own.pop(timeouts)} if timeouts in own else {}
-    executor = submitit.AutoExecutor(folder, cluster, **made_with)
+    first = [key for key in own if key.endswith("max_num_timeout")]  # with which it is made
+    executor = submitit.AutoExecutor(files, cluster, **{key: own.pop(key) for key in first})
     executor.update_parameters(**own)
-    submitted = executor.map_array(job, numbers)
+    submitted = executor.map_array(Job(chosen.jobs, folder), jobs)
     for one in submitted:
         one.wait()
     for one in submitted:
@@ -178,35 +169,33 @@ class Job:
     Args:
         jobs: the command line of each.
         folder: of the sweep.
+        variables: of the environment, where the jobs run on this machine; None: on a cluster.
     """
 
-    def __init__(self, jobs: list[list[str]], folder: Path) -> None:
-        self.jobs, self.folder = jobs, folder
-        self.limits = {name: os.environ[name] for name in LIMITS if name in os.environ}
+    def __init__(
+        self, jobs: list[list[str]], folder: Path, variables: dict[str, str] | None = None
+    ) -> None:
+        self.jobs, self.folder, self.variables = jobs, folder, variables
 
     def __call__(self, number: int) -> int | None:
         """The exit code of the job; None where the disk is full."""
+        job, log, stop = self.jobs[number], self.folder / f"{number}.log", self.folder / STOP
         with suppress(OSError):  # which must not end the launcher and with it the other jobs
-            return self.run(number)
+            if self.variables is None:
+                code, came = call(job, log, WARNING)
+            elif stop.exists():
+                return SAVED
+            else:
+                outlive_signals()
+                code, came = call(job, log, stop=stop, variables=self.variables)
+            code_file(self.folder, number).write_text(str(code))
+            if self.variables is None and came and code == SAVED:
+                warning = getattr(signal, WARNING)
+                if warning in came:
+                    os.kill(os.getpid(), warning)  # to submitit, which ends this process
+                time.sleep(AFTER)
+            return code
         return None
-
-    def run(self, number: int) -> int:
-        on_cluster = "SUBMITIT_EXECUTOR" in os.environ
-        log, stop = self.folder / f"{number}.log", stop_file(self.folder)
-        if on_cluster:
-            code, came = call(self.jobs[number], log, warning=WARNING)
-        elif stop.exists():
-            return SAVED
-        else:
-            outlive_signals()
-            code, came = call(self.jobs[number], log, stop=stop, limits=self.limits)
-        code_file(self.folder, number).write_text(str(code))
-        if on_cluster and came and code == SAVED:
-            warning = getattr(signal, WARNING)
-            if warning in came:
-                os.kill(os.getpid(), warning)  # to submitit, which ends this process
-            time.sleep(AFTER)
-        return code
 
     def checkpoint(self, number: int) -> Any:
         """What submitit queues after a warning: the same job, which `resume=auto` goes on with."""
@@ -220,7 +209,7 @@ def call(
     log: Path | None = None,
     warning: str | None = None,
     stop: Path | None = None,
-    limits: dict[str, str] | None = None,
+    variables: dict[str, str] | None = None,
 ) -> tuple[int, list[int]]:
     """Runs `train.py` in a process of its own and passes signals on to it.
 
@@ -228,57 +217,50 @@ def call(
         job: its command line.
         log: file for its output; None: the output of this process.
         warning: a signal that the job gets as SIGTERM, and then no other, which would end it.
-        stop: a file that appears where the job is to save and end.
-        limits: the values of `LIMITS`; None: as they are here.
+        stop: a file that appears where the job is to save and end, in place of signals.
+        variables: of its environment; None: those that are here.
 
     Returns:
         Its exit code, 75 also where a signal ended it before it could save, 128 + the number of one
         that did not come from here; the signals that came.
     """
-    process: subprocess.Popen[bytes] | None = None
     came: list[int] = []
-    due: list[int] = []
-
-    def pass_on(number: int, frame: Any) -> None:
-        came.append(number)
-        if warning is None or len(came) == 1:
-            due.append(number if warning is None else signal.SIGTERM)
-        deliver()
-
-    def deliver() -> None:
-        while process is not None and due:
-            process.send_signal(due.pop(0))
-
-    known: dict[int, Any] = {}
-    with suppress(ValueError):  # outside the main thread no signal arrives
-        for name in ("SIGTERM", "SIGUSR1", *([warning] if warning else [])):
-            if hasattr(signal, name):
-                number = getattr(signal, name)
-                known[number] = signal.signal(number, pass_on) or signal.SIG_DFL
-    try:
-        with ExitStack() as files:
-            variables = passing_on()
-            if limits is not None:
-                variables = {n: v for n, v in variables.items() if n not in LIMITS} | limits
-            where: dict[str, Any] = {"env": variables}
-            if log is not None:
-                file = files.enter_context(open(log, "ab"))
-                where |= {"stdout": file, "stderr": subprocess.STDOUT}
-            process = subprocess.Popen([sys.executable, str(TRAIN), *job], **where)
-        deliver()  # what came while it was made
+    names = () if stop else ("SIGTERM", "SIGUSR1", "SIGINT", *([warning] if warning else []))
+    with ExitStack() as stack:
+        stack.enter_context(handled(names, lambda number, frame: came.append(number)))
+        output = stack.enter_context(open(log, "ab")) if log else None
+        process = subprocess.Popen(
+            [sys.executable, str(TRAIN), *job],
+            env=variables or passing_on(),
+            stdout=output,
+            stderr=output,
+        )
+        passed = 0  # of the signals that came
         while True:
-            try:
-                with suppress(subprocess.TimeoutExpired):
-                    code = process.wait(POLL if stop else None)
-                    killed = SAVED if came else 128 - code  # as a shell has it
-                    return (killed if code < 0 else code), came
-                if stop and stop.exists() and not came:
-                    pass_on(signal.SIGTERM, None)
-            except KeyboardInterrupt:  # it was sent to the child, too, which saves
-                came.append(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(POLL)
+                killed = SAVED if came else 128 - code  # as a shell has it
+                return (killed if code < 0 else code), came
+            if stop and stop.exists() and not came:
+                came.append(signal.SIGTERM)
+            for number in came[passed : 1 if warning else None]:
+                if number != signal.SIGINT:  # which was sent to the child, too
+                    process.send_signal(signal.SIGTERM if warning else number)
+            passed = len(came)
+
+
+@contextmanager
+def handled(names: Iterable[str], handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Handles these signals meanwhile; outside the main thread none arrives."""
+    known: dict[int, Any] = {}
+    with suppress(ValueError):
+        for number in numbers(names):
+            known[number] = signal.signal(number, handler) or signal.SIG_DFL
+    try:
+        yield
     finally:
-        for number, handler in known.items():
-            signal.signal(number, handler)
+        for number, before in known.items():
+            signal.signal(number, before)
 
 
 def outlive_signals() -> None:
@@ -288,7 +270,7 @@ def outlive_signals() -> None:
     """
     usual = (signal.SIG_DFL, signal.default_int_handler)
     with suppress(ValueError):  # not in the main thread
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers(CODES):
             if signal.getsignal(number) in usual:
                 signal.signal(number, lambda *_: None)  # not ignored: its job would inherit that
 
@@ -304,53 +286,35 @@ def ending(folder: Path, signals: list[int], elsewhere: bool) -> Iterator[None]:
         signals.append(number)
         if elsewhere or len(signals) > 1:
             raise KeyboardInterrupt
-        stop_file(folder).touch()
+        (folder / STOP).touch()
 
-    names = [name for name in ENDING if hasattr(signal, name)]
-    if "SIGHUP" in names and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup
-        names.remove("SIGHUP")
-    known = {number: signal.signal(number, end) for number in (getattr(signal, n) for n in names)}
-    try:
+    with handled(CODES, end):
         yield
-    finally:
-        for number, handler in known.items():
-            signal.signal(number, handler)
 
 
 def table(names: list[str], codes: list[int | None], folder: Path, again: str) -> str:
     """One row for each job; `again` goes on with one that was killed."""
-    lines = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
-    columns = {
-        "return_mean": display,
-        "steps": "{:,}".format,
-        "steps_per_second": "{:,.0f}".format,
-    }
+    rows = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
+    failed, taken = [], []
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
-        found = read_result(run_of(folder, number))
-        missing = "not ended" if run_of(folder, number).exists() else "not run"
-        cells = [str(number), name, missing if code is None else str(code)]
-        cells += [
-            form(found[key]) if found.get(key) is not None else "" for key, form in columns.items()
-        ]
+        run_dir, log = run_of(folder, number), folder / f"{number}.log"
+        found = read_result(run_dir)
+        exit = code if code is not None else "not ended" if run_dir.exists() else "not run"
+        cells = [f(found[key]) if found.get(key) is not None else "" for key, f in COLUMNS.items()]
         if found.get("episodes_cut"):
-            cells[3] += f", {found['episodes_cut']} cut short"
-        lines.append(f"| {' | '.join(cells)} |")
-    for number, code in enumerate(codes):
-        log = folder / f"{number}.log"
+            cells[0] += f", {found['episodes_cut']} cut short"
+        rows.append(f"| {number} | {name} | {exit} | {' | '.join(cells)} |")
         if code == KILLED:
-            lines.append(
+            failed.append(
                 f"job {number}: was killed by SIGKILL, as the system does where memory runs out; "
                 f"{again} it"
             )
         elif code != 0 and log.exists() and log.stat().st_size:
-            lines.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
-    lines.append(f"\nrun directories: {folder}/0 to {folder}/{len(names) - 1}")
-    lines += [
-        f"but that of job {number}, which was taken: {run_of(folder, number)}"
-        for number in range(len(names))
-        if went_file(folder / str(number)).exists()
-    ]
-    return "\n".join(lines)
+            failed.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
+        if went_file(folder / str(number)).exists():
+            taken.append(f"but that of job {number}, which was taken: {run_dir}")
+    last = f" to {folder}/{len(names) - 1}" if len(names) > 1 else ""
+    return "\n".join([*rows, *failed, "", f"run directories: {folder}/0{last}", *taken])
 
 
 def tell_sweep(run_dir: Path, went: Path) -> None:
@@ -388,7 +352,3 @@ def code_file(folder: Path, number: int) -> Path:
 
 def went_file(run_dir: Path) -> Path:
     return run_dir.with_name(f"{run_dir.name}.went")
-
-
-def stop_file(folder: Path) -> Path:
-    return folder / "stop"

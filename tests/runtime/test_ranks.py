@@ -109,7 +109,7 @@ def one_of_two(rank, port, names, folder):
     learner.optimizer.minimise(lambda: ({"actor": loss, "critic": value}, {}))
     assert learner.diverged
     assert all(map(torch.equal, weights, learner.actor.parameters()))
-    ranks.leave()
+    torch.distributed.destroy_process_group()
 
 
 def require_shared_folder(ranks, folder):
@@ -206,8 +206,9 @@ def test_one_process_sends_nothing_to_anyone():
     assert ranks.decided(lambda: (1, 2)) == (1, 2)
     assert ranks.collect(b"a") == [b"a"]
     assert ranks.most(7) == 7
-    assert ranks.seed(3) == 3
-    assert Ranks(1, 2).seed(3) != 3
+    config = train_config(["env=pendulum", "agent=sac", "seed=3"])
+    assert ranks.own(config) is config
+    assert Ranks(0, 2).own(config).seed == 3 != Ranks(1, 2).own(config).seed
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 
 from common.errors import Stopped
 from runtime.launch import signals
-from runtime.launch.signals import AgreedStop, Stop, passing_on
+from runtime.launch.ranks import Ranks
+from runtime.launch.signals import Stop, passing_on
 
 
 class Ended(BaseException):
@@ -40,20 +41,19 @@ def test_what_a_parent_passes_on_is_no_second_signal(after, passed_on, monkeypat
 
 @pytest.mark.parametrize(("own", "others", "code"), [(0, 0, None), (75, 0, 75), (0, 130, 130)])
 def test_all_ranks_stop_where_a_signal_came_to_one(own, others, code):
-    class Two:
-        size = 2
-
+    class Two(Ranks):
         def most(self, number):
             return max(number, others)
 
-    stop = Stop()
+    stop, ranks = Stop(), Two(0, 2)
     stop.noted = Stopped("stopped: by a test; go on", own) if own else None
-    agreed = AgreedStop(stop, Two())
-    assert stop.patient
+    stop.hold(ranks.size)
+    if own:
+        stop.note(signal.SIGTERM, None)  # as torchrun passes it on: it does not end the process
     if code is None:
-        agreed.check()
+        ranks.check(stop)
         return
     with pytest.raises(Stopped) as raised:
-        agreed.check()
+        ranks.check(stop)
     assert raised.value.code == code
     assert ("another rank" in str(raised.value)) == (not own)
