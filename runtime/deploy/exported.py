@@ -5,9 +5,10 @@ import json
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +16,9 @@ from torch import Tensor, nn
 
 from agents.base import BaseAgent, as_tuple
 from common.errors import ConfigError, StorageFault
+from configs.schema import EvaluateConfig
 from envs.spaces import ActionMap, limits_of, require_same_spaces
 from runtime.evaluation import Evaluator
-
-if TYPE_CHECKING:
-    from configs.schema import EvaluateConfig
 
 INPUT, OUTPUT = "obs", "action"
 SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
@@ -36,31 +35,20 @@ class Deployed(nn.Module):
         obs_shape: of one observation.
     """
 
-    shift: Tensor
-    scale: Tensor
-    low: Tensor
-    high: Tensor
-    start: Tensor
-
     def __init__(self, agent: BaseAgent, to_env: ActionMap, obs_shape: tuple[int, ...]) -> None:
         super().__init__()
         self.normalizer, self.actor = agent.normalizer, agent.player
         self.policy_class, self.spec = agent.policy_class, agent.spec
         self.obs_shape, self.action_shape = obs_shape, to_env.space.shape or ()
         if self.spec.discrete:
-            start = torch.as_tensor(getattr(to_env.space, "start", 0), dtype=torch.int64)
-            self.register_buffer("start", start)
-        else:
-            self.dtype: torch.dtype = torch.from_numpy(np.zeros(0, to_env.dtype)).dtype
-            wide = torch.promote_types(self.dtype, torch.float32)  # a half cannot be clamped
-            numbers = {
-                "shift": to_env.middle,
-                "scale": to_env.half,
-                "low": to_env.low,
-                "high": to_env.high,
-            }
-            for name, number in numbers.items():
-                self.register_buffer(name, torch.as_tensor(number, dtype=wide))
+            self.start = nn.Buffer(torch.as_tensor(to_env.start, dtype=torch.int64))
+            return
+        self.dtype: torch.dtype = torch.from_numpy(np.zeros(0, to_env.dtype)).dtype
+        wide = torch.promote_types(self.dtype, torch.float32)  # a half cannot be clamped
+        numbers = (to_env.middle, to_env.half, to_env.low, to_env.high)
+        self.shift, self.scale, self.low, self.high = (
+            nn.Buffer(torch.as_tensor(number, dtype=wide)) for number in numbers
+        )
 
     def forward(self, obs: Tensor) -> Tensor:
         several = obs.flatten(1) if self.obs_shape else obs[:, None]
@@ -72,11 +60,6 @@ class Deployed(nn.Module):
         scaled = self.shift + self.scale * action.to(self.scale.dtype)
         return scaled.clamp(self.low, self.high).to(self.dtype)
 
-    def example(self, count: int) -> Tensor:
-        """So many observations of zeros."""
-        kind = torch.uint8 if self.spec.pixels else torch.float32
-        return torch.zeros(count, *self.obs_shape, dtype=kind)
-
 
 def write(module: Deployed, path: Path) -> None:
     """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
@@ -84,10 +67,11 @@ def write(module: Deployed, path: Path) -> None:
     path.unlink(missing_ok=True)  # if it is a link, what it leads to is not written
     for library in ("torch.onnx", "onnxscript"):
         logging.getLogger(library).setLevel(logging.ERROR)  # the rest concerns no user of ours
-    batch = torch.export.Dim("batch")
-    example = (module.example(2),)
+    kind = torch.uint8 if module.spec.pixels else torch.float32
+    example = (torch.zeros(2, *module.obs_shape, dtype=kind),)
     with torch.no_grad():
-        program = torch.export.export(module, example, dynamic_shapes=({0: batch},))
+        batch = {0: torch.export.Dim("batch")}
+        program = torch.export.export(module, example, dynamic_shapes=(batch,))
     if path.suffix == ".pt2":
         torch.export.save(program, path)
         return
@@ -98,31 +82,24 @@ def write(module: Deployed, path: Path) -> None:
         raise ConfigError(
             'format: onnx needs onnx and onnxscript; pip install ".[export]", or use format=torch'
         ) from None
+    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            program,
-            (),
-            str(path),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        torch.onnx.export(program, (), path, **names, external_data=False, verbose=False)
 
 
 class FromFile:
-    """Acts as a file says, in the environment's own units: for an `Evaluator`.
+    """The policy of a file, in the environment's own units: for an `Evaluator`.
 
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
         obs_shape: of one observation of the environment that it is to play.
-        to_env: the map of that environment, whose actions the file gives by itself.
+        to_env: the map of that environment, which the file contains.
         read: what its `Envs` read observations by.
 
     Raises:
-        ConfigError: it is not such a file, or what runs it is not installed.
+        ConfigError: it is not such a file, what runs it is not installed, or, in `act`, the
+            environment has other observations or actions.
         StorageFault: it cannot be read.
     """
 
@@ -151,34 +128,18 @@ class FromFile:
                 f"policy: it takes other observations than this environment's "
                 f"({shape}); give the one it was trained in"
             ) from error
-        space, continuous = self.to_env.space, self.to_env.continuous
-        if action.shape[1:] != space.shape or action.is_floating_point() != continuous:
-            raise self.other(
-                f"actions, {str(action.dtype).removeprefix('torch.')} of shape "
-                f"{tuple(action.shape[1:])}, are"
-            )
-        return action, action
-
-    def other(self, what: str) -> ConfigError:
-        return ConfigError(
-            f"policy: its {what} not of this environment's {self.to_env.space}; "
-            "give the one it was trained in"
+        space, made = self.to_env.space, tuple(action.shape[1:])
+        if made != space.shape or action.is_floating_point() != self.to_env.continuous:
+            wrong = f"actions, {str(action.dtype).removeprefix('torch.')} of shape {made}, are"
+        else:
+            low, high = (torch.as_tensor(limit, dtype=action.dtype) for limit in limits_of(space))
+            outside = ~((action >= low) & (action <= high)).reshape(len(action), -1).all(1)
+            if not outside.any():
+                return action, action
+            wrong = f"action {action[outside][0].tolist()} is"
+        raise ConfigError(
+            f"policy: its {wrong} not of this environment's {space}; give the one it was trained in"
         )
-
-
-class Held(FromFile):
-    """A file whose actions are held to the values that the environment's space has."""
-
-    def act(
-        self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        action, _ = super().act(obs, deterministic, generator)
-        limits = limits_of(self.to_env.space)
-        low, high = (torch.as_tensor(limit, dtype=action.dtype) for limit in limits)
-        outside = ~((action >= low) & (action <= high)).reshape(len(action), -1).all(1)
-        if outside.any():
-            raise self.other(f"action {action[outside][0].tolist()} is")
-        return action, action
 
 
 def as_they_are(to_env: ActionMap) -> Callable[[np.ndarray], np.ndarray]:
@@ -190,7 +151,7 @@ def certificate_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator, dict[str, Any]]:
+def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, dict[str, Any]]:
     """The policy of a file, environments to play it in, and its certificate, {} without a true one.
 
     Played at the certificate's step, the episodes are those of the run's evaluation, unless the run
@@ -201,31 +162,24 @@ def open_file(path: Path, config: "EvaluateConfig") -> tuple[FromFile, Evaluator
             those that it was exported from; or as `FromFile`.
     """
     if path.suffix != ".onnx":
-        why = "is no .onnx"
-        if path.suffix == ".pt2":
-            why = "may hold code, which torch runs as it opens it"
+        code = "may hold code, which torch runs as it opens it"
         raise ConfigError(
-            f"policy: {path} {why}; give what tools/export.py writes with format=onnx"
+            f"policy: {path} {code if path.suffix == '.pt2' else 'is no .onnx'}; give what "
+            "tools/export.py writes with format=onnx"
         )
-    env = config.env
-    evaluator = Evaluator(
-        str(env.id),
-        "sync",
-        env.kwargs,
-        config.episodes,
-        config.seed,
-        max_length=config.max_length or "auto",
-    )
-    certificate = read_certificate(path)
-    try:
+    env, longest = config.env, config.max_length or "auto"
+    env_id = str(env.id)
+    with ExitStack() as undo:
+        evaluator = Evaluator(
+            env_id, "sync", env.kwargs, config.episodes, config.seed, max_length=longest
+        )
+        undo.callback(evaluator.close)
+        envs, certificate = evaluator.envs, read_certificate(path)
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
-        require_same_spaces(str(env.id), recorded, evaluator.envs.spaces, made_in)
-        envs = evaluator.envs
-        file = Held(path, envs.obs_shape, envs.to_env, envs.read)
-    except BaseException:
-        evaluator.close()
-        raise
-    evaluator.envs.to_env = as_they_are(evaluator.envs.to_env)  # type: ignore[assignment]
+        require_same_spaces(env_id, recorded, envs.spaces, made_in)
+        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        undo.pop_all()
+    envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
     return file, evaluator, certificate
 
 

@@ -24,8 +24,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     Args:
         trained: whose policy acts.
         out: gets a folder `video`.
-        seed: of the episode, as for an evaluation.
-        deterministic: as for an evaluation.
+        seed, deterministic: as for an evaluation.
 
     Returns:
         The mp4, and what came of the episode.
@@ -37,7 +36,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
     if not shown():
         os.environ.setdefault("MUJOCO_GL", "egl")
-    folder = out / "video"
+    folder, name = out / "video", f"step-{trained.step:012d}-s{seed}"
     try:
         own_folder(folder)
     except OSError as error:
@@ -50,11 +49,11 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     try:
         require_same_spaces(trained.config.env.id, trained.spaces, evaluator.envs.spaces)
         (env,) = evaluator.envs.copies
-        evaluator.envs.copies[0] = recorder(env, folder, f"step-{trained.step:012d}-s{seed}")
+        evaluator.envs.copies[0] = recorder(env, folder, name)
         evaluation = evaluator(trained.agent, trained.step, deterministic)
     finally:
         evaluator.close()
-    path = folder / f"step-{trained.step:012d}-s{seed}-episode-0.mp4"
+    path = folder / f"{name}-episode-0.mp4"
     show(path, trained.step)
     return path, evaluation
 
@@ -87,38 +86,32 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Raises ConfigError where an environment gives no picture: the camera would film nothing."""
 
     def render(self) -> Any:
+        cause: Exception | None = None
         try:
             picture = self.env.render()
+            why = wrong(picture)
         except gymnasium.error.DependencyNotInstalled as error:
-            raise self.fault(f"a library is not here, {error}", "install it") from error
+            cause, why = error, f"a library is not here, {error}; install it"
         except Exception as error:
-            why = f"its render raised {type(error).__name__}: {error}"
-            raise self.fault(why, "mend that") from error
-        frames = picture if isinstance(picture, list) else [picture]  # of several steps
-        for frame in frames:
-            if not (
-                isinstance(frame, np.ndarray)
-                and frame.dtype.kind in "iu"
-                and frame.shape[2:] in ((3,), (4,))
-            ):
-                raise self.fault(
-                    f"its render gives {told(frame)}",
-                    "let it give an array (height, width, 3) of uint8",
-                )
-        return picture
-
-    def fault(self, why: str, remedy: str) -> ConfigError:
+            cause, why = error, f"its render raised {type(error).__name__}: {error}; mend that"
+        if why is None:
+            return picture
         env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__
-        return ConfigError(
-            f"video: {env_id} cannot be shown, {why}; {remedy}, or leave video=true out"
-        )
+        raise ConfigError(
+            f"video: {env_id} cannot be shown, {why}, or leave video=true out"
+        ) from cause
 
 
-def told(frame: Any) -> str:
-    """What was given, in a few words."""
-    if isinstance(frame, np.ndarray):
-        return f"an array {frame.shape} of {frame.dtype}"
-    return f"{type(frame).__name__}"
+def wrong(picture: Any) -> str | None:
+    """Why this is no picture, or no list of those of several steps, and what to do."""
+    for frame in picture if isinstance(picture, list) else [picture]:
+        given = type(frame).__name__
+        if isinstance(frame, np.ndarray):
+            if frame.dtype.kind in "iu" and frame.shape[2:] in ((3,), (4,)):
+                continue
+            given = f"an array {frame.shape} of {frame.dtype}"
+        return f"its render gives {given}; let it give an array (height, width, 3) of uint8"
+    return None
 
 
 def show(path: Path, step: int) -> None:

@@ -2,23 +2,25 @@
 
 import math
 import warnings
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from agents.base import BaseAgent
 from common.errors import ConfigError
+from configs.files import read_run, require_run
+from configs.resume import require_repeated
+from configs.schema import TrainConfig
+from envs.envs import Envs
 from envs.spaces import require_same_spaces
 from runtime.build import make_evaluator, restore_agent, set_up_torch
 from runtime.evaluation import Evaluator
 from runtime.launch.door import with_revisions
 from storage.checkpoint import load_newest
-
-if TYPE_CHECKING:
-    from configs.schema import TrainConfig
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Trained:
     """An agent as it was at a checkpoint, and environments to play in; close the evaluator."""
 
     path: Path
-    config: "TrainConfig"
+    config: TrainConfig
     agent: BaseAgent
     evaluator: Evaluator
     step: int
@@ -49,8 +51,7 @@ def open_trained(
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
     Args:
-        run: run directory.
-        checkpoint: which.
+        run, checkpoint: run directory, and which checkpoint of it.
         episodes, seed: of the evaluator.
         device: where the agent acts.
         env_id: has to repeat the environment's id where the run's names a module to import.
@@ -63,9 +64,6 @@ def open_trained(
             lies in a module, or has other spaces than when the run was made.
         StorageFault: no checkpoint in it is valid.
     """
-    from configs.files import read_run, require_run
-    from configs.resume import require_repeated
-
     path = require_run("run", run)
     config = read_run(path)
     require_repeated(config.env.id, env_id)
@@ -76,14 +74,13 @@ def open_trained(
         set_up_torch(int(config.threads))
     if max_length is not None:
         config = replace(config, eval=replace(config.eval, max_length=max_length))
-    evaluator = make_evaluator(config, episodes, seed, render)
-    try:
-        require_same_spaces(config.env.id, state.get("spaces"), evaluator.envs.spaces)
+    with ExitStack() as undo:
+        evaluator = make_evaluator(config, episodes, seed, render)
+        undo.callback(evaluator.close)
+        spaces = evaluator.envs.spaces
+        require_same_spaces(config.env.id, state.get("spaces"), spaces)
         agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))
-    except BaseException:
-        evaluator.close()
-        raise
-    spaces = evaluator.envs.spaces
+        undo.pop_all()
     return Trained(path, config, agent, evaluator, step, spaces, passed_over)
 
 
@@ -94,7 +91,7 @@ class TrainedPolicy:
     >>> env.step(policy(obs))
     """
 
-    def __init__(self, agent: Any, envs: Any) -> None:
+    def __init__(self, agent: BaseAgent, envs: Envs) -> None:
         self.agent, self.to_env, self.obs_shape = agent, envs.to_env, envs.obs_shape
         self.to_vector = envs.to_vector
         self.generator = torch.Generator().manual_seed(0)
@@ -114,9 +111,8 @@ class TrainedPolicy:
                 f"observations of shape {obs.shape}, and the policy was trained on one of "
                 f"{self.obs_shape}; give one, or several as (N, ...)"
             )
-        obs = obs.astype(np.float32)
-        several = torch.from_numpy(obs.reshape(-1, math.prod(self.obs_shape)))
-        action, _ = self.agent.act(several, deterministic, self.generator)
+        rows = obs.astype(np.float32).reshape(-1, math.prod(self.obs_shape))
+        action, _ = self.agent.act(torch.from_numpy(rows), deterministic, self.generator)
         mapped = self.to_env(action.numpy())
         return mapped[0] if one else mapped
 
@@ -124,17 +120,7 @@ class TrainedPolicy:
 def load(
     run_dir: str | Path, checkpoint: str = "latest", env_id: str | None = None
 ) -> TrainedPolicy:
-    """The policy of a run, from its newest valid checkpoint (or `best`, or a name).
-
-    Args:
-        run_dir, checkpoint: which.
-        env_id: has to repeat the environment's id where the run's names a module to import.
-
-    Raises:
-        ConfigError: `run_dir` is no run, or its environment's module was not named, or that has
-            other spaces now than when the run was made.
-        StorageFault: no checkpoint in it is valid.
-    """
+    """The policy of a run; arguments and errors are those of `open_trained`."""
     try:
         trained = open_trained(str(run_dir), checkpoint, env_id=env_id, guest=True)
     except ConfigError as error:
