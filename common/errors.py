@@ -100,6 +100,7 @@ class ConfigError(LogpiError):
     """A key, a value, or a combination of them that cannot be run; nothing has been created."""
 
     code = 2
+    shared = True
     run: str | None = None  # a run directory whose keys are not those of this code
 
 
@@ -140,6 +141,7 @@ class Divergence(LogpiError):
     """A loss, gradient or parameter is not finite."""
 
     code = 5
+    shared = True
 
 
 class Elsewhere(LogpiError):
@@ -155,7 +157,7 @@ class Stopped(LogpiError):
     Its code is 75 where the run may be started again by itself, 130 where the user interrupted it.
     """
 
-    exact = True  # every character of its command counts
+    exact = shared = True  # every character of its command counts
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
         """The same, once the run is saved, with the command, after `launcher`, that goes on."""

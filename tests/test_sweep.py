@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from configs.automatic import processes
 from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
-from runtime.launch.signals import PASSED_ON, passing_on
-from runtime.launch.sweep import STOP, Job, call, ending, sweep
+from runtime.launch.signals import CODES, PASSED_ON, passing_on
+from runtime.launch.sweep import STOP, Job, ending, handled, sweep
 from tests.slurm import stand_in
 from tools.compare import main as compare
 
@@ -147,8 +146,8 @@ def test_a_job_that_is_killed_is_told_so(monkeypatch, tmp_path, capsys):
 
 def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    came = iter([(3, []), (75, [signal.SIGTERM])])
-    monkeypatch.setattr("runtime.launch.sweep.call", lambda job: next(came))
+    codes = iter([3, 75])
+    monkeypatch.setattr("runtime.launch.sweep.call", lambda job, due: next(codes))
     assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
@@ -198,7 +197,7 @@ def wait_for(condition, seconds=60):
 
 
 @pytest.mark.parametrize("early", ["before it is made", "before it can take it"])
-def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
+def test_a_signal_at_the_start_of_a_job_is_not_lost(early, tmp_path, monkeypatch):
     make = subprocess.Popen
 
     def made(command, **options):
@@ -209,9 +208,10 @@ def test_a_signal_at_the_start_of_a_job_is_not_lost(early, monkeypatch):
             threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         return process
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "Popen", made)
     began = time.monotonic()
-    assert call([]) == (75, [signal.SIGTERM])
+    assert sweep(["-m", "seed=1", "run_dir=out"]) == 75
     assert time.monotonic() - began < 30
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -247,16 +247,39 @@ def test_a_signal_ends_a_sweep_whose_job_ends_well_none_the_less(tmp_path, monke
     assert PASSED_ON in job.env  # so that what a terminal sends to both is no second signal
 
 
+def test_a_signal_ends_a_sweep_of_joblib_in_this_process_too(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("joblib")
+    job = Process(75, signal.SIGINT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", job)
+    alone = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1"]
+    assert sweep(["-m", "seed=1,2", "run_dir=out", *alone]) == 130
+    assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]
+    assert job.sent == [signal.SIGTERM]
+
+
+def test_a_sweep_of_one_job_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", Process(0))
+    assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("1 job; out\n\njob 0 of 1\n")
+    assert said.endswith("run directories: out/0\n")
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="as a cluster sends it")
 @pytest.mark.parametrize(
     "came", [(signal.SIGTERM, "SIGUSR2"), ("SIGUSR2", signal.SIGTERM), ("SIGUSR2", "SIGUSR2")]
 )
-def test_a_job_of_a_cluster_is_told_once(came, monkeypatch):
+def test_a_job_of_a_cluster_is_told_once_and_its_warning_passed_on(came, tmp_path, monkeypatch):
     numbers = [signal.SIGUSR2 if number == "SIGUSR2" else number for number in came]
-    job = Process(75, *numbers)
+    job, warned = Process(75, *numbers), []
     monkeypatch.setattr(subprocess, "Popen", job)
-    assert call([], warning="SIGUSR2") == (75, numbers)
+    monkeypatch.setattr("runtime.launch.sweep.AFTER", 0.0)
+    with handled(["SIGUSR2"], lambda number, frame: warned.append(number)):  # submitit's
+        assert Job([[]], tmp_path)(0) == 75
     assert job.sent == [signal.SIGTERM]
+    assert warned == [signal.SIGUSR2]
 
 
 @pytest.mark.parametrize("begun", [None, "0.log", "0/config.yaml"])
@@ -317,21 +340,10 @@ def test_a_signal_tells_the_jobs_of_a_launcher_here_to_end(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("runtime.launch.sweep.launch", launch)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: make(process, **options))
-    monkeypatch.setattr("runtime.launch.sweep.call", apart(call))
     before = [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)]
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == code
     assert [row[2] for row in rows(capsys.readouterr().out)] == ["75", "not run"]
     assert [signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)] == before
-
-
-def apart(function):
-    """In a thread, as a launcher's own process: signals are not its own to take."""
-
-    def made(*args, **kwargs):
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(function, *args, **kwargs).result()
-
-    return made
 
 
 def test_a_second_signal_waits_for_no_job(tmp_path):
@@ -565,8 +577,8 @@ def test_a_job_of_joblib_has_the_thread_limits_of_the_sweep(tmp_path, monkeypatc
         return make([sys.executable, "-c", ""], env=env, **options)
 
     monkeypatch.setattr(subprocess, "Popen", noted)
-    monkeypatch.setattr("runtime.launch.sweep.call", apart(call))
-    assert job(0) == 0
+    with handled(CODES, lambda *_: None):
+        assert job(0) == 0
     assert given["OMP_NUM_THREADS"] == "1"
     assert "OPENBLAS_NUM_THREADS" not in given
     assert given["PATH"] == os.environ["PATH"]

@@ -28,11 +28,6 @@ class Deployed(nn.Module):
     """obs (B, ...) -> action (B, ...), both in the environment's own units; deterministic.
 
     Normaliser, network, squashing, scaling and clipping, all that lies between the two.
-
-    Args:
-        agent: whose policy it is.
-        to_env: the map of its environment.
-        obs_shape: of one observation.
     """
 
     def __init__(self, agent: BaseAgent, to_env: ActionMap, obs_shape: tuple[int, ...]) -> None:
@@ -93,9 +88,7 @@ class FromFile:
 
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
-        obs_shape: of one observation of the environment that it is to play.
-        to_env: the map of that environment, which the file contains.
-        read: what its `Envs` read observations by.
+        obs_shape, to_env, read: of the `Envs` that it is to play.
 
     Raises:
         ConfigError: it is not such a file, what runs it is not installed, or, in `act`, the
@@ -158,8 +151,8 @@ def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, 
     steps its environment natively. Close the evaluator.
 
     Raises:
-        ConfigError: it is no ONNX, which holds no code; or the environment has other spaces than
-            those that it was exported from; or as `FromFile`.
+        ConfigError: it is no ONNX, which holds no code; the environment has other spaces than that
+            it was exported from; or as `FromFile`.
     """
     if path.suffix != ".onnx":
         code = "may hold code, which torch runs as it opens it"

@@ -19,15 +19,7 @@ from storage.rundir import require_writable
 
 
 def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, Evaluation]:
-    """Plays one episode before a camera.
-
-    Args:
-        trained: whose policy acts.
-        out: gets a folder `video`.
-        seed, deterministic: as for an evaluation.
-
-    Returns:
-        The mp4, and what came of the episode.
+    """Films an episode: (the mp4, in the folder `video` of `out`; what came of the episode).
 
     Raises:
         ConfigError: the environment gives no pictures, what writes the file is not installed, or
@@ -47,7 +39,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     require_writable(folder, "video", "give out=FOLDER")
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
-        require_same_spaces(trained.config.env.id, trained.spaces, evaluator.envs.spaces)
+        require_same_spaces(trained.config.env.id, trained.evaluator.envs.spaces, evaluator.envs.spaces)
         (env,) = evaluator.envs.copies
         evaluator.envs.copies[0] = recorder(env, folder, name)
         evaluation = evaluator(trained.agent, trained.step, deterministic)

@@ -32,7 +32,6 @@ class Trained:
     agent: BaseAgent
     evaluator: Evaluator
     step: int
-    spaces: dict[str, str]  # see `Envs.spaces`
     warnings: list[str]  # one for each checkpoint that was passed over
 
 
@@ -51,9 +50,7 @@ def open_trained(
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
     Args:
-        run, checkpoint: run directory, and which checkpoint of it.
         episodes, seed: of the evaluator.
-        device: where the agent acts.
         env_id: has to repeat the environment's id where the run's names a module to import.
         render: a render_mode of Gymnasium's, "human" opens a window.
         guest: whether the process is somebody else's, in which torch is left as it is set.
@@ -77,11 +74,11 @@ def open_trained(
     with ExitStack() as undo:
         evaluator = make_evaluator(config, episodes, seed, render)
         undo.callback(evaluator.close)
-        spaces = evaluator.envs.spaces
-        require_same_spaces(config.env.id, state.get("spaces"), spaces)
-        agent = restore_agent(config, evaluator.envs.spec, state, torch.device(device))
+        envs = evaluator.envs
+        require_same_spaces(config.env.id, state.get("spaces"), envs.spaces)
+        agent = restore_agent(config, envs.spec, state, torch.device(device))
         undo.pop_all()
-    return Trained(path, config, agent, evaluator, step, spaces, passed_over)
+    return Trained(path, config, agent, evaluator, step, passed_over)
 
 
 class TrainedPolicy:

@@ -19,16 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from agents.optimizer import Peers
-from common.errors import (
-    ConfigError,
-    Divergence,
-    Elsewhere,
-    Halt,
-    LogpiError,
-    Stopped,
-    failure,
-    told,
-)
+from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, failure, told
 from common.seeding import derive
 from common.tree import pack, unpack
 from configs.automatic import processes
@@ -143,7 +134,7 @@ class Ranks(Peers):
             result = work()
         except LogpiError as error:
             fault = error
-        if (first := self.agreed(fault)) is not None:
+        if first := self.agreed(fault):
             raise first
         return result
 
@@ -155,21 +146,18 @@ class Ranks(Peers):
         return json.loads(self.collect(json.dumps(result).encode())[0])
 
     def found(self, run_dir: str | None) -> Path | None:
-        """The directory of a run that has begun, as rank 0 sees it; None where there is none yet.
+        """The directory of a run that has begun; None where there is none yet.
 
         Raises:
-            ConfigError: another rank does not see it.
+            ConfigError: rank 0 has it, and another rank does not see it.
         """
         path = self.decided(lambda: str(existing(run_dir) or ""))
-
-        def look() -> None:
-            if path and existing(path) is None:
-                raise ConfigError(
-                    f"run_dir: {path} is not there, and the first process has it; "
-                    "give a folder that all machines share"
-                )
-
-        self.together(look)
+        unseen = ConfigError(
+            f"run_dir: {path} is not there, and the first process has it; "
+            "give a folder that all machines share"
+        )
+        if fault := self.agreed(unseen if path and existing(path) is None else None):
+            raise fault
         return Path(path) if path else None
 
     def check(self, stop: Stop) -> None:
@@ -192,10 +180,9 @@ class Ranks(Peers):
         except Halt as halt:
             raise halt if self.first else Elsewhere(halt.stopped.code) from None
         except LogpiError as error:
-            of_all = error.shared or isinstance(error, (ConfigError, Divergence, Stopped))
-            if not (self.first if of_all else self.first_to_report()):
+            if not (self.first if error.shared else self.first_to_report()):
                 raise Elsewhere(error.code) from None
-            if not of_all:
+            if not error.shared:
                 error.args = (by(self.rank, str(error)),)
             raise
         if self.control is not None:  # after a failure it could wait for a rank that is gone

@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ SWEEP = "LOGPI_SWEEP"  # an environment variable of each job: the folder of the 
 SAVED, INTERRUPTED = CODES["SIGTERM"], CODES["SIGINT"]  # exit codes
 KILLED = 137  # exit code of a job that SIGKILL ended
 STOP = "stop"  # a file
+PASSED_ON = ("SIGTERM", "SIGUSR1")  # to the job
 WARNING = "SIGUSR2"  # from the cluster, before a job's time is over or another takes its place
-POLL = 0.1  # seconds between two looks at a job
+POLL = 0.2  # seconds between two looks at a job
 AFTER = 30.0  # seconds from SIGTERM within which a cluster may send that warning
 COLUMNS = {"return_mean": display, "steps": "{:,}".format, "steps_per_second": "{:,.0f}".format}
 
@@ -83,18 +84,20 @@ def one_by_one(chosen: Sweep) -> tuple[list[int | None], list[int]]:
     """Runs the jobs here; after a failed one the others go on, a signal ends the sweep.
 
     Returns:
-        The exit code of each, None where it was not run; the signals that came.
+        The exit code of each, None where it came to none; the signals that came.
     """
-    jobs, codes = chosen.jobs, list[int | None]()
-    for number, name in enumerate(chosen.names):
-        print(f"\njob {number} of {len(jobs)}{name and f': {name}'}", flush=True)
-        code, came = call(jobs[number])
-        codes.append(code)
-        if code in (SAVED, INTERRUPTED) and not came:  # the signal came to the job alone
-            came = [signal.SIGINT if code == INTERRUPTED else signal.SIGTERM]
-        if came:
-            return codes + [None] * (len(jobs) - len(codes)), came
-    return codes, []
+    jobs, codes, came = chosen.jobs, list[int | None](), list[int]()
+    with handled((*PASSED_ON, "SIGINT"), lambda number, frame: came.append(number)):
+        for number, name in enumerate(chosen.names):
+            print(f"\njob {number} of {len(jobs)}{name and f': {name}'}", flush=True)
+            # of SIGINT a terminal tells the job, too
+            code = call(jobs[number], lambda: [one for one in came if one != signal.SIGINT])
+            codes.append(code)
+            if code in (SAVED, INTERRUPTED) and not came:  # the signal came to the job alone
+                came.append(signal.SIGINT if code == INTERRUPTED else signal.SIGTERM)
+            if came:
+                break
+    return codes + [None] * (len(jobs) - len(codes)), came
 
 
 def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
@@ -107,7 +110,13 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
     print(f"what job N says goes into {folder}/N.log", flush=True)
     for file in (folder / STOP, *(code_file(folder, n) for n in range(len(chosen.jobs)))):
         file.unlink(missing_ok=True)
-    before = begun(folder)
+
+    def begun() -> set[tuple[Path, int]]:
+        """What jobs have left so far: their files, and when each was last written."""
+        files = [*folder.glob("*.log"), *folder.glob("*/config.yaml")]
+        return {(file, file.stat().st_mtime_ns) for file in files}
+
+    before = begun()
     paths = [str(TRAIN.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # a launcher's processes import `Job`
     try:
@@ -115,7 +124,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
             launch(chosen)
     except RuntimeError as error:  # of a launcher
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if begun(folder) == before:
+        if begun() == before:
             raise ConfigError(
                 f"hydra/launcher: {reason}; mend that, or leave the launcher out"
             ) from error
@@ -159,38 +168,37 @@ def launch(chosen: Sweep) -> None:
         one.results()  # raises where it was killed
 
 
+@dataclass
 class Job:
     """A function for launchers: runs one job in a process of its own, its output in a file.
 
     Submitit takes the cluster's warning for the end of the job, and queues it again at once. Here
     the warning first saves the run. A cluster that needs the place may send SIGTERM before it; a
     job that is cancelled gets SIGTERM alone, and is not queued.
-
-    Args:
-        jobs: the command line of each.
-        folder: of the sweep.
-        variables: of the environment, where the jobs run on this machine; None: on a cluster.
     """
 
-    def __init__(
-        self, jobs: list[list[str]], folder: Path, variables: dict[str, str] | None = None
-    ) -> None:
-        self.jobs, self.folder, self.variables = jobs, folder, variables
+    jobs: list[list[str]]  # the command line of each
+    folder: Path  # of the sweep
+    variables: dict[str, str] | None = None  # of the environment; None: they run on a cluster
 
     def __call__(self, number: int) -> int | None:
         """The exit code of the job; None where the disk is full."""
-        job, log, stop = self.jobs[number], self.folder / f"{number}.log", self.folder / STOP
+        stop, came, warning = self.folder / STOP, list[int](), getattr(signal, WARNING, None)
         with suppress(OSError):  # which must not end the launcher and with it the other jobs
-            if self.variables is None:
-                code, came = call(job, log, WARNING)
-            elif stop.exists():
+            if stop.exists():
                 return SAVED
-            else:
+            if self.variables is not None:
                 outlive_signals()
-                code, came = call(job, log, stop=stop, variables=self.variables)
+            names = (*PASSED_ON, WARNING) if self.variables is None else ()
+            with handled(names, lambda number, frame: came.append(number)):
+                code = call(
+                    self.jobs[number],
+                    lambda: [signal.SIGTERM] if came or stop.exists() else [],
+                    self.folder / f"{number}.log",
+                    self.variables,
+                )
             code_file(self.folder, number).write_text(str(code))
-            if self.variables is None and came and code == SAVED:
-                warning = getattr(signal, WARNING)
+            if came and code == SAVED:
                 if warning in came:
                     os.kill(os.getpid(), warning)  # to submitit, which ends this process
                 time.sleep(AFTER)
@@ -206,47 +214,37 @@ class Job:
 
 def call(
     job: list[str],
+    due: Callable[[], Sequence[int]],
     log: Path | None = None,
-    warning: str | None = None,
-    stop: Path | None = None,
     variables: dict[str, str] | None = None,
-) -> tuple[int, list[int]]:
-    """Runs `train.py` in a process of its own and passes signals on to it.
+) -> int:
+    """Runs `train.py` in a process of its own.
 
     Args:
         job: its command line.
-        log: file for its output; None: the output of this process.
-        warning: a signal that the job gets as SIGTERM, and then no other, which would end it.
-        stop: a file that appears where the job is to save and end, in place of signals.
+        due: the signals that it is to get up to now.
+        log: file for its output.
         variables: of its environment; None: those that are here.
 
     Returns:
-        Its exit code, 75 also where a signal ended it before it could save, 128 + the number of one
-        that did not come from here; the signals that came.
+        Its exit code, 75 also where a signal that was due ended it before it could save, 128 + the
+        number of another one.
     """
-    came: list[int] = []
-    names = () if stop else ("SIGTERM", "SIGUSR1", "SIGINT", *([warning] if warning else []))
-    with ExitStack() as stack:
-        stack.enter_context(handled(names, lambda number, frame: came.append(number)))
-        output = stack.enter_context(open(log, "ab")) if log else None
+    with open(log, "ab") if log else nullcontext() as output:
         process = subprocess.Popen(
             [sys.executable, str(TRAIN), *job],
             env=variables or passing_on(),
             stdout=output,
             stderr=output,
         )
-        passed = 0  # of the signals that came
+        sent = 0
         while True:
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(POLL)
-                killed = SAVED if came else 128 - code  # as a shell has it
-                return (killed if code < 0 else code), came
-            if stop and stop.exists() and not came:
-                came.append(signal.SIGTERM)
-            for number in came[passed : 1 if warning else None]:
-                if number != signal.SIGINT:  # which was sent to the child, too
-                    process.send_signal(signal.SIGTERM if warning else number)
-            passed = len(came)
+                return code if code >= 0 else SAVED if due() else 128 - code  # as a shell has it
+            for number in due()[sent:]:
+                process.send_signal(number)
+                sent += 1
 
 
 @contextmanager
@@ -326,24 +324,16 @@ def tell_sweep(run_dir: Path, went: Path) -> None:
 def run_of(folder: Path, number: int) -> Path:
     """The run directory of a job."""
     run_dir = folder / str(number)
-    try:
+    with suppress(OSError):
         return run_dir.with_name(os.fsdecode(went_file(run_dir).read_bytes()))
-    except OSError:
-        return run_dir
+    return run_dir
 
 
 def read_code(folder: Path, number: int) -> int | None:
     """The exit code of a job; None where it did not come to one."""
-    try:
+    with suppress(OSError, ValueError):
         return int(code_file(folder, number).read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def begun(folder: Path) -> set[tuple[Path, int]]:
-    """What jobs have left so far: their files, and when each was last written."""
-    files = [*folder.glob("*.log"), *folder.glob("*/config.yaml")]
-    return {(file, file.stat().st_mtime_ns) for file in files}
+    return None
 
 
 def code_file(folder: Path, number: int) -> Path:
