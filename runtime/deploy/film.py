@@ -39,7 +39,9 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     require_writable(folder, "video", "give out=FOLDER")
     evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
     try:
-        require_same_spaces(trained.config.env.id, trained.evaluator.envs.spaces, evaluator.envs.spaces)
+        require_same_spaces(
+            trained.config.env.id, trained.evaluator.envs.spaces, evaluator.envs.spaces
+        )
         (env,) = evaluator.envs.copies
         evaluator.envs.copies[0] = recorder(env, folder, name)
         evaluation = evaluator(trained.agent, trained.step, deterministic)
