@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import hydra
 import pytest
 import torch
 
@@ -27,6 +29,23 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     configs.files.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
+    hydra.compose = remembering(hydra.compose)
+
+
+def remembering(compose: Any) -> Any:
+    """Hydra's composition, once for the same arguments and files: it takes longer than most tests."""
+    known: dict[Any, Any] = {}
+
+    def remembered(name: str, overrides: list[str]) -> Any:
+        paths = sorted(configs.files.DIRECTORY.glob("**/*.yaml"))
+        stats = [path.stat() for path in paths]
+        state = tuple((path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True))
+        key = state, name, tuple(overrides)
+        if key not in known:
+            known[key] = compose(name, overrides=overrides)
+        return known[key]
+
+    return remembered
 
 
 @pytest.fixture(autouse=True)
