@@ -33,13 +33,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def remembering(compose: Any) -> Any:
-    """Hydra's composition, once for the same arguments and files: it takes longer than most tests."""
+    """Hydra's composition, made once for the same arguments and files: most tests are faster."""
     known: dict[Any, Any] = {}
 
     def remembered(name: str, overrides: list[str]) -> Any:
         paths = sorted(configs.files.DIRECTORY.glob("**/*.yaml"))
         stats = [path.stat() for path in paths]
-        state = tuple((path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True))
+        state = tuple(
+            (path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True)
+        )
         key = state, name, tuple(overrides)
         if key not in known:
             known[key] = compose(name, overrides=overrides)
