@@ -96,7 +96,7 @@ def factor(latent: Tensor) -> Tensor:
 def line_pit(
     policy: Scored, latent: Tensor, dimension: int, nodes: int = 129, *, squashed: bool
 ) -> Tensor:
-    """Conditional distribution function of one component at the draws, given the other components.
+    """Conditional distribution function of one component at the draws, given the others, (S,).
 
     Along a line through each draw, parallel to axis `dimension`, exp(log_prob) is integrated by the
     trapezoid rule, da = (da/du) du. If the density is that of the draws, the values are uniform on
@@ -109,9 +109,6 @@ def line_pit(
         dimension: the component that varies.
         nodes: odd; the middle one is the draw, and near it they are a hundred times closer.
         squashed: whether action = tanh(latent); if not they are equal.
-
-    Returns:
-        (S,) float64.
     """
     latent = latent.double()
     alone = torch.zeros(latent.shape[-1], 1, dtype=latent.dtype)

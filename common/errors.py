@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 WINDOWS = os.name == "nt"  # whose shells quote otherwise
-Differences = tuple[tuple[str, Any, Any], ...]  # (key, old value, new value)
+Differences = tuple[tuple[str, Any, Any], ...]  # (key, its value there, the run's)
 LONGEST = 380  # characters of a message, where its remedy is no longer
 LONGEST_PATH = 5_000  # characters
 REMEDIES = {  # of what the system refuses
@@ -61,17 +61,13 @@ def shown(word: object) -> str:
 class LogpiError(Exception):
     """`key: why; remedy`, in one line; the key and the remedy may be missing.
 
-    Attributes:
-        key, why, remedy: what it is about (a key of the configuration, a file, an environment),
-            what is wrong with it, and what to do.
-        problem: the message without the remedy.
-        code: the exit code of the process.
-        exact: the message is taken as it is, else made printable and cut in the middle.
-        shared: every process of the run raises it, and one is enough to print it.
+    The key is what it is about: a key of the configuration, a file, an environment. `problem` is
+    the message without the remedy.
     """
 
-    code = 1
-    exact = shared = False
+    code = 1  # the exit code of the process
+    exact = False  # the message is taken as it is, else made printable and cut in the middle
+    shared = False  # every process of the run raises it, and one is enough to print it
 
     def __init__(self, message: str, code: int | None = None) -> None:
         line = message if self.exact else shortened(message)
@@ -125,16 +121,12 @@ class StorageFault(LogpiError):
 
 
 class Damaged(StorageFault):
-    """A checkpoint that is not as it was written, or is another run's: an older one may do.
-
-    Attributes:
-        differs: (key, its value there, the run's) where it is another run's.
-        other_format: whether it is of a format that this code does not read.
-    """
+    """A checkpoint that is not as it was written, or is another run's: an older one may do."""
 
     def __init__(self, message: str, differs: Differences = (), other_format: bool = False) -> None:
         super().__init__(message)
-        self.differs, self.other_format = differs, other_format
+        self.differs = differs  # where it is another run's
+        self.other_format = other_format  # one that this code does not read
 
 
 class Divergence(LogpiError):

@@ -1,6 +1,7 @@
 """Metrics of an update, with the numbers among them in one vector."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -10,14 +11,16 @@ from torch import Tensor
 Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name: tensor}
 
 
+@dataclass(eq=False)
 class Metrics(Mapping[str, Tensor]):
-    """{name: tensor}: `names` (K) of 0-d ones, which are one `vector` (K,), and other `arrays`.
+    """{name: tensor}, whose 0-d tensors are one vector.
 
     Two dozen tensors a step, one by one, would cost the log a twentieth of a small update's time.
     """
 
-    def __init__(self, names: tuple[str, ...], vector: Tensor, arrays: dict[str, Tensor]) -> None:
-        self.names, self.vector, self.arrays = names, vector, arrays
+    names: tuple[str, ...]  # K
+    vector: Tensor  # (K,)
+    arrays: dict[str, Tensor]  # those with dimensions
 
     def __getitem__(self, name: str) -> Tensor:
         if name in self.names:

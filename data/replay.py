@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ def ring_rows(capacity: int, count: int) -> int:
     return (-(-capacity // count) + 1) * count
 
 
+@dataclass(eq=False)
 class Replay:
     """Ring buffer of single transitions; `batches` yields as many as the update ratio allows.
 
@@ -29,29 +31,15 @@ class Replay:
     Behind the ring is room for episodes of a single step, the worst case, of which a new row is
     used only where none is free. The arrays never grow: a graph may read from them, and `bytes_for`
     is all that they will ever take.
-
-    Args:
-        capacity: transitions kept.
-        batch_size: transitions per batch.
-        learning_starts: transitions to collect, with uniform actions, before the first batch.
-        updates_per_step: batches per environment step, counted over all environments; 0.5 is one
-            batch every second step.
-        generator: draws the indices; its device is the storage's.
     """
 
-    def __init__(
-        self,
-        capacity: int,
-        batch_size: int,
-        learning_starts: int,
-        updates_per_step: float,
-        generator: torch.Generator,
-    ) -> None:
-        self.capacity = capacity
-        self.batch_size = batch_size
-        self.learning_starts = learning_starts
-        self.updates_per_step = updates_per_step
-        self.generator = generator
+    capacity: int  # transitions kept
+    batch_size: int  # transitions in each batch
+    learning_starts: int  # transitions to collect, with uniform actions, before the first batch
+    updates_per_step: float  # batches per transition; 0.5 is one every second
+    generator: torch.Generator  # draws the indices; its device is the storage's
+
+    def __post_init__(self) -> None:
         self.added = 0  # transitions ever added; number n lies in row n % ring
         self.sampled = 0  # batches ever handed out
         self.lost = 0  # transitions before this number are damaged on the disk
@@ -92,17 +80,13 @@ class Replay:
         self.last_next_obs: Tensor | None = None  # (N, O) of the last step
 
     def as_array(self, tensor: Tensor) -> Any:
-        """The same memory as an array of NumPy, which writes a row in a third of torch's time.
-
-        Not where the storage is on a GPU, which NumPy cannot see.
-        """
+        """Its memory for NumPy, which writes a row in a third of torch's time; not a GPU's."""
         return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
         """Rows that hold this batch (B, ·), as if of `count` environments; nothing of it is kept.
 
-        So the observation `count` rows further is the successor; the last ones have their own. It
-        has to be made before the first transition is added.
+        Made before the first transition. But for the last `count`, successors are observations.
         """
         obs, action, reward, next_obs, terminated, truncated, _ = batch
         fields = [action, reward, terminated, truncated]
@@ -114,10 +98,7 @@ class Replay:
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
-        """The most memory it takes, with N = `count`: where every step ends an episode.
-
-        With long episodes the rows behind the ring are reserved, but hardly any is ever used.
-        """
+        """The most memory it takes, with N = `count`: where every step ends an episode."""
         fields = spec.action_bytes + 4 + 2  # reward, flags
         successors = 4 + 4 + 4  # pointer, behind, free
         return ring_rows(capacity, count) * (2 * spec.obs_bytes + fields + successors)
@@ -181,10 +162,9 @@ class Replay:
         return Rows(row, self.obs, self.pointer, *self.fields)
 
     def rows(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Copies of the rows of transitions number `start` to `stop`, with numbers and successors.
+        """Copies of the rows of transitions number `start` to `stop`, for `load_state_dict`.
 
-        `load_state_dict` takes such pieces. The successors are those stored meanwhile: each step
-        stores those of the one before.
+        With the successors stored meanwhile: each step stores those of the one before.
         """
         device = self.generator.device
         row = torch.arange(start, stop, device=device) % self.ring

@@ -49,10 +49,9 @@ class Categorical(Policy):
 
 
 class MultiCategorical(Categorical):
-    """Independent categorical distributions, one for each of D components; actions (*, D).
+    """Independent choices, one for each of D components: `log_probs` (*, D, K), actions (*, D).
 
-    Args:
-        log_probs: (*, D, K), each row normalised; one with fewer than K actions ends in -inf.
+    The row of a component with fewer than K actions ends in -inf.
     """
 
     action_kind = "multi_discrete"

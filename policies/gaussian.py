@@ -25,7 +25,7 @@ class Gaussian(Policy):
 
     @property
     def log_std(self) -> Tensor:
-        """Log of each component's own standard deviation, (*, A)."""
+        """Log of each component's own (marginal) standard deviation, (*, A)."""
         return self.log_scale
 
     @staticmethod
@@ -94,11 +94,8 @@ class Gaussian(Policy):
 class FullGaussian(Gaussian):
     """N(mean, L L^T), whose components may be correlated: u = mean + L noise.
 
-    Scored from the noise, so that sampling solves no equations.
-
-    Args:
-        mean: (*, A).
-        scale_tril: L (*, A, A), zero above its diagonal and positive on it.
+    `mean` is (*, A), `scale_tril` L (*, A, A), zero above its diagonal and positive on it. Scored
+    from the noise, so that sampling solves no equations.
     """
 
     correlated = True
@@ -110,7 +107,7 @@ class FullGaussian(Gaussian):
 
     @property
     def log_std(self) -> Tensor:
-        """Log of each component's own (marginal) standard deviation, a row norm of L, (*, A)."""
+        """The logs of the row norms of L, (*, A)."""
         return 0.5 * self.scale_tril.square().sum(-1).log()
 
     def latent_of(self, noise: Tensor) -> Tensor:
