@@ -17,10 +17,9 @@ MISSING = (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError)  # it ne
 
 
 class CopyFault(RuntimeError):
-    """What copy number `index` did wrong; raised in its own process, which may be another one.
+    """What copy number `index` did wrong, or that it is `missing` a library.
 
-    Args:
-        missing: whether it needs a library that is not installed.
+    It is raised in the copy's own process, which may be another one.
     """
 
     def __init__(self, what: str, index: int, missing: bool = False) -> None:
@@ -38,12 +37,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     uint16 for a uint8 space that can hold them), a reward or a flag an array of one element;
     nothing else is converted. `info` is dropped. Observations that are no Box are flattened.
 
-    Args:
-        env: as it is made.
-        env_id: for messages.
-        index: its place among the copies.
-
     Attributes:
+        index: its place among the copies.
         lasting: why an episode may depend on those before it, if it is known to.
     """
 

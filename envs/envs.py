@@ -14,7 +14,7 @@ from data import Transition
 from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
-from envs.spaces import ActionMap, as_vector, check_spaces, describe, not_finite
+from envs.spaces import ActionMap, as_vector, check_spaces, describe
 from envs.vector import Backend
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
@@ -200,8 +200,8 @@ class Envs:
             rounded = numbers.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
-            what = not_finite(self.backend.observation_space, obs[index])
-            raise self.fault(f"{what} in environment {index}", index)
+            what = CopyFault(f"observation {obs[index]} is not finite", index)
+            raise self.fault(what, index)
         if images is not None:
             rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)

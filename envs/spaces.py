@@ -24,7 +24,8 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
     width = flat_observation(env_id, observation).shape[0]
     seen = images_in(observation)
     if isinstance(action, Choices):
-        choices = tuple(map(int, choices_of(action)[0].flat))
+        low, high = limits_of(action)
+        choices = tuple(map(int, (high - low + 1).flat))
         if max(choices, default=0) < 2:
             raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
         several = () if isinstance(action, spaces.Discrete) else choices
@@ -84,28 +85,23 @@ def short(thing: object) -> str:
 
 
 def images_in(observation: spaces.Space[Any]) -> dict[str, Any]:
-    """Where images lie in a flat observation, and which of its numbers are their bytes."""
+    """Where images lie in a flat observation, and which of its numbers are their bytes.
+
+    An image is a Box with three dimensions, or with two of bytes.
+    """
     whole = getattr(observation, "whole", observation)
     images, ranges, stop = [], [], 0
     for _, leaf, _ in leaves(whole):
         start, stop = stop, stop + spaces.flatdim(leaf)
-        if shape := image_shape(leaf):
+        shape, of_bytes = leaf.shape or (), leaf.dtype == np.uint8
+        if of_bytes and len(shape) == IMAGE_DIMENSIONS - 1:
+            shape = (*shape, 1)  # grey
+        if isinstance(leaf, spaces.Box) and len(shape) == IMAGE_DIMENSIONS:
             images.append((start, shape))
-            if leaf.dtype == np.uint8:
-                ranges.append((start, stop))
+            ranges += [(start, stop)] if of_bytes else []
     if isinstance(whole, spaces.Box):
         return {"images": tuple(images), "pixels": bool(ranges)}
     return {"images": tuple(images), "bytes": tuple(ranges)}
-
-
-def image_shape(space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Of a Box with three dimensions, or two of bytes; else empty."""
-    if not isinstance(space, spaces.Box):
-        return ()
-    shape = space.shape
-    if space.dtype == np.uint8 and len(shape) == IMAGE_DIMENSIONS - 1:
-        shape = (*shape, 1)  # grey
-    return shape if len(shape) == IMAGE_DIMENSIONS else ()
 
 
 def leaves(
@@ -155,7 +151,7 @@ def read(space: spaces.Box, obs: Any) -> np.ndarray:
     """One observation as an array of its space; of the whole of a `Flat` one, as its vector.
 
     Raises:
-        ValueError: it does not belong there; names the part.
+        ValueError: it does not belong there, or a part is not finite; names the part.
     """
     if not isinstance(space, Flat):
         return held(space, obs, "observation")
@@ -166,7 +162,7 @@ def read(space: spaces.Box, obs: Any) -> np.ndarray:
 def flattened(space: spaces.Space[Any], obs: Any, name: str) -> Any:
     """A leaf of an observation as a vector."""
     if isinstance(space, spaces.Box):
-        return held(space, obs, name).ravel()
+        return finite(held(space, obs, name).ravel(), name)
     usual = not isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary))  # any numbers there
     if not (usual and space.contains(obs)):
         if not isinstance(space, Choices):
@@ -216,42 +212,26 @@ def as_vector(space: spaces.Box, obs: Any) -> Any:
         shape = () if isinstance(obs, (dict, tuple)) else np.shape(obs)
         flat = shape[-1:] == space.shape and shape != space.whole.shape
         vector = np.asarray(obs) if flat else read(space, obs)
-    if not finite(vector).all():
-        raise ValueError(not_finite(space, vector))
-    return vector
+    return finite(vector, "observation")
 
 
-def finite(numbers: np.ndarray) -> np.ndarray:
-    """Where they are finite as float32."""
+def finite(numbers: np.ndarray, name: str) -> np.ndarray:
+    """The same numbers; ValueError where they are not finite as float32."""
     with np.errstate(over="ignore"):
-        return np.isfinite(numbers.astype(np.float32))
-
-
-def not_finite(space: spaces.Space[Any], vector: np.ndarray) -> str:
-    """What is wrong with an observation that is not finite as float32; names the part."""
-    if isinstance(space, Flat) and vector.ndim == 1:
-        first, stop = int(finite(vector).argmin()), 0
-        for name, leaf, _ in leaves(space.whole):
-            start, stop = stop, stop + spaces.flatdim(leaf)
-            if first < stop:
-                return f"{name} {vector[start:stop]} is not finite"
-    return f"observation {vector} is not finite"
-
-
-def choices_of(space: Choices) -> tuple[np.ndarray, np.ndarray]:
-    """How many values each component has, and the lowest of them, in the space's shape."""
-    if isinstance(space, spaces.MultiBinary):
-        return np.full(space.shape, 2), np.zeros(space.shape, np.int64)
-    count = space.n if isinstance(space, spaces.Discrete) else space.nvec
-    return np.asarray(count), np.asarray(space.start)
+        if numbers.dtype.kind == "f" and not np.isfinite(numbers.astype(np.float32)).all():
+            raise ValueError(f"{name} {numbers} is not finite")
+    return numbers
 
 
 def limits_of(space: Any) -> tuple[np.ndarray, np.ndarray]:
     """The least and the largest value of each component of a Box, or of choices."""
     if isinstance(space, spaces.Box):
         return space.low, space.high
-    counts, start = (numbers.astype(np.int64) for numbers in choices_of(space))
-    return start, start + counts - 1
+    if isinstance(space, spaces.MultiBinary):
+        return np.zeros(space.shape, np.int64), np.ones(space.shape, np.int64)
+    counts = space.n if isinstance(space, spaces.Discrete) else space.nvec
+    start = np.asarray(space.start, np.int64)
+    return start, start + np.asarray(counts, np.int64) - 1
 
 
 class ActionMap:
@@ -264,7 +244,7 @@ class ActionMap:
         self.space, self.dtype = space, space.dtype
         self.continuous = isinstance(space, spaces.Box)
         if not self.continuous:
-            self.start = choices_of(space)[1].astype(self.dtype)
+            self.start = limits_of(space)[0].astype(self.dtype)
             return
         self.low, self.high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.middle, self.half = (self.high + self.low) / 2, (self.high - self.low) / 2
@@ -288,10 +268,11 @@ def describe(space: spaces.Space[Any]) -> str:
         low, high = shortest(space.low), shortest(space.high)
         return f"Box({low}, {high}, {space.shape}, {space.dtype})"
     if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
-        counts, start = choices_of(space)
-        name = "Discrete" if isinstance(space, spaces.Discrete) else "MultiDiscrete"
+        start = np.asarray(space.start)
         begins = f", start={shortest(start)}" if start.any() else ""
-        return f"{name}({shortest(counts, uniform=False)}{begins})"
+        if isinstance(space, spaces.Discrete):
+            return f"Discrete({space.n}{begins})"
+        return f"MultiDiscrete({shortest(space.nvec, uniform=False)}{begins})"
     if isinstance(space, spaces.MultiBinary):
         return f"MultiBinary({space.shape})"
     if isinstance(space, spaces.Dict):

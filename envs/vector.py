@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from common.seeding import derive
-from envs.workers import Row, Workers
+from envs.worker import execute
+from envs.workers import Workers
 
 Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 STEPS, NUMBERS = 200_000, 1 << 26  # of the actions that are kept of the longest episodes
@@ -37,34 +38,26 @@ class Vector:
         self.observation_space = self.envs.observation_space
         self.action_space = self.envs.action_space
         self.limit = self.envs.limit
+        self.lasting: str | None = None  # why an episode may depend on those before it, if known
         width = max(1, count * int(np.prod(self.action_space.shape or ())))
         self.most = min(STEPS, NUMBERS // width) if journal else 0
         self.reward = np.zeros(count)
         self.terminated = np.zeros(count, dtype=np.bool_)
         self.truncated = np.zeros(count, dtype=np.bool_)
-        self.reset_counters(0)
-
-    def reset_counters(self, seed: int) -> None:
-        self.seed = seed
-        self.episodes = [0] * self.count
-        self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
-        self.before = np.zeros(self.count, dtype=np.int64)  # of the one before it
-        # (action, reward) of all copies at each step since the first kept episode began
-        self.journal: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=self.most)
 
     @property
     def copies(self) -> list[Any]:
         """The copies in this process."""
         return self.envs.copies
 
-    @property
-    def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, if it is known to."""
-        return self.envs.lasting
-
     def reset(self, seed: int) -> np.ndarray:
         """Starts all episodes anew; observations of all, (N, ...), as below."""
-        self.reset_counters(seed)
+        self.seed = seed
+        self.episodes = [0] * self.count
+        self.ages = np.zeros(self.count, dtype=np.int64)  # steps since each episode began
+        self.before = np.zeros(self.count, dtype=np.int64)  # of the one before it
+        # (action, reward) of all copies at each step since the first kept episode began
+        self.journal: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=self.most)
         return self.begin(np.ones(self.count, dtype=np.bool_))
 
     def begin(self, mask: np.ndarray, earlier: int = 0) -> np.ndarray:
@@ -73,7 +66,7 @@ class Vector:
         for index in map(int, np.flatnonzero(mask)):
             number = self.episodes[index] - earlier
             seeds[index] = derive(self.seed, "episode", index, number) >> 32
-        self.envs.reset(seeds)
+        self.lasting = next(filter(None, self.envs.ask("reset", seeds)), self.lasting)
         return self.envs.obs
 
     def step(self, action: np.ndarray) -> Step:
@@ -88,7 +81,9 @@ class Vector:
 
     def act(self, action: np.ndarray, who: Iterable[int]) -> None:
         """Lets some copies act; what the others returned last stays as it is."""
-        for index, row in zip(who, self.envs.step(action, who), strict=True):
+        action = action.copy()  # which an environment may change in place
+        rows = self.envs.ask("step", {index: action[index] for index in who})
+        for index, row in zip(who, rows, strict=True):
             self.reward[index], self.terminated[index], self.truncated[index] = row
 
     def reset_done(self, done: np.ndarray) -> np.ndarray:
@@ -250,25 +245,12 @@ class Serial:
         found = self.copies[0].has_wrapper_attr(steps) and self.copies[0].get_wrapper_attr(steps)
         return int(found) if found else None
 
-    @property
-    def lasting(self) -> str | None:
-        """See `Vector`."""
-        lasting: str | None = self.copies[0].lasting
-        return lasting
-
-    def reset(self, seeds: dict[int, int]) -> None:
-        """Resets the copies that `seeds` names."""
-        for index, seed in seeds.items():
-            self.obs[index] = self.copies[index].reset(seed=seed, options={})[0]
-
-    def step(self, action: np.ndarray, who: Iterable[int]) -> list[Row]:
-        """(reward, terminated, truncated) of each of the copies `who`; `action` is (N, ...)."""
-        action = action.copy()  # which an environment may change in place
-        rows = []
-        for index in who:
-            self.obs[index], *row, _ = self.copies[index].step(action[index])
-            rows.append(row)
-        return rows
+    def ask(self, name: str, arguments: dict[int, Any]) -> list[Any]:
+        """Executes a command in copies, each with its own argument; their results, in order."""
+        return [
+            execute(self.copies[index], self.obs[index, ...], name, argument)
+            for index, argument in arguments.items()
+        ]
 
     def close(self) -> None:
         """Closes every copy, whatever another one raises."""

@@ -23,8 +23,8 @@ QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the
 def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any) -> None:
     """Serves one copy until it is closed, or its parent has gone.
 
-    The first message is what makes the copy (`envs.checked.Checked`), and the spaces that it should
-    have; all others are (name, argument), or None to close. Each is answered by (result, error).
+    Commands are (name, argument), or None to close; each is answered by (result, error). The first
+    has what makes the copy (`envs.checked.Checked`), and the spaces that it should have.
 
     Args:
         index: its row in `memory`.
@@ -40,13 +40,13 @@ def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any)
     # environments that draw from NumPy's global generator would draw the same in every worker: all
     # are forked from one process
     np.random.seed()  # noqa: NPY002
-    size = int(np.prod(shape)) * dtype.itemsize
-    row: np.ndarray = np.ndarray(shape, dtype, memory, offset=index * size)
     try:
-        make, spaces = pipe.recv()
+        _, (make, spaces) = pipe.recv()
     except EOFError:
         return
     env = make()
+    size = int(np.prod(shape)) * dtype.itemsize
+    row: np.ndarray = np.ndarray(shape, dtype, memory, offset=index * size)
     with contextlib.suppress(ConnectionError, EOFError), contextlib.closing(env):
         pipe.send((spaces == (env.observation_space, env.action_space), None))
         while (command := pipe.recv()) is not None:
@@ -59,13 +59,18 @@ def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any)
 
 
 def execute(env: Any, row: np.ndarray, name: str, argument: Any) -> Any:
-    """Executes one command; an observation is written into `row`."""
+    """Executes one command; an observation is written into `row`.
+
+    Returns:
+        Of "step" reward, terminated and truncated; of "reset" why an episode may depend on those
+        before it, if it is known to.
+    """
     if name == "step":
         row[...], reward, terminated, truncated, _ = env.step(argument)
         return reward, terminated, truncated
     assert name == "reset", name
     row[...] = env.reset(seed=argument, options={})[0]
-    return env.lasting
+    return env.get_wrapper_attr("lasting")
 
 
 def follow_parent() -> None:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from gymnasium.vector.utils import CloudpickleWrapper
 from common.errors import EnvironmentFault
 from envs import checked, deadline, worker
 
-Row = tuple[float, bool, bool]  # reward, terminated, truncated
 ROOT = Path(__file__).resolve().parent.parent
 CLOSING = 2.0  # seconds that a worker has to end by itself
 
@@ -45,14 +44,17 @@ class Workers:
         self.processes: list[Any] = []
         self.pipes: list[Any] = []
         self.copies: list[Any] = []  # in this process
-        self.lasting: str | None = None
         making = max(timeout, deadline.MAKING)
         start_server()
         try:
             with deadline.within(2.0 * making, env_id, "while it was made"):
-                spaces = self.start(makes)
-                wrapped = map(CloudpickleWrapper, makes)
-                same = self.ask({i: (make, spaces) for i, make in enumerate(wrapped)}, making)
+                env = makes[0]()
+                self.observation_space, self.action_space = env.observation_space, env.action_space
+                env.close()
+                self.start(len(makes))
+                spaces = self.observation_space, self.action_space
+                each = {i: (CloudpickleWrapper(make), spaces) for i, make in enumerate(makes)}
+                same = self.ask("make", each, making)
                 if not all(same):
                     raise RuntimeError(
                         f"environment {same.index(False)} has other spaces than the first one made"
@@ -61,16 +63,12 @@ class Workers:
             self.kill()
             raise
 
-    def start(self, makes: Sequence[Callable[[], Any]]) -> tuple[Any, Any]:
-        """Makes one copy here, for its spaces, and starts the workers."""
-        env = makes[0]()
-        self.observation_space, self.action_space = env.observation_space, env.action_space
-        env.close()
+    def start(self, count: int) -> None:
         shape, dtype = self.observation_space.shape, self.observation_space.dtype
         context: Any = multiprocessing.get_context(start_method())
-        memory = context.RawArray("b", len(makes) * int(np.prod(shape)) * dtype.itemsize)
-        self.obs: np.ndarray = np.ndarray((len(makes), *shape), dtype, memory)
-        for index in range(len(makes)):
+        memory = context.RawArray("b", count * int(np.prod(shape)) * dtype.itemsize)
+        self.obs: np.ndarray = np.ndarray((count, *shape), dtype, memory)
+        for index in range(count):
             ours, theirs = context.Pipe()
             self.pipes.append(ours)
             arguments = index, theirs, memory, shape, dtype
@@ -78,27 +76,17 @@ class Workers:
             self.processes.append(process)
             process.start()
             theirs.close()
-        return self.observation_space, self.action_space
 
-    def reset(self, seeds: dict[int, int]) -> None:
-        """Resets the copies that `seeds` names."""
-        found = self.ask({index: ("reset", seed) for index, seed in seeds.items()})
-        self.lasting = next(filter(None, found), self.lasting)
-
-    def step(self, action: np.ndarray, who: Iterable[int]) -> list[Row]:
-        """(reward, terminated, truncated) of each of the copies `who`; `action` is (N, ...)."""
-        self.steps += 1
-        return self.ask({index: ("step", action[index]) for index in who})
-
-    def ask(self, messages: dict[int, Any], timeout: float | None = None) -> list[Any]:
-        """Sends each of some workers its message; their results, in order."""
+    def ask(self, name: str, arguments: dict[int, Any], timeout: float | None = None) -> list[Any]:
+        """Lets workers execute a command, each with its own argument; their results, in order."""
+        self.steps += name == "step"
         timeout = timeout or self.timeout
         index, answers = 0, []
         try:
-            for index, message in messages.items():
-                self.pipes[index].send(message)
+            for index, argument in arguments.items():
+                self.pipes[index].send((name, argument))
             until = time.monotonic() + timeout
-            for index in messages:
+            for index in arguments:
                 if not self.pipes[index].poll(max(0.0, until - time.monotonic())):
                     what = f"has not answered for {timeout:g} s"
                     raise self.fault(index, what, "raise env.timeout above that")

@@ -31,8 +31,7 @@ Trace = list[tuple[Any, Any, Any]]  # (observation, reward, end) after the reset
 def undisturbed(seed: int | None = None) -> Iterator[None]:
     """Restores the global generators afterwards, from which some environments draw.
 
-    Args:
-        seed: of these generators meanwhile.
+    Meanwhile they go on, or begin from `seed`.
     """
     state, python = np.random.get_state(), random.getstate()  # noqa: NPY002
     tensors = torch.get_rng_state()
@@ -85,15 +84,11 @@ def without_playing(envs: Envs) -> str | None:
 def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | None:
     """Plays an episode twice in one copy, and in another after another; what was found.
 
-    Args:
-        envs: of an evaluator; they have to be reset before they are used.
-        seed: of the episode and its actions.
-        limit: seconds that a copy has to answer.
+    The environments, an evaluator's, have to be reset before they are used. A copy has `limit`
+    seconds to answer.
     """
-    if (found := without_playing(envs)) is not None:
-        return found
-    if not envs.copies:
-        return None  # all state of a native one is in arrays that are saved
+    if envs.lasting is not None or not envs.copies:  # native: its state is in arrays that are saved
+        return without_playing(envs)
     space = deepcopy(envs.backend.action_space)
     space.seed(derive(seed, "exactness-actions") >> 32)
     actions = [space.sample() for _ in range(STEPS)]
@@ -114,13 +109,13 @@ def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | 
 def at_save(
     envs: Envs, training: dict[str, Any], most: int, limit: float | None = None
 ) -> tuple[str | None, int]:
-    """Repeats the present episode of training's first copy, and the one before.
+    """Repeats the present episode of training's first copy, and the one before; see above.
 
     Args:
-        envs: of an evaluator; they have to be reset before they are used.
+        envs: an evaluator's.
         training: the `state_dict` of training's environments.
         most: steps that are repeated.
-        limit: seconds that a copy has to answer.
+        limit: as above.
 
     Returns:
         What was found, or None; and how many steps were repeated.
@@ -156,13 +151,9 @@ def at_save(
 
 
 def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool) -> str:
-    """Why an episode did not repeat, and what to do.
+    """Why an episode that `again` plays did not repeat, and what to do.
 
-    Args:
-        envs: that played it.
-        where: the first difference.
-        again: plays it.
-        between: whether two copies differ, each of which repeats itself.
+    `between`: two copies differ, each of which repeats itself.
     """
     layers = [envs.copies[0]]
     while hasattr(layers[-1], "env"):
@@ -173,12 +164,13 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
             f"the statistics of {' and '.join(kept)} go on over resets, and each copy has its own",
             "use " + " and ".join(f"{STATISTICS[name]} in place of {name}" for name in kept),
         )
-    traces = []
-    for seed in (0, 0, 1):  # of the global generators
+
+    def under(seed: int) -> Trace:
         with undisturbed(seed):
-            traces.append(again())
-    first, same, other = traces
-    if difference(same, first) is None and difference(other, first) is not None:
+            return again()
+
+    first = under(0)
+    if difference(under(0), first) is None and difference(under(1), first) is not None:
         return message(
             "it draws from a global generator, which no seed sets", "draw from self.np_random"
         )

@@ -694,6 +694,6 @@ def test_a_number_beside_an_image_is_held_to_be_finite(value, word):
     action = torch.zeros(2, dtype=torch.int64)
     row = envs.step(action, action)
     assert envs.read(row.next_obs.numpy())[1].tolist() == [*[255] * 6, 0, float(np.float32(3e38))]
-    why = rf"observation\['speed'\] \[.* {word}\] is not finite in environment 0 at step 4"
+    why = rf"observation\['speed'\] \[.* {word}\] is not finite in environment 0 at step 2"
     with pytest.raises(EnvironmentFault, match=why):
         envs.step(action, action)
