@@ -9,9 +9,8 @@ import gymnasium
 import numpy as np
 
 from common.errors import Halt, LogpiError
-from envs.spaces import Flat, read
+from envs.spaces import LARGEST, Flat, read
 
-LARGEST = float(np.finfo(np.float32).max)  # of a reward, which is learned from in float32
 PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
 MISSING = (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError)  # it needs a library
 
@@ -62,7 +61,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, _ = self.call("step", action)
         number = float(self.single("reward", reward, float, "biuf"))
-        if not -LARGEST <= number <= LARGEST:
+        if not -LARGEST <= number <= LARGEST:  # it is learned from in float32
             beyond = "is too large for float32" if math.isfinite(number) else "is not finite"
             raise CopyFault(f"reward {number} {beyond}", self.index)
         ends = bool(self.single("terminated", terminated, bool, "biu"))

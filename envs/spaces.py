@@ -14,6 +14,7 @@ from data import Spec
 
 IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
 LONGEST = 100  # characters of a space or a value in a message
+LARGEST = float(np.finfo(np.float32).max)
 LISTED = 16  # numbers of a bound that are written out; of more, their hash
 
 Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
@@ -217,9 +218,8 @@ def as_vector(space: spaces.Box, obs: Any) -> Any:
 
 def finite(numbers: np.ndarray, name: str) -> np.ndarray:
     """The same numbers; ValueError where they are not finite as float32."""
-    with np.errstate(over="ignore"):
-        if numbers.dtype.kind == "f" and not np.isfinite(numbers.astype(np.float32)).all():
-            raise ValueError(f"{name} {numbers} is not finite")
+    if numbers.dtype.kind == "f" and not (np.abs(numbers) <= LARGEST).all():
+        raise ValueError(f"{name} {numbers} is not finite")
     return numbers
 
 
