@@ -54,21 +54,25 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     with speaking():
         try:
             return work()
-        except LogpiError as fault:
-            error = fault
+        except LogpiError as error:
+            return failed(error, debug)
         except Halt as halt:
-            error = halt.stopped
+            return failed(halt.stopped, debug)
         except KeyboardInterrupt:
-            error = Stopped("interrupted: by the user; what is saved is good", 130)
-        except Exception as fault:
-            error = unexpected(fault)
-        # an error of the command line is printed by the first process of each machine
-        launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
-        if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
-            if debug and not isinstance(error, Stopped):
-                traceback.print_exception(error)
-            print(f"error: {with_revisions(error)}", file=sys.stderr)
-        return error.code
+            return failed(Stopped("interrupted: by the user; what is saved is good", 130), debug)
+        except Exception as error:
+            return failed(unexpected(error), debug)
+
+
+def failed(error: LogpiError, debug: bool) -> int:
+    """Prints a failure; returns its exit code."""
+    # an error of the command line is printed by the first process of each machine
+    launched = "RANK" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
+        if debug and not isinstance(error, Stopped):
+            traceback.print_exception(error)
+        print(f"error: {with_revisions(error)}", file=sys.stderr)
+    return error.code
 
 
 def unexpected(error: Exception) -> LogpiError:
