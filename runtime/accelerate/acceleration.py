@@ -42,8 +42,7 @@ def accelerate(agent: BaseAgent, mode: str, batch: Batch, obs: Tensor) -> None:
     """
     before = copy.deepcopy(agent.state_dict())
     steps = kinds_of_steps(agent, batch)
-    agent.load_state_dict(before)
-    expected = [outcome(agent, arguments, obs) for arguments in steps]
+    expected = [outcome(agent, before, arguments, obs) for arguments in steps]
     graph: Any = CudaGraph
     if mode == "compile":
         graph = Compiled
@@ -57,8 +56,7 @@ def accelerate(agent: BaseAgent, mode: str, batch: Batch, obs: Tensor) -> None:
             for _ in range(EAGER_CALLS):
                 agent.step(*arguments)
                 agent.act(obs)
-            agent.load_state_dict(before)
-            found.append(outcome(agent, arguments, obs))
+            found.append(outcome(agent, before, arguments, obs))
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ConfigError(
@@ -66,6 +64,7 @@ def accelerate(agent: BaseAgent, mode: str, batch: Batch, obs: Tensor) -> None:
         ) from error
     for ours, plain in zip(found, expected, strict=True):
         require_same(mode, ours, plain)
+    agent.load_state_dict(before)
 
 
 def kinds_of_steps(agent: BaseAgent, batch: Batch) -> list[tuple[Any, ...]]:
@@ -82,9 +81,11 @@ def kinds_of_steps(agent: BaseAgent, batch: Batch) -> list[tuple[Any, ...]]:
     return list(kinds.values())
 
 
-def outcome(agent: BaseAgent, arguments: tuple[Any, ...], obs: Tensor) -> Outcome:
-    """The action at `obs` (N, O), and metrics and moves of one step; then it is undone."""
-    before = copy.deepcopy(agent.state_dict())
+def outcome(
+    agent: BaseAgent, before: dict[str, Any], arguments: tuple[Any, ...], obs: Tensor
+) -> Outcome:
+    """The action at `obs` (N, O), and metrics and moves of one step, from the state `before`."""
+    agent.load_state_dict(before)
     beginnings = copy.deepcopy(groups(agent))
     action, _ = agent.act(obs)
     metrics = agent.step(*arguments)
@@ -98,7 +99,6 @@ def outcome(agent: BaseAgent, arguments: tuple[Any, ...], obs: Tensor) -> Outcom
         relative = SLOPES if name.endswith("slopes") else MOVES
         absolute = SMALL * torch.stack([move.norm() for move in moves]).norm()
         found |= {f"{name} ({i})": (move, relative, absolute) for i, move in enumerate(moves)}
-    agent.load_state_dict(before)
     return found
 
 

@@ -211,9 +211,4 @@ def open_torch(path: Path) -> Any:
         module = torch.export.load(path).module()
     except Exception as error:
         raise StorageFault(f"policy: {path} cannot be read by torch; export it again") from error
-
-    @torch.no_grad()
-    def run(obs: np.ndarray) -> np.ndarray:
-        return module(torch.from_numpy(obs)).numpy()
-
-    return run
+    return lambda obs: module(torch.from_numpy(obs)).detach().numpy()

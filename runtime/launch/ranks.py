@@ -60,10 +60,7 @@ class Ranks(Peers):
         return f"torchrun --standalone --nproc-per-node={self.size}"
 
     def own(self, config: TrainConfig) -> TrainConfig:
-        """This rank's part of the run: its steps, its warm-up, its GPU, and its seed.
-
-        The seed is that of everything random on this rank but the first weights.
-        """
+        """Its part of a run: steps, warm-up, GPU, and the seed of all but the first weights."""
         if self.size == 1:
             return config
         agent: Any = config.agent

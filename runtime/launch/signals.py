@@ -70,13 +70,10 @@ class Stop:
         self.check()
 
     def hold(self, ranks: int = 1) -> None:
-        """From now on leaves a signal to `check`; with several ranks a second one changes nothing.
-
-        For torchrun passes every signal on to all of them, as a terminal does.
-        """
+        """Leaves a signal to `check` from now on; with several ranks a second changes nothing."""
         self.at_once = False
         if ranks > 1:
-            self.echo = math.inf
+            self.echo = math.inf  # torchrun passes every signal on to all, as a terminal does
 
     def check(self) -> None:
         """Raises Stopped if a signal has arrived."""
