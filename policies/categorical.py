@@ -23,16 +23,16 @@ class Categorical(Policy):
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
         return self.fill(torch.empty_like(self.log_probs), generator)
 
-    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*,) int64: argmax_k p_k / noise_k, which is k with probability p_k.
 
         The same as Gumbel noise: -log noise_k is a draw of it (Maddison et al. 2014, arXiv
         1411.0030, section 2).
         """
-        exponential_noise = self.noise() if noise is None else noise
-        action = (self.log_probs - exponential_noise.log()).argmax(-1)
-        return action, action
+        with torch.no_grad():
+            exponential_noise = self.noise() if noise is None else noise
+            action = (self.log_probs - exponential_noise.log()).argmax(-1)
+            return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-probability of `action` (*,) int64; `latent` is ignored, for nothing is squashed."""

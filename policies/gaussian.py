@@ -71,10 +71,10 @@ class Gaussian(Policy):
         latent = self.latent_of(noise)
         return self.squash(latent), self.scores(noise, latent).sum(-1)
 
-    @torch.no_grad()
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        latent = self.latent_of(self.noise() if noise is None else noise)
-        return self.squash(latent), latent
+        with torch.no_grad():  # as a decorator it could not be compiled
+            latent = self.latent_of(self.noise() if noise is None else noise)
+            return self.squash(latent), latent
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Log-density of an action (*, A), (*,); exact, given the latent that was squashed."""
