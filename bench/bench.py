@@ -5,6 +5,7 @@ with write=true into docs/, too. Needs the extra `bench`; `make bench` installs 
 """
 
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 from bench import measure, report  # noqa: E402
 from bench.comparisons import COMPARISONS, NAMES, ON_GPU  # noqa: E402
 from bench.contestant import PEERS  # noqa: E402
-from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
-from configs.validate import Group, build, nearest, show, unknown_key  # noqa: E402
-from runtime.launch.door import guarded  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
+from configs.validate import nearest, show  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
 from storage import provenance, rundir  # noqa: E402
-from tools.gallery import settings  # noqa: E402
-from tools.gallery.settings import key  # noqa: E402
+from tools import options  # noqa: E402
+from tools.options import key  # noqa: E402
 
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 INSTALL = 'pip install -c constraints.txt ".[bench]"'
@@ -43,8 +44,8 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Options(Group):
-    """Keys of the command; `source` is given as `from`."""
+class Options(options.Options):
+    """Keys of the command."""
 
     only: str = key("all", "comparisons, separated by commas; or all, but those on a GPU")
     blocks: int = key(7, "of each side of a comparison", ge=1, le=1000)
@@ -52,8 +53,7 @@ class Options(Group):
     seeds: int = key(5, "of each side of solve-cartpole and solve-pendulum", ge=1, le=1000)
     out: str = key("", "folder of the report; empty: runs/bench/<date-time>")
     write: bool = key(False, "write docs/performance.md, its blocks and its pictures, too")
-    source: str = key("", "bench.json files, separated by commas, to report without measuring")
-    debug: bool = key(False, "show the traceback of an error")
+    source: str = key("", "bench.json files, with commas, to report from them alone", name="from")
 
     @property
     def chosen(self) -> list[str]:
@@ -79,14 +79,7 @@ class Options(Group):
 
 def parse(arguments: list[str]) -> Options:
     """The options; raises ConfigError for an unknown key, or a value of a wrong type or range."""
-    given = settings.read(arguments, ("only", "out", "from"))
-    known = ["from" if name == "source" else name for name in settings.names(Options)]
-    for name in given:
-        if name not in known:
-            raise ConfigError(unknown_key(name, known))
-    if "from" in given:
-        given["source"] = given.pop("from")
-    return build(Options, settings.plain(Options()) | given)
+    return options.read(Options, arguments)[0]
 
 
 def help_text() -> str:
@@ -101,24 +94,17 @@ def help_text() -> str:
         *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
         "  around          what a SAC step costs beside its update",
         "\nkeys:",
+        *options.described(Options, 15),
     ]
-    for declared in fields(Options):
-        name = "from" if declared.name == "source" else declared.name
-        default = json.dumps(getattr(Options(), declared.name)).strip('"')
-        lines.append(f"  {f'{name}={default}':<15} {declared.metadata['doc']}")
     return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit code."""
-    return guarded(lambda: run(arguments), arguments)
+    return tool(help_text(), run, arguments, bare=True)
 
 
 def run(arguments: list[str]) -> int:
     """Measures or reads, then reports; returns 0."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(help_text())
-        return 0
     options = parse(arguments)
     if options.sources:
         results = read(options.sources)
@@ -243,12 +229,11 @@ def write(
     from bench.pictures import draw
 
     drawn = draw(results)
-    try:
-        pictures.mkdir(exist_ok=True)
-        for name, figure in drawn.items():
-            figure.savefig(pictures / f"{name}.png")
-    except OSError as error:
-        raise StorageFault(f"{pictures}: cannot be written, {error}; {remedy(error)}") from error
+    rundir.make_folder(pictures)
+    for name, figure in drawn.items():
+        content = io.BytesIO()
+        figure.savefig(content)
+        rundir.write_bytes(pictures / f"{name}.png", content.getvalue())
     places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
     rundir.write_text(
         path, report.markdown(results, {n: str(at) for n, at in places.items()}, more)

@@ -4,34 +4,30 @@ Prints a row for each check, writes pictures, report.md, report.json and TensorB
 if all hold, 1 otherwise. Wrong formulas are run too, and have to be rejected.
 """
 
+import io
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import StorageFault, remedy
-from runtime.launch.door import guarded
+from runtime.launch.door import tool
+from storage import rundir
 from tools.gallery import settings
+from tools.gallery.report import HEADER, Check, Section, as_json, line, markdown, summary
+from tools.options import plain
 
 STATES = 8  # of a trained policy, at which it is audited
 APART = 12  # steps between the moments at which the states are taken
 
-if TYPE_CHECKING:
-    from tools.gallery.report import Check, Section
-
 
 def main(arguments: list[str]) -> int:
-    """The command; returns its exit code."""
-    return guarded(lambda: run(arguments), arguments)
+    return tool(settings.help_text(), verify, arguments, bare=True)
 
 
-def run(arguments: list[str]) -> int:
+def verify(arguments: list[str]) -> int:
     """Runs what the arguments ask for; returns 0 if all of it holds, else 1."""
-    if any(argument in ("-h", "--help") for argument in arguments):
-        print(settings.help_text())
-        return 0
     options, chosen = settings.parse(arguments)
     import torch
 
@@ -39,30 +35,28 @@ def run(arguments: list[str]) -> int:
     if options.false_alarms:
         return false_alarms(options.false_alarms, chosen)
     started = time.perf_counter()
-    from tools.gallery.report import HEADER, line, summary
-
     checks: list[Check] = []
     images: dict[str, Any] = {}
     if options.run:
-        checks, images["run"] = audit_run(
-            options.run, options.checkpoint, options.seed, options.env_id or None
-        )
+        checks, images["run"] = audit_run(options)
         chosen = {}
     folder = make_folder(options.out)
     print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))
-    for name, image in images.items():
-        save(image, folder / f"{name}.png")
     for section in sections(chosen):
-        rows = section.checks(options.seed)
+        rows = [*section.own(options.seed), *section.controls(options.seed)]
         print("\n".join(line(row.cells) for row in rows), flush=True)
         checks += rows
-        images[section.name] = picture(section, options.seed, folder)
+        from tools.gallery.pictures import PICTURES, pixels
+
+        images[section.name] = pixels(PICTURES[section.name](section, options.seed))
+    for name, image in images.items():
+        save(image, folder / f"{name}.png")
     write(folder, options.seed, chosen, checks, images)
     print(f"\n{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 
 
-def sections(chosen: dict[str, Any]) -> "list[Section]":
+def sections(chosen: dict[str, Any]) -> list[Section]:
     """The sections with their settings, in the order of the gallery."""
     from tools.gallery.densities import DensitySection
     from tools.gallery.entropies import Entropy
@@ -77,9 +71,7 @@ def sections(chosen: dict[str, Any]) -> "list[Section]":
     return [others.get(name, DensitySection)(name, given) for name, given in chosen.items()]
 
 
-def audit_run(
-    run: str, checkpoint: str, seed: int, env_id: str | None
-) -> "tuple[list[Check], Any]":
+def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
     """Rows and picture for the newest valid checkpoint of a run (or `best`, or a name).
 
     Raises:
@@ -92,14 +84,18 @@ def audit_run(
     from audit.picture import picture
     from common.seeding import derive
     from runtime.deploy.trained import open_trained
-    from tools.gallery.report import Check
 
+    seeds = [derive(options.seed, name) for name in ("audit", "audit-episodes")]
     trained = open_trained(
-        run, checkpoint, episodes=STATES, seed=derive(seed, "audit-episodes"), env_id=env_id
+        options.run,
+        options.checkpoint,
+        episodes=STATES,
+        seed=seeds[1],
+        env_id=options.env_id or None,
     )
     for warning in trained.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    generator = torch.Generator().manual_seed(derive(seed, "audit"))
+    generator = torch.Generator().manual_seed(seeds[0])
     agent, envs = trained.agent, trained.evaluator.envs
     try:
         met = []
@@ -111,62 +107,46 @@ def audit_run(
         trained.evaluator.close()
     findings = at_states(agent, torch.stack(met), generator)
     rows = [
-        Check(f"step {trained.step}", f"state {index}: {t.name}", t.figure, t.bound, t.passed)
+        Check(f"step {trained.step}", f"state {index}: {trial.name}", trial.figure, trial.bound)
         for index, finding in enumerate(findings)
-        for t in finding.trials
+        for trial in finding.trials
     ]
     return rows, picture(findings[:4])
 
 
 def make_folder(out: str) -> Path:
     """A new folder; one that exists is taken if it is empty, else the name gets a suffix."""
-    from storage.rundir import make_by_time, make_new
-
     if not out:
-        return make_by_time(Path("runs/verify"))
+        return rundir.make_by_time(Path("runs/verify"))
     wanted = Path(out)
     if wanted.is_dir() and not any(wanted.iterdir()):
         return wanted
-    return make_new(wanted, "out")
-
-
-def picture(section: "Section", seed: int, folder: Path) -> Any:
-    """Writes the picture of a section; returns its pixels."""
-    from tools.gallery.pictures import PICTURES, pixels
-
-    image = pixels(PICTURES[section.name](section, seed))
-    save(image, folder / f"{section.name}.png")
-    return image
+    return rundir.make_new(wanted, "out")
 
 
 def save(image: Any, path: Path) -> None:
     """Writes pixels as PNG; raises StorageFault."""
     from matplotlib.image import imsave
 
-    try:
-        imsave(path, image)
-    except OSError as error:
-        raise StorageFault(f"{path}: cannot be written, {error}; {remedy(error)}") from error
+    content = io.BytesIO()
+    imsave(content, image, format="png")
+    rundir.write_bytes(path, content.getvalue())
 
 
 def write(
-    folder: Path, seed: int, chosen: dict[str, Any], checks: "list[Check]", images: dict[str, Any]
+    folder: Path, seed: int, chosen: dict[str, Any], checks: list[Check], images: dict[str, Any]
 ) -> None:
     """The report as Markdown, as JSON, and in TensorBoard."""
     from runtime.logger import Logger
-    from storage import provenance, rundir
-    from tools.gallery.report import markdown, plain
+    from storage import provenance
 
-    set_to = {name: settings.plain(given) for name, given in chosen.items()}
-    documents = {name: settings.SECTIONS[name].__doc__ or name for name in chosen}
-    text = markdown(checks, set_to, documents)
+    text = markdown(checks, chosen)
     rundir.write_text(folder / "report.md", text)
-    passed = all(check.passed for check in checks)
     report = {
-        "passed": passed,
+        "passed": all(check.passed for check in checks),
         "seed": seed,
-        "settings": set_to,
-        "checks": [plain(check) for check in checks],
+        "settings": {name: plain(given) for name, given in chosen.items()},
+        "checks": [as_json(check) for check in checks],
         "versions": provenance.versions(),
         "revision": provenance.revision(),
     }

@@ -16,7 +16,7 @@ from tools import verify
 from tools.gallery import controls, densities
 from tools.gallery.densities import DensitySection
 from tools.gallery.functions import TanhAtanh
-from tools.gallery.settings import SECTIONS, TanhNormal
+from tools.gallery.settings import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = sorted(controls.WRONG)
@@ -147,7 +147,7 @@ def test_terms_that_do_not_add_up_are_found(monkeypatch):
             name: part + (name == "scale") * 1e-3 for name, part in before(self, noise).items()
         },
     )
-    rows = DensitySection("tanh_normal", TanhNormal(samples=500)).own(0)
+    rows = DensitySection("tanh_normal", SECTIONS["tanh_normal"](samples=500)).own(0)
     failed = [row.name for row in rows if not row.passed]
     assert len(failed) == 4
     assert all("terms" in name for name in failed)
@@ -166,7 +166,7 @@ def test_a_term_under_another_name_is_found(monkeypatch):
 
 def test_an_inverse_that_loses_digits_is_found(monkeypatch):
     monkeypatch.setattr(torch, "atanh", lambda action: 0.999 * controls.atanh_by_logs(action))
-    rows = DensitySection("tanh_normal", TanhNormal(samples=500)).own(0)
+    rows = DensitySection("tanh_normal", SECTIONS["tanh_normal"](samples=500)).own(0)
     (failed,) = [row.name for row in rows if not row.passed]
     assert "without latent" in failed
 
@@ -174,7 +174,7 @@ def test_an_inverse_that_loses_digits_is_found(monkeypatch):
 @pytest.mark.parametrize("mean", ["6.9", "-6", "0", "20"])
 @pytest.mark.parametrize("std", ["0.001", "0.3", "3"])
 def test_the_bound_without_latent_is_honest(mean, std):
-    settings = TanhNormal(mean=float(mean), std=float(std), samples=500)
+    settings = SECTIONS["tanh_normal"](mean=float(mean), std=float(std), samples=500)
     rows = [row for row in DensitySection("tanh_normal", settings).own(0) if "without" in row.name]
     assert len(rows) == (mean != "20")
     assert all(row.passed for row in rows)
@@ -188,7 +188,7 @@ def test_an_action_that_is_not_tanh_of_its_latent_is_found(monkeypatch):
         return action * 0.999, latent
 
     monkeypatch.setattr(policies.TanhGaussian, "sample", sample)
-    rows = DensitySection("tanh_normal", TanhNormal(samples=500)).own(0)
+    rows = DensitySection("tanh_normal", SECTIONS["tanh_normal"](samples=500)).own(0)
     assert [row.name for row in rows if not row.passed] == ["action - tanh(latent)"]
 
 

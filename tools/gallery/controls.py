@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import policies
-from policies.numerics import HALF_LOG_2PI, log_det_tanh
+from policies.numerics import log_det_tanh
 
 Part = Callable[[Tensor], Tensor]
 
@@ -33,34 +33,24 @@ class Formula:
         log_det: Part = log_det_tanh,
         total: Part = lambda terms: terms.sum(-1),
     ) -> None:
-        self.mean, self.scale, self.squashed = mean, scale, squashed
-        self.full = scale.ndim > mean.ndim
+        gaussian = policies.FullGaussian if scale.ndim > mean.ndim else policies.Gaussian
+        self.gaussian, self.squashed = gaussian(mean, scale), squashed
         self.log_scale, self.log_det, self.total = log_scale, log_det, total
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         u = latent if self.squashed and latent is not None else action
-        if self.full:
-            noise = policies.FullGaussian(self.mean, self.scale).noise_of(u)
-        else:
-            noise = (u - self.mean) / self.scale.exp()
-        return self.score(noise, u)
+        return self.score(self.gaussian.noise_of(u), u)
 
     def rsample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        u = self.latent_of(noise)
+        u = self.gaussian.latent_of(noise)
         return torch.tanh(u) if self.squashed else u, self.score(noise, u)
 
-    def latent_of(self, noise: Tensor) -> Tensor:
-        if self.full:
-            return self.mean + (self.scale @ noise.unsqueeze(-1)).squeeze(-1)
-        return self.mean + self.scale.exp() * noise
-
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        return self.parts(noise, self.latent_of(noise))
+        return self.parts(noise, self.gaussian.latent_of(noise))
 
     def parts(self, noise: Tensor, u: Tensor) -> dict[str, Tensor]:
-        log_std = self.scale.diagonal(dim1=-2, dim2=-1).log() if self.full else self.scale
-        scale = -self.log_scale(log_std).expand_as(noise)
-        parts = {"gaussian": -0.5 * noise.square() - HALF_LOG_2PI, "scale": scale}
+        parts = self.gaussian.terms(noise)
+        parts["scale"] = -self.log_scale(self.gaussian.log_scale).expand_as(noise)
         return parts | ({"jacobian": -self.log_det(u)} if self.squashed else {})
 
     def score(self, noise: Tensor, u: Tensor) -> Tensor:

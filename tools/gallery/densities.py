@@ -2,19 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import MultivariateNormal, Normal
+from torch.distributions import MultivariateNormal
 
 import policies
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
-from tools.gallery.report import Check, Section, at_least, at_most
+from tools.gallery.report import Check, Section, rejection
 from tools.gallery.settings import SECTIONS
 from tools.gallery.statistics import (
     Case,
@@ -34,52 +34,41 @@ INVERTIBLE = 7.0  # |u|; beyond, a float32 action hardly determines the u it is 
 REFERENCES = 64  # draws that are held against 50 digits
 VALUE = {torch.float32: 1e-5, torch.float64: 1e-12}
 GRADIENT = {torch.float32: 2e-5, torch.float64: 1e-11}
+TWO_PI = 2 * torch.pi
+Exact = tuple[Tensor, Tensor, Tensor]  # value (R,), slopes by mean (R, A), by scale (R, A[, A])
 
 
-@dataclass(frozen=True)
-class Exact:
-    """To 50 digits: values (R,), slopes by the mean (R, A) and by the scale (R, A) or (R, A, A)."""
-
-    value: Tensor
-    by_mean: Tensor
-    by_scale: Tensor
-
-
+@dataclass(eq=False)
 class Subject:
-    """A case with its grid, its draws and what is exact of them, in a section of the gallery."""
+    """A case in a section of the gallery, with its grid, its draws and what is exact of them."""
 
-    def __init__(self, section: str, case: Case, grid: Grid, draws: Draws) -> None:
-        self.section, self.case, self.grid, self.draws = section, case, grid, draws
+    section: str
+    case: Case
+    grid: Grid
+    draws: Draws
 
     @cached_property
-    def exact(self) -> list["Exact"]:
-        return exact(self.case, self.draws)
+    def exact(self) -> list[Exact]:
+        """[of log_prob at the latents, of log_pi from the noise], for the first draws."""
+        scored = ((reference.log_prob, self.draws.latent), (reference.log_pi, self.draws.noise))
+        mean, tril = exact_parameters(self.case)
+        return [
+            to_tensors(
+                self.case,
+                [score(mean, tril, x, self.case.squashed) for x in points[:REFERENCES].tolist()],
+            )
+            for score, points in scored
+        ]
 
-    def name(self, text: str) -> str:
-        return f"{self.case.label}: {text}" if self.case.label else text
-
-    def at_most(self, text: str, figure: float, bound: float) -> Check:
-        return at_most(self.section, self.name(text), figure, bound)
+    def check(self, text: str, figure: float, bound: float, relation: str = "<=") -> Check:
+        name = f"{self.case.label}: {text}" if self.case.label else text
+        return Check(self.section, name, figure, bound, relation)
 
     def gone_wrong(self, mistake: str) -> "Subject":
-        """The same draws and references, scored by a wrong formula."""
+        """The same draws, scored by a wrong formula."""
         make = partial(WRONG[mistake], squashed=self.case.squashed)
         case = replace(self.case, make=make)
-        wrong = Subject(self.section, case, Grid(case), self.draws)
-        wrong.exact = self.exact
-        return wrong
-
-
-def exact(case: Case, draws: Draws) -> list[Exact]:
-    """[of log_prob at the latents, of log_pi from the noise], for the first draws."""
-    mean, tril = exact_parameters(case)
-    return [
-        to_tensors(case, [score(mean, tril, point, case.squashed) for point in points.tolist()])
-        for score, points in (
-            (reference.log_prob, draws.latent[:REFERENCES]),
-            (reference.log_pi, draws.noise[:REFERENCES]),
-        )
-    ]
+        return Subject(self.section, case, Grid(case), self.draws)
 
 
 def exact_parameters(case: Case) -> tuple[list[float], list[list[Any]]]:
@@ -93,10 +82,17 @@ def exact_parameters(case: Case) -> tuple[list[float], list[list[Any]]]:
 def to_tensors(case: Case, rows: list[reference.Score]) -> Exact:
     value, by_mean, by_scale = map(reference.tensor, zip(*rows, strict=True))
     if case.full:
-        by_scale = by_scale.tril()
-    else:  # d L_ii / d log_std_i = L_ii
-        by_scale = by_scale.diagonal(dim1=-2, dim2=-1) * case.tril.diagonal()
-    return Exact(value, by_mean, by_scale)
+        return value, by_mean, by_scale.tril()
+    # d L_ii / d log_std_i = L_ii
+    return value, by_mean, by_scale.diagonal(dim1=-2, dim2=-1) * case.tril.diagonal()
+
+
+def slopes(case: Case, found: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """Of the sum of `found`, by the mean and by the scale."""
+    by_mean, by_scale = torch.autograd.grad(
+        found.sum(), parameters, allow_unused=True, materialize_grads=True
+    )
+    return [by_mean, by_scale.tril() if case.full else by_scale]
 
 
 def pit(subject: Subject) -> list[Check]:
@@ -104,48 +100,43 @@ def pit(subject: Subject) -> list[Check]:
     found = p_values(subject.case, subject.grid, subject.draws.latent)
     draws = f"KS of {len(subject.draws.latent):,} draws"
     return [
-        at_least(subject.section, subject.name(f"{draws}{which}, p-value"), p, RAREST)
-        for which, p in found.items()
+        subject.check(f"{draws}{which}, p-value", p, RAREST, ">=") for which, p in found.items()
     ]
+
+
+def covariance(subject: Subject) -> list[Check]:
+    p_value = bartlett_p_value(subject.case, subject.draws.latent)
+    name = "sample covariance, Bartlett's decomposition, p-value"
+    return [subject.check(name, p_value, RAREST, ">=")]
 
 
 def integral(subject: Subject) -> list[Check]:
     """Is it a density?"""
     error = abs(subject.grid.integral - 1)
-    return [subject.at_most("integral over the actions - 1", error, INTEGRAL)]
+    return [subject.check("integral over the actions - 1", error, INTEGRAL)]
 
 
-def errors(subject: Subject, dtype: torch.dtype) -> tuple[float, float]:
-    """(of the value, of the gradient), largest over log_prob and log_pi, over max(1, |exact|)."""
-    case, count = subject.case, len(subject.exact[0].value)
+def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
+    """[of the value, of the gradient] in one float type, largest over log_prob and log_pi."""
+    case, count = subject.case, len(subject.exact[0][0])
     latent = subject.draws.latent[:count].to(dtype)
     noise = subject.draws.noise[:count].to(dtype)
-    values, gradients = [], []
-    for target, own in zip(subject.exact, (False, True), strict=True):
+    of_value, of_gradient = [], []
+    for (value, *gradient), own in zip(subject.exact, (False, True), strict=True):
         parameters = case.parameters(count, dtype)
         policy = case.make(*parameters)
         if own:
             found = policy.rsample_with_log_prob(noise)[1]
         else:
             found = policy.log_prob(case.squash(latent), latent)
-        one_each = joint(found, torch.Size([count]))
-        by_mean, by_scale = torch.autograd.grad(
-            one_each.sum(), parameters, allow_unused=True, materialize_grads=True
-        )
         right_shape = found.shape == (count,) and found.dtype == dtype
-        values.append(relative_error(found, target.value) if right_shape else math.inf)
-        slopes = [by_mean, by_scale.tril() if case.full else by_scale]
-        gradients.append(vector_error(slopes, [target.by_mean, target.by_scale]))
-    return max(values), max(gradients)
-
-
-def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
-    """[of the value, of the gradient] in one float type."""
-    of_value, of_gradient = errors(subject, dtype)
+        of_value.append(relative_error(found, value) if right_shape else math.inf)
+        one_each = joint(found, torch.Size([count]))
+        of_gradient.append(vector_error(slopes(case, one_each, parameters), gradient))
     name = f"against 50 digits, {kind(dtype)}"
     return [
-        subject.at_most(f"log_prob and log_pi {name}", of_value, VALUE[dtype]),
-        subject.at_most(f"their gradients {name}", of_gradient, GRADIENT[dtype]),
+        subject.check(f"log_prob and log_pi {name}", max(of_value), VALUE[dtype]),
+        subject.check(f"their gradients {name}", max(of_gradient), GRADIENT[dtype]),
     ]
 
 
@@ -154,28 +145,26 @@ def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> list[Check]:
     case, noise = subject.case, subject.draws.noise[:REFERENCES].to(dtype)
     policy = case.make(*case.parameters(len(noise), dtype))
     found, log_pi = policy.terms(noise), policy.rsample_with_log_prob(noise)[1]
-    sizes = torch.stack(list(found.values())).abs().sum((0, -1)).clamp_min(1.0)
-    off = (torch.stack(list(found.values())).sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
+    all_terms = torch.stack(list(found.values()))
+    sizes = all_terms.abs().sum((0, -1)).clamp_min(1.0)
+    off = (all_terms.sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
+    mean, tril = exact_parameters(case)
+    exact = [
+        reference.terms(tril, e, reference.latent_of(mean, tril, e), case.squashed)
+        for e in subject.draws.noise[:REFERENCES].tolist()
+    ]
     error = max(
-        relative_error(found[name], part) if name in found else math.inf
-        for name, part in exact_terms(subject).items()
+        relative_error(found[name], reference.tensor([row[name] for row in exact]))
+        if name in found
+        else math.inf
+        for name in exact[0]
     )
     each = f"each of the terms of log_pi against 50 digits, {kind(dtype)}"
     total = f"(sum of the terms - log_pi) / their sizes, {kind(dtype)}"
     return [
-        subject.at_most(each, error, VALUE[dtype]),
-        subject.at_most(total, relative_error(off, torch.zeros(len(off))), VALUE[dtype]),
+        subject.check(each, error, VALUE[dtype]),
+        subject.check(total, relative_error(off, torch.zeros(len(off))), VALUE[dtype]),
     ]
-
-
-def exact_terms(subject: Subject) -> dict[str, Tensor]:
-    """The terms of the first draws by the noise, {name: (R, A)} to 50 digits."""
-    mean, tril = exact_parameters(subject.case)
-    rows = [
-        reference.terms(tril, e, reference.latent_of(mean, tril, e), subject.case.squashed)
-        for e in subject.draws.noise[:REFERENCES].tolist()
-    ]
-    return {name: reference.tensor([row[name] for row in rows]) for name in rows[0]}
 
 
 def without_latent(subject: Subject) -> list[Check]:
@@ -189,32 +178,55 @@ def without_latent(subject: Subject) -> list[Check]:
     if not case.squashed or not bool(inside.any()):
         return []
     policy = case.make(*(p.detach() for p in case.parameters(len(latent), torch.float32)))
-    found, exact = joint(policy.log_prob(case.squash(latent)), inside.shape), subject.exact[0]
+    found = joint(policy.log_prob(case.squash(latent)), inside.shape)
+    value, by_mean, _ = subject.exact[0]
     lost = torch.finfo(torch.float32).eps * latent.double().cosh().square()
     curved = (lost @ torch.linalg.inv(case.tril).abs().T).square().sum(-1) / 2
-    bound = (lost * (exact.by_mean.abs() + 2)).sum(-1) + curved
-    ratio = (found.double() - exact.value).abs() / (
-        bound + VALUE[torch.float32] * exact.value.abs()
-    )
+    bound = (lost * (by_mean.abs() + 2)).sum(-1) + curved + VALUE[torch.float32] * value.abs()
+    ratio = (found.double() - value).abs() / bound
     name = f"log_prob without latent to |u| = {INVERTIBLE:g}, float32: error / what the action lost"
-    return [subject.at_most(name, float(ratio[inside].max()), 1.0)]
+    return [subject.check(name, float(ratio[inside].max()), 1.0)]
 
 
 def exact_rows(subject: Subject) -> list[Check]:
     """All that does not depend on chance, in both float types, and the action itself."""
     rows = integral(subject)
-    for dtype in (torch.float32, torch.float64):
-        rows += error_rows(subject, dtype)
-        rows += terms(subject, dtype)
+    for dtype in VALUE:
+        rows += [*error_rows(subject, dtype), *terms(subject, dtype)]
     rows += without_latent(subject)
     if subject.case.squashed:
-        action, latent = subject.draws.action, subject.draws.latent
-        error = relative_error(action, torch.tanh(latent.double()))
-        rows.append(subject.at_most("action - tanh(latent)", error, 3e-7))
+        error = relative_error(subject.draws.action, torch.tanh(subject.draws.latent.double()))
+        rows.append(subject.check("action - tanh(latent)", error, 3e-7))
     return rows
 
 
-TESTS: dict[str, Callable[[Subject], list[Check]]] = {
+def by_hand(subject: Subject) -> list[Check]:
+    """The density as it stands in textbooks, and torch.distributions, in float64."""
+    action, mean, tril = (
+        subject.draws.action.double(),
+        subject.case.mean.double(),
+        subject.case.tril,
+    )
+    log_prob = subject.case.log_prob(action, action)
+    std = tril.square().sum(-1).sqrt()
+    z = (action - mean) / std
+    if len(mean) == 1:
+        formula = torch.exp(-(z[:, 0] ** 2) / 2) / (std * TWO_PI**0.5)
+    else:
+        rho = tril[1, 0] / std[1]
+        square = z[:, 0] ** 2 - 2 * rho * z[:, 0] * z[:, 1] + z[:, 1] ** 2
+        area = TWO_PI * std[0] * std[1] * (1 - rho**2).sqrt()
+        formula = torch.exp(-square / (2 * (1 - rho**2))) / area
+    hand = relative_error(log_prob.exp() / formula, torch.ones_like(formula))
+    other = relative_error(log_prob, MultivariateNormal(mean, scale_tril=tril).log_prob(action))
+    return [
+        subject.check("exp(log_prob) / the density by hand - 1", hand, 1e-11),
+        subject.check("log_prob - torch.distributions", other, 1e-11),
+    ]
+
+
+Test = Callable[[Subject], list[Check]]
+TESTS: dict[str, Test] = {
     "pit": pit,
     "integral": integral,
     "value": lambda subject: error_rows(subject, torch.float32)[:1],
@@ -227,31 +239,18 @@ def control(subject: Subject, mistake: str, expected: tuple[str, ...]) -> Check:
     """A wrong formula, which every check named in `expected` must reject."""
     wrong = subject.gone_wrong(mistake)
     rejecting = [test for test in expected if not all(row.passed for row in TESTS[test](wrong))]
-    return control_row(subject.section, subject.name(""), mistake, expected, rejecting)
-
-
-def control_row(
-    section: str, label: str, mistake: str, expected: tuple[str, ...], rejecting: list[str]
-) -> Check:
-    """The row of a negative control: how many of the checks declared beforehand reject it."""
-    missing = [test for test in expected if test not in rejecting]
-    result = f"rejected by {', '.join(rejecting) or 'nothing'}"
-    result += f", NOT by {', '.join(missing)}" if missing else ""
-    return at_least(section, f"{label}control {mistake}: {result}", len(rejecting), len(expected))
-
-
-ALL = ("pit", "integral", "value", "gradient", "terms")
-Controls = dict[str, tuple[str, ...]]  # wrong formula -> the checks that must reject it
+    label = f"{subject.case.label}: " if subject.case.label else ""
+    return rejection(subject.section, label, mistake, expected, rejecting)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A section: its cases, the checks that must reject each mistake, and rows of its own."""
+    """A section: its cases, the checks that must reject each mistake, and its rows."""
 
     cases: Callable[[Any], list[Case]]
-    controls: Controls
-    compared: Callable[[Subject], list[Check]] = field(default=lambda subject: [])
-    covariance: bool = False
+    controls: dict[str, tuple[str, ...]]  # wrong formula -> the checks that must reject it
+    of_chance: tuple[Test, ...] = (pit,)
+    exact: tuple[Test, ...] = (exact_rows,)
 
 
 class DensitySection(Section):
@@ -267,22 +266,14 @@ class DensitySection(Section):
             generator = stream(seed, f"{self.name}/{case.label}")
             yield Subject(self.name, case, grid, case.draw(self.settings.samples, generator))
 
-    def drawn(self, seed: int) -> list[Check]:
-        return [row for subject in self.subjects(seed) for row in self.of_chance(subject)]
+    def rows(self, seed: int, *tests: Test) -> list[Check]:
+        return [row for subject in self.subjects(seed) for test in tests for row in test(subject)]
 
-    def of_chance(self, subject: Subject) -> list[Check]:
-        rows = pit(subject)
-        if self.kind.covariance:
-            p_value = bartlett_p_value(subject.case, subject.draws.latent)
-            name = subject.name("sample covariance, Bartlett's decomposition, p-value")
-            rows.append(at_least(self.name, name, p_value, RAREST))
-        return rows
+    def drawn(self, seed: int) -> list[Check]:
+        return self.rows(seed, *self.kind.of_chance)
 
     def own(self, seed: int) -> list[Check]:
-        rows = []
-        for subject in self.subjects(seed):
-            rows += [*self.of_chance(subject), *exact_rows(subject), *self.kind.compared(subject)]
-        return rows
+        return self.rows(seed, *self.kind.of_chance, *self.kind.exact)
 
     def controls(self, seed: int) -> list[Check]:
         default = DensitySection(self.name, SECTIONS[self.name]())
@@ -306,44 +297,23 @@ def full(
     return Case(make, torch.tensor(mean), torch.tensor(tril), squashed, label)
 
 
-def by_hand(subject: Subject) -> list[Check]:
-    """The density as it stands in textbooks, and torch.distributions, in float64."""
-    case = subject.case
-    action = subject.draws.action.double()
-    mean, tril = case.mean.double(), case.tril
-    log_prob = case.log_prob(action, action)
-    std = tril.square().sum(-1).sqrt()
-    z = (action - mean) / std
-    if len(mean) == 1:
-        formula = torch.exp(-(z[:, 0] ** 2) / 2) / (std * TWO_PI**0.5)
-        oracle: Any = Normal(mean[0], std[0]).log_prob(action[:, 0])
-    else:
-        rho = tril[1, 0] / std[1]
-        square = z[:, 0] ** 2 - 2 * rho * z[:, 0] * z[:, 1] + z[:, 1] ** 2
-        area = TWO_PI * std[0] * std[1] * (1 - rho**2).sqrt()
-        formula = torch.exp(-square / (2 * (1 - rho**2))) / area
-        oracle = MultivariateNormal(mean, scale_tril=tril).log_prob(action)
-    hand = relative_error(log_prob.exp() / formula, torch.ones_like(formula))
-    return [
-        subject.at_most("exp(log_prob) / the density by hand - 1", hand, 1e-11),
-        subject.at_most("log_prob - torch.distributions", relative_error(log_prob, oracle), 1e-11),
-    ]
-
-
-TWO_PI = 2 * torch.pi
-GAUSSIAN: Controls = {
+ALL = tuple(TESTS)
+GAUSSIAN = {
     "sigma_for_log_sigma": ("pit", "integral", "value", "terms"),
     "sum_forgotten": ("value",),  # (S, 1) in place of (S,): the same number in another shape
 }
-PLANE: Controls = {"sigma_for_log_sigma": ALL, "sum_forgotten": ALL}
-SQUASHED: Controls = {
+PLANE = {"sigma_for_log_sigma": ALL, "sum_forgotten": ALL}
+SQUASHED = {
     "jacobian_added": ALL,
     "sigma_for_log_sigma": ALL,
     "epsilon": ("integral", "gradient"),  # too small for the draws to tell
     "tanh_twice": ALL,
     "sum_forgotten": ALL,
 }
-
+SQUASHED_LINE = SQUASHED | {
+    "epsilon": ("integral", "value", "gradient", "terms"),
+    "sum_forgotten": ("value",),
+}
 KINDS: dict[str, Kind] = {
     "normal": Kind(
         lambda s: [
@@ -351,24 +321,29 @@ KINDS: dict[str, Kind] = {
             diagonal([0.0], [1.0], "N(0, 1)"),
         ],
         GAUSSIAN,
-        by_hand,
+        exact=(exact_rows, by_hand),
     ),
     "multivariate_normal": Kind(
-        lambda s: [
-            diagonal(s.mean, s.std, "diagonal"),
-            full(s.mean, s.scale_tril, "full"),
-        ],
+        lambda s: [diagonal(s.mean, s.std, "diagonal"), full(s.mean, s.scale_tril, "full")],
         PLANE,
-        by_hand,
-        covariance=True,
+        of_chance=(pit, covariance),
+        exact=(exact_rows, by_hand),
     ),
     "normal_log_prob": Kind(lambda s: [diagonal([s.mean], [s.std])], GAUSSIAN),
     "tanh_normal": Kind(
         lambda s: [diagonal([s.mean], [s.std], squashed=True)],
-        SQUASHED
-        | {"epsilon": ("integral", "value", "gradient", "terms"), "sum_forgotten": ("value",)},
+        SQUASHED_LINE,
     ),
     "diagonal_log_prob": Kind(lambda s: [diagonal(s.mean, s.std)], PLANE),
     "tanh_diagonal": Kind(lambda s: [diagonal(s.mean, s.std, squashed=True)], SQUASHED),
     "tanh_full": Kind(lambda s: [full(s.mean, s.scale_tril, squashed=True)], SQUASHED),
+    "entropy": Kind(
+        lambda s: [
+            diagonal(s.mean, s.std, "Gaussian"),
+            diagonal(s.mean, s.std, "TanhGaussian", squashed=True),
+            full(s.mean, s.scale_tril, "FullGaussian"),
+            full(s.mean, s.scale_tril, "TanhFullGaussian", squashed=True),
+        ],
+        {},
+    ),
 }

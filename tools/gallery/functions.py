@@ -13,16 +13,16 @@ from common.seeding import stream
 from policies import numerics
 from policies.numerics import HALF_LOG_2PI
 from tools.gallery import controls, reference
-from tools.gallery.densities import INVERTIBLE, RAREST, control_row
-from tools.gallery.report import Check, Section, at_least
+from tools.gallery.densities import INVERTIBLE, RAREST
+from tools.gallery.report import Check, Section, rejection
 from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import kind, relative_error
+from tools.gallery.statistics import kind, relative_error, relative_errors
 
 Form = Callable[[Tensor], Tensor]
-ActionForm = Callable[[policies.TanhGaussian, Tensor], Tensor]
 EPS = torch.finfo(torch.float32).eps
 LAST = 0.5 * math.log((2 - EPS) / EPS)  # atanh(1 - eps), where `log_prob` without latent ends
 LOST = 0.01  # an inverse that is further off has lost u
+PARTS = ("value", "gradient")
 
 
 def slopes(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,11 +31,6 @@ def slopes(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
     found = function(leaf)
     (slope,) = torch.autograd.grad(found.sum(), leaf)
     return found.detach(), slope
-
-
-def largest(errors: Tensor) -> Tensor:
-    """Of each row; infinite where something is no number."""
-    return errors.nan_to_num(math.inf, math.inf).amax(1)
 
 
 class LogExp(Section):
@@ -92,10 +87,9 @@ class LogSoftmax(Section):
         ]
         rows = [reference.log_softmax(row) for row in logits.tolist()]
         log_p, p = map(reference.tensor, zip(*rows, strict=True))
-        value = (found.detach().double() - log_p).abs() / log_p.abs().clamp_min(1)
-        jacobian = torch.eye(5, dtype=torch.float64) - p.unsqueeze(1)  # d log p_k / d z_j
-        gradient = (torch.stack(by_class, 1).double() - jacobian).abs().flatten(1)
-        return largest(value), largest(gradient)
+        jacobian = torch.eye(5, dtype=torch.float64) - p.unsqueeze(1)  # d log_p_k / d z_j
+        of_gradient = relative_errors(torch.stack(by_class, 1), jacobian)
+        return relative_errors(found, log_p).amax(1), of_gradient.flatten(1).amax(1)
 
     def frequencies(self, seed: int) -> Tensor:
         """How often each class was drawn, (K,)."""
@@ -108,35 +102,31 @@ class LogSoftmax(Section):
         probs = torch.tensor(self.settings.probs, dtype=torch.float64)
         p_value = chi2_p_value(self.frequencies(seed), probs)
         name = f"chi-square of {self.settings.samples:,} draws of the categorical, p-value"
-        return [at_least(self.name, name, p_value, RAREST)]
+        return [Check(self.name, name, p_value, RAREST, ">=")]
 
     def own(self, seed: int) -> list[Check]:
         rows = self.drawn(seed)
         for dtype in self.FLOATS:
-            bound = 2 * torch.finfo(dtype).eps
-            errors = self.errors("log_softmax", dtype)
-            for what, found in zip(("value", "gradient"), errors, strict=True):
+            for what, found in zip(PARTS, self.errors("log_softmax", dtype), strict=True):
                 name = f"log_softmax: {what} to +-{self.settings.size:g}, {kind(dtype)}"
-                rows.append(self.row(name, float(found.max()), bound))
+                rows.append(self.row(name, float(found.max()), 2 * torch.finfo(dtype).eps))
         return rows
 
     def controls(self, seed: int) -> list[Check]:
+        """Also uniform noise where exponential belongs, for unequal probabilities."""
         rows, default = [], LogSoftmax(self.name, SECTIONS[self.name]())
         for dtype in self.FLOATS:
-            pairs = zip(("value", "gradient"), default.errors("log(softmax)", dtype), strict=True)
-            rejecting = [what for what, error in pairs if float(error.max()) > 0.01]
+            errors = zip(PARTS, default.errors("log(softmax)", dtype), strict=True)
+            rejecting = [what for what, error in errors if float(error.max()) > 0.01]
             mistake = f"log_of_softmax, {kind(dtype)}"
-            rows.append(control_row(self.name, "", mistake, ("value", "gradient"), rejecting))
-        return [*rows, self.uniform_noise(seed)]
-
-    def uniform_noise(self, seed: int) -> Check:
-        """Uniform noise where exponential belongs, for unequal probabilities."""
+            rows.append(rejection(self.name, "", mistake, PARTS, rejecting))
         probs = torch.tensor([0.7, 0.2, 0.1])
         noise = torch.rand(10_000, 3, generator=stream(seed, "uniform clocks"))
         action, _ = policies.Categorical(probs.log().expand(10_000, -1)).sample(noise)
         p_value = chi2_p_value(torch.bincount(action, minlength=3), probs)
-        rejecting = ["chi-square"] if p_value < RAREST else []
-        return control_row(self.name, "", "uniform_clocks", ("chi-square",), rejecting)
+        expected = ["chi-square"]
+        rejecting = expected if p_value < RAREST else []
+        return [*rows, rejection(self.name, "", "uniform_clocks", expected, rejecting)]
 
 
 def log_det(u: Tensor) -> list[Tensor]:
@@ -145,18 +135,11 @@ def log_det(u: Tensor) -> list[Tensor]:
     return list(reference.tensor(rows).unbind(-1))
 
 
-def normal_at(u: Tensor) -> policies.TanhGaussian:
-    """tanh of N(u, 1) for each u (S,)."""
-    return policies.TanhGaussian(u.unsqueeze(-1), torch.zeros_like(u).unsqueeze(-1))
-
-
-def log_prob_of_action(policy: policies.TanhGaussian, action: Tensor) -> Tensor:
-    return policy.log_prob(action)
-
-
-def log_prob_unclamped(policy: policies.TanhGaussian, action: Tensor) -> Tensor:
-    """The same with atanh(1) as u."""
-    return policy.log_prob(action, torch.atanh(action))
+def log_prob_of_tanh(u: Tensor, mean: Tensor, latent: Tensor | None = None) -> Tensor:
+    """`log_prob` of tanh(u), without its latent or with one, where u is of N(mean, 1), (S,)."""
+    policy = policies.TanhGaussian(mean.unsqueeze(-1), torch.zeros_like(u).unsqueeze(-1))
+    given = None if latent is None else latent.unsqueeze(-1)
+    return policy.log_prob(torch.tanh(u).unsqueeze(-1), given)
 
 
 class TanhAtanh(Section):
@@ -189,11 +172,8 @@ class TanhAtanh(Section):
     def log_det_errors(self, form: str, points: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """[|value - exact|, |slope - exact|] over max(1, |exact|)."""
         u = points.to(dtype)
-        errors = []
-        for found, exact in zip(slopes(self.LOG_DETS[form], u), log_det(u), strict=True):
-            error = (found.double() - exact).abs() / exact.abs().clamp_min(1)
-            errors.append(error.nan_to_num(math.inf, math.inf))
-        return errors
+        pairs = zip(slopes(self.LOG_DETS[form], u), log_det(u), strict=True)
+        return [relative_errors(*pair) for pair in pairs]
 
     def own(self, seed: int) -> list[Check]:
         rows, near, far, limit = [], self.near(), self.far(), self.settings.limit
@@ -227,38 +207,33 @@ class TanhAtanh(Section):
         near = near[near <= INVERTIBLE]
         bound = 2 * EPS * math.cosh(INVERTIBLE) ** 2  # eps of the action, at a slope of 2 by u
         ends = float(far[self.nats_off(far) > 1].min())
-        as_if = self.beyond(log_prob_of_action)
         name, error = "log_prob without latent", float(self.nats_off(near).max())
         return [
             self.row(f"{name} to |u| = {INVERTIBLE:g}: nats, float32", error, bound),
             self.row(f"{name}: off by a nat in float32 from |u| =", ends, 9.02),
-            self.row(f"{name}: beyond that as if |u| = {LAST:.2f}", as_if, 1e-5),
+            self.row(f"{name}: beyond that as if |u| = {LAST:.2f}", self.beyond(None), 1e-5),
         ]
 
     def nats_off(self, points: Tensor) -> Tensor:
         """|log_prob(tanh(u)) - exact| of N(u, 1), where u is exact in float32."""
         u = points.float()
-        found = log_prob_of_action(normal_at(u), torch.tanh(u).unsqueeze(-1))
-        return (found.double() + HALF_LOG_2PI + log_det(u)[0]).abs()
+        return (log_prob_of_tanh(u, u).double() + HALF_LOG_2PI + log_det(u)[0]).abs()
 
-    def beyond(self, form: ActionForm) -> float:
-        """Error where float32's tanh is 1, against the last u that the form can give."""
+    def beyond(self, inverse: Form | None) -> float:
+        """Error where float32's tanh is 1, against the last u; of `log_prob` with an inverse."""
         u = self.far(0.05).float()
         u = u[torch.tanh(u) == 1]
-        found = form(normal_at(torch.full_like(u, LAST)), torch.tanh(u).unsqueeze(-1))
+        latent = inverse(torch.tanh(u)) if inverse else None
+        found = log_prob_of_tanh(u, torch.full_like(u, LAST), latent)
         exact = -HALF_LOG_2PI - float(log_det(torch.tensor([LAST]).double())[0])
         return relative_error(found, torch.full(found.shape, exact, dtype=torch.float64))
 
     def controls(self, seed: int) -> list[Check]:
-        points = torch.arange(0, 20, 0.05, dtype=torch.float64)
-        rows = [self.control(form, points) for form in list(self.LOG_DETS)[1:]]
-        rejecting = ["value"] if self.beyond(log_prob_unclamped) > 1e-5 else []
-        return [*rows, control_row(self.name, "", "atanh_of_one", ("value",), rejecting)]
-
-    def control(self, form: str, points: Tensor) -> Check:
-        expected = ("value", "gradient")
-        errors = self.log_det_errors(form, points, torch.float32)
-        found = zip(expected, errors, strict=True)
-        rejecting = [what for what, error in found if float(error.max()) > 1e-6]
-        mistake = "epsilon" if "1e-6" in form else "log_of_difference"
-        return control_row(self.name, "", mistake, expected, rejecting)
+        points, rows = torch.arange(0, 20, 0.05, dtype=torch.float64), []
+        wrong = {"epsilon": "log(1 - tanh² + 1e-6)", "log_of_difference": "log(1 - tanh²)"}
+        for mistake, form in wrong.items():
+            errors = zip(PARTS, self.log_det_errors(form, points, torch.float32), strict=True)
+            rejecting = [what for what, error in errors if float(error.max()) > 1e-6]
+            rows.append(rejection(self.name, "", mistake, PARTS, rejecting))
+        rejecting = ["value"] if self.beyond(torch.atanh) > 1e-5 else []
+        return [*rows, rejection(self.name, "", "atanh_of_one", ["value"], rejecting)]

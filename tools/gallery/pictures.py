@@ -27,8 +27,7 @@ def canvas(width: float, title: str) -> Figure:
 
 def panel(figure: Figure, place: tuple[int, int, int], x: str, y: str, title: str = "") -> Any:
     axes = figure.add_subplot(*place)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
@@ -36,7 +35,10 @@ def panel(figure: Figure, place: tuple[int, int, int], x: str, y: str, title: st
     return axes
 
 
-def legend(axes: Any, place: str) -> None:
+def legend(axes: Any, place: str, room: float = 0.0) -> None:
+    """The legend, above which the axes grow by a share of their height."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + room * (high - low))
     axes.legend(loc=place, fontsize=9, frameon=True, framealpha=1.0, edgecolor="none")
 
 
@@ -84,13 +86,12 @@ def tanh_atanh(section: TanhAtanh, seed: int) -> Figure:
     legend(axes, "upper left")
     title = "inverse, float32; ×: from here on ∞"
     axes = panel(figure, (1, 3, 2), "|u|", "largest |inverse(tanh(u)) − u| so far", title)
-    for form, colour, line in zip(section.INVERSES, (DARK, DENSITY), "-:", strict=True):
-        lost = section.lost(form, far, torch.float32)
-        so_far(axes, far, lost, line, colour, 2.0, form)
+    for form, colour, line in zip(section.INVERSES, COLOURS, "-:", strict=False):
+        so_far(axes, far, section.lost(form, far, torch.float32), line, colour, 2.0, form)
     saturated(axes)
     title = "log-determinant, float32; ×: from here on ∞"
     axes = panel(figure, (1, 3, 3), "|u|", "largest error so far (relative beyond 1 nat)", title)
-    for form, colour in zip(section.LOG_DETS, (DARK, DENSITY, OTHER), strict=True):
+    for form, colour in zip(section.LOG_DETS, COLOURS, strict=False):
         error = section.log_det_errors(form, far, torch.float32)[0]
         so_far(axes, far, error, "-", colour, 1.6, form)
     saturated(axes)
@@ -106,11 +107,11 @@ def so_far(
     axes.plot(x[finite], largest[finite], style, color=colour, linewidth=width, label=label)
     if not bool(finite.all()):
         axes.plot(x[finite][-1:], largest[finite][-1:], "x", color=colour, ms=10, mew=2.5)
+    axes.set_yscale("log")
 
 
 def saturated(axes: Any) -> None:
     """From here on float32 has no other tanh than 1."""
-    axes.set_yscale("log")
     axes.set_ylim(1e-9, 1e3)
     axes.axvspan(9.011, axes.get_xlim()[1], color="#eeeeee", zorder=0)
     axes.text(9.3, 1.5e-9, "float32 tanh(u) = 1", fontsize=8, color="grey")
@@ -128,67 +129,75 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
         for dtype, style in zip(section.FLOATS, (":", "-"), strict=True):
             error = section.errors(form, dtype)[0]
             so_far(axes, sizes, error, style, colour, width, f"{form}, {kind(dtype)}")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_ylim(1e-9, 10)
+    axes.set(xscale="log", ylim=(1e-9, 10))
     legend(axes, "upper right")
     counts, probs = section.frequencies(seed), section.settings.probs
-    axes = panel(figure, (1, 2, 2), "action", "share of the draws", f"{int(counts.sum()):,} draws")
-    axes.bar(range(len(probs)), (counts / counts.sum()).numpy(), 0.6, color=DRAWN, label="drawn")
-    errors = [2 * math.sqrt(p * (1 - p) / int(counts.sum())) for p in probs]
+    total, places = int(counts.sum()), range(len(probs))
+    axes = panel(figure, (1, 2, 2), "action", "share of the draws", f"{total:,} draws")
+    axes.bar(places, (counts / total).numpy(), 0.6, color=DRAWN, label="drawn")
+    errors = [2 * math.sqrt(p * (1 - p) / total) for p in probs]
     label = "exp(log_prob), ±2 standard errors"
-    axes.errorbar(range(len(probs)), probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
-    axes.set_xticks(range(len(probs)))
-    axes.set_ylim(0, 1.25 * max(probs))
+    axes.errorbar(places, probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
+    axes.set(xticks=places, ylim=(0, 1.25 * max(probs)))
     legend(axes, "upper right")
     return figure
 
 
 def entropy(section: Entropy, seed: int) -> Figure:
     figure = canvas(11.5, "Entropy of every policy against −log_pi of its draws")
-    rows = list(section.all(seed))[::-1]
-    labels, places = [label for label, _, _ in rows], range(len(rows))
-    exact = [value for _, value, _ in rows]
-    means = np.array([found.mean for _, _, found in rows])
-    errors = np.array([2 * found.standard_error for _, _, found in rows])
-    count = f"mean of {section.settings.samples:,} draws, ±2 standard errors"
+    rows = list(section.estimates(seed))[::-1]
+    places = range(len(rows))
+    labels, exact, means, errors = map(np.array, zip(*rows, strict=True))
     axes = panel(figure, (1, 2, 1), "entropy (nats)", "", "values")
     axes.barh(places, means, 0.55, color=DRAWN, label="mean of −log_pi")
     axes.scatter(exact, places, color=DENSITY, zorder=3, label="policy.entropy()")
     axes.axvline(0, color=DARK, linewidth=0.8)
-    axes.set_yticks(places, labels)
-    axes.set_ylim(-0.6, len(rows) + 0.3)
-    legend(axes, "upper right")
-    axes = panel(figure, (1, 2, 2), "difference from policy.entropy() (nats)", "", "differences")
-    axes.errorbar(means - exact, places, xerr=errors, fmt="o", color=DARK, capsize=4, label=count)
-    axes.axvline(0, color=DENSITY, linewidth=1.5)
-    axes.set_yticks(places, [""] * len(rows))
-    axes.set_ylim(-0.6, len(rows) + 0.3)
-    legend(axes, "upper right")
+    both = [axes, panel(figure, (1, 2, 2), "difference from policy.entropy() (nats)", "")]
+    both[1].set_title("differences", fontsize=10)
+    label = f"mean of {section.settings.samples:,} draws, ±2 standard errors"
+    style = {"fmt": "o", "color": DARK, "capsize": 4, "label": label}
+    both[1].errorbar(means - exact, places, xerr=2 * errors, **style)
+    both[1].axvline(0, color=DENSITY, linewidth=1.5)
+    for axes, names in zip(both, (labels, [""] * len(rows)), strict=True):
+        axes.set_yticks(places, names)
+        axes.set_ylim(-0.6, len(rows) + 0.3)
+        legend(axes, "upper right")
     return figure
 
 
 # densities
 
+TITLES = {
+    "normal": "Gaussian: draws, log_prob, and the density by hand",
+    "normal_log_prob": "Gaussian: exp(log_prob) over the histogram of its draws",
+    "tanh_normal": "TanhGaussian: exp(log_prob) over the histogram of its actions",
+}
+DOTS = {"color": DENSITY, "edgecolor": "white"}
 
-def line(section: DensitySection, seed: int, titles: list[str], title: str) -> Figure:
+
+def named(section: DensitySection, case: Case) -> str:
+    given = section.settings
+    spread = f"L {given.scale_tril}" if case.full else f"std {given.std}"
+    return f"{'u of ' if case.squashed else ''}mean {given.mean}, {spread}"
+
+
+def line(section: DensitySection, seed: int) -> Figure:
     """Histogram of actions with one component under the density at some of them."""
     subjects = list(section.subjects(seed))
-    figure = canvas(7.5 if len(subjects) == 1 else 11.5, title)
+    figure = canvas(7.5 if len(subjects) == 1 else 11.5, TITLES[section.name])
     for place, subject in enumerate(subjects, 1):
         case, draws = subject.case, subject.draws
         shown, unit, label = units(case, draws.latent[:, 0].double())
         density = case.log_prob(draws.action.double(), draws.latent.double()).exp() * unit
         per = f"10$^{{{round(math.log10(unit))}}}$" if unit != 1 else "unit of action"
-        where = (1, len(subjects), place)
-        axes = panel(figure, where, label, f"density (per {per})", titles[place - 1])
+        title = case.label or ("a = tanh(u), " if case.squashed else "") + named(section, case)
+        axes = panel(figure, (1, len(subjects), place), label, f"density (per {per})", title)
         count = len(shown)
         bins = max(20, min(80, count // 60))
         axes.hist(shown.numpy(), bins, density=True, color=DRAWN, label=f"{count:,} draws")
         points = getattr(section.settings, "points", count)
-        dots = {"s": 16, "color": DENSITY, "edgecolor": "white", "linewidth": 0.4, "zorder": 3}
-        some = f"exp(log_prob) at {points:,} of them"
-        axes.scatter(shown[:points], density[:points], label=some, **dots)
+        some, size = f"exp(log_prob) at {points:,} of them", {"s": 16, "linewidth": 0.4}
+        axes.scatter(shown[:points], density[:points], label=some, zorder=3, **size, **DOTS)
         if case.label:  # the section that writes the density out
             mean, std = float(case.mean), float(case.tril)
             x = torch.linspace(mean - 4 * std, mean + 4 * std, 400).double()
@@ -196,8 +205,7 @@ def line(section: DensitySection, seed: int, titles: list[str], title: str) -> F
             axes.plot(x, by_hand, color=DARK, linewidth=1, zorder=4, label="written out by hand")
         if unit != 1:
             axes.invert_xaxis()
-        axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
-        legend(axes, "upper left")
+        legend(axes, "upper left", room=0.25)
     return figure
 
 
@@ -215,28 +223,6 @@ def units(case: Case, latent: Tensor) -> tuple[Tensor, float, str]:
     return distance / unit, unit, label
 
 
-def normal(section: DensitySection, seed: int) -> Figure:
-    given = section.settings
-    titles = [f"mean {given.mean:g}, std {given.std:g}", "standard normal"]
-    return line(section, seed, titles, "Gaussian: draws, log_prob, and the density by hand")
-
-
-def normal_log_prob(section: DensitySection, seed: int) -> Figure:
-    title = "Gaussian: exp(log_prob) over the histogram of its draws"
-    return line(section, seed, [named(section)], title)
-
-
-def tanh_normal(section: DensitySection, seed: int) -> Figure:
-    title = "TanhGaussian: exp(log_prob) over the histogram of its actions"
-    return line(section, seed, [f"a = tanh(u), u of {named(section)}"], title)
-
-
-def named(section: DensitySection) -> str:
-    given = section.settings
-    spread = f"L {given.scale_tril}" if hasattr(given, "scale_tril") else f"std {given.std}"
-    return f"mean {given.mean}, {spread}"
-
-
 def multivariate_normal(section: DensitySection, seed: int) -> Figure:
     figure = canvas(11, "Gaussians in two dimensions: draws, density, covariance")
     for place, subject in enumerate(section.subjects(seed), 1):
@@ -246,8 +232,7 @@ def multivariate_normal(section: DensitySection, seed: int) -> Figure:
         shades = {"c": density, "cmap": "Blues", "edgecolor": DRAWN, "linewidth": 0.4}
         dots = axes.scatter(action[:, 0], action[:, 1], s=14, **shades)
         figure.colorbar(dots, label="exp(log_prob) (per unit²)", shrink=0.85)
-        centred = action - action.mean(0)
-        sample = torch.linalg.cholesky(centred.T @ centred / (len(action) - 1))
+        sample = torch.linalg.cholesky(action.T.cov())
         angle = torch.linspace(0, 2 * math.pi, 200, dtype=torch.float64)
         circle = 2 * torch.stack([angle.cos(), angle.sin()])
         for mean, tril, style, colour, label in (
@@ -256,9 +241,7 @@ def multivariate_normal(section: DensitySection, seed: int) -> Figure:
         ):
             ring = mean[:, None] + tril @ circle
             axes.plot(ring[0], ring[1], style, color=colour, linewidth=1.6, label=label)
-        low, high = axes.get_ylim()
-        axes.set_ylim(low, high + 0.22 * (high - low))
-        legend(axes, "upper left")
+        legend(axes, "upper left", room=0.22)
     return figure
 
 
@@ -267,56 +250,52 @@ def plane(section: DensitySection, seed: int) -> Figure:
     (subject,) = section.subjects(seed)
     case, draws, points = subject.case, subject.draws, section.settings.points
     policy = ("Tanh" if case.squashed else "") + ("FullGaussian" if case.full else "Gaussian")
-    title = f"{policy}: exp(log_prob) over the histogram of its actions; "
-    figure = canvas(12.5, title + ("u of " if case.squashed else "") + named(section))
-    action = draws.action.double()
+    title = f"{policy}: exp(log_prob) over the histogram of its actions; {named(section, case)}"
+    figure, action = canvas(12.5, title), draws.action.double()
     density = case.log_prob(action, draws.latent.double()).exp()
-    heights, first, second = np.histogram2d(
-        action[:, 0].numpy(), action[:, 1].numpy(), bins=24, density=True
-    )
+    x, y = action.T.numpy()
+    heights, first, second = np.histogram2d(x, y, bins=24, density=True)
+    histogram = f"histogram of {len(action):,} draws"
     left, near = np.meshgrid(first[:-1], second[:-1], indexing="ij")
     there = heights > 0
     solid: Any = figure.add_subplot(1, 2, 1, projection="3d", computed_zorder=False)
     bars = (left[there], near[there], 0, np.diff(first)[0], np.diff(second)[0], heights[there])
     solid.bar3d(*bars, color=DRAWN, alpha=0.45, zorder=1)
-    dots = {"color": DENSITY, "s": 8, "edgecolor": "white", "linewidth": 0.2, "zorder": 2}
-    solid.scatter(*action[:points].T, density[:points], depthshade=False, **dots)
+    dots = {"s": 8, "linewidth": 0.2, "zorder": 2, "depthshade": False, **DOTS}
+    solid.scatter(*action[:points].T, density[:points], **dots)
     solid.set(xlabel="action 1", ylabel="action 2", zlabel="density (per unit²)")
     solid.locator_params(nbins=4)
     solid.zaxis.labelpad = 9
     solid.view_init(elev=24, azim=-58)
     solid.set_box_aspect((1.15, 1.15, 0.9), zoom=1.08)
+    solid.plot([], [], "s", color=DRAWN, label=histogram)
+    solid.plot([], [], "o", color=DENSITY, label=f"exp(log_prob) at {points:,} of them")
+    solid.legend(loc="upper left", bbox_to_anchor=(-0.17, 1.04), fontsize=9, frameon=False)
     above = panel(figure, (1, 2, 2), "action 1", "action 2", "the same from above")
     above.grid(False)
     above.set_facecolor("#f7fbff")  # the lightest of the blues
     shades = above.pcolormesh(first, second, heights.T, cmap="Blues")
-    bar = figure.colorbar(shades, label=f"histogram of {len(action):,} draws (per unit²)")
+    bar = figure.colorbar(shades, label=f"{histogram} (per unit²)")
     std = case.tril.square().sum(-1).sqrt()
     ticks = torch.linspace(-4, 4, 121, dtype=torch.float64)
     latent = case.mean.double() + std * torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1)
-    surface = case.squash(latent)
+    surface, height = case.squash(latent), case.log_prob(case.squash(latent), latent).exp()
     levels = float(density.max()) * np.array([0.05, 0.2, 0.4, 0.6, 0.8])
-    height = case.log_prob(surface, latent).exp()
     style = {"levels": levels, "colors": DENSITY, "linewidths": 1.2}
-    contours = above.contour(surface[..., 0], surface[..., 1], height, **style)
-    bar.add_lines(contours)
-    solid.plot([], [], "s", color=DRAWN, label=f"histogram of {len(action):,} draws")
-    solid.plot([], [], "o", color=DENSITY, label=f"exp(log_prob) at {points:,} of them")
-    solid.legend(loc="upper left", bbox_to_anchor=(-0.17, 1.04), fontsize=9, frameon=False)
+    bar.add_lines(above.contour(surface[..., 0], surface[..., 1], height, **style))
     above.plot([], [], color=DENSITY, label="exp(log_prob): 5, 20, 40, 60, 80 % of its largest")
-    above.set_xlim(first[0], first[-1])
-    above.set_ylim(second[0], second[-1] + 0.12 * (second[-1] - second[0]))
-    legend(above, "upper left")
+    above.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
+    legend(above, "upper left", room=0.12)
     return figure
 
 
 PICTURES: dict[str, Callable[[Any, int], Figure]] = {
     "log_exp": log_exp,
     "tanh_atanh": tanh_atanh,
-    "normal": normal,
+    "normal": line,
     "multivariate_normal": multivariate_normal,
-    "normal_log_prob": normal_log_prob,
-    "tanh_normal": tanh_normal,
+    "normal_log_prob": line,
+    "tanh_normal": line,
     "diagonal_log_prob": plane,
     "tanh_diagonal": plane,
     "tanh_full": plane,

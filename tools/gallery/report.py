@@ -5,33 +5,40 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tools.gallery.settings import SECTIONS
+from tools.options import plain
+
 
 @dataclass(frozen=True)
 class Check:
-    """A figure held against its bound; `relation` says on which side it must be."""
+    """A figure held against its bound; `relation` is the side on which it must be."""
 
     section: str
     name: str
     figure: float
     bound: float
-    passed: bool
     relation: str = "<="
 
     @property
+    def passed(self) -> bool:
+        """False where one of the two is no number."""
+        return self.figure >= self.bound if self.relation == ">=" else self.figure <= self.bound
+
+    @property
     def cells(self) -> list[str]:
-        word = "pass" if self.passed else "FAIL"
-        bound = f"{self.relation} {self.bound:.3g}"
-        return [self.section, self.name, f"{self.figure:.3g}", bound, word]
+        figure, bound = f"{self.figure:.3g}", f"{self.relation} {self.bound:.3g}"
+        return [self.section, self.name, figure, bound, "pass" if self.passed else "FAIL"]
 
 
-def at_most(section: str, name: str, figure: float, bound: float) -> Check:
-    """An error, which holds up to `bound`; no number holds never."""
-    return Check(section, name, figure, bound, figure <= bound)
-
-
-def at_least(section: str, name: str, figure: float, bound: float) -> Check:
-    """A p-value or a rejection, which holds from `bound` on."""
-    return Check(section, name, figure, bound, figure >= bound, ">=")
+def rejection(
+    section: str, label: str, mistake: str, expected: Sequence[str], rejecting: Sequence[str]
+) -> Check:
+    """The row of a negative control: how many of the checks declared beforehand reject it."""
+    missing = [test for test in expected if test not in rejecting]
+    result = f"rejected by {', '.join(rejecting) or 'nothing'}"
+    result += f", NOT by {', '.join(missing)}" if missing else ""
+    name = f"{label}control {mistake}: {result}"
+    return Check(section, name, len(rejecting), len(expected), ">=")
 
 
 class Section:
@@ -56,11 +63,8 @@ class Section:
         """Rows about wrong formulas, at the default settings whatever those of the section."""
         return []
 
-    def checks(self, seed: int) -> list[Check]:
-        return [*self.own(seed), *self.controls(seed)]
-
     def row(self, name: str, figure: float, bound: float) -> Check:
-        return at_most(self.name, name, figure, bound)
+        return Check(self.name, name, figure, bound)
 
 
 HEADER = ["section", "compared", "figure", "bound", ""]
@@ -77,27 +81,27 @@ def summary(checks: Sequence[Check]) -> str:
     return f"{len(checks)} checks, " + (f"{failed} FAILED" if failed else "all hold")
 
 
-def markdown(
-    checks: Sequence[Check], settings: dict[str, dict[str, Any]], documents: dict[str, str]
-) -> str:
+def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
     """The report: a table for each section, under what was set, with its picture."""
     parts = ["# Verification gallery\n", f"{summary(checks)}.\n"]
     for section, values in settings.items():
-        set_to = ", ".join(f"`{name}={value}`" for name, value in values.items()).replace(" ", "")
-        parts.append(f"## {section}\n\n{documents[section]}; {set_to.replace(',`', ', `')}\n")
+        about = SECTIONS[section].__doc__
+        set_to = [f"`{key}={value}`".replace(" ", "") for key, value in plain(values).items()]
+        parts.append(f"## {section}\n\n{about}; {', '.join(set_to)}\n")
         parts.append("| compared | figure | bound | |\n|---|---|---|---|")
         parts += [
             "| " + " | ".join(cell.replace("|", "\\|") for cell in check.cells[1:]) + " |"
             for check in checks
             if check.section == section
         ]
-        parts.append(f"\n![{documents[section]}]({section}.png)\n")
+        parts.append(f"\n![{about}]({section}.png)\n")
     return "\n".join(parts)
 
 
-def plain(check: Check) -> dict[str, Any]:
+def as_json(check: Check) -> dict[str, Any]:
     """For JSON, which has no infinity and no NaN: those become text."""
+    values = {**asdict(check), "passed": check.passed}
     return {
         name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in asdict(check).items()
+        for name, value in values.items()
     }

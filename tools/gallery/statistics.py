@@ -68,10 +68,13 @@ class Case:
     def squash(self, latent: Tensor) -> Tensor:
         return torch.tanh(latent) if self.squashed else latent
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        """Draws in float32, as in training."""
+    def policy(self, count: int) -> Any:
+        """For `count` draws in float32, as in training."""
         mean = self.mean.expand(count, -1)
-        policy = self.make(mean, self.scale.expand(count, *self.scale.shape))
+        return self.make(mean, self.scale.expand(count, *self.scale.shape))
+
+    def draw(self, count: int, generator: torch.Generator) -> Draws:
+        policy = self.policy(count)
         noise = policy.noise(generator)
         return Draws(noise, *policy.sample(noise))
 
@@ -105,12 +108,11 @@ class Grid:
                 for k in (0.5, 1.0, 1.5)
             )
             widths = (45 * near - 9 * far + farther) / 30
+        log_prob = case.log_prob(case.squash(latent), latent)
+        mass = log_prob.exp() * widths.prod(-1)
         self.case, self.first = case, float(ticks[0])
-        self.log_prob = case.log_prob(case.squash(latent), latent)
-        self.mass = self.log_prob.exp() * widths.prod(-1)
-        self.integral = float(self.mass.sum())
-        self.entropy = -float((self.mass * self.log_prob).sum())
-        marginal = self.mass.flatten(1).sum(1) if size > 1 else self.mass
+        self.integral, self.entropy = float(mass.sum()), -float((mass * log_prob).sum())
+        marginal = mass.flatten(1).sum(1) if size > 1 else mass
         self.below = marginal.cumsum(0) - marginal / 2  # of the first component, at its nodes
 
     def pit(self, latent: Tensor) -> Tensor:
@@ -160,11 +162,16 @@ def normal_p_value(deviation: float) -> float:
     return math.erfc(abs(deviation) / math.sqrt(2))
 
 
-def relative_error(found: Tensor, exact: Tensor | Sequence[float]) -> float:
-    """Largest |found - exact| / max(1, |exact|); infinite where something is no number."""
+def relative_errors(found: Tensor, exact: Tensor | Sequence[float]) -> Tensor:
+    """|found - exact| / max(1, |exact|) of each; infinite where something is no number."""
     target = torch.as_tensor(exact, dtype=torch.float64)
     error = (found.detach().double() - target).abs() / target.abs().clamp_min(1.0)
-    return float(error.nan_to_num(math.inf, math.inf).max())
+    return error.nan_to_num(math.inf, math.inf)
+
+
+def relative_error(found: Tensor, exact: Tensor | Sequence[float]) -> float:
+    """The largest of them."""
+    return float(relative_errors(found, exact).max())
 
 
 def vector_error(found: list[Tensor], exact: list[Tensor]) -> float:
