@@ -5,7 +5,6 @@ with write=true into docs/, too. Needs the extra `bench`; `make bench` installs 
 """
 
 import importlib.util
-import io
 import json
 import os
 import platform
@@ -26,11 +25,9 @@ from bench import measure, report  # noqa: E402
 from bench.comparisons import COMPARISONS, NAMES, ON_GPU  # noqa: E402
 from bench.contestant import PEERS  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
-from configs.validate import nearest, show  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage import provenance, rundir  # noqa: E402
-from tools import options  # noqa: E402
-from tools.options import key  # noqa: E402
+from tools.shared import Keys, described, key, new_folder, read_keys, save, table, table_row  # noqa: E402
 
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 INSTALL = 'pip install -c constraints.txt ".[bench]"'
@@ -44,7 +41,7 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Keys):
     """Keys of the command."""
 
     only: str = key("all", "comparisons, separated by commas; or all, but those on a GPU")
@@ -67,19 +64,16 @@ class Options(options.Options):
         return [path for path in self.source.split(",") if path]
 
     def check(self) -> None:
-        for name in self.only.split(","):
-            if name == "all" != self.only:
-                raise ConfigError("only: all goes alone; leave it or the others out")
-            if name not in ("all", *NAMES):
-                hint = nearest(name, ["all", *NAMES])
-                raise ConfigError(f"only: there is no {show(name)}; {hint}")
+        alone = self.only == "all" or "all" not in self.only.split(",")
+        self.require(alone, "only", "all goes alone", "leave it or the others out")
+        self.require_names("only", ["all", *NAMES])
         if self.source and self.only != "all":
             raise ConfigError("from: reports everything that was measured; leave only out")
 
 
 def parse(arguments: list[str]) -> Options:
     """The options; raises ConfigError for an unknown key, or a value of a wrong type or range."""
-    return options.read(Options, arguments)[0]
+    return read_keys(Options, arguments)[0]
 
 
 def help_text() -> str:
@@ -94,7 +88,7 @@ def help_text() -> str:
         *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
         "  around          what a SAC step costs beside its update",
         "\nkeys:",
-        *options.described(Options, 15),
+        *described(Options, 15),
     ]
     return "\n".join(lines)
 
@@ -108,12 +102,12 @@ def run(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.sources:
         results = read(options.sources)
-        folder = make_folder(options.out)
+        folder = new_folder(options.out, "runs/bench")
     else:
         for module in needed(options.chosen):
             if importlib.util.find_spec(module) is None:
                 raise ConfigError(f"bench: {module} is not installed; {INSTALL}")
-        folder = make_folder(options.out)
+        folder = new_folder(options.out, "runs/bench")
         results = everything(options, folder, arguments)
     rundir.write_json(folder / "bench.json", {"results": results})
     write(results, folder / "report.md", folder)
@@ -129,8 +123,7 @@ def run(arguments: list[str]) -> int:
 def everything(options: Options, folder: Path, arguments: list[str]) -> dict[str, measure.Result]:
     """Measures what was chosen, prints a row after each, and saves."""
     print(f"{machine()}\n{report.versions(provenance.versions(*PACKAGES))}\n")
-    head = [report.HEADER, ["---"] * len(report.HEADER)]
-    print("\n".join(map(report.line, head)), flush=True)
+    print(table(report.HEADER, []), flush=True)
     results: dict[str, measure.Result] = {}
     for name in options.chosen:
         about = conditions(arguments)
@@ -142,7 +135,7 @@ def everything(options: Options, folder: Path, arguments: list[str]) -> dict[str
         if name in COMPARISONS:
             found = report.compare(name, COMPARISONS[name], result["sides"])
             rows = [ratio.cells for ratio in found]
-        print("\n".join(map(report.line, rows)), flush=True)
+        print("\n".join(map(table_row, rows)), flush=True)
     return results
 
 
@@ -217,11 +210,6 @@ def read(paths: list[str]) -> dict[str, measure.Result]:
     return {name: results[name] for name in NAMES if name in results}
 
 
-def make_folder(out: str) -> Path:
-    """A new folder; a taken name gets a suffix."""
-    return rundir.make_new(Path(out), "out") if out else rundir.make_by_time(Path("runs/bench"))
-
-
 def write(
     results: dict[str, measure.Result], path: Path, pictures: Path, more: Sequence[str] = ()
 ) -> None:
@@ -231,9 +219,7 @@ def write(
     drawn = draw(results)
     rundir.make_folder(pictures)
     for name, figure in drawn.items():
-        content = io.BytesIO()
-        figure.savefig(content)
-        rundir.write_bytes(pictures / f"{name}.png", content.getvalue())
+        save(figure, pictures / f"{name}.png")
     places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
     rundir.write_text(
         path, report.markdown(results, {n: str(at) for n, at in places.items()}, more)

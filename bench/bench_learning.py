@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.bench import INSTALL  # noqa: E402
-from bench.commands import FOLDER, SEEDS, Row, options, seeds, train_and_evaluate  # noqa: E402
+from bench.commands import Row, Seeds, train_and_evaluate  # noqa: E402
 from bench.comparisons import Spec  # noqa: E402
 from bench.contestant import UNSEEN  # noqa: E402
 from bench.measure import output_of  # noqa: E402
@@ -30,6 +30,7 @@ from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, make_folder  # noqa: E402
+from tools.shared import key, read_keys, save, table, table_row  # noqa: E402
 
 EVALUATIONS, EPISODES = 20, 20
 
@@ -64,25 +65,32 @@ lanes=2 learns two seeds at once, on one thread each
 tasks: {", ".join(TASKS)}"""
 
 
+@dataclass(frozen=True)
+class Options(Seeds):
+    only: str = key(",".join(TASKS))
+    peer: bool = key(True)
+    lanes: int = key(1, ge=1)
+
+    def check(self) -> None:
+        super().check()
+        self.require_names("only", [*TASKS])
+
+
 def main(arguments: list[str]) -> int:
-    """Runs the tasks that were chosen; returns the exit code."""
     return tool(USAGE, compare, arguments, bare=True)
 
 
 def compare(arguments: list[str]) -> int:
     """Prints a row for each task, as soon as it is known."""
-    one = f"({'|'.join(TASKS)})"
-    own = {"only": f"{one}(,{one})*", "peer": "true|false", "lanes": "[1-9]"}
-    given = options(arguments, {**own, "seeds": SEEDS, "out": FOLDER})
-    names = given.get("only", ",".join(TASKS)).split(",")
-    require(names, given.get("peer") != "false")
-    out = make_folder(given["out"]) if "out" in given else make_by_time(Path("runs/learning"))
-    print(HEADER, flush=True)
+    given, _ = read_keys(Options, arguments)
+    names = given.only.split(",")
+    require(names, given.peer)
+    out = make_folder(given.out) if given.out else make_by_time(Path("runs/learning"))
+    print(table(HEADER, []), flush=True)
     for name in names:
         task = TASKS[name]
-        chosen = seeds(given.get("seeds", f"0-{task.seeds - 1}"))
-        with_peer = given.get("peer") != "false"
-        sides = learn(task, chosen, with_peer, out / name, int(given.get("lanes", 1)))
+        chosen = given.chosen(task.seeds)
+        sides = learn(task, chosen, given.peer, out / name, given.lanes)
         draw(name, task, sides, out / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
@@ -119,10 +127,8 @@ def learn(
         if failed.is_set():
             return
         try:
-            if side == "ours":
-                row = ours(task, seed, folder / f"s{seed}", threads)
-            else:
-                row = theirs(task, seed, threads)
+            own = folder / f"s{seed}"
+            row = ours(task, seed, own, threads) if side == "ours" else theirs(task, seed, threads)
         except BaseException:
             failed.set()
             raise
@@ -133,9 +139,8 @@ def learn(
     known = {(side, row["seed"]) for side, rows in sides.items() for row in rows}
     with ThreadPoolExecutor(lanes) as pool:
         left = [(side, seed) for seed in seeds for side in wanted if (side, seed) not in known]
-        due = [pool.submit(one, side, seed) for side, seed in left]
-        for row in due:
-            row.result()
+        for due in [pool.submit(one, *both) for both in left]:
+            due.result()
     return {
         side: sorted((row for row in rows if row["seed"] in seeds), key=lambda row: row["seed"])
         for side, rows in sides.items()
@@ -182,9 +187,10 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
     }
 
 
-HEADER = """\
-| task | steps | asked | ours: median return | seeds that do | s | SB3: median return | do | s |
-|---|---|---|---|---|---|---|---|---|"""
+HEADER = [
+    *("task", "steps", "asked", "ours: median return", "seeds that do", "s"),
+    *("SB3: median return", "do", "s"),
+]
 
 
 def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
@@ -198,7 +204,7 @@ def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
     cells = [name, f"{task.steps:,}", f"{asked} on {enough} of {task.seeds}"]
     for rows, least in ((sides["ours"], bound), (of_peer, task.at_least)):
         cells += summary(rows, least) if rows else ["", "", ""]
-    return f"| {' | '.join(cells)} |"
+    return table_row(cells)
 
 
 def summary(rows: list[Row], bound: float | None) -> list[str]:
@@ -206,9 +212,8 @@ def summary(rows: list[Row], bound: float | None) -> list[str]:
     returns = [row["return_mean"] for row in rows]
     reached = "" if bound is None else f"{sum(r >= bound for r in returns)} of {len(rows)}"
     seconds = statistics.median(row["seconds"] for row in rows)
-    middle, *ends = map(number, (statistics.median(returns), min(returns), max(returns)))
-    spread = f"{middle} ({' to '.join(ends)})"
-    return [spread, reached, f"{seconds:.1f}"]
+    middle, low, high = map(number, (statistics.median(returns), min(returns), max(returns)))
+    return [f"{middle} ({low} to {high})", reached, f"{seconds:.1f}"]
 
 
 def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None:
@@ -226,7 +231,7 @@ def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None
         axes.axhline(task.at_least, color="grey", linewidth=0.8, linestyle="--", label="asked")
     axes.set(xlabel="environment steps", ylabel=f"return of {EPISODES} episodes", title=name)
     axes.legend()
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,39 @@
-"""What the measuring commands share: options, and the project's doors in processes of their own."""
+"""What the measuring commands share: seeds, and the project's doors in processes of their own."""
 
 import json
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
 from configs.compose import quoted
-from configs.validate import unknown_key
+from tools.shared import Keys, key
 
 ROOT = Path(__file__).resolve().parents[1]
-SEEDS, FOLDER = r"\d+(-\d+)?", ".+"
 Row = dict[str, Any]  # what one seed came to
 
 
-def options(arguments: list[str], known: Mapping[str, str]) -> dict[str, str]:
-    """NAME=VALUE of what is given; `known` has a pattern for the values of each name.
+@dataclass(frozen=True)
+class Seeds(Keys):
+    """What learns and evaluates seeds takes."""
 
-    Raises:
-        ConfigError: for what is not known, or has another value; nothing has been begun.
-    """
-    given = {}
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if argument in ("debug=true", "debug=false"):
-            continue  # is the door's
-        if name not in known:
-            raise ConfigError(unknown_key(name, list(known)))
-        if not re.fullmatch(known[name], value):
-            raise ConfigError(f"{name}: {value!r} is not understood; --help shows what is")
-        given[name] = value
-    return given
+    seeds: str = key("")
+    out: str = key("")
 
+    def check(self) -> None:
+        self.chosen(1)
 
-def seeds(text: str) -> range:
-    """FIRST-LAST, or one seed, as a range; ConfigError where it is empty."""
-    first, _, last = text.partition("-")
-    found = range(int(first), int(last or first) + 1)
-    if not found:
-        raise ConfigError(f"seeds: {text} are none; give FIRST-LAST, the smaller one first")
-    return found
+    def chosen(self, usual: int) -> range:
+        """FIRST-LAST, or one seed; the `usual` first ones where none are given."""
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", self.seeds or f"0-{usual - 1}")
+        found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        why = f"{self.seeds} are none"
+        self.require(bool(found), "seeds", why, "give FIRST-LAST, the smaller one first")
+        return found
 
 
 def door(*command: str) -> None:

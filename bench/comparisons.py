@@ -41,8 +41,6 @@ class Comparison:
         measure: "rates", "costs" or "race", how a side becomes numbers.
         unit: of these numbers.
         targets: peer -> what the ratio against it has to reach.
-        lower_is_better: of the numbers. The ratio of a race is turned around: how many times faster
-            ours is.
     """
 
     title: str
@@ -50,8 +48,12 @@ class Comparison:
     unit: str
     sides: tuple[Side, ...]
     targets: Mapping[str, Target]
-    lower_is_better: bool = False
     note: str = ""
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Of the numbers; the ratio of a race is turned around: how many times faster ours is."""
+        return self.measure != "rates"
 
     @property
     def at_most(self) -> bool:
@@ -173,7 +175,6 @@ def memory() -> Comparison:
         "MiB",
         (Side("ours", {"kind": "train", "overrides": run, "cost": "memory"}), Side("SB3", sb3)),
         {"SB3": Target(1.0, 0.8)},
-        lower_is_better=True,
         note="Peak resident memory of the process, as the system counts it for the finished child. "
         "Both keep a replay of 1,000,000 transitions, of which the run fills 3,000. Ours is "
         "`train.py` with its evaluations, audit, checkpoints and TensorBoard; the peer only "
@@ -199,16 +200,14 @@ A2C_OVERRIDES = (
     "agent.normalise_advantage=false agent.normalise_obs=false agent.reward_scale=1.0 "
     f"agent.ent_coef=0.0 agent.value_coef=1.0 agent.max_grad_norm=0.5 {ACCELERATE} log.every=4000"
 ).split()
-A2C_SETTINGS = {
-    "n_steps": 5,
-    "learning_rate": 7e-4,
+ON_POLICY = {
     "gamma": 0.99,
-    "gae_lambda": 1.0,
     "ent_coef": 0.0,
     "vf_coef": 0.5,
     "max_grad_norm": 0.5,
     "policy_kwargs": {"net_arch": [64, 64]},
 }
+A2C_SETTINGS = {"n_steps": 5, "learning_rate": 7e-4, "gae_lambda": 1.0, **ON_POLICY}
 A2C_SAME = on_cartpole(
     "A2C on CartPole, the same 8 environments and settings",
     "A2C",
@@ -237,17 +236,8 @@ PPO_OVERRIDES = (
     f"agent.max_grad_norm=0.5 {ACCELERATE} log.every=4000"
 ).split()
 PPO_SETTINGS = {
-    "n_steps": 256,
-    "batch_size": 64,
-    "n_epochs": 10,
-    "learning_rate": 3e-4,
-    "gamma": 0.99,
-    "gae_lambda": 0.95,
-    "clip_range": 0.2,
-    "ent_coef": 0.0,
-    "vf_coef": 0.5,
-    "max_grad_norm": 0.5,
-    "policy_kwargs": {"net_arch": [64, 64]},
+    **{"n_steps": 256, "batch_size": 64, "n_epochs": 10, "learning_rate": 3e-4},
+    **{"gae_lambda": 0.95, "clip_range": 0.2, **ON_POLICY},
 }
 PPO_SAME = on_cartpole(
     "PPO on CartPole, the same 8 environments and settings",
@@ -277,7 +267,6 @@ STARTUP = Comparison(
         Side("SB3", {"command": ["-c", "import stable_baselines3"], "cost": "seconds"}),
     ),
     {"SB3": Target(0.5, 0.25)},
-    lower_is_better=True,
     note="Seconds of the whole process.",
 )
 
@@ -306,7 +295,6 @@ def solve_cartpole() -> Comparison:
             Side("SB3 PPO", {**sb3_ppo, "kind": "race", **race, "budget": 100_000}),
         ),
         {"SB3 A2C": Target(1, 3), "SB3 PPO": Target(1, 3)},
-        lower_is_better=True,
         note="Seconds from the start of the process, imports and all, to the first evaluation (20 "
         "deterministic episodes) with a mean return of at least 475 that the next two hold. Ours "
         "is `python train.py` as it is, which evaluates every 50,000 steps; the peers, many "
@@ -330,7 +318,6 @@ def solve_pendulum() -> Comparison:
         "s",
         tuple(sides),
         {"SB3": Target(1, 3), "SBX": Target(1, 3)},
-        lower_is_better=True,
         note="Seconds from the start of the process, imports and all, to the first evaluation (20 "
         "deterministic episodes, every 300 steps on all sides) with a mean return of at least "
         "−160. What ours spends on evaluating, logging and saving is counted; what the peers spend "

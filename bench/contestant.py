@@ -165,10 +165,8 @@ Curve = list[tuple[int, float, float]]  # (environment steps, seconds or time, m
 def solved(curve: Curve, at_least: float, hold: int) -> float | None:
     """Seconds to the first evaluation that reaches `at_least` as do the next `hold`, or None."""
     reached = [score >= at_least for _, _, score in curve]
-    for index in range(len(curve) - hold):
-        if all(reached[index : index + hold + 1]):
-            return curve[index][1]
-    return None
+    held = (n for n in range(len(curve) - hold) if all(reached[n : n + hold + 1]))
+    return next((curve[index][1] for index in held), None)
 
 
 def learn(spec: Spec, seed: int, answers: TextIO) -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from common.errors import LogpiError
 from configs.compose import quoted
 
 ROOT = Path(__file__).resolve().parents[1]
+CONTESTANT = ("-m", "bench.contestant")
 KIB = 1024
 PATIENCE = 10.0  # seconds that a contestant has to end
 AROUND_BLOCKS, AROUND_STEPS = 5, 800  # steps of a block, with one log in it
@@ -36,13 +38,15 @@ class Worker:
     def __init__(self, spec: Spec) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by close()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.contestant", json.dumps(spec)],
+            [sys.executable, *CONTESTANT, json.dumps(spec)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
             text=True,
         )
+        self.questions: Any = self.process.stdin
+        self.answers: Any = self.process.stdout
         self.about = self.answer()
 
     def __enter__(self) -> "Worker":
@@ -51,26 +55,21 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, steps: int) -> dict[str, Any]:
+    def run(self, steps: int) -> Result:
         """Trains `steps` more steps; returns steps, updates, seconds and processor time."""
-        assert self.process.stdin is not None
-        print(f"run {steps}", file=self.process.stdin, flush=True)
+        print(f"run {steps}", file=self.questions, flush=True)
         return self.answer()
 
-    def answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait()
-            raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; mend it")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def answer(self) -> Result:
+        if line := self.answers.readline():
+            return dict(json.loads(line))
+        self.process.wait()
+        raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; mend it")
 
     def close(self) -> None:
         """Ends its input, and so the process; one that is in the middle of work is stopped."""
-        for pipe in (self.process.stdin, self.process.stdout):
-            assert pipe is not None
-            pipe.close()
+        self.questions.close()
+        self.answers.close()
         try:
             self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -91,21 +90,18 @@ def rates(sides: tuple[Side, ...], blocks: int, seconds: float, say: Say) -> lis
     Returns:
         For each side its name, variant, values, and the blocks as measured.
     """
-    workers: list[Worker] = []
-    try:
+    with ExitStack() as stack:
+        workers = []
         for side in sides:
             say(f"warming up {side.name} {side.variant}")
-            workers.append(Worker(side.spec))
-        steps = [max(1, round(w.about["steps_per_second"] * seconds)) for w in workers]
+            workers.append(stack.enter_context(Worker(side.spec)))
+        abouts = [worker.about for worker in workers]
+        steps = [max(1, round(about["steps_per_second"] * seconds)) for about in abouts]
         measured: list[list[Result]] = [[] for _ in sides]
         for block in range(blocks):
             say(f"block {block + 1} of {blocks}")
             for worker, count, taken in zip(workers, steps, measured, strict=True):
                 taken.append(worker.run(count))
-        abouts = [worker.about for worker in workers]
-    finally:
-        for worker in workers:
-            worker.close()
     return [
         {
             "name": side.name,
@@ -128,12 +124,10 @@ def costs(sides: tuple[Side, ...], rounds: int, say: Say) -> list[Result]:
     for index in range(rounds + 1):
         say(f"round {index} of {rounds}")
         for side, taken in zip(sides, values, strict=True):
-            if index:
+            if index or side.spec["cost"] == "seconds":
                 taken.append(whole_process(side.spec)[side.spec["cost"]])
-            elif side.spec["cost"] == "seconds":
-                whole_process(side.spec)
     return [
-        {"name": side.name, "variant": side.variant, "values": taken}
+        {"name": side.name, "variant": side.variant, "values": taken[-rounds:]}
         for side, taken in zip(sides, values, strict=True)
     ]
 
@@ -144,16 +138,11 @@ def whole_process(spec: Spec) -> dict[str, float]:
     Windows has no count of the memory, which is then not a number.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
-        questions = ""
-        if "command" in spec:
-            command = spec["command"]
-        elif spec["kind"] == "train":
+        command, questions = spec.get("command"), ""
+        if command is None and spec["kind"] == "train":
             command = ["train.py", *spec["overrides"], f"run_dir={quoted(Path(folder) / 'run')}"]
-        else:
-            command, questions = (
-                ["-m", "bench.contestant", json.dumps(spec)],
-                f"run {spec['steps']}",
-            )
+        elif command is None:
+            command, questions = [*CONTESTANT, json.dumps(spec)], f"run {spec['steps']}"
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *command],
@@ -206,10 +195,11 @@ def race_ours(spec: Spec, seed: int) -> Curve:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with tempfile.TemporaryDirectory() as folder:
-        run_dir = Path(folder) / "run"
-        started = time.time()
-        own = [*spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"]
-        output_of(["train.py", *own], "train.py")
+        run_dir, started = Path(folder) / "run", time.time()
+        output_of(
+            ["train.py", *spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"],
+            "train.py",
+        )
         events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
         events.Reload()
         return [
@@ -221,7 +211,7 @@ def race_ours(spec: Spec, seed: int) -> Curve:
 def race_peer(spec: Spec, seed: int) -> Curve:
     """The evaluations of one peer; the seconds that they took are left out."""
     started = time.time()
-    lines = output_of(["-m", "bench.contestant", json.dumps(spec), str(seed)], "a peer")
+    lines = output_of([*CONTESTANT, json.dumps(spec), str(seed)], "a peer")
     return [(step, at - started, score) for step, at, score in map(json.loads, lines.splitlines())]
 
 

@@ -17,9 +17,9 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.commands import options  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
+from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true] [jobs=N]
@@ -31,6 +31,14 @@ Exit code 1 where an error is not seen."""
 LIMIT, SUITE = 300.0, 3600.0  # seconds of one error's tests, and of the fast suite
 FAST = ("--ignore=tests/bench/test_planted.py", "-m", "not slow and not faults")
 ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Options(Keys):
+    only: str = key("")
+    file: str = key("*")
+    all: bool = key(False)
+    jobs: int = key(2, ge=1)
 
 
 @dataclass(frozen=True)
@@ -107,21 +115,20 @@ def seen(plant: Plant, root: Path, whole: bool) -> bool:
 
 def measure(arguments: list[str]) -> int:
     """Plants each error; 1 where one is not seen."""
-    allowed = {"only": ".+", "file": r"\w+", "all": "true|false", "jobs": "[1-9][0-9]*"}
-    given = options(arguments, allowed)
-    chosen = plants(f"{given.get('file', '*')}.yaml", given.get("only", ""))
+    given, _ = read_keys(Options, arguments)
+    chosen = plants(f"{given.file}.yaml", given.only)
     tried = [plant for plant in chosen if not plant.equivalent]
-    jobs, copies = int(given.get("jobs", "2")), SimpleQueue[Path]()
+    copies = SimpleQueue[Path]()
 
     def try_one(plant: Plant) -> bool:
         root = copies.get()
         try:
-            return seen(plant, root, given.get("all") == "true")
+            return seen(plant, root, given.all)
         finally:
             copies.put(root)
 
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        for root in (Path(folder).resolve() / str(job) for job in range(jobs)):
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as pool:
+        for root in (Path(folder).resolve() / str(job) for job in range(given.jobs)):
             root.mkdir()
             copy_to(root)
             copies.put(root)

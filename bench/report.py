@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bench.comparisons import COMPARISONS, Comparison, Spec, Target
 from bench.measure import Result
+from tools.shared import table
 
 Results = Mapping[str, Result]
 NEVER = "never"
@@ -76,15 +77,13 @@ class Ratio:
 
 def compare(name: str, comparison: Comparison, sides: Sequence[Result]) -> list[Ratio]:
     """Ours, the first side, against the better variant of each peer."""
-    ours = sides[0]
-    made = []
+    ours, made = sides[0], []
+    choose = min if comparison.lower_is_better else max
     for peer_name, target in comparison.targets.items():
         variants = [side for side in sides[1:] if side["name"] == peer_name]
-        choose = min if comparison.lower_is_better else max
         peer = choose(variants, key=lambda side: median(side["values"]))
-        spread = None
         if comparison.measure == "race":
-            value = divided(median(peer["values"]), median(ours["values"]))
+            value, spread = divided(median(peer["values"]), median(ours["values"])), None
         else:
             pairs = paired(ours["values"], peer["values"])
             value, spread = median([*pairs]), (min(pairs), max(pairs))
@@ -135,16 +134,6 @@ def number(value: float) -> str:
     if math.isinf(value):
         return NEVER
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def line(cells: Sequence[str]) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, its lines joined."""
-    return "\n".join(line(cells) for cells in [header, ["---"] * len(header), *rows])
 
 
 # the report

@@ -12,10 +12,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bench.commands import FOLDER, SEEDS, options, seeds, train_and_evaluate  # noqa: E402
+from bench.commands import Seeds, train_and_evaluate  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, write_text  # noqa: E402
+from tools.shared import key, read_keys, table  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,27 @@ Trains and evaluates every seed of a figure of docs/results.md, or of all, and p
 all take half an hour."""
 
 
+@dataclass(frozen=True)
+class Options(Seeds):
+    figure: str = key("all")
+
+    def check(self) -> None:
+        super().check()
+        self.require_names("figure", ["all", *FIGURES])
+
+
 def main(arguments: list[str]) -> int:
-    """Runs one figure, or all; returns the exit code."""
     return tool(USAGE, figures, arguments, bare=True)
 
 
 def figures(arguments: list[str]) -> int:
     """Trains, evaluates and reports."""
-    given = options(arguments, {"figure": "|".join(FIGURES), "seeds": SEEDS, "out": FOLDER})
-    out = make_by_time(Path(given.get("out", "runs/results")))
-    names = [given["figure"]] if "figure" in given else list(FIGURES)
-    for name in names:
+    given, _ = read_keys(Options, arguments)
+    out = make_by_time(Path(given.out or "runs/results"))
+    named = given.figure.split(",")
+    for name in (name for name in FIGURES if name in named or "all" in named):
         figure = FIGURES[name]
-        chosen = seeds(given.get("seeds", f"0-{figure.seeds - 1}"))
+        chosen = given.chosen(figure.seeds)
         rows = [one(figure, seed, out / name / f"s{seed}") for seed in chosen]
         report(name, figure, rows)
         write_text(out / name / "summary.json", json.dumps(rows, indent=2) + "\n")
@@ -83,12 +92,13 @@ def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
     reached = sum(row["return_mean"] >= figure.at_least for row in rows)
     stayed = sum(row["last_three_min"] >= figure.at_least for row in rows)
     print(f"\n### {name}: `train.py {' '.join(figure.overrides)}`\n")
-    print("| seed | return | s.e. | lowest of last three evaluations | steps | seconds | steps/s |")
-    print("|---|---|---|---|---|---|---|")
+    values = []
     for row in rows:
         returns = [number(row[name]) for name in ("return_mean", "return_sem", "last_three_min")]
         times = [f"{row['wall_seconds']:.1f}", f"{row['steps_per_second']:.0f}"]
-        print(f"| {' | '.join([str(row['seed']), *returns, str(row['steps']), *times])} |")
+        values.append([str(row["seed"]), *returns, str(row["steps"]), *times])
+    head = ["seed", "return", "s.e.", "lowest of last three evaluations"]
+    print(table([*head, "steps", "seconds", "steps/s"], values))
     mean = statistics.median(row["return_mean"] for row in rows)
     wall = statistics.median(row["wall_seconds"] for row in rows)
     count = len(rows)

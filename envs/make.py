@@ -70,7 +70,7 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
         )
     if isinstance(error, gymnasium.error.Error):
         named = f"name the module that registers it, MODULE:{env_id.rpartition(':')[2]}"
-        return ConfigError(f"{key}: {error}; correct the id, or {named}")
+        return ConfigError(f"{key}: {str(error).rstrip('?. ')}; correct the id, or {named}")
     if isinstance(error, ARGUMENTS) and kwargs:
         remedy = "correct the arguments, or mend the environment"
         return ConfigError(f"env.kwargs: {env_id}: {why}; {remedy}")

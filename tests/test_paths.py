@@ -15,7 +15,7 @@ import pytest
 
 import evaluate
 import train
-from bench import bench, results
+from bench import results
 from common.errors import ConfigError, Stopped, key_value
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import read_run
@@ -28,7 +28,8 @@ from runtime.launch.signals import Stop
 from runtime.launch.sweep import sweep
 from runtime.logger import Logger
 from storage import rundir
-from tools import compare, export, reproduce, verify
+from tools import compare, export, reproduce
+from tools.shared import new_folder
 
 start, play = partial(enter, "train", train.run), partial(enter, "evaluate", evaluate.run)
 TINY = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
@@ -162,9 +163,9 @@ def test_whatever_is_named_by_the_second_claims_its_folder_at_once(here, monkeyp
     monkeypatch.setattr(compare, "draw", lambda *_: None)
     monkeypatch.setattr(compare, "report", lambda *_: "")
     for door, folder in (
-        (lambda: verify.make_folder(""), "verify"),
-        (lambda: bench.make_folder(""), "bench"),
-        (lambda: compare.compare(compare.Options(["x"])), "comparisons"),
+        (lambda: new_folder("", "runs/verify"), "verify"),
+        (lambda: new_folder("", "runs/bench"), "bench"),
+        (lambda: compare.compare(["x"]), "comparisons"),
     ):
         door()
         door()

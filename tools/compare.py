@@ -6,31 +6,29 @@ writes a table (comparison.md) and a picture (comparison.png).
 
 import itertools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, SupportsFloat
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, make_folder, write_text  # noqa: E402
-from tools.comparison.runs import (  # noqa: E402
-    Group,
-    find,
-    grouped,
-    named,
-    overlapping,
-)
+from tools.comparison.runs import Group, find, grouped, named, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
+    Scores,
     interquartile_mean,
     interval,
     pooled,
     probability_of_improvement,
     steps_to,
 )
+from tools.shared import Keys, key, read_keys, save, table  # noqa: E402
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
@@ -44,180 +42,145 @@ described over all of them, too, each score between the lowest and the highest r
 each pair of groups by how likely a run of the first is above one of the second (both bootstraps
 stratified by task). threshold=NUMBER adds the steps until the curve is there.
 Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
+Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
 
 
-@dataclass
-class Options:
-    """What the command line asks for."""
+@dataclass(frozen=True)
+class Options(Keys):
+    tag: str = key("eval/return_mean")
+    threshold: float | None = key(None)
+    out: str = key("")
 
-    paths: list[str]
-    tag: str = "eval/return_mean"
-    threshold: float | None = None
-    out: str = ""
+    def check(self) -> None:
+        self.require(bool(self.tag), "tag", "is empty", "give a tag of docs/logging.md")
 
 
 def main(arguments: list[str]) -> int:
-    """Compares; returns the exit code."""
-    return tool(USAGE, lambda given: compare(parse(given)), arguments)
+    return tool(USAGE, compare, arguments)
 
 
-def parse(arguments: list[str]) -> Options:
-    """Raises ConfigError for what is not understood."""
-    options = Options([])
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if not equals or Path(argument).exists():
-            options.paths.append(argument)
-        elif name == "threshold":
-            try:
-                options.threshold = float(value)
-            except ValueError:
-                raise ConfigError(f"threshold: {value!r} is no number; give one") from None
-        elif name in ("tag", "out") and value:
-            setattr(options, name, value)
-        elif name != "debug":
-            raise ConfigError(f"{name}: {argument!r} is not understood; --help shows what is")
-    if not options.paths:
+def parse(arguments: list[str]) -> tuple[list[str], Options]:
+    """(the paths, the options); ConfigError for what is not understood."""
+    paths = [one for one in arguments if "=" not in one or Path(one).exists()]
+    given, _ = read_keys(Options, [one for one in arguments if one not in paths])
+    if not paths:
         raise ConfigError("runs: none are given; name run directories, or `runs`")
-    return options
+    return paths, given
 
 
-def compare(options: Options) -> int:
-    groups = grouped(overlapping(find(options.paths, options.tag)))
-    out = make_folder(options.out) if options.out else make_by_time(Path("runs/comparisons"))
-    text = report(groups, options)
+def compare(arguments: list[str]) -> int:
+    paths, given = parse(arguments)
+    groups = grouped(overlapping(find(paths, given.tag)))
+    out = make_folder(given.out) if given.out else make_by_time(Path("runs/comparisons"))
+    text = report(groups, given)
     write_text(out / "comparison.md", text + "\n")
-    draw(groups, options, out / "comparison.png")
+    draw(groups, given, out / "comparison.png")
     print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png")
     return 0
 
 
-def report(groups: list[Group], options: Options) -> str:
+def report(groups: list[Group], given: Options) -> str:
     """The tables, in Markdown."""
-    head = ["task", "group", "runs", "step", f"{options.tag}: IQM", "95 %", "lowest", "highest"]
-    if options.threshold is not None:
-        head.append(f"steps to {options.threshold:g}, median of those that reach it")
-    lines = [row(head), row(["---"] * len(head))]
+    head = ["task", "group", "runs", "step", f"{given.tag}: IQM", "95 %", "lowest", "highest"]
+    if given.threshold is not None:
+        head.append(f"steps to {given.threshold:g}, median of those that reach it")
+    rows, finals = [], Finals()
     for group in groups:
-        last = last_step(groups, group.task)
-        scores = final(group, last)
-        low, high = interval(pooled, [scores])
+        ends = [run.steps[-1] for one in groups if one.task == group.task for run in one.runs]
+        last = min(ends)  # the last step that every run of the task has reached
+        scores = np.array([run.at(last) for run in group.runs])
+        finals.setdefault(group.label, {})[group.task] = scores
         cells = [group.task, group.label, str(len(scores)), f"{last:,.0f}"]
-        cells += [number(interquartile_mean(scores)), f"{number(low)} to {number(high)}"]
+        cells += [number(interquartile_mean(scores)), spread(number, pooled, [scores])]
         cells += [number(scores.min()), number(scores.max())]
-        if options.threshold is not None:
-            found = [steps_to(run.steps, run.values, options.threshold) for run in group.runs]
+        if given.threshold is not None:
+            found = [steps_to(run.steps, run.values, given.threshold) for run in group.runs]
             reached = [step for step in found if step is not None]
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
-        lines.append(row(cells))
-    by_label = finals(groups)
-    lines += [*overall(by_label), *improvements(by_label)]
+        rows.append(cells)
+    parts = [table(head, rows), overall(finals), improvements(finals)]
     if cut := [run.path for group in groups for run in group.runs if run.cut]:
-        lines += [
-            "",
+        parts.append(
             f"Evaluations of {named(cut)} cut episodes short (eval.max_length): such "
-            "returns are of as many steps.",
-        ]
+            "returns are of as many steps."
+        )
     if any(len(group.runs) < 5 for group in groups):
-        lines += ["", "Fewer than five runs in a group: intervals are too narrow to be believed."]
-    return "\n".join(lines)
+        parts.append("Fewer than five runs in a group: intervals are too narrow to be believed.")
+    return "\n\n".join(filter(None, parts))
 
 
-Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
-
-
-def finals(groups: list[Group]) -> Finals:
-    """What the runs of each group came to."""
-    by_label: Finals = {}
-    for group in groups:
-        scores = final(group, last_step(groups, group.task))
-        by_label.setdefault(group.label, {})[group.task] = scores
-    return by_label
-
-
-def overall(by_label: Finals) -> list[str]:
+def overall(finals: Finals) -> str:
     """The interquartile mean over all tasks, of the groups that have runs of each, if several do.
 
     All runs of a group are taken together, as in Agarwal et al. 2021 (arXiv 2108.13264).
     """
-    tasks = sorted({task for of in by_label.values() for task in of})
+    tasks = sorted({task for of in finals.values() for task in of})
     ends = {
-        task: np.concatenate([of[task] for of in by_label.values() if task in of]) for task in tasks
+        task: np.concatenate([of[task] for of in finals.values() if task in of]) for task in tasks
     }
-    lines = []
-    for label, of in by_label.items():
+    rows = []
+    for label, of in finals.items():
         if len(tasks) > 1 and len(of) == len(tasks):
             scores = [(of[task] - ends[task].min()) / (np.ptp(ends[task]) or 1.0) for task in tasks]
-            low, high = interval(pooled, scores)
             counts = [str(len(tasks)), str(sum(map(len, scores)))]
-            lines.append(row([label, *counts, f"{pooled(scores):.2f}", f"{low:.2f} to {high:.2f}"]))
+            rows.append([label, *counts, share(pooled(scores)), spread(share, pooled, scores)])
     iqm = "IQM, each task's lowest run as 0, its highest as 1"
-    return under(["group", "tasks", "runs", iqm, "95 %"], lines if len(lines) > 1 else [])
+    return table(["group", "tasks", "runs", iqm, "95 %"], rows) if len(rows) > 1 else ""
 
 
-def improvements(by_label: Finals) -> list[str]:
+def improvements(finals: Finals) -> str:
     """For each pair of groups, how likely a run of one is above a run of the other."""
-    lines = []
-    for first, second in itertools.combinations(by_label, 2):
-        tasks = sorted(set(by_label[first]) & set(by_label[second]))
-        if tasks:
-            pair = [[by_label[label][task] for task in tasks] for label in (first, second)]
-            low, high = interval(probability_of_improvement, *pair)
-            share = f"{probability_of_improvement(*pair):.2f}"
-            lines.append(row([first, second, str(len(tasks)), share, f"{low:.2f} to {high:.2f}"]))
-    return under(["a run of", "is above one of", "tasks", "probability", "95 %"], lines)
+    likely, rows = probability_of_improvement, []
+    for first, second in itertools.combinations(finals, 2):
+        if tasks := sorted({*finals[first]} & {*finals[second]}):
+            pair = [[finals[label][task] for task in tasks] for label in (first, second)]
+            shares = [share(likely(*pair)), spread(share, likely, *pair)]
+            rows.append([first, second, str(len(tasks)), *shares])
+    return (
+        table(["a run of", "is above one of", "tasks", "probability", "95 %"], rows) if rows else ""
+    )
 
 
-def under(head: list[str], lines: list[str]) -> list[str]:
-    """The lines as a table of their own; nothing where there are none."""
-    return ["", row(head), row(["---"] * len(head)), *lines] if lines else []
+def spread(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> str:
+    """The interval of a statistic; empty where no group has two runs of a task."""
+    if all(len(scores) < 2 for group in groups for scores in group):
+        return ""
+    return " to ".join(map(form, interval(statistic, *groups)))
 
 
-def last_step(groups: list[Group], task: str) -> float:
-    """The last step that every run of the task has reached."""
-    return min(float(run.steps[-1]) for g in groups if g.task == task for run in g.runs)
-
-
-def final(group: Group, step: float) -> np.ndarray:
-    return np.array([float(run.at(np.array(step))) for run in group.runs])
-
-
-def row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def number(value: np.ndarray | float) -> str:
+def number(value: SupportsFloat) -> str:
     return f"{float(value):.4g}"
 
 
-def draw(groups: list[Group], options: Options, path: Path) -> None:
+def share(value: SupportsFloat) -> str:
+    return f"{float(value):.2f}"
+
+
+def draw(groups: list[Group], given: Options, path: Path) -> None:
     """One panel per task: the interquartile mean of each group, and its 95 % interval."""
     from matplotlib.figure import Figure
 
     tasks = sorted({group.task for group in groups})
     columns, rows = min(len(tasks), 3), -(-len(tasks) // 3)
     figure = Figure(figsize=(6 * columns, 3.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, task in zip(panels, tasks, strict=False):
-        for group in (group for group in groups if group.task == task):
-            last = min(float(run.steps[-1]) for run in group.runs)
-            fewest = min((run.steps for run in group.runs), key=len)
-            begun = max(float(run.steps[0]) for run in group.runs)
-            steps = fewest[(fewest >= begun) & (fewest <= last)]
-            curves = np.stack([run.at(steps) for run in group.runs])  # (runs, steps)
-            (line,) = axes.plot(steps, interquartile_mean(curves, axis=0), label=group.label)
-            if len(curves) > 1:
-                low, high = interval(pooled, [curves])
-                axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        if options.threshold is not None:
-            axes.axhline(options.threshold, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="environment steps", ylabel=options.tag, title=task)
+    panels = dict(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False))
+    for group in groups:
+        axes, last = panels[group.task], min(run.steps[-1] for run in group.runs)
+        begun = max(run.steps[0] for run in group.runs)
+        fewest = min((run.steps for run in group.runs), key=len)
+        steps = fewest[(fewest >= begun) & (fewest <= last)]
+        curves = np.stack([run.at(steps) for run in group.runs])  # (runs, steps)
+        (line,) = axes.plot(steps, interquartile_mean(curves, axis=0), label=group.label)
+        if len(curves) > 1:
+            low, high = interval(pooled, [curves])
+            axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for task, axes in panels.items():
+        if given.threshold is not None:
+            axes.axhline(given.threshold, color="grey", linewidth=0.8, linestyle="--")
+        axes.set(xlabel="environment steps", ylabel=given.tag, title=task)
         axes.legend(fontsize="small")
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise StorageFault(f"{path}: cannot be written, {error}; {remedy(error)}") from error
+    save(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,17 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from agents import AGENTS  # noqa: E402
 from common.errors import ConfigError, EnvironmentFault  # noqa: E402
 from configs import files  # noqa: E402
-from configs.compose import parse, train_config  # noqa: E402
-from configs.validate import unknown_key  # noqa: E402
+from configs.compose import train_config  # noqa: E402
 from data import Transition  # noqa: E402
 from envs.envs import Envs  # noqa: E402
 from envs.spaces import Flat  # noqa: E402
 from runtime.evaluation import LONGEST  # noqa: E402
 from runtime.exactness import before_training  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
+from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
@@ -37,16 +38,23 @@ Plays an environment at random, says what training would meet, and how to go on.
 ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. One
 that has a file in configs/env goes by its name, too: env=NAME.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
-TAKEN = ("env.id", "env", "debug")
+IDS = ("env.id=", "env=")
 TRACE = "digest:"  # begins a line of the second process; an environment may print, too
 GAMMA = 0.99
-FEW = 5  # steps between two times that a run is taken up
+FEW, MANY = 5, 200  # steps between two times that a run is taken up, and after the second
 SLOW = 1e-3  # seconds of a step, from which on workers pay
 LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
 FAR = 10.0  # from 0: means that they do not
 RETURNS = (0.1, 50.0)  # sizes of discounted returns that are learned as they are
 LARGEST_SCALE = 1e6  # of agent.reward_scale
 Make = Callable[[], Envs]
+
+
+@dataclass(frozen=True)
+class Options(Keys):
+    steps: int = key(2000, ge=1)
+    seed: int = key(0, ge=0)
+    trace: bool = key(False)  # prints digests alone, for `elsewhere`
 
 
 @dataclass
@@ -61,6 +69,13 @@ class Played:
         """One field over all steps, (T, ...)."""
         return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
 
+    def digests(self) -> list[str]:
+        """One for each step."""
+        return [
+            hashlib.sha256(b"".join(part.numpy().tobytes() for part in step[2:6])).hexdigest()
+            for step in self.transitions
+        ]
+
 
 def play(envs: Envs, steps: int, seed: int) -> Played:
     """Uniformly random actions, the same for the same seed."""
@@ -68,25 +83,16 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
     played, spec = Played(), envs.spec
     started = time.perf_counter()
     for _ in range(steps):
-        if spec.choices:
-            columns = [torch.randint(n, (1,), generator=generator) for n in spec.choices]
-            action = torch.stack(columns, -1)
-        elif spec.discrete:
-            action = torch.randint(spec.action_dim, (1,), generator=generator)
+        if spec.discrete:
+            sizes = spec.choices or (spec.action_dim,)
+            columns = [torch.randint(n, (1,), generator=generator) for n in sizes]
+            action = torch.stack(columns, -1) if spec.choices else columns[0]
         else:
             action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
         played.transitions.append(envs.step(action, action))
     played.seconds = time.perf_counter() - started
     played.episodes = envs.drain()
     return played
-
-
-def digests(played: Played) -> list[str]:
-    """One for each step."""
-    return [
-        hashlib.sha256(b"".join(part.numpy().tobytes() for part in step[2:6])).hexdigest()
-        for step in played.transitions
-    ]
 
 
 def first_difference(here: list[str], there: list[str]) -> int | None:
@@ -109,70 +115,44 @@ def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
 
 def group_name(env_id: str, kwargs: dict[str, Any]) -> str:
     """The same; where it has no file yet, a name that no other one has."""
-    if name := known(env_id, kwargs):
-        return name
     name = re.split("[:/]", env_id)[-1].lower().replace("-", "_")
-    names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    free = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
     taken = files.options("env")
-    return next(one for one in names if one not in taken)
-
-
-def tuned_for(name: str, agents: list[str]) -> list[str]:
-    """Those of the agents that have settings of their own for the environment of this name."""
-    folder = files.DIRECTORY / "tuned"
-    return [agent for agent in agents if (folder / f"{name}-{agent}.yaml").exists()]
+    return known(env_id, kwargs) or next(one for one in free if one not in taken)
 
 
 def main(arguments: list[str]) -> int:
-    """Examines; returns the exit code."""
     return tool(USAGE, examine, arguments)
 
 
 def examine(arguments: list[str]) -> int:
-    """Prints a line for each thing looked at, and what to do where something is to be done."""
-    own = {"steps": 2000, "seed": 0, "trace": 0}
-    rest, named = [], []
-    for argument in arguments:
-        name, _, value = parse(argument)
-        if name in own:
-            if not isinstance(value, int) or value < (name == "steps"):
-                why = f"must be a number from {int(name == 'steps')} on, got {value!r}"
-                raise ConfigError(f"{name}: {why}; correct it")
-            own[name] = value
-        elif name in TAKEN or name.startswith("env.kwargs."):
-            rest.append(argument)
-            named += [argument] * (name in ("env.id", "env"))
-        else:
-            raise ConfigError(unknown_key(name, [*TAKEN, "steps", "seed"]))
-    if not named:
-        raise ConfigError("env.id: is missing; give a Gymnasium id")
-    if len(named) > 1:
-        raise ConfigError(f"env.id: {' and '.join(named)} are two; give one")
+    """Prints a line for each thing examined, and what to do where something is to be done."""
+    own, rest = read_keys(Options, arguments, *IDS, "env.kwargs.")
+    named = [argument for argument in rest if argument.lstrip("+").startswith(IDS)]
+    if len(named) != 1:
+        given = " and ".join(named) or "none"
+        raise ConfigError(f"env.id: {given} is given; give one Gymnasium id")
     config = train_config(rest).env
 
     def make() -> Envs:
-        return Envs(config.id, 1, "sync", config.kwargs, own["seed"])
+        return Envs(config.id, 1, "sync", config.kwargs, own.seed)
 
-    if own["trace"]:  # what `elsewhere` reads
-        envs = make()
-        print("\n".join(f"{TRACE} {one}" for one in digests(play(envs, own["steps"], own["seed"]))))
-        envs.close()
-        return 0
-    envs = make()
-    try:
+    with closing(make()) as envs:  # from its end on there is one copy at a time
+        if own.trace:
+            digests = play(envs, own.steps, own.seed).digests()
+            print("\n".join(f"{TRACE} {one}" for one in digests))
+            return 0
         say("id", config.id)
         space = envs.backend.observation_space
         say("observation", str(space.whole if isinstance(space, Flat) else space))
-        played = play(envs, own["steps"], own["seed"])
+        played = play(envs, own.steps, own.seed)
         sole = beside(make)
-    finally:
-        envs.close()  # from here on there is no more than one copy at a time
     advice = observations(envs, played)
-    handed_over(make, own["seed"])
+    handed_over(make, own.seed)
     say("action", str(envs.backend.action_space))
     ends(played, envs.backend.limit)
     advice += [*sole, *rewards(played), *speed(played, alone=bool(sole))]
-    repeats(make, arguments, own["steps"], own["seed"], played)
+    repeats(make, arguments, own, played)
     conclude(envs, config.kwargs, advice)
     return 0
 
@@ -207,21 +187,18 @@ def handed_over(make: Make, seed: int) -> None:
         checked.action_space.seed(seed)
         first, _ = checked.env.reset(seed=seed)
         second, _, *flags, _ = checked.env.step(checked.action_space.sample())
-        seen = [first, second]
-        kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in seen}
-        found = kinds - {str(space.dtype)}
-        if found and not isinstance(space, Flat):
-            kinds_found = " and ".join(sorted(found))
-            warn(
-                f"observations come as {kinds_found}, the space says {space.dtype}: each is "
-                "converted; correct one of the two"
-            )
-        others = [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]
-        if others:
-            warn(
-                f"a flag of terminated and truncated comes as {' and '.join(others)}, which is "
-                "taken as true or false; give bool"
-            )
+    kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in (first, second)}
+    if not isinstance(space, Flat) and (found := sorted(kinds - {str(space.dtype)})):
+        warn(
+            f"observations come as {' and '.join(found)}, the space says {space.dtype}: each is "
+            "converted; correct one of the two"
+        )
+    others = [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]
+    if others:
+        warn(
+            f"a flag of terminated and truncated comes as {' and '.join(others)}, which is "
+            "taken as true or false; give bool"
+        )
 
 
 def observations(envs: Envs, played: Played) -> list[str]:
@@ -235,17 +212,15 @@ def observations(envs: Envs, played: Played) -> list[str]:
         deviation[start:stop] /= 255.0
         mean[start:stop] /= 255.0
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
-    still = int((deviation == 0).sum())
-    least, most = deviation.min(), deviation.max()
+    moving = deviation > 0
     say(
         "",
-        f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from {least:.3g} to "
-        f"{most:.3g}, means up to {mean.max():.3g} in size, {still} components constant",
+        f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from "
+        f"{deviation.min():.3g} to {deviation.max():.3g}, means up to {mean.max():.3g} in size, "
+        f"{(~moving).sum()} components constant",
     )
-    outside = int(((lowest < low - 1e-6) | (highest > high + 1e-6)).sum())
-    if outside:
+    if outside := ((lowest < low - 1e-6) | (highest > high + 1e-6)).sum():
         warn(f"{outside} components leave the bounds of the space; correct the space")
-    moving = deviation > 0
     if not moving.any():
         warn(
             f"observations did not change in {len(played.transitions):,} steps; where they never "
@@ -277,16 +252,18 @@ def rewards(played: Played) -> list[str]:
     scale = float(f"{5 / most:.1g}")
     if scale > LARGEST_SCALE:
         return [f"rewards times {scale:g}, in the environment"]
-    return [f"agent.reward_scale={scale:g} (a2c and ppo)"]
+    return [f"agent.reward_scale={scale:g} (a2c and ppo, for sac times that in the environment)"]
 
 
 def ends(played: Played, limit: int | None) -> None:
     """How episodes end, which decides what is bootstrapped."""
     terminated, truncated = played.column("terminated"), played.column("truncated")
-    lengths = [length for _, _, length in played.episodes]
-    about = f", {min(lengths)} to {max(lengths)} steps long" if lengths else ""
-    how = f"{int(terminated.sum())} terminated, {int(truncated.sum())} truncated"
-    say("episodes", f"{len(lengths)} in {len(terminated)} steps{about}; {how}")
+    lengths = sorted({length for _, _, length in played.episodes})
+    span = " to ".join(f"{length:,}" for length in sorted({*lengths[:1], *lengths[-1:]}))
+    about = f", {span} steps long" if lengths else ""
+    how = f"{terminated.sum():,} terminated, {truncated.sum():,} truncated"
+    count = len(played.episodes)
+    say("episodes", f"{count:,} in {len(terminated):,} steps{about}; {how}")
     if not lengths and limit is None:
         warn(
             f"no episode ended; evaluations cut them at {LONGEST:,} steps: register it with "
@@ -294,7 +271,7 @@ def ends(played: Played, limit: int | None) -> None:
         )
     elif not lengths:
         warn(f"no episode ended; its limit is {limit:,} steps: examine it with steps=N above that")
-    if len(set(lengths)) == 1 < len(lengths) and not truncated.any():
+    if len(lengths) == 1 < count and not truncated.any():
         warn(
             "all episodes end as terminated after the same number of steps; where that is a limit "
             "of time, end them as truncated"
@@ -311,11 +288,10 @@ def speed(played: Played, alone: bool) -> list[str]:
     return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if pays else []
 
 
-def repeats(make: Make, arguments: list[str], steps: int, seed: int, played: Played) -> None:
+def repeats(make: Make, arguments: list[str], own: Options, played: Played) -> None:
     """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
-    half = max(1, steps // 2)
     with closing(make()) as again:
-        first = first_difference(digests(play(again, steps, seed)), digests(played))
+        first = first_difference(play(again, own.steps, own.seed).digests(), played.digests())
     place, remedy = "", "draw from self.np_random"
     if first is None:
         first = elsewhere(arguments, played)
@@ -326,10 +302,10 @@ def repeats(make: Make, arguments: list[str], steps: int, seed: int, played: Pla
             f"be repeated or resumed exactly; {remedy}"
         )
         return
-    say("seed", f"the same seed gives the same {steps} steps, in another process too")
-    exact = resumes(make, half, seed)
+    say("seed", f"the same seed gives the same {own.steps:,} steps, in another process too")
+    exact = resumes(make, max(1, own.steps // 2), own.seed)
     with closing(make()) as copy:
-        kept = before_training(copy, seed)
+        kept = before_training(copy, own.seed)
     if exact and kept is None:
         say("resume", "exact: a copy that repeats its episode is where the first one was")
         return
@@ -346,25 +322,24 @@ def resumes(make: Make, half: int, seed: int) -> bool:
         play(copy, half, seed)
         state = copy.state_dict()
         play(copy, FEW, seed + 1)
-        expected = digests(play(copy, 200, seed + 2))
+        expected = play(copy, MANY, seed + 2).digests()
     with closing(make()) as copy:
         back = copy.load_state_dict(state)
         play(copy, FEW, seed + 1)
         state = copy.state_dict()
     with closing(make()) as copy:
         back = copy.load_state_dict(state) and back
-        return back and digests(play(copy, 200, seed + 2)) == expected
+        return back and play(copy, MANY, seed + 2).digests() == expected
 
 
 def elsewhere(arguments: list[str], played: Played) -> int | None:
     """The first step that differs in another process, in which texts have other hashes."""
     other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
     done = subprocess.run(
-        [sys.executable, __file__, *arguments, "trace=1"],
+        [sys.executable, __file__, *arguments, "trace=true"],
         env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
-        check=False,
     )
     if done.returncode:
         raise EnvironmentFault(
@@ -372,17 +347,16 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
             "above, and mend it"
         )
     there = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(TRACE)]
-    return first_difference(digests(played), there)
+    return first_difference(played.digests(), there)
 
 
 def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
     """The agents that fit, what to set, and the file to save."""
-    from agents import AGENTS
-
     fitting = [name for name, agent in AGENTS.items() if agent.fitting(envs.spec.kind)]
     say("agents", f"agent={' or agent='.join(fitting)}")
     name = known(envs.env_id, kwargs)
-    tuned = tuned_for(name, fitting) if name else []
+    pairs = [path.stem for path in (files.DIRECTORY / "tuned").glob("*.yaml")]
+    tuned = [agent for agent in fitting if f"{name}-{agent}" in pairs]
     if advice and not tuned:
         say("advice", "; ".join(advice))
     if name:

@@ -8,8 +8,9 @@ and what return the file itself reaches.
 import hashlib
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,29 +19,52 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import ConfigError, StorageFault, remedy  # noqa: E402
-from configs.compose import parse  # noqa: E402
-from configs.validate import unknown_key  # noqa: E402
+from common.errors import StorageFault, remedy  # noqa: E402
 from runtime.console import number  # noqa: E402
+from runtime.deploy import exported  # noqa: E402
+from runtime.deploy.trained import open_trained  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
+from storage import provenance, rundir  # noqa: E402
+from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID]
 writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
 env.id repeats the id of a run whose environment a module registers"""
-DEFAULTS = {"format": "onnx", "checkpoint": "latest", "episodes": 100, "seed": 12345}
 OBSERVATIONS = 10_000  # held against the run's own policy, half of them met, half random
 BATCH = 256  # of them at once
 TOLERANCE = 1e-4  # of the width of each component of the action space
+SUFFIXES = {kind: suffix for suffix, kind in exported.SUFFIXES.items()}
+
+
+@dataclass(frozen=True)
+class Options(Keys):
+    run: str = key("")
+    format: Literal["onnx", "torch"] = key("onnx")
+    checkpoint: str = key("latest")
+    episodes: int = key(100, ge=1)
+    seed: int = key(12345, ge=0)
+    out: str = key("")
+    env_id: str | None = key(None, name="env.id")
+
+    @property
+    def file(self) -> Path:
+        return Path(self.out or Path(self.run) / f"policy{SUFFIXES[self.format]}")
+
+    def check(self) -> None:
+        self.require(bool(self.run), "run", "is missing", "give a run directory")
+        suffix = SUFFIXES[self.format]
+        why = f"{self.file} does not end in {suffix}"
+        self.require(self.file.suffix == suffix, "out", why, "name it so")
 
 
 class Recorder:
     """Acts like an agent, and keeps observations that it met: each is as likely as any other."""
 
     def __init__(self, agent: Any, read: Any = np.asarray) -> None:
-        self.agent, self.device, self.met = agent, agent.device, list[Tensor]()
-        self.read = read  # of its `Envs`
+        """`read` is that of the environments."""
+        self.agent, self.device, self.met, self.read = agent, agent.device, list[Tensor](), read
         self.count, self.chance = 0, np.random.default_rng(0)
         self.low, self.high = torch.tensor(torch.inf), torch.tensor(-torch.inf)  # then (O,)
 
@@ -61,76 +85,47 @@ class Recorder:
 
 
 def main(arguments: list[str]) -> int:
-    """Exports; returns the exit code."""
     return tool(USAGE, export, arguments)
 
 
 def export(arguments: list[str]) -> int:
     """Writes the file and its certificate; returns 1 where the file is not the policy."""
-    from runtime.deploy.exported import (
-        SUFFIXES,
-        Deployed,
-        FromFile,
-        as_they_are,
-        certificate_of,
-        write,
-    )
-    from runtime.deploy.trained import open_trained
-    from storage import provenance, rundir
-
-    given: dict[str, Any] = {**DEFAULTS, **{n: v for n, _, v in map(parse, arguments)}}
-    for name in given:
-        if name not in (known := [*DEFAULTS, "run", "out", "env.id", "debug"]):
-            raise ConfigError(unknown_key(name, known))
-    suffix = next((s for s, kind in SUFFIXES.items() if kind == given["format"]), None)
-    if suffix is None:
-        raise ConfigError(f"format: {given['format']} is not one of onnx, torch; choose one")
-    if "run" not in given or not isinstance(given["episodes"], int) or given["episodes"] < 1:
-        raise ConfigError("run: give run=RUN_DIR, and episodes=N from 1 on")
-    if not isinstance(given["seed"], int) or given["seed"] < 0:
-        raise ConfigError(f"seed: must be a number from 0 on, got {given['seed']}; correct it")
-    path = Path(given.get("out") or Path(str(given["run"])) / f"policy{suffix}")
-    if path.suffix != suffix:
-        raise ConfigError(f"out: {path} does not end in {suffix}; name it so")
+    given, _ = read_keys(Options, arguments)
+    path = given.file
     trained = open_trained(
-        str(given["run"]),
-        str(given["checkpoint"]),
-        episodes=given["episodes"],
-        seed=given["seed"],
-        env_id=given.get("env.id"),
+        given.run, given.checkpoint, episodes=given.episodes, seed=given.seed, env_id=given.env_id
     )
     for warning in trained.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    envs = trained.evaluator.envs
+    envs, elsewhere = trained.evaluator.envs, f"give out=FILE{path.suffix}"
     try:
-        if given.get("out"):
+        if given.out:
             rundir.make_folder(path.parent)
-        rundir.require_writable(path.parent, "out", f"give out=FILE{suffix}")
-        write(Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
-        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        rundir.require_writable(path.parent, "out", elsewhere)
+        exported.write(exported.Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
+        file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read)
         recorder = Recorder(trained.agent, envs.read)
         trained.evaluator.examine()  # both play from the beginning, whatever copies keep
-        own = trained.evaluator(recorder, trained.step)
+        of_run = trained.evaluator(recorder, trained.step).summary()
         compared, furthest, differing = differences(recorder, file, envs.to_env)
-        trained.evaluator.envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
-        from_file = trained.evaluator(file, trained.step)
+        trained.evaluator.envs.to_env = exported.as_they_are(envs.to_env)  # type: ignore[assignment]
+        of_file = trained.evaluator(file, trained.step).summary()
     except OSError as error:
         with suppress(OSError):
             path.unlink(missing_ok=True)  # half of it
-        remedies = f"{remedy(error)}, or give out=FILE{suffix}"
         raise StorageFault(
-            f"out: {path} cannot be written, {error.strerror}; {remedies}"
+            f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or {elsewhere}"
         ) from error
     finally:
         trained.evaluator.close()
+    written = exported.certificate_of(path)
     if differing > compared * TOLERANCE:
-        for written in (path, certificate_of(path)):
-            written.unlink(missing_ok=True)
+        path.unlink()
+        written.unlink(missing_ok=True)
         where = f"on {differing:,} of {compared:,} observations"
         why = f"the file does not act as the run does, {where}, and not kept"
         print(f"error: format: {why}; report it", file=sys.stderr)
         return 1
-    of_run, of_file = own.summary(), from_file.summary()
     certificate = {
         "run": str(trained.path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -142,27 +137,22 @@ def export(arguments: list[str]) -> int:
         "observations": compared,
         "max_difference": furthest,
         "actions_that_differ": differing,
-        "episodes": given["episodes"],
-        "seed": given["seed"],
-        "return_mean_of_run": of_run["return_mean"],
-        "return_mean_of_file": of_file["return_mean"],
-        "return_sem_of_run": of_run["return_sem"],
-        "return_sem_of_file": of_file["return_sem"],
-        "episodes_cut_of_run": of_run["episodes_cut"],
-        "episodes_cut_of_file": of_file["episodes_cut"],
+        "episodes": given.episodes,
+        "seed": given.seed,
         "versions": provenance.versions("onnx", "onnxruntime"),
     }
-    rundir.write_json(certificate_of(path), certificate)
-    cut = "episodes_cut"
-    returns = ", ".join(
-        f"{number(one['return_mean'])} (standard error {number(one['return_sem'])}"
-        f"{f'; {one[cut]} cut short' if one[cut] else ''}) from the {what}"
-        for what, one in (("file", of_file), ("run", of_run))
-    )
+    returns = []
+    for what, one in (("file", of_file), ("run", of_run)):
+        for name in ("return_mean", "return_sem", "episodes_cut"):
+            certificate[f"{name}_of_{what}"] = one[name]
+        cut = f"; {one['episodes_cut']} cut short" if one["episodes_cut"] else ""
+        spread = f"(standard error {number(one['return_sem'])}{cut})"
+        returns.append(f"{number(one['return_mean'])} {spread} from the {what}")
+    rundir.write_json(written, certificate)
     print(f"{path}: {path.stat().st_size:,} bytes")
     print(f"largest difference over {compared:,} observations: {furthest:.3g}")
-    print(f"return over {given['episodes']} episodes: {returns}")
-    print(f"certificate: {certificate_of(path)}")
+    print(f"return over {given.episodes} episodes: {', '.join(returns)}")
+    print(f"certificate: {written}")
     return 0
 
 

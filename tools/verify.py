@@ -7,6 +7,7 @@ if all hold, 1 otherwise. Wrong formulas are run too, and have to be rejected.
 import io
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from runtime.launch.door import tool
 from storage import rundir
 from tools.gallery import settings
 from tools.gallery.report import HEADER, Check, Section, as_json, line, markdown, summary
-from tools.options import plain
+from tools.shared import new_folder
 
 STATES = 8  # of a trained policy, at which it is audited
 APART = 12  # steps between the moments at which the states are taken
@@ -40,7 +41,7 @@ def verify(arguments: list[str]) -> int:
     if options.run:
         checks, images["run"] = audit_run(options)
         chosen = {}
-    folder = make_folder(options.out)
+    folder = new_folder(options.out, "runs/verify")
     print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))
     for section in sections(chosen):
         rows = [*section.own(options.seed), *section.controls(options.seed)]
@@ -114,16 +115,6 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
     return rows, picture(findings[:4])
 
 
-def make_folder(out: str) -> Path:
-    """A new folder; one that exists is taken if it is empty, else the name gets a suffix."""
-    if not out:
-        return rundir.make_by_time(Path("runs/verify"))
-    wanted = Path(out)
-    if wanted.is_dir() and not any(wanted.iterdir()):
-        return wanted
-    return rundir.make_new(wanted, "out")
-
-
 def save(image: Any, path: Path) -> None:
     """Writes pixels as PNG; raises StorageFault."""
     from matplotlib.image import imsave
@@ -145,7 +136,7 @@ def write(
     report = {
         "passed": all(check.passed for check in checks),
         "seed": seed,
-        "settings": {name: plain(given) for name, given in chosen.items()},
+        "settings": {name: asdict(given) for name, given in chosen.items()},
         "checks": [as_json(check) for check in checks],
         "versions": provenance.versions(),
         "revision": provenance.revision(),

@@ -40,7 +40,9 @@ def tool(
         if (arguments or bare) and not HELP.intersection(arguments):
             return work(arguments)
         print(usage)
-        return 0 if arguments else 2
+        if not arguments:
+            raise ConfigError("arguments: none are given; give those that the usage above names")
+        return 0
 
     return guarded(used, arguments)
 

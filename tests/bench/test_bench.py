@@ -27,9 +27,9 @@ def side(name, values, variant="", **others):
     return {"name": name, "variant": variant, "values": values, **others}
 
 
-def comparison(kind="rates", lower=False):
+def comparison(kind="rates"):
     sides = (Side("ours", {}), Side("peer", {}))
-    return Comparison("a title", kind, "steps/s", sides, {"peer": Target(2.0, 3.0)}, lower)
+    return Comparison("a title", kind, "steps/s", sides, {"peer": Target(2.0, 3.0)})
 
 
 # arithmetic
@@ -49,10 +49,10 @@ def test_ratios_are_taken_within_pairs():
     assert ratio.reached == "asked"
 
 
-@pytest.mark.parametrize(("lower", "chosen"), [(False, "fast"), (True, "small")])
-def test_the_better_variant_of_a_peer_counts(lower, chosen):
+@pytest.mark.parametrize(("kind", "chosen"), [("rates", "fast"), ("costs", "small")])
+def test_the_better_variant_of_a_peer_counts(kind, chosen):
     sides = [side("ours", [6, 6]), side("peer", [2, 2], "small"), side("peer", [3, 3], "fast")]
-    (ratio,) = compare("x", comparison(lower=lower), sides)
+    (ratio,) = compare("x", comparison(kind), sides)
     assert ratio.peer["variant"] == chosen
 
 
@@ -67,19 +67,19 @@ def test_the_better_variant_of_a_peer_counts(lower, chosen):
     ],
 )
 def test_a_race_says_how_many_times_faster_ours_is(ours, peer, value, reached):
-    (ratio,) = compare("x", comparison("race", True), [side("ours", ours), side("peer", peer)])
+    (ratio,) = compare("x", comparison("race"), [side("ours", ours), side("peer", peer)])
     assert (ratio.value, ratio.reached) == (value, reached)
 
 
 @pytest.mark.parametrize(("ours", "reached"), [(0.2, "aim"), (0.45, "asked"), (0.6, "no")])
 def test_a_cost_has_to_stay_below_its_target(ours, reached):
-    cost = Comparison("", "costs", "s", (), {"peer": Target(0.5, 0.25)}, True)
+    cost = Comparison("", "costs", "s", (), {"peer": Target(0.5, 0.25)})
     (ratio,) = compare("x", cost, [side("ours", [ours]), side("peer", [1.0])])
     assert (ratio.reached, ratio.gain) == (reached, 1 / ours)
 
 
 def test_a_peer_that_never_arrives_is_shown_as_such():
-    (ratio,) = compare("x", comparison("race", True), [side("ours", [2.0]), side("peer", [None])])
+    (ratio,) = compare("x", comparison("race"), [side("ours", [2.0]), side("peer", [None])])
     assert ratio.cells[1:4] == ["2 steps/s", "peer: never", "∞"]
 
 

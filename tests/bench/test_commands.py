@@ -5,6 +5,7 @@ import pytest
 from bench import bench_learning, commands, results
 from common.errors import ConfigError
 from runtime.launch.door import tool
+from tools.shared import read_keys
 
 
 @pytest.mark.parametrize("module", [bench_learning, results])
@@ -24,7 +25,7 @@ def test_what_is_not_known_is_one_line_and_begins_nothing(
 
 
 def test_the_doors_word_for_a_traceback_is_not_refused():
-    assert commands.options(["debug=true", "out=x"], {"out": commands.FOLDER}) == {"out": "x"}
+    assert read_keys(commands.Seeds, ["debug=true", "out=x"])[0].out == "x"
 
 
 @pytest.mark.parametrize(
@@ -47,14 +48,16 @@ def test_a_tool_that_needs_no_arguments_works_without():
     assert tool("usage", work, ["--help"], bare=True) == 0
 
 
-@pytest.mark.parametrize(("text", "expected"), [("3", [3]), ("0-2", [0, 1, 2]), ("10-10", [10])])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("3", [3]), ("", [0, 1]), ("0-2", [0, 1, 2]), ("10-10", [10])]
+)
 def test_seeds(text, expected):
-    assert list(commands.seeds(text)) == expected
+    assert list(commands.Seeds(seeds=text).chosen(2)) == expected
 
 
 def test_no_seeds_are_none():
     with pytest.raises(ConfigError, match="seeds: 5-3 are none"):
-        commands.seeds("5-3")
+        read_keys(commands.Seeds, ["seeds=5-3"])
 
 
 def test_a_door_that_fails_ends_what_called_it():

@@ -176,8 +176,8 @@ def test_returns_of_episodes_that_were_cut_at_other_lengths_are_no_one_group(tmp
         (tmp_path / f"a{length}/result.json").write_text('{"episodes_cut": 1}')
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     out = capsys.readouterr().out
-    assert "| CartPole-v1 | eval.max_length=30 | 1 | 100 | -30 | " in out
-    assert "| CartPole-v1 | eval.max_length=60 | 1 | 100 | -60 | " in out
+    assert "| CartPole-v1 | eval.max_length=30 | 1 | 100 | -30 |  | -30 | -30 |" in out  # of one
+    assert "| CartPole-v1 | eval.max_length=60 | 1 | 100 | -60 |  | -60 | -60 |" in out
     assert f"{tmp_path / 'a30'}, {tmp_path / 'a60'} cut episodes short (eval.max_length)" in out
 
 

@@ -247,6 +247,20 @@ def test_a_second_copy_that_fails_as_if_for_its_arguments_is_told_as_that(monkey
     assert any(text.startswith("there can be no second copy beside the first, ") for text in told)
 
 
+@pytest.mark.parametrize(
+    ("env_id", "words"),
+    [
+        (ILL, "200 in 2,000 steps, 10 steps long; 0"),
+        ("CartPole-v1", r"\d+ in .*, \d+ to \d+ steps"),
+    ],
+)
+def test_the_lengths_of_episodes_are_told(env_id, words, capsys):
+    envs = Envs(env_id, 1, "sync", {}, seed=0)
+    doctor.ends(doctor.play(envs, 2000, seed=0), envs.backend.limit)
+    envs.close()
+    assert re.match(words, dict(lines(capsys))["episodes"])
+
+
 def test_a_limit_above_the_steps_played_is_named(capsys):
     more = ["env.kwargs.has=endless", "env.kwargs.max_episode_steps=60"]
     assert doctor.main([f"env.id={ILL}", *more, "steps=50"]) == 0
@@ -267,9 +281,12 @@ def test_large_rewards_get_a_scale(capsys):
 @pytest.mark.parametrize(
     ("scale", "advice"),
     [
-        ("0.001", "agent.reward_scale=500 (a2c and ppo)"),  # 0.009562: 5 / 0.009562 = 522.9
+        (
+            "0.001",
+            "agent.reward_scale=500 (a2c and ppo, for sac times that in the environment)",
+        ),  # 0.009562: 5 / 0.009562 = 522.9
         ("1e-9", "rewards times 5e+08, in the environment"),  # above what the key takes
-        ("-0.001", "agent.reward_scale=500 (a2c and ppo)"),
+        ("-0.001", "agent.reward_scale=500 (a2c and ppo, for sac times that in the environment)"),
         ("0.02", None),
         ("5.0", None),
     ],
@@ -316,7 +333,7 @@ def test_it_ends_with_a_file_that_can_be_saved(capsys):
         ([f"env.id={ILL}", "steps=x"], 2, "steps"),
         ([f"env.id={ILL}", "agent=sac"], 2, "agent"),
         ([f"env.id={ILL}", "step=5"], 2, "step: is not a key; did you mean steps?"),
-        ([f"env.id={ILL}", "env=cartpole"], 2, "and env=cartpole are two; give one"),
+        ([f"env.id={ILL}", "env=cartpole"], 2, "and env=cartpole is given; give one Gymnasium id"),
         (["env=pendolum"], 2, "did you mean pendulum?"),
         (["steps=3"], 2, "env.id"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import train
-from bench import bench, commands
+from bench import bench, results
 from common.errors import ConfigError
 from configs import files as config_files
 from configs.compose import train_config
@@ -23,6 +23,7 @@ from runtime.launch.sweep import sweep
 from tests.tracked import ROOT, files
 from tools import compare, doctor, export, reproduce, tune, verify
 from tools.gallery import settings
+from tools.shared import read_keys
 from tools.tune import report
 from tools.tuning.spaces import read_space
 
@@ -118,14 +119,16 @@ def keys(part):
 
 # the doctor's advice
 
+SCALED = "(a2c and ppo, for sac times that in the environment)"
+
 
 @pytest.mark.parametrize(
     ("ill", "expected", "trained"),
     [
         (["env.kwargs.far=1000.0"], "agent.normalise_obs=true", "sac"),
         (["env.kwargs.size=1e-6"], "agent.normalise_obs=true", "ppo"),
-        (["env.kwargs.scale=100.0"], "agent.reward_scale=0.005 (a2c and ppo)", "ppo"),
-        (["env.kwargs.scale=1e20"], "agent.reward_scale=5e-21 (a2c and ppo)", "a2c"),
+        (["env.kwargs.scale=100.0"], f"agent.reward_scale=0.005 {SCALED}", "ppo"),
+        (["env.kwargs.scale=1e20"], f"agent.reward_scale=5e-21 {SCALED}", "a2c"),
         (["env.kwargs.pause=0.002"], "env.vectorization=async env.num_envs=8 (a2c and ppo)", None),
         (["env.kwargs.has=sole"], "env.num_envs=1 eval.episodes=0", "sac"),
         (
@@ -135,7 +138,7 @@ def keys(part):
         ),
         (
             ["env.kwargs.size=1e-6", "env.kwargs.scale=1e-5"],
-            "agent.normalise_obs=true; agent.reward_scale=50000 (a2c and ppo)",
+            f"agent.normalise_obs=true; agent.reward_scale=50000 {SCALED}",
             "a2c",
         ),
     ],
@@ -199,22 +202,26 @@ def test_episodes_without_an_end_get_one_as_the_warning_says(capsys):
 # refused by a tool: the message, and the same command as it says
 
 
+def chosen(arguments):
+    return read_keys(results.Options, arguments)
+
+
 FEW = "agent.gamma=0.9,0.99"  # searched, where all that is usual takes seconds to compose
 GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command as it says)
     "doctor's number": (
-        *(doctor.main, [WELL, "steps=0"], "must be a number from 1 on, got 0; correct it"),
+        *(doctor.main, [WELL, "steps=0"], "must be at least 1, got 0; correct it"),
         [WELL, "steps=9"],
     ),
-    "doctor's seed": (doctor.main, [WELL, "seed=-1"], "from 0 on", [WELL, "seed=0", "steps=9"]),
+    "doctor's seed": (doctor.main, [WELL, "seed=-1"], "at least 0", [WELL, "seed=0", "steps=9"]),
     "doctor's key": (doctor.main, [WELL, "step=9"], "did you mean steps?", [WELL, "steps=9"]),
-    "doctor's id": (doctor.main, ["steps=9"], "give a Gymnasium id", [WELL, "steps=9"]),
-    "two ids": (doctor.main, [WELL, "env=cartpole"], "are two; give one", [WELL, "steps=9"]),
+    "doctor's id": (doctor.main, ["steps=9"], "give one Gymnasium id", [WELL, "steps=9"]),
+    "two ids": (doctor.main, [WELL, "env=cartpole"], "give one Gymnasium id", [WELL, "steps=9"]),
     "twice": (
         *(tune.read, ["agent.lr=1e-3,1e-2", "agent.lr=1"], "twice; leave one of the two out"),
         ["agent.lr=1e-3,1e-2"],
     ),
     "report": (tune.read, [FEW, "report=1"], "must be true or false", [FEW, "report=false"]),
-    "trials": (tune.read, [FEW, "trials=0"], "must be a number from 1 on", [FEW, "trials=1"]),
+    "trials": (tune.read, [FEW, "trials=0"], "must be at least 1", [FEW, "trials=1"]),
     "own seed": (tune.read, [FEW, "seed=1"], "is set by each trial; leave it out", [FEW]),
     "own folder": (tune.read, [FEW, "run_dir=a"], "is set by each trial; leave it out", [FEW]),
     "judged": (tune.read, [FEW, "eval.episodes=0"], "to judge a trial by; leave it out", [FEW]),
@@ -227,8 +234,8 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
         *(tune.read, ["agent.gamma=1..0.9"], "give LOW..HIGH"),
         ["agent.gamma=0.9..1"],
     ),
-    "threshold": (compare.parse, ["a", "threshold=x"], "give one", ["a", "threshold=1"]),
-    "no tag": (compare.parse, ["a", "tag="], "--help shows what is", ["a", "tag=x"]),
+    "threshold": (compare.parse, ["a", "threshold=x"], "correct it", ["a", "threshold=1"]),
+    "no tag": (compare.parse, ["a", "tag="], "give a tag of docs/logging.md", ["a", "tag=x"]),
     "no runs": (compare.parse, ["tag=x"], "name run directories, or `runs`", ["tag=x", "runs"]),
     "no pair": (settings.parse, ["samples"], "--help lists the keys", ["samples=500"]),
     "no section": (
@@ -248,15 +255,10 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
     "all of them": (bench.parse, ["only=all,sac64"], "leave it or the others out", ["only=all"]),
     "measured": (bench.parse, ["from=a", "only=sac64"], "leave only out", ["from=a"]),
     "no option": (bench.parse, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
-    "number of blocks": (bench.parse, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
-    "seeds": (
-        *(lambda given: commands.seeds(*given), ["5-3"], "give FIRST-LAST, the smaller one first"),
-        ["3-5"],
-    ),
-    "pattern": (
-        *(lambda given: commands.options(given, {"seeds": commands.SEEDS}), ["seeds=x"]),
-        *("--help shows what is", ["seeds=0-4"]),
-    ),
+    "number of blocks": (bench.parse, ["blocks=0"], "must be at least 1", ["blocks=1"]),
+    "seeds": (chosen, ["seeds=5-3"], "give FIRST-LAST, the smaller one first", ["seeds=3-5"]),
+    "pattern": (chosen, ["seeds=x"], "give FIRST-LAST", ["seeds=0-4"]),
+    "figure": (chosen, ["figure=pendulm-sac"], "did you mean pend", ["figure=pendulum-sac"]),
     "no such list": (
         read_sweep,
         ["seed=choice()"],
@@ -320,9 +322,9 @@ def told(capsys, door, arguments, code=2):
 @pytest.mark.parametrize(
     ("added", "remedy", "followed"),
     [
-        (["format=tflite"], "is not one of onnx, torch; choose one", ["format=torch"]),
-        (["episodes=0"], "and episodes=N from 1 on", []),
-        (["seed=-1"], "must be a number from 0 on, got -1; correct it", ["seed=1"]),
+        (["format=tflite"], "must be onnx or torch, got 'tflite'; correct it", ["format=torch"]),
+        (["episodes=0"], "must be at least 1, got 0; correct it", []),
+        (["seed=-1"], "must be at least 0, got -1; correct it", ["seed=1"]),
         (["out=5", "format=torch"], "does not end in .pt2; name it so", ["out=5.pt2"]),
         (["out=p.onnx", "format=torch"], "does not end in .pt2; name it so", ["out=p.pt2"]),
         (["oot=p.pt2"], "did you mean out?", ["out=p.pt2"]),
@@ -342,9 +344,7 @@ def test_a_run_without_a_log_is_compared_after_it_was_trained_longer(made, capsy
         file.unlink()
     assert told(capsys, reproduce.main, ["run=runs/run", COUNTING]).endswith("; train longer")
     assert start(["resume=runs/run", COUNTING, "total_steps=32"]) == 0
-    from runtime.curves import read_curves
-
-    assert any(map(reproduce.counts, read_curves("runs/run")))
+    assert reproduce.rows(Path("runs/run"))
 
 
 def test_arguments_of_any_form_are_written_again_or_the_command_is_to_be_repeated(monkeypatch):
@@ -395,7 +395,7 @@ def test_runs_that_are_set_apart_are_compared_where_they_are_named(made, capsys)
 )
 def test_a_study_goes_on_with_the_settings_that_the_message_names(searched, monkeypatch, capsys):
     pytest.importorskip("optuna")
-    monkeypatch.setattr(tune, "search", lambda *_: None)
+    monkeypatch.setattr("tools.tuning.study.search", lambda *_: None)
     first = [WELL, "agent=a2c", "env.kwargs.has='a b'", searched, "study=out", "report=false"]
     assert tune.main(first) == 0
     other = [WELL, "agent=a2c", "agent.ent_coef=0.0,0.1", "study=out", "report=false"]
@@ -442,7 +442,7 @@ def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(mon
         study.tell(trial, 1.0)
         return "1.0", True
 
-    monkeypatch.setattr(tune, "attempt", attempt)
+    monkeypatch.setattr("tools.tuning.study.attempt", attempt)
     command = [WELL, "agent=a2c", "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
     said = told(capsys, tune.main, command)
     assert said.endswith("mend what they say, or search another range in another study=FOLDER")

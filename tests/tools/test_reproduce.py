@@ -15,7 +15,7 @@ from runtime.launch.signals import Stop
 from storage import provenance, rundir
 from tests.test_meeting import rewritten
 from tools import reproduce
-from tools.reproduce import Difference, comparable, first_difference
+from tools.reproduce import comparable, first_difference
 from train import run as train
 
 SHORT = ["total_steps=1920", "eval.episodes=1", "agent.hidden=[8]", "log.every=640"]
@@ -115,22 +115,33 @@ def test_a_run_that_was_made_longer_is_repeated(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("equal: ")
 
 
-def test_a_row_that_is_missing_at_the_end_is_a_difference():
-    was = {"loss/x": [(1, 1.0), (2, 2.0), (3, 3.0)]}
-    assert comparable(was, {"loss/x": was["loss/x"][:2]}, True)[0] == was
-    now = {"loss/x": [(1, 1.0), (3, 2.5), (4, 4.0)]}
-    one, other = comparable({"loss/x": [*was["loss/x"], (4, 4.0)]}, now, True)
-    assert one == other == {"loss/x": [(1, 1.0), (4, 4.0)]}
+@pytest.fixture
+def rows(monkeypatch):
+    """The rows of a run with these curves."""
+    monkeypatch.setattr(reproduce, "read_curves", lambda curves: curves)
+    return reproduce.rows
 
 
-def test_where_two_logs_part():
+def test_a_row_that_is_missing_at_the_end_is_a_difference(rows):
+    curve = [(1, 1.0), (2, 2.0), (3, 3.0)]
+    was = rows({"loss/x": curve})
+    assert comparable(was, rows({"loss/x": curve[:2]}), True)[0] == was
+    now = rows({"loss/x": [(1, 1.0), (3, 2.5), (4, 4.0)]})
+    one, other = comparable(rows({"loss/x": [*curve, (4, 4.0)]}), now, True)
+    assert one == other == rows({"loss/x": [(1, 1.0), (4, 4.0)]})
+
+
+def test_where_two_logs_part(rows):
     was = {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(2, 5.0)], "time/x": [(1, 1.0)]}
-    assert first_difference(was, {**was, "time/x": [(1, 2.0)]}) is None
-    changed = {**was, "a": [(1, 1.0), (2, 2.5), (3, 3.5)]}
-    assert first_difference(was, changed) == Difference(2, 1, [("a", 2.0, 2.5)])
-    missing = {**was, "b": []}
-    assert first_difference(was, missing) == Difference(2, 1, [("b", 5.0, None)])
-    assert first_difference({"a": [(1, 0.0)]}, {"a": [(1, 1.0)]}).before is None
+
+    def difference(**others):
+        return first_difference(rows(was), rows({**was, **others}))
+
+    assert difference(**{"time/x": [(1, 2.0)]}) is None
+    changed = [(1, 1.0), (2, 2.5), (3, 3.5)]
+    assert difference(a=changed) == (2, 1, [("a", 2.0, 2.5)])
+    assert difference(b=[]) == (2, 1, [("b", 5.0, None)])
+    assert first_difference({(1, "a"): 0.0}, {(1, "a"): 1.0}) == (1, None, [("a", 0.0, 1.0)])
 
 
 @pytest.mark.parametrize(

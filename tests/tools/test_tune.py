@@ -153,7 +153,7 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
         return 7.0
 
     looked: list[int] = []
-    look = tune.repeated
+    look = studies.repeated
 
     def counting(study, trial):
         looked.append(trial.number)
@@ -162,7 +162,7 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(studies, "play", play)
-    monkeypatch.setattr(tune, "repeated", counting)
+    monkeypatch.setattr(studies, "repeated", counting)
     assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
     assert sorted(played) == ["agent.hidden=[16]", "agent.hidden=[8]"]
     said = capsys.readouterr().out
@@ -177,13 +177,14 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
 
 
 def test_trials_take_one_thread_where_no_more_are_given():
-    assert "threads=1" in tune.read(["env=cartpole"])[1]
-    assert [a for a in tune.read(["threads=2"])[1] if a.startswith("threads=")] == ["threads=2"]
+    assert "threads=1" in tune.read(["env=cartpole"]).fixed
+    fixed = tune.read(["threads=2"]).fixed
+    assert [argument for argument in fixed if argument.startswith("threads=")] == ["threads=2"]
 
 
 def test_an_id_that_has_a_file_goes_by_its_name():
-    assert tune.read(["env.id=Pendulum-v1"])[0]["where"] == "pendulum-a2c"
-    assert tune.read(["env.id=Pendulum-v1", "env.kwargs.g=9"])[0]["where"] == "pendulum_v1-a2c"
+    assert tune.read(["env.id=Pendulum-v1"]).pair == "pendulum-a2c"
+    assert tune.read(["env.id=Pendulum-v1", "env.kwargs.g=9"]).pair == "pendulum_v1-a2c"
 
 
 def test_what_a_search_began_with_is_in_its_pair():
@@ -207,7 +208,7 @@ def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
         return "1.00", True
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "attempt", attempt)
+    monkeypatch.setattr(studies, "attempt", attempt)
     assert tune.main([env, *SHORT[1:], "agent.lr=1e-4..1e-2:log", "study=out", "trials=1"]) == 0
     assert words in capsys.readouterr().out
 
@@ -301,7 +302,7 @@ def test_a_search_of_the_usual_ranges_goes_on_after_its_pair_was_replaced(
 
 def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "search", lambda *arguments: None)
+    monkeypatch.setattr(studies, "search", lambda *arguments: None)
     command = [*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "report=false"]
     assert tune.main(command) == 0
     assert tune.main([*command[::-1], "trials=7"]) == 0
@@ -315,7 +316,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, ca
 
 def test_a_search_that_only_fails_ends(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "attempt", lambda *arguments: ("failed, by a test", False))
+    monkeypatch.setattr(studies, "attempt", lambda *arguments: ("failed, by a test", False))
     assert tune.main([*SHORT, "agent.lr=1e-4..1e-2:log", "study=out", "trials=50"]) == 2
     assert capsys.readouterr().err.startswith("error: trials: 6 failed; ")
 
@@ -328,7 +329,7 @@ def test_what_is_searched_needs_not_fit_at_its_default(tmp_path, monkeypatch):
         return "1.00", True
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tune, "attempt", attempt)
+    monkeypatch.setattr(studies, "attempt", attempt)
     few = ["env=acrobot", "agent=ppo", "total_steps=1024", "agent.n_steps=32,64"]
     assert tune.main([*few, "study=out", "trials=1"]) == 0
 
@@ -388,7 +389,10 @@ def test_a_run_that_diverges_is_one_that_the_study_learns_from(tmp_path, monkeyp
     monkeypatch.setattr(studies, "TRAIN", tmp_path / "learner.py")
     monkeypatch.setattr(studies, "POLL", 0.05)
     study = in_memory()
-    assert tune.attempt(study, study.ask(), [], tmp_path, 1) == ("stopped, training diverged", True)
+    assert studies.attempt(study, study.ask(), [], tmp_path, 1) == (
+        "stopped, training diverged",
+        True,
+    )
     assert study.trials[0].state == optuna.trial.TrialState.PRUNED
 
 
@@ -453,8 +457,7 @@ def test_a_signal_ends_the_workers_and_saves_their_runs(tmp_path):
 
 def test_an_id_with_a_slash_names_no_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    own, _, _ = tune.read(["env.id=module:Name/Cart-v0", "agent=a2c"])
-    assert own["study"] == "runs/tuning/cart_v0-a2c"
+    assert tune.read(["env.id=module:Name/Cart-v0", "agent=a2c"]).pair == "cart_v0-a2c"
 
 
 @pytest.mark.slow
@@ -470,8 +473,8 @@ def test_two_workers_share_a_study(tmp_path):
 
 @pytest.mark.parametrize("group", ["env='pendulum'", '+env="pendulum"', "env=pendulum"])
 def test_a_name_is_the_same_however_it_is_written(group):
-    own, fixed, space = tune.read([group, "+agent.lr=0.5", "+threads=2"])
-    assert own["where"] == "pendulum-a2c"
-    assert "threads=1" not in fixed
-    assert "agent.lr" not in space
-    assert tune.read([group, "env.id=Acrobot-v1"])[0]["where"] == "acrobot-a2c"
+    plan = tune.read([group, "+agent.lr=0.5", "+threads=2"])
+    assert plan.pair == "pendulum-a2c"
+    assert "threads=1" not in plan.fixed
+    assert "agent.lr" not in plan.space
+    assert tune.read([group, "env.id=Acrobot-v1"]).pair == "acrobot-a2c"

@@ -17,6 +17,7 @@ from tools.gallery import controls, densities
 from tools.gallery.densities import DensitySection
 from tools.gallery.functions import TanhAtanh
 from tools.gallery.settings import SECTIONS
+from tools.shared import new_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 MISTAKES = sorted(controls.WRONG)
@@ -223,8 +224,8 @@ def test_a_folder_in_use_gets_a_suffix_and_an_empty_one_is_taken(tmp_path):
     used = tmp_path / "used"
     used.mkdir()
     (used / "mine").write_text("")
-    assert verify.make_folder(str(used)) == tmp_path / "used-2"
-    assert verify.make_folder(str(tmp_path / "used-2")) == tmp_path / "used-2"
+    assert new_folder(str(used), "") == tmp_path / "used-2"
+    assert new_folder(str(tmp_path / "used-2"), "") == tmp_path / "used-2"
 
 
 def test_other_settings_are_what_is_checked_and_written(tmp_path):

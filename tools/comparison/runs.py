@@ -1,10 +1,8 @@
 """Run directories, put into groups by what differs in their configurations."""
 
-import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,12 @@ import numpy as np
 
 from common.errors import ConfigError, shown
 from configs.files import read_run
+from configs.resume import values_of
+from configs.schema import TrainConfig
 from runtime.curves import read_scalars
 from storage.rundir import REPEATED, read_result
 
-# What does not make a run another one in kind.
+# What does not make a run another one in kind: keys, and groups of keys.
 SAME = (
     *("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval"),
     *("checkpoint", "audit", "env.id", "env.kwargs", "env.timeout", "env.vectorization"),
@@ -30,19 +30,27 @@ class Run:
     """One run: what it was, and one of its curves."""
 
     path: Path
+    config: TrainConfig
     task: str
-    agent: str
-    settings: dict[str, Any]  # flat, without what SAME names
-    seed: int
-    total_steps: int
+    settings: dict[str, Any]  # by key, without what SAME names
     steps: np.ndarray
     values: np.ndarray
     digest: str | None = None  # of everything at its end
     cut: int = 0  # episodes of its last evaluation that were cut short
 
-    def at(self, steps: np.ndarray) -> np.ndarray:
+    def at(self, steps: np.ndarray | float) -> np.ndarray:
         """The curve at these steps, on the line between two points; not before it begins."""
         return np.interp(steps, self.steps, self.values)
+
+    def logged(self, step: float) -> bool:
+        """Whether its curve has begun there, and has not ended."""
+        return bool(self.steps[0] <= step <= self.steps[-1])
+
+    @property
+    def beginning(self) -> str:
+        """What two runs have in common of which one goes on longer than the other."""
+        settings = sorted(self.settings.items())
+        return repr((self.task, self.config.agent.name, settings, self.config.seed))
 
 
 @dataclass
@@ -65,17 +73,16 @@ def find(paths: list[str], tag: str) -> list[Run]:
     runs: dict[Path, Run] = {}
     without: list[Path] = []
     for given in paths:
-        files = sorted(Path(given).rglob("config.yaml"))
-        if not files:
+        found = sorted(Path(given).rglob("config.yaml"))
+        if not found:
             raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
-        own = [file.parent for file in files if not apart(file, Path(given))]
+        own = [file.parent for file in found if not apart(file, Path(given))]
         if not own:
-            folder = shown(apart(files[0], Path(given)))
+            folder = shown(apart(found[0], Path(given)))
             why = "holds only what a search made, or repetitions"
             raise ConfigError(f"{given}: {why}; name their folder, such as {folder}")
         for path in own:
-            curve = read_scalars(path, tag)
-            if curve:
+            if curve := read_scalars(path, tag):
                 runs[path.resolve()] = read(path, curve)
             else:
                 without.append(path)
@@ -93,6 +100,24 @@ def apart(file: Path, given: Path) -> Path | None:
     return next(searches, None)
 
 
+def read(path: Path, curve: list[tuple[int, float]]) -> Run:
+    config, result = read_run(path), read_result(path)
+    arguments = "".join(f" {name}={value}" for name, value in sorted(config.env.kwargs.items()))
+    steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
+    settings = {
+        key: value
+        for key, value in values_of(config).items()
+        if not any(f"{key}.".startswith(f"{same}.") for same in SAME)
+    }
+    settings["ranks"] = result.get("ranks", 1)  # each of which has `env.num_envs` copies
+    if cut := int(result.get("episodes_cut", 0)):  # returns are of as many steps
+        settings["eval.max_length"] = config.eval.max_length
+    if config.agent.lr_schedule == "constant":
+        del settings["total_steps"]  # as far as both have come, a longer run is the same
+    task = f"{config.env.id}{arguments}"
+    return Run(path, config, task, settings, steps, values, result.get("state_digest"), cut)
+
+
 def distinct(runs: list[Run]) -> list[Run]:
     """Each once: a run that was repeated bit for bit, or made longer, is no second sample."""
     first: dict[str, Run] = {}
@@ -100,46 +125,37 @@ def distinct(runs: list[Run]) -> list[Run]:
         same = first.setdefault(run.digest or str(run.path), run)
         if same is not run:
             warn(f"{run.path} is {same.path} again, bit for bit; left out")
-    longest: dict[str, Run] = {}
-    for run in sorted(first.values(), key=lambda run: run.total_steps):
-        longest[beginning(run)] = run
-    kept = []
+    by_length = sorted(first.values(), key=lambda run: run.config.total_steps)
+    longest, kept = {run.beginning: run for run in by_length}, []
     for run in first.values():
-        longer = longest[beginning(run)]
-        if run.total_steps == longer.total_steps:
-            kept.append(run)
-        else:
+        longer = longest[run.beginning]
+        if run.config.total_steps < longer.config.total_steps:
             warn(f"{run.path} is the beginning of {longer.path}; left out")
+        else:
+            kept.append(run)
     return kept
-
-
-def beginning(run: Run) -> str:
-    """What two runs have in common of which one goes on longer than the other."""
-    return repr((run.task, run.agent, sorted(run.settings.items()), run.seed))
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
     """The most runs of each task that all have a value at one step; of as many, the later ones."""
-    tasks = sorted({run.task for run in runs})
-    kept = []
-    for task in tasks:
+    kept: list[Run] = []
+    for task in sorted({run.task for run in runs}):
         of_task = [run for run in runs if run.task == task]
         starts = sorted({run.steps[0] for run in of_task}, reverse=True)
-        common = max(starts, key=lambda step: sum(map(partial(logged, step=step), of_task)))
-        kept += [run for run in of_task if logged(run, common)]
-        for what, ours in (
-            ("end before", [run for run in of_task if run.steps[-1] < common]),
-            ("begin after", [run for run in of_task if run.steps[0] > common]),
+        common = max(starts, key=lambda step: sum(run.logged(step) for run in of_task))
+        for what, others in (
+            ("end before", [run.path for run in of_task if run.steps[-1] < common]),
+            ("begin after", [run.path for run in of_task if run.steps[0] > common]),
         ):
-            if ours:
-                end = f"step {common:,.0f}, where most on {task} have a value"
-                warn(f"{named([run.path for run in ours])} {what} {end}; left out")
-    for task in tasks:
-        ends = {run: run.steps[-1] for run in kept if run.task == task}
-        run, end = min(ends.items(), key=lambda item: item[1])
-        if end < SHORT * np.median(list(ends.values())):
+            if others:
+                step = f"step {common:,.0f}, where most on {task} have a value"
+                warn(f"{named(others)} {what} {step}; left out")
+        ends = {run: run.steps[-1] for run in of_task if run.logged(common)}
+        first, end = min(ends.items(), key=lambda item: item[1])
+        if end < SHORT * np.median([*ends.values()]):
             where = f"ends at step {end:,.0f}, and all on {task} are compared there"
-            warn(f"{run.path} {where}; leave it out, or let it go on")
+            warn(f"{first.path} {where}; leave it out, or let it go on")
+        kept += ends
     return kept
 
 
@@ -147,53 +163,10 @@ def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
 
 
-def named(paths: list[Path]) -> str:
+def named(paths: Sequence[Path]) -> str:
     """The first few, and how many more there are."""
     more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
     return ", ".join(map(str, paths[:NAMED])) + more
-
-
-def logged(run: Run, step: float) -> bool:
-    """Whether its curve has begun there, and has not ended."""
-    return bool(run.steps[0] <= step <= run.steps[-1])
-
-
-def read(path: Path, curve: list[tuple[int, float]]) -> Run:
-    config = read_run(path)
-    kwargs = "".join(f" {name}={value}" for name, value in sorted(config.env.kwargs.items()))
-    steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
-    result = read_result(path)
-    ranks = result.get("ranks", 1)  # each of which has `env.num_envs` copies
-    settings = {**dict(flat(dataclasses.asdict(config))), "ranks": ranks}
-    cut = int(result.get("episodes_cut", 0))
-    if cut:  # returns are of as many steps
-        settings["eval.max_length"] = config.eval.max_length
-    if config.agent.lr_schedule == "constant":
-        del settings["total_steps"]  # as far as both have come, a longer run is the same
-    return Run(
-        path,
-        f"{config.env.id}{kwargs}",
-        config.agent.name,
-        settings,
-        config.seed,
-        config.total_steps,
-        steps,
-        values,
-        result.get("state_digest"),
-        cut,
-    )
-
-
-def flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """`group.key` -> value, without what SAME names."""
-    for name, value in values.items():
-        key = f"{before}{name}"
-        if key in SAME:
-            continue
-        if isinstance(value, dict):
-            yield from flat(value, f"{key}.")
-        else:
-            yield key, value
 
 
 def grouped(runs: list[Run]) -> list[Group]:
@@ -202,20 +175,17 @@ def grouped(runs: list[Run]) -> list[Group]:
     Keys count that differ between runs of the same task and agent: what is tuned for a task is a
     part of it.
     """
-    cells: dict[tuple[str, str], list[Run]] = {}
+    values: dict[tuple[str, str, str], set[str]] = {}  # of a key, on a task with an agent
     for run in runs:
-        cells.setdefault((run.task, run.agent), []).append(run)
-    differing: set[str] = set()
-    for cell in cells.values():
-        for key in {key for run in cell for key in run.settings}:
-            if len({str(run.settings[key]) for run in cell if key in run.settings}) > 1:
-                differing.add(key)
-    keys = sorted(differing)
-    several = len({run.agent for run in runs}) > 1
+        for key, value in run.settings.items():
+            cell = run.task, run.config.agent.name, key
+            values.setdefault(cell, set()).add(str(value))
+    differing = sorted({key for (_, _, key), found in values.items() if len(found) > 1})
+    several = len({run.config.agent.name for run in runs}) > 1
     groups: dict[tuple[str, str], Group] = {}
     for run in runs:
-        words = [run.agent] if several or not keys else []
-        own = [key for key in keys if key in run.settings]
+        words = [run.config.agent.name] if several or not differing else []
+        own = [key for key in differing if key in run.settings]
         words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in own]
         label = " ".join(words)
         groups.setdefault((run.task, label), Group(run.task, label, [])).runs.append(run)

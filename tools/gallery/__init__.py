@@ -1,1 +1,0 @@
-"""The verification gallery: sections of checks, their references, controls and pictures."""

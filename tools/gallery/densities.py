@@ -1,7 +1,7 @@
 """The sections that have a continuous density: draws, integral, value, gradient; right or wrong."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -11,22 +11,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import policies
+from audit.checks import ks_p_value, ks_statistic, line_pit
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
 from tools.gallery.report import Check, Section, rejection
 from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import (
-    Case,
-    Draws,
-    Grid,
-    bartlett_p_value,
-    joint,
-    kind,
-    p_values,
-    relative_error,
-    vector_error,
-)
+from tools.gallery.statistics import Case, bartlett, joint, kind, relative_error, vector_error
 
 RAREST = 1e-6  # a smaller p-value is a failure; 30 tests: 3 false alarms in 100,000 galleries
 INTEGRAL = 1e-6
@@ -40,43 +31,36 @@ Exact = tuple[Tensor, Tensor, Tensor]  # value (R,), slopes by mean (R, A), by s
 
 @dataclass(eq=False)
 class Subject:
-    """A case in a section of the gallery, with its grid, its draws and what is exact of them."""
+    """A case in a section of the gallery, with draws, (S, A) each, and what is exact of them."""
 
     section: str
     case: Case
-    grid: Grid
-    draws: Draws
+    noise: Tensor
+    action: Tensor
+    latent: Tensor
 
     @cached_property
     def exact(self) -> list[Exact]:
         """[of log_prob at the latents, of log_pi from the noise], for the first draws."""
-        scored = ((reference.log_prob, self.draws.latent), (reference.log_pi, self.draws.noise))
-        mean, tril = exact_parameters(self.case)
-        return [
-            to_tensors(
-                self.case,
-                [score(mean, tril, x, self.case.squashed) for x in points[:REFERENCES].tolist()],
-            )
-            for score, points in scored
-        ]
+        scored = ((reference.log_prob, self.latent), (reference.log_pi, self.noise))
+        exact = []
+        for score, points in scored:
+            first = points[:REFERENCES].tolist()
+            rows = [score(*self.case.exact, point, self.case.squashed) for point in first]
+            exact.append(to_tensors(self.case, rows))
+        return exact
 
     def check(self, text: str, figure: float, bound: float, relation: str = "<=") -> Check:
         name = f"{self.case.label}: {text}" if self.case.label else text
         return Check(self.section, name, figure, bound, relation)
 
+    def p_value(self, text: str, figure: float) -> Check:
+        return self.check(f"{text}, p-value", figure, RAREST, ">=")
+
     def gone_wrong(self, mistake: str) -> "Subject":
         """The same draws, scored by a wrong formula."""
         make = partial(WRONG[mistake], squashed=self.case.squashed)
-        case = replace(self.case, make=make)
-        return Subject(self.section, case, Grid(case), self.draws)
-
-
-def exact_parameters(case: Case) -> tuple[list[float], list[list[Any]]]:
-    """Mean and Cholesky factor, to 50 digits."""
-    mean, scale = case.mean.tolist(), case.scale.tolist()
-    if case.full:
-        return mean, scale
-    return mean, reference.mp.diag([reference.mp.exp(x) for x in scale]).tolist()
+        return replace(self, case=replace(self.case, make=make))
 
 
 def to_tensors(case: Case, rows: list[reference.Score]) -> Exact:
@@ -95,32 +79,34 @@ def slopes(case: Case, found: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     return [by_mean, by_scale.tril() if case.full else by_scale]
 
 
-def pit(subject: Subject) -> list[Check]:
+def pit(subject: Subject) -> Iterator[Check]:
     """Do the draws follow the integral of the density?"""
-    found = p_values(subject.case, subject.grid, subject.draws.latent)
-    draws = f"KS of {len(subject.draws.latent):,} draws"
-    return [
-        subject.check(f"{draws}{which}, p-value", p, RAREST, ">=") for which, p in found.items()
-    ]
+    case, latent = subject.case, subject.latent
+    found = {"": case.grid.pit(latent)}
+    if len(case.mean) > 1:  # each component given those before it: the transform of Rosenblatt
+        second = line_pit(case, latent, 1, squashed=case.squashed)
+        found = {" of the first component": found[""], " of the second given the first": second}
+    for which, z in found.items():
+        p_value = ks_p_value(ks_statistic(z), len(z))
+        yield subject.p_value(f"KS of {len(z):,} draws{which}", p_value)
 
 
-def covariance(subject: Subject) -> list[Check]:
-    p_value = bartlett_p_value(subject.case, subject.draws.latent)
-    name = "sample covariance, Bartlett's decomposition, p-value"
-    return [subject.check(name, p_value, RAREST, ">=")]
+def covariance(subject: Subject) -> Iterator[Check]:
+    p_value = bartlett(subject.case, subject.latent)
+    yield subject.p_value("sample covariance, Bartlett's decomposition", p_value)
 
 
-def integral(subject: Subject) -> list[Check]:
+def integral(subject: Subject) -> Iterator[Check]:
     """Is it a density?"""
-    error = abs(subject.grid.integral - 1)
-    return [subject.check("integral over the actions - 1", error, INTEGRAL)]
+    error = abs(subject.case.grid.integral - 1)
+    yield subject.check("integral over the actions - 1", error, INTEGRAL)
 
 
 def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
     """[of the value, of the gradient] in one float type, largest over log_prob and log_pi."""
     case, count = subject.case, len(subject.exact[0][0])
-    latent = subject.draws.latent[:count].to(dtype)
-    noise = subject.draws.noise[:count].to(dtype)
+    latent = subject.latent[:count].to(dtype)
+    noise = subject.noise[:count].to(dtype)
     of_value, of_gradient = [], []
     for (value, *gradient), own in zip(subject.exact, (False, True), strict=True):
         parameters = case.parameters(count, dtype)
@@ -140,18 +126,18 @@ def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
     ]
 
 
-def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> list[Check]:
+def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> Iterator[Check]:
     """[each term of log_pi to 50 digits, their sum against log_pi] in one float type."""
-    case, noise = subject.case, subject.draws.noise[:REFERENCES].to(dtype)
+    case, noise = subject.case, subject.noise[:REFERENCES].to(dtype)
     policy = case.make(*case.parameters(len(noise), dtype))
     found, log_pi = policy.terms(noise), policy.rsample_with_log_prob(noise)[1]
     all_terms = torch.stack(list(found.values()))
     sizes = all_terms.abs().sum((0, -1)).clamp_min(1.0)
     off = (all_terms.sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
-    mean, tril = exact_parameters(case)
+    mean, tril = case.exact
     exact = [
         reference.terms(tril, e, reference.latent_of(mean, tril, e), case.squashed)
-        for e in subject.draws.noise[:REFERENCES].tolist()
+        for e in subject.noise[:REFERENCES].tolist()
     ]
     error = max(
         relative_error(found[name], reference.tensor([row[name] for row in exact]))
@@ -161,22 +147,20 @@ def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> list[Check]:
     )
     each = f"each of the terms of log_pi against 50 digits, {kind(dtype)}"
     total = f"(sum of the terms - log_pi) / their sizes, {kind(dtype)}"
-    return [
-        subject.check(each, error, VALUE[dtype]),
-        subject.check(total, relative_error(off, torch.zeros(len(off))), VALUE[dtype]),
-    ]
+    yield subject.check(each, error, VALUE[dtype])
+    yield subject.check(total, relative_error(off, torch.zeros(len(off))), VALUE[dtype])
 
 
-def without_latent(subject: Subject) -> list[Check]:
+def without_latent(subject: Subject) -> Iterator[Check]:
     """What `log_prob` makes of the action alone, where float32 still determines u: |u| <= 7.
 
     An action that is off by eps gives a u that is off by d = eps cosh(u)^2, and that a log-density
     that is off by (|its slope by u| + 2) d + (d / std)^2 / 2.
     """
-    case, latent = subject.case, subject.draws.latent[:REFERENCES]
+    case, latent = subject.case, subject.latent[:REFERENCES]
     inside = (latent.abs() <= INVERTIBLE).all(-1)
     if not case.squashed or not bool(inside.any()):
-        return []
+        return
     policy = case.make(*(p.detach() for p in case.parameters(len(latent), torch.float32)))
     found = joint(policy.log_prob(case.squash(latent)), inside.shape)
     value, by_mean, _ = subject.exact[0]
@@ -185,25 +169,25 @@ def without_latent(subject: Subject) -> list[Check]:
     bound = (lost * (by_mean.abs() + 2)).sum(-1) + curved + VALUE[torch.float32] * value.abs()
     ratio = (found.double() - value).abs() / bound
     name = f"log_prob without latent to |u| = {INVERTIBLE:g}, float32: error / what the action lost"
-    return [subject.check(name, float(ratio[inside].max()), 1.0)]
+    yield subject.check(name, float(ratio[inside].max()), 1.0)
 
 
-def exact_rows(subject: Subject) -> list[Check]:
+def exact_rows(subject: Subject) -> Iterator[Check]:
     """All that does not depend on chance, in both float types, and the action itself."""
-    rows = integral(subject)
+    yield from integral(subject)
     for dtype in VALUE:
-        rows += [*error_rows(subject, dtype), *terms(subject, dtype)]
-    rows += without_latent(subject)
+        yield from error_rows(subject, dtype)
+        yield from terms(subject, dtype)
+    yield from without_latent(subject)
     if subject.case.squashed:
-        error = relative_error(subject.draws.action, torch.tanh(subject.draws.latent.double()))
-        rows.append(subject.check("action - tanh(latent)", error, 3e-7))
-    return rows
+        error = relative_error(subject.action, torch.tanh(subject.latent.double()))
+        yield subject.check("action - tanh(latent)", error, 3e-7)
 
 
-def by_hand(subject: Subject) -> list[Check]:
+def by_hand(subject: Subject) -> Iterator[Check]:
     """The density as it stands in textbooks, and torch.distributions, in float64."""
     action, mean, tril = (
-        subject.draws.action.double(),
+        subject.action.double(),
         subject.case.mean.double(),
         subject.case.tril,
     )
@@ -219,13 +203,11 @@ def by_hand(subject: Subject) -> list[Check]:
         formula = torch.exp(-square / (2 * (1 - rho**2))) / area
     hand = relative_error(log_prob.exp() / formula, torch.ones_like(formula))
     other = relative_error(log_prob, MultivariateNormal(mean, scale_tril=tril).log_prob(action))
-    return [
-        subject.check("exp(log_prob) / the density by hand - 1", hand, 1e-11),
-        subject.check("log_prob - torch.distributions", other, 1e-11),
-    ]
+    yield subject.check("exp(log_prob) / the density by hand - 1", hand, 1e-11)
+    yield subject.check("log_prob - torch.distributions", other, 1e-11)
 
 
-Test = Callable[[Subject], list[Check]]
+Test = Callable[[Subject], Iterable[Check]]
 TESTS: dict[str, Test] = {
     "pit": pit,
     "integral": integral,
@@ -239,8 +221,7 @@ def control(subject: Subject, mistake: str, expected: tuple[str, ...]) -> Check:
     """A wrong formula, which every check named in `expected` must reject."""
     wrong = subject.gone_wrong(mistake)
     rejecting = [test for test in expected if not all(row.passed for row in TESTS[test](wrong))]
-    label = f"{subject.case.label}: " if subject.case.label else ""
-    return rejection(subject.section, label, mistake, expected, rejecting)
+    return rejection(subject.section, mistake, expected, rejecting, subject.case.label)
 
 
 @dataclass(frozen=True)
@@ -259,29 +240,27 @@ class DensitySection(Section):
     def __init__(self, name: str, settings: Any) -> None:
         super().__init__(name, settings)
         self.kind = KINDS[name]
-        self.cases = [(case, Grid(case)) for case in self.kind.cases(settings)]
+        self.cases = self.kind.cases(settings)
 
     def subjects(self, seed: int) -> Iterator[Subject]:
-        for case, grid in self.cases:
-            generator = stream(seed, f"{self.name}/{case.label}")
-            yield Subject(self.name, case, grid, case.draw(self.settings.samples, generator))
+        for case in self.cases:
+            policy = case.policy(self.settings.samples)
+            noise = policy.noise(stream(seed, f"{self.name}/{case.label}"))
+            yield Subject(self.name, case, noise, *policy.sample(noise))
 
-    def rows(self, seed: int, *tests: Test) -> list[Check]:
-        return [row for subject in self.subjects(seed) for test in tests for row in test(subject)]
+    def rows(self, seed: int, *tests: Test) -> Iterator[Check]:
+        return (row for subject in self.subjects(seed) for test in tests for row in test(subject))
 
-    def drawn(self, seed: int) -> list[Check]:
+    def drawn(self, seed: int) -> Iterator[Check]:
         return self.rows(seed, *self.kind.of_chance)
 
-    def own(self, seed: int) -> list[Check]:
+    def own(self, seed: int) -> Iterator[Check]:
         return self.rows(seed, *self.kind.of_chance, *self.kind.exact)
 
-    def controls(self, seed: int) -> list[Check]:
-        default = DensitySection(self.name, SECTIONS[self.name]())
-        return [
-            control(subject, mistake, expected)
-            for subject in default.subjects(seed)
-            for mistake, expected in self.kind.controls.items()
-        ]
+    def controls(self, seed: int) -> Iterator[Check]:
+        for subject in DensitySection(self.name, SECTIONS[self.name]()).subjects(seed):
+            for mistake, expected in self.kind.controls.items():
+                yield control(subject, mistake, expected)
 
 
 def diagonal(mean: list[float], std: list[float], label: str = "", squashed: bool = False) -> Case:

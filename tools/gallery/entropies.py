@@ -11,14 +11,7 @@ from torch import Tensor
 import policies
 from common.seeding import stream
 from tools.gallery import reference
-from tools.gallery.densities import (
-    RAREST,
-    DensitySection,
-    Subject,
-    exact_parameters,
-    slopes,
-    to_tensors,
-)
+from tools.gallery.densities import RAREST, DensitySection, Subject, slopes, to_tensors
 from tools.gallery.report import Check, rejection
 from tools.gallery.settings import SECTIONS
 from tools.gallery.statistics import Case, joint, kind, normal_p_value, relative_error
@@ -47,7 +40,7 @@ def estimate(label: str, entropy: float, log_pi: Tensor) -> Estimate:
 
 def of_draws(subject: Subject, entropy: float) -> Estimate:
     """-log pi of the draws, of which the policy may be a wrong formula."""
-    noise = subject.draws.noise
+    noise = subject.noise
     log_pi = subject.case.policy(len(noise)).rsample_with_log_prob(noise)[1]
     return estimate(subject.case.label, entropy, joint(log_pi, noise.shape[:1]))
 
@@ -69,24 +62,22 @@ class Entropy(DensitySection):
         action, _ = policy.sample(policy.noise(stream(seed, f"{self.name}/Categorical")))
         yield estimate("Categorical", float(policy.entropy()[0]), policy.log_prob(action))
 
-    def drawn(self, seed: int) -> list[Check]:
+    def drawn(self, seed: int) -> Iterator[Check]:
         text = f"entropy against -log_pi of {self.settings.samples:,} draws, p-value"
-        return [
-            Check(self.name, f"{found.label}: {text}", found.p_value, RAREST, ">=")
-            for found in self.estimates(seed)
-        ]
+        for found in self.estimates(seed):
+            yield Check(self.name, f"{found.label}: {text}", found.p_value, RAREST, ">=")
 
-    def own(self, seed: int) -> list[Check]:
-        rows = self.drawn(seed)
-        for case, grid in self.cases:
-            error = abs(entropy(case, torch.float64) - grid.entropy)
-            rows.append(self.row(f"{case.label}: against the integral of -p log p", error, 1e-6))
-            rows += self.against_digits(case)
-        return [*rows, self.categorical_against_digits()]
+    def own(self, seed: int) -> Iterator[Check]:
+        yield from self.drawn(seed)
+        for case in self.cases:
+            error = abs(entropy(case, torch.float64) - case.grid.entropy)
+            yield self.row(f"{case.label}: against the integral of -p log p", error, 1e-6)
+            yield from self.against_digits(case)
+        yield self.categorical_against_digits()
 
     def against_digits(self, case: Case) -> Iterator[Check]:
         """Value and gradient in both float types."""
-        exact = to_tensors(case, [reference.entropy(*exact_parameters(case), case.squashed)])
+        exact = to_tensors(case, [reference.entropy(*case.exact, case.squashed)])
         for dtype, bound in BOUND.items():
             parameters = case.parameters(1, dtype)
             found = case.make(*parameters).entropy()
@@ -105,25 +96,22 @@ class Entropy(DensitySection):
         error = max(relative_error(found, [float(value)]), relative_error(slope, by_logits))
         return self.row("Categorical: value and gradient against 50 digits, float32", error, 1e-6)
 
-    def controls(self, seed: int) -> list[Check]:
+    def controls(self, seed: int) -> Iterator[Check]:
         """Wrong formulas of log_pi, and the entropy of u in place of that of the action."""
-        rows = []
         for subject in Entropy(self.name, SECTIONS[self.name]()).subjects(seed):
             case, right = subject.case, entropy(subject.case)
             mistakes = ["sigma_for_log_sigma", "sum_forgotten"]
             mistakes += ["jacobian_added", "tanh_twice"] if case.squashed else []
-            rows += [self.control(name, subject.gone_wrong(name), right) for name in mistakes]
+            for mistake in mistakes:
+                yield self.control(mistake, subject.gone_wrong(mistake), right)
             if case.squashed:
                 base = policies.FullGaussian if case.full else policies.Gaussian
-                rows.append(
-                    self.control("entropy_of_u", subject, entropy(replace(case, make=base)))
-                )
-        return rows
+                yield self.control("entropy_of_u", subject, entropy(replace(case, make=base)))
 
     def control(self, mistake: str, subject: Subject, value: float) -> Check:
         rejected = {
             "draws": of_draws(subject, value).p_value < RAREST,
-            "integral": not abs(subject.grid.entropy - value) <= BOUND[torch.float32],
+            "integral": not abs(subject.case.grid.entropy - value) <= BOUND[torch.float32],
         }
         rejecting = [test for test in rejected if rejected[test]]
-        return rejection(self.name, f"{subject.case.label}: ", mistake, (*rejected,), rejecting)
+        return rejection(self.name, mistake, [*rejected], rejecting, subject.case.label)

@@ -1,7 +1,7 @@
 """The sections on functions: logarithms, softmax, and tanh with its inverse."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import torch
@@ -50,18 +50,16 @@ class LogExp(Section):
         largest = float(self.matrix(dtype).double().log().abs().max())
         return (1 + largest) * torch.finfo(dtype).eps
 
-    def own(self, seed: int) -> list[Check]:
-        rows = []
+    def own(self, seed: int) -> Iterator[Check]:
         for dtype in self.FLOATS:
             error = float(self.errors(dtype).max())
-            rows.append(self.row(f"exp(log X) / X - 1, {kind(dtype)}", error, self.bound(dtype)))
+            yield self.row(f"exp(log X) / X - 1, {kind(dtype)}", error, self.bound(dtype))
             matrix = self.matrix(dtype)
             log, slope = slopes(torch.log, matrix)
             exact = reference.each(matrix, reference.mp.log)
             error = max(relative_error(log, exact), relative_error(slope, 1 / matrix.double()))
             name = f"log X and its slope against 50 digits, {kind(dtype)}"
-            rows.append(self.row(name, error, torch.finfo(dtype).eps))
-        return rows
+            yield self.row(name, error, torch.finfo(dtype).eps)
 
 
 class LogSoftmax(Section):
@@ -98,35 +96,32 @@ class LogSoftmax(Section):
         action, _ = policy.sample(policy.noise(stream(seed, self.name)))
         return torch.bincount(action, minlength=len(probs))
 
-    def drawn(self, seed: int) -> list[Check]:
+    def drawn(self, seed: int) -> Iterator[Check]:
         probs = torch.tensor(self.settings.probs, dtype=torch.float64)
         p_value = chi2_p_value(self.frequencies(seed), probs)
         name = f"chi-square of {self.settings.samples:,} draws of the categorical, p-value"
-        return [Check(self.name, name, p_value, RAREST, ">=")]
+        yield Check(self.name, name, p_value, RAREST, ">=")
 
-    def own(self, seed: int) -> list[Check]:
-        rows = self.drawn(seed)
+    def own(self, seed: int) -> Iterator[Check]:
+        yield from self.drawn(seed)
         for dtype in self.FLOATS:
             for what, found in zip(PARTS, self.errors("log_softmax", dtype), strict=True):
                 name = f"log_softmax: {what} to +-{self.settings.size:g}, {kind(dtype)}"
-                rows.append(self.row(name, float(found.max()), 2 * torch.finfo(dtype).eps))
-        return rows
+                yield self.row(name, float(found.max()), 2 * torch.finfo(dtype).eps)
 
-    def controls(self, seed: int) -> list[Check]:
+    def controls(self, seed: int) -> Iterator[Check]:
         """Also uniform noise where exponential belongs, for unequal probabilities."""
-        rows, default = [], LogSoftmax(self.name, SECTIONS[self.name]())
+        default = LogSoftmax(self.name, SECTIONS[self.name]())
         for dtype in self.FLOATS:
             errors = zip(PARTS, default.errors("log(softmax)", dtype), strict=True)
             rejecting = [what for what, error in errors if float(error.max()) > 0.01]
-            mistake = f"log_of_softmax, {kind(dtype)}"
-            rows.append(rejection(self.name, "", mistake, PARTS, rejecting))
+            yield rejection(self.name, f"log_of_softmax, {kind(dtype)}", PARTS, rejecting)
         probs = torch.tensor([0.7, 0.2, 0.1])
         noise = torch.rand(10_000, 3, generator=stream(seed, "uniform clocks"))
         action, _ = policies.Categorical(probs.log().expand(10_000, -1)).sample(noise)
         p_value = chi2_p_value(torch.bincount(action, minlength=3), probs)
-        expected = ["chi-square"]
-        rejecting = expected if p_value < RAREST else []
-        return [*rows, rejection(self.name, "", "uniform_clocks", expected, rejecting)]
+        rejecting = ["chi-square"] if p_value < RAREST else []
+        yield rejection(self.name, "uniform_clocks", ["chi-square"], rejecting)
 
 
 def log_det(u: Tensor) -> list[Tensor]:
@@ -175,44 +170,40 @@ class TanhAtanh(Section):
         pairs = zip(slopes(self.LOG_DETS[form], u), log_det(u), strict=True)
         return [relative_errors(*pair) for pair in pairs]
 
-    def own(self, seed: int) -> list[Check]:
-        rows, near, far, limit = [], self.near(), self.far(), self.settings.limit
+    def own(self, seed: int) -> Iterator[Check]:
+        near, far, limit = self.near(), self.far(), self.settings.limit
         for dtype in (torch.float32, torch.float64):
             eps = torch.finfo(dtype).eps
             exact = reference.each(near.to(dtype), reference.mp.tanh)
             error = relative_error(torch.tanh(near.to(dtype)), exact)
-            rows.append(self.row(f"tanh against 50 digits, {kind(dtype)}", error, 2 * eps))
+            yield self.row(f"tanh against 50 digits, {kind(dtype)}", error, 2 * eps)
             for form in self.INVERSES:  # an error da of the action is du = da cosh(u)^2 of u
                 bound = (2 * eps + 2e-8 * ("1e-8" in form)) * math.cosh(limit) ** 2
                 error = float(self.lost(form, near, dtype).max())
-                name = f"{form}: round trip to |u| = {limit:g}, {kind(dtype)}"
-                rows.append(self.row(name, error, bound))
-        ends = float(far[torch.tanh(far.float()) == 1].min())
-        rows.append(self.row("float32 tanh is 1 from |u| =", ends, 9.02))
+                yield self.row(
+                    f"{form}: round trip to |u| = {limit:g}, {kind(dtype)}", error, bound
+                )
+        yield self.from_on("float32 tanh is 1", torch.tanh(far.float()) == 1)
         for form in self.INVERSES:
-            ends = float(far[self.lost(form, far, torch.float32) > LOST].min())
-            rows.append(self.row(f"{form}: has lost {LOST:g} in float32 from |u| =", ends, 9.02))
-        far = self.far(0.05)
-        both_sides = torch.cat([-far.flip(0), far])
+            lost = self.lost(form, far, torch.float32) > LOST
+            yield self.from_on(f"{form}: has lost {LOST:g} in float32", lost)
+        few = self.far(0.05)
         for dtype, bound in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
-            errors = self.log_det_errors("log_det_tanh", both_sides, dtype)
+            errors = self.log_det_errors("log_det_tanh", torch.cat([-few.flip(0), few]), dtype)
             for what, found in zip(("value", "slope"), errors, strict=True):
-                name = f"log_det_tanh: {what} to |u| = {far[-1]:g}, {kind(dtype)}"
-                rows.append(self.row(name, float(found.max()), bound))
-        return [*rows, *self.without_latent()]
-
-    def without_latent(self) -> list[Check]:
-        """What `log_prob` of an action alone makes of it, in float32, for N(u, 1) at each u."""
-        near, far = self.far(0.05), self.far(0.001)
-        near = near[near <= INVERTIBLE]
+                name = f"log_det_tanh: {what} to |u| = {few[-1]:g}, {kind(dtype)}"
+                yield self.row(name, float(found.max()), bound)
+        # What `log_prob` of an action alone makes of it, in float32, for N(u, 1) at each u.
         bound = 2 * EPS * math.cosh(INVERTIBLE) ** 2  # eps of the action, at a slope of 2 by u
-        ends = float(far[self.nats_off(far) > 1].min())
-        name, error = "log_prob without latent", float(self.nats_off(near).max())
-        return [
-            self.row(f"{name} to |u| = {INVERTIBLE:g}: nats, float32", error, bound),
-            self.row(f"{name}: off by a nat in float32 from |u| =", ends, 9.02),
-            self.row(f"{name}: beyond that as if |u| = {LAST:.2f}", self.beyond(None), 1e-5),
-        ]
+        error = float(self.nats_off(few[few <= INVERTIBLE]).max())
+        name = "log_prob without latent"
+        yield self.row(f"{name} to |u| = {INVERTIBLE:g}: nats, float32", error, bound)
+        yield self.from_on(f"{name}: off by a nat in float32", self.nats_off(far) > 1)
+        yield self.row(f"{name}: beyond that as if |u| = {LAST:.2f}", self.beyond(None), 1e-5)
+
+    def from_on(self, name: str, broken: Tensor) -> Check:
+        """Where something breaks first, of `far`: where float32's tanh is 1, at the latest."""
+        return self.row(f"{name} from |u| =", float(self.far()[broken].min()), 9.02)
 
     def nats_off(self, points: Tensor) -> Tensor:
         """|log_prob(tanh(u)) - exact| of N(u, 1), where u is exact in float32."""
@@ -228,12 +219,12 @@ class TanhAtanh(Section):
         exact = -HALF_LOG_2PI - float(log_det(torch.tensor([LAST]).double())[0])
         return relative_error(found, torch.full(found.shape, exact, dtype=torch.float64))
 
-    def controls(self, seed: int) -> list[Check]:
-        points, rows = torch.arange(0, 20, 0.05, dtype=torch.float64), []
+    def controls(self, seed: int) -> Iterator[Check]:
+        points = torch.arange(0, 20, 0.05, dtype=torch.float64)
         wrong = {"epsilon": "log(1 - tanh² + 1e-6)", "log_of_difference": "log(1 - tanh²)"}
         for mistake, form in wrong.items():
             errors = zip(PARTS, self.log_det_errors(form, points, torch.float32), strict=True)
             rejecting = [what for what, error in errors if float(error.max()) > 1e-6]
-            rows.append(rejection(self.name, "", mistake, PARTS, rejecting))
+            yield rejection(self.name, mistake, PARTS, rejecting)
         rejecting = ["value"] if self.beyond(torch.atanh) > 1e-5 else []
-        return [*rows, rejection(self.name, "", "atanh_of_one", ["value"], rejecting)]
+        yield rejection(self.name, "atanh_of_one", ["value"], rejecting)

@@ -186,9 +186,9 @@ def line(section: DensitySection, seed: int) -> Figure:
     subjects = list(section.subjects(seed))
     figure = canvas(7.5 if len(subjects) == 1 else 11.5, TITLES[section.name])
     for place, subject in enumerate(subjects, 1):
-        case, draws = subject.case, subject.draws
-        shown, unit, label = units(case, draws.latent[:, 0].double())
-        density = case.log_prob(draws.action.double(), draws.latent.double()).exp() * unit
+        case = subject.case
+        shown, unit, label = units(case, subject.latent[:, 0].double())
+        density = case.log_prob(subject.action.double(), subject.latent.double()).exp() * unit
         per = f"10$^{{{round(math.log10(unit))}}}$" if unit != 1 else "unit of action"
         title = case.label or ("a = tanh(u), " if case.squashed else "") + named(section, case)
         axes = panel(figure, (1, len(subjects), place), label, f"density (per {per})", title)
@@ -226,7 +226,7 @@ def units(case: Case, latent: Tensor) -> tuple[Tensor, float, str]:
 def multivariate_normal(section: DensitySection, seed: int) -> Figure:
     figure = canvas(11, "Gaussians in two dimensions: draws, density, covariance")
     for place, subject in enumerate(section.subjects(seed), 1):
-        case, action = subject.case, subject.draws.action.double()
+        case, action = subject.case, subject.action.double()
         axes = panel(figure, (1, 2, place), "action 1", "action 2", f"{case.label} covariance")
         density = case.log_prob(action, action).exp()
         shades = {"c": density, "cmap": "Blues", "edgecolor": DRAWN, "linewidth": 0.4}
@@ -248,11 +248,11 @@ def multivariate_normal(section: DensitySection, seed: int) -> Figure:
 def plane(section: DensitySection, seed: int) -> Figure:
     """Two components: the density at some draws over the 3-D histogram, and both from above."""
     (subject,) = section.subjects(seed)
-    case, draws, points = subject.case, subject.draws, section.settings.points
+    case, points = subject.case, section.settings.points
     policy = ("Tanh" if case.squashed else "") + ("FullGaussian" if case.full else "Gaussian")
     title = f"{policy}: exp(log_prob) over the histogram of its actions; {named(section, case)}"
-    figure, action = canvas(12.5, title), draws.action.double()
-    density = case.log_prob(action, draws.latent.double()).exp()
+    figure, action = canvas(12.5, title), subject.action.double()
+    density = case.log_prob(action, subject.latent.double()).exp()
     x, y = action.T.numpy()
     heights, first, second = np.histogram2d(x, y, bins=24, density=True)
     histogram = f"histogram of {len(action):,} draws"

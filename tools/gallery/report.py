@@ -1,12 +1,12 @@
 """What the gallery is made of, sections and rows, and the table, Markdown and JSON they become."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.gallery.settings import SECTIONS
-from tools.options import plain
+from tools.shared import table
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Check:
 
 
 def rejection(
-    section: str, label: str, mistake: str, expected: Sequence[str], rejecting: Sequence[str]
+    section: str, mistake: str, expected: Sequence[str], rejecting: Sequence[str], case: str = ""
 ) -> Check:
     """The row of a negative control: how many of the checks declared beforehand reject it."""
     missing = [test for test in expected if test not in rejecting]
     result = f"rejected by {', '.join(rejecting) or 'nothing'}"
     result += f", NOT by {', '.join(missing)}" if missing else ""
-    name = f"{label}control {mistake}: {result}"
+    name = f"{case}: " * bool(case) + f"control {mistake}: {result}"
     return Check(section, name, len(rejecting), len(expected), ">=")
 
 
@@ -51,17 +51,17 @@ class Section:
     def __init__(self, name: str, settings: Any) -> None:
         self.name, self.settings = name, settings
 
-    def drawn(self, seed: int) -> list[Check]:
+    def drawn(self, seed: int) -> Iterable[Check]:
         """Those rows about the code that depend on chance."""
-        return []
+        return ()
 
-    def own(self, seed: int) -> list[Check]:
+    def own(self, seed: int) -> Iterable[Check]:
         """All rows about the code, those of `drawn` among them."""
         raise NotImplementedError
 
-    def controls(self, seed: int) -> list[Check]:
+    def controls(self, seed: int) -> Iterable[Check]:
         """Rows about wrong formulas, at the default settings whatever those of the section."""
-        return []
+        return ()
 
     def row(self, name: str, figure: float, bound: float) -> Check:
         return Check(self.name, name, figure, bound)
@@ -86,15 +86,10 @@ def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
     parts = ["# Verification gallery\n", f"{summary(checks)}.\n"]
     for section, values in settings.items():
         about = SECTIONS[section].__doc__
-        set_to = [f"`{key}={value}`".replace(" ", "") for key, value in plain(values).items()]
+        set_to = [f"`{key}={value}`".replace(" ", "") for key, value in asdict(values).items()]
         parts.append(f"## {section}\n\n{about}; {', '.join(set_to)}\n")
-        parts.append("| compared | figure | bound | |\n|---|---|---|---|")
-        parts += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in check.cells[1:]) + " |"
-            for check in checks
-            if check.section == section
-        ]
-        parts.append(f"\n![{about}]({section}.png)\n")
+        rows = [check.cells[1:] for check in checks if check.section == section]
+        parts += [table(HEADER[1:], rows), f"\n![{about}]({section}.png)\n"]
     return "\n".join(parts)
 
 

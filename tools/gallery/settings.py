@@ -6,13 +6,12 @@ from types import GenericAlias
 from typing import Any
 
 from common.errors import ConfigError
-from configs.validate import Group, nearest, show, unknown_key
-from tools import options
-from tools.options import described, key, names
+from configs.validate import Group, unknown_key
+from tools.shared import Keys, described, key, names, read_keys
 
 
 @dataclass(frozen=True)
-class Options(options.Options):
+class Options(Keys):
     """Keys of the command itself."""
 
     section: str = key("all", "one section, which alone makes its keys available; or all")
@@ -48,104 +47,84 @@ class Settings(Group):
         self.require(alike and inside, "values", why, "e.g. [[1,2],[3,4]]")
 
 
-def section(doc: str, **keys: Any) -> type[Settings]:
+MEANS, STDS, TRIL = [1.0, 3.0], [0.15, 0.055], [[0.15, 0.0], [0.044, 0.033]]
+KEYS: dict[str, dict[str, Any]] = {
+    "values": {"doc": "the matrix X, of positive numbers"},
+    "limit": {"doc": "the inverse is held against u for |u| up to here", "gt": 0, "le": 5},
+    "step": {"doc": "distance of the points", "ge": 0.001, "le": 0.5},
+    "far": {"doc": "the log-determinants are followed out to here", "ge": 12, "le": 40},
+    "size": {"doc": "largest logit", "ge": 1, "le": 10000},
+    "mean": {"doc": "of the Gaussian, or of u", "ge": -20, "le": 20},
+    "std": {"doc": "of the Gaussian, or of u; of diagonal ones", "ge": 1e-3, "le": 3},
+    "scale_tril": {"doc": "Cholesky factor of the covariance, of full ones"},
+    "probs": {"doc": "probabilities of the categorical policy", "ge": 1e-6, "le": 1},
+    "points": {"doc": "drawn actions at which the density is shown", "ge": 10, "le": 5000},
+    "samples": {"doc": "draws", "ge": 100, "le": 1_000_000},
+}
+
+
+def section(doc: str, defaults: dict[str, Any]) -> type[Settings]:
     """The settings of a section, whose keys have the types of their defaults."""
 
     def kind(value: Any) -> Any:
         return GenericAlias(list, (kind(value[0]),)) if isinstance(value, list) else type(value)
 
-    typed = [(name, kind(one.default_factory()), one) for name, one in keys.items()]
+    typed = [(name, kind(value), key(value, **KEYS[name])) for name, value in defaults.items()]
     made = make_dataclass("Settings", typed, bases=(Settings,), frozen=True)
     made.__doc__ = doc
     return made
 
 
-def mean(default: Any, of: str = "of u") -> Any:
-    return key(default, of, ge=-20, le=20)
-
-
-def std(default: Any, of: str = "of u") -> Any:
-    return key(default, of, ge=1e-3, le=3)
-
-
-def probs(default: list[float]) -> Any:
-    return key(default, "probabilities of the categorical policy", ge=1e-6, le=1)
-
-
-def samples(count: int) -> Any:
-    return key(count, "draws", ge=100, le=1_000_000)
-
-
-def shown(count: int) -> dict[str, Any]:
-    points = key(count, "drawn actions at which the density is shown", ge=10, le=5000)
-    return {"points": points, "samples": samples(5000)}
-
-
-MEANS, STDS, TRIL = [1.0, 3.0], [0.15, 0.055], [[0.15, 0.0], [0.044, 0.033]]
 SECTIONS: dict[str, type[Settings]] = {
     "log_exp": section(
         "exp(log X) = X in every float type",
-        values=key([[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]], "the matrix X, positive"),
+        {"values": [[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]},
     ),
     "tanh_atanh": section(
         "tanh, its inverse and the log-determinant, out to where each form breaks",
-        limit=key(5.0, "the inverse is held against u for |u| up to here", gt=0, le=5),
-        step=key(0.05, "distance of the points", ge=0.001, le=0.5),
-        far=key(20.0, "the log-determinants are followed out to here", ge=12, le=40),
+        {"limit": 5.0, "step": 0.05, "far": 20.0},
     ),
     "normal": section(
         "the Gaussian's draws and density against the formula by hand and torch.distributions",
-        mean=mean(3.0, "of the Gaussian"),
-        std=std(0.5, "of the Gaussian"),
-        samples=samples(500),
+        {"mean": 3.0, "std": 0.5, "samples": 500},
     ),
     "multivariate_normal": section(
         "diagonal and full covariance in two dimensions: draws, covariance, density",
-        mean=mean(MEANS, "of both Gaussians"),
-        std=std(STDS, "of the diagonal one"),
-        scale_tril=key(TRIL, "Cholesky factor of the full one"),
-        samples=samples(500),
+        {"mean": MEANS, "std": STDS, "scale_tril": TRIL, "samples": 500},
     ),
     "normal_log_prob": section(
         "exp(log_prob) of the Gaussian over the histogram of its draws",
-        mean=mean(4.0, "of the Gaussian"),
-        std=std(0.8, "of the Gaussian"),
-        **shown(100),
+        {"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
     ),
     "tanh_normal": section(
         "the density of tanh(u), with its Jacobian, over the histogram of the actions",
-        mean=mean(5.0),
-        std=std(0.2),
-        **shown(100),
+        {"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
     ),
     "diagonal_log_prob": section(
         "exp(log_prob) of the Gaussian with two components over their 3-D histogram",
-        mean=mean(MEANS, "of the Gaussian"),
-        std=std(STDS, "of the Gaussian"),
-        **shown(800),
+        {"mean": MEANS, "std": STDS, "points": 800, "samples": 5000},
     ),
     "tanh_diagonal": section(
-        "the same through tanh", mean=mean(MEANS), std=std(STDS), **shown(500)
+        "the same through tanh",
+        {"mean": MEANS, "std": STDS, "points": 500, "samples": 5000},
     ),
     "tanh_full": section(
         "the same through tanh, with correlated components",
-        mean=mean(MEANS),
-        scale_tril=key(TRIL, "Cholesky factor of the covariance of u"),
-        **shown(500),
+        {"mean": MEANS, "scale_tril": TRIL, "points": 500, "samples": 5000},
     ),
     "log_softmax": section(
         "log_softmax against log(softmax) out to large logits; frequencies of the categorical",
-        size=key(1000.0, "largest logit", ge=1, le=10000),
-        probs=probs([0.25] * 4),
-        samples=samples(10_000),
+        {"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
     ),
     "entropy": section(
         "the entropy of every policy against its draws, its integral and 50 digits",
-        mean=mean([0.5, -1.0]),
-        std=std([0.5, 0.9], "of u, diagonal policies"),
-        scale_tril=key([[0.5, 0.0], [0.6, 0.4]], "of u, full policies"),
-        probs=probs([0.6, 0.3, 0.1]),
-        samples=samples(5000),
+        {
+            "mean": [0.5, -1.0],
+            "std": [0.5, 0.9],
+            "scale_tril": [[0.5, 0.0], [0.6, 0.4]],
+            "probs": [0.6, 0.3, 0.1],
+            "samples": 5000,
+        },
     ),
 }
 
@@ -156,14 +135,12 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     Raises:
         ConfigError: an unknown section or key, or a value of the wrong type or out of range.
     """
-    own, rest = options.read(Options, arguments, "")
+    own, rest = read_keys(Options, arguments, "")
     if own.run and (rest or own.section != "all" or own.false_alarms):
         raise ConfigError("run: goes with seed, out, checkpoint and env.id alone; leave others out")
-    if own.section not in ("all", *SECTIONS):
-        hint = nearest(own.section, ["all", *SECTIONS])
-        raise ConfigError(f"section: there is no {show(own.section)}; {hint}")
-    if own.section != "all":
-        return own, {own.section: options.read(SECTIONS[own.section], rest)[0]}
+    own.require_names("section", ["all", *SECTIONS])
+    if "all" not in own.section.split(","):
+        return own, {name: read_keys(SECTIONS[name], rest)[0] for name in own.section.split(",")}
     for name in (argument.partition("=")[0] for argument in rest):
         having = [section for section, group in SECTIONS.items() if name in names(group)]
         if not having:
@@ -172,7 +149,7 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
             one = f"add section=NAME, one of {', '.join(having)}"
             raise ConfigError(f"{name}: is a key of single sections; {one}")
     drawing = {name: rest if "samples" in names(group) else [] for name, group in SECTIONS.items()}
-    return own, {name: options.read(SECTIONS[name], given)[0] for name, given in drawing.items()}
+    return own, {name: read_keys(SECTIONS[name], given)[0] for name, given in drawing.items()}
 
 
 def help_text() -> str:

@@ -4,22 +4,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from audit.checks import ks_p_value, ks_statistic, line_pit
+from tools.gallery.reference import mp
 
 REACH = 9.0  # standard deviations on each side; 2e-19 lies beyond
-
-
-class Draws(NamedTuple):
-    """What a policy was given and gave, (S, A) each."""
-
-    noise: Tensor
-    action: Tensor
-    latent: Tensor
 
 
 def joint(log_prob: Tensor, shape: torch.Size) -> Tensor:
@@ -73,10 +65,16 @@ class Case:
         mean = self.mean.expand(count, -1)
         return self.make(mean, self.scale.expand(count, *self.scale.shape))
 
-    def draw(self, count: int, generator: torch.Generator) -> Draws:
-        policy = self.policy(count)
-        noise = policy.noise(generator)
-        return Draws(noise, *policy.sample(noise))
+    @cached_property
+    def grid(self) -> "Grid":
+        return Grid(self)
+
+    @cached_property
+    def exact(self) -> tuple[list[float], list[list[Any]]]:
+        """Mean and Cholesky factor, to 50 digits."""
+        scale = self.scale.tolist()
+        tril = scale if self.full else mp.diag([mp.exp(log_std) for log_std in scale]).tolist()
+        return self.mean.tolist(), tril
 
 
 def difference_of_tanh(upper: Tensor, lower: Tensor) -> Tensor:
@@ -127,19 +125,7 @@ class Grid:
         return torch.lerp(self.below[left], self.below[left + 1], place - left)
 
 
-def p_values(case: Case, grid: Grid, latent: Tensor) -> dict[str, float]:
-    """Kolmogorov-Smirnov on the Rosenblatt transform: each component given those before.
-
-    The first by the grid, the last along the line through each draw.
-    """
-    found = {"": grid.pit(latent)}
-    if len(case.mean) > 1:
-        second = line_pit(case, latent, 1, squashed=case.squashed)
-        found = {" of the first component": found[""], " of the second given the first": second}
-    return {name: ks_p_value(ks_statistic(z), len(z)) for name, z in found.items()}
-
-
-def bartlett_p_value(case: Case, latent: Tensor) -> float:
+def bartlett(case: Case, latent: Tensor) -> float:
     """Of the sample covariance about the true mean, exact for Gaussian draws.
 
     Whitened draws E have E^T E = T T^T with independent T_11^2 ~ chi2(S), T_21 ~ N(0, 1),

@@ -7,6 +7,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from configs.compose import parse
+from configs.resume import values_of
+from configs.schema import TrainConfig
 
 NUMBER = r"[-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
 SPAN = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
@@ -23,8 +25,25 @@ class Range:
 
     def __str__(self) -> str:
         """As the command line has it."""
-        ends = [str(int(end) if self.whole else float(end)) for end in (self.low, self.high)]
-        return "..".join(ends) + ":log" * self.log
+        return "..".join(map(str, self.ends)) + ":log" * self.log
+
+    @property
+    def ends(self) -> tuple[float, ...]:
+        return tuple(int(end) if self.whole else float(end) for end in (self.low, self.high))
+
+    def suggest(self, trial: Any, key: str) -> Any:
+        if self.whole:
+            return trial.suggest_int(key, *self.ends)
+        return f"{trial.suggest_float(key, self.low, self.high, log=self.log):.4g}"
+
+    def place(self, key: str, value: Any) -> Any:
+        """A value in Optuna's terms; None where the range does not hold it."""
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return None
+        return int(value) if self.whole else float(value)
+
+    def wider(self, value: Any) -> "Range":
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,20 @@ class Choice:
     def __str__(self) -> str:
         """As the command line has it."""
         return ",".join(self.values)
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        return self.values
+
+    def suggest(self, trial: Any, key: str) -> Any:
+        return trial.suggest_categorical(key, list(self.values))
+
+    def place(self, key: str, value: Any) -> Any:
+        """The text of a value; None where it is no choice."""
+        return next((text for text in self.values if parse(f"{key}={text}")[2] == value), None)
+
+    def wider(self, value: Any) -> "Choice":
+        return Choice((*self.values, json.dumps(value, separators=(",", ":"))))
 
 
 Space = dict[str, Range | Choice]
@@ -69,89 +102,43 @@ SPACES: dict[str, Space] = {  # where the command line names none, widened by `h
 
 def read_space(key: str, text: str) -> Range | Choice | None:
     """LOW..HIGH, LOW..HIGH:log or A,B,C as something to search; None for a single value."""
-    span = SPAN.fullmatch(text)
-    if span:
+    if span := SPAN.fullmatch(text):
         low, high, log = float(span[1]), float(span[2]), bool(span[3])
         if not low < high or (log and low <= 0):
             raise ConfigError(f"{key}: {text} is no range; give LOW..HIGH, above 0 with :log")
         whole = not log and all(re.fullmatch(r"[-+]?\d+", span[i]) for i in (1, 2))
         return Range(low, high, log, whole)
-    values = split(text)
-    return Choice(tuple(values)) if len(values) > 1 else None
-
-
-def split(text: str) -> list[str]:
-    """At commas that stand in no brackets."""
-    parts, depth = [""], 0
-    for character in text:
+    values, depth = [""], 0
+    for character in text:  # to be split at commas that stand in no brackets
         depth += (character in "[{(") - (character in "]})")
         if character == "," and depth == 0:
-            parts.append("")
+            values.append("")
         else:
-            parts[-1] += character
-    return parts
+            values[-1] += character
+    return Choice(tuple(values)) if len(values) > 1 else None
 
 
 def draw(space: Space, trial: Any) -> list[str]:
     """KEY=VALUE of everything searched, as an Optuna trial suggests it."""
-    chosen = []
-    for key, what in space.items():
-        if isinstance(what, Choice):
-            value: Any = trial.suggest_categorical(key, list(what.values))
-        elif what.whole:
-            value = trial.suggest_int(key, int(what.low), int(what.high))
-        else:
-            value = f"{trial.suggest_float(key, what.low, what.high, log=what.log):.4g}"
-        chosen.append(f"{key}={value}")
-    return chosen
+    return [f"{key}={what.suggest(trial, key)}" for key, what in space.items()]
 
 
-def setting(config: Any, key: str) -> Any:
-    """The value of a key, its name in full; None of an environment's option that is not given."""
-    value = config
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else getattr(value, name)
-    return value
-
-
-def holding(config: Any, space: Space) -> Space:
+def holding(config: TrainConfig, space: Space) -> Space:
     """The space, as much wider as it takes to hold the settings as they are."""
-    wider: Space = {}
-    for key, what in space.items():
-        value = setting(config, key)
-        if present(config, {key: what}) is not None:
-            wider[key] = what
-        elif isinstance(what, Choice):
-            text = json.dumps(value, separators=(",", ":"))
-            wider[key] = Choice((*what.values, text))
-        else:
-            wider[key] = replace(what, low=min(what.low, value), high=max(what.high, value))
-    return wider
+    values = values_of(config)
+    return {
+        key: what.wider(values[key]) if what.place(key, values[key]) is None else what
+        for key, what in space.items()
+    }
 
 
-def present(config: Any, space: Space) -> dict[str, Any] | None:
+def present(config: TrainConfig, space: Space) -> dict[str, Any] | None:
     """The settings as they are, in Optuna's terms; None where the space does not hold them."""
-    found: dict[str, Any] = {}
-    for key, what in space.items():
-        value = setting(config, key)
-        if isinstance(what, Choice):
-            same = [text for text in what.values if parse(f"{key}={text}")[2] == value]
-            if not same:
-                return None
-            found[key] = same[0]
-        elif not isinstance(value, int | float) or not what.low <= value <= what.high:
-            return None
-        else:
-            found[key] = int(value) if what.whole else float(value)
-    return found
+    values = values_of(config)
+    found = {key: what.place(key, values.get(key)) for key, what in space.items()}
+    return None if None in found.values() else found
 
 
 def ends(space: Space) -> list[list[str]]:
     """Command lines that reach every value named, to be checked before anything begins."""
-    found = []
-    for key, what in space.items():
-        values = what.values if isinstance(what, Choice) else (what.low, what.high)
-        if isinstance(what, Range) and what.whole:
-            values = (int(what.low), int(what.high))
-        found += [[f"{key}={value}"] for value in values]
-    return found
+    return [[f"{key}={value}"] for key, what in space.items() for value in what.ends]

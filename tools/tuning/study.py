@@ -5,6 +5,7 @@ seed, watched while it learns and stopped where it lags behind the others.
 """
 
 import json
+import math
 import os
 import signal
 import statistics
@@ -16,26 +17,33 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
 from common.errors import ConfigError, StorageFault, shown
-from configs.compose import quoted, train_config
+from configs.compose import quoted
+from runtime.console import number
 from runtime.curves import read_scalars
 from runtime.launch.signals import passing_on
 from storage.lock import locked
-from tools.tuning.spaces import Choice, Range, Space
+from tools.tuning.spaces import Choice, Range, Space, draw
 
 LONGEST_TURN = 60.0  # seconds
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
 POLL = 1.0  # seconds between two looks at a run
 FIRST_SEED = 1000  # of training, far from those of published results
+MOST_FAILED = 5  # in one call
+REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+UNCOUNTED = (TrialState.WAITING, TrialState.FAIL)
 
 
 def open_study(folder: Path) -> Any:
     """The study in this folder, made where there is none: a journal that survives a kill."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = str(folder / "study.journal")
     lock = JournalFileOpenLock(path) if os.name == "nt" else None  # the usual one is a link
     return optuna.create_study(
@@ -54,8 +62,6 @@ def sampler(number: int) -> Any:
     So the same search with one worker makes the same trials, also where it was stopped between two,
     as long as none is ended early: when that is seen depends on the clock.
     """
-    import optuna
-
     return optuna.samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
 
 
@@ -85,10 +91,10 @@ def recorded_space(study: Any) -> Space:
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Waits for the study: one worker at a time begins a trial, or looks for abandoned ones."""
-    until = time.monotonic() + LONGEST_TURN
+def turn(folder: Path, longest: float = LONGEST_TURN) -> Iterator[None]:
+    """Waits for a folder: of a study, one worker at a time begins a trial, or takes others over."""
     with ExitStack() as held:
+        until = time.monotonic() + longest
         while True:
             try:
                 held.enter_context(locked(folder))
@@ -102,13 +108,11 @@ def turn(folder: Path) -> Iterator[None]:
 
 def take_over(study: Any, folder: Path) -> None:
     """Trials of workers that are no more: noted as failed, and put first in the queue again."""
-    import optuna
-
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
         where = trial_folder(trial, folder)
         try:
             with locked(where):
-                study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+                study.tell(trial.number, state=TrialState.FAIL)
         except StorageFault:  # its worker lives
             continue
         study.enqueue_trial(trial.params, user_attrs={"folder": str(where)})
@@ -121,19 +125,62 @@ def trial_folder(trial: Any, folder: Path) -> Path:
     return where
 
 
-def require_fit(fixed: list[str]) -> None:
-    """Raises ConfigError where the agent cannot act in the environment: all trials would fail."""
-    from agents import require_served
-    from envs.envs import Envs
+def search(
+    study: Any, trials: int, fixed: list[str], space: Space, folder: Path, seeds: int
+) -> None:
+    """Trials one after another, until the study has as many as asked."""
+    failed = 0
+    while True:
+        with ExitStack() as held:
+            with turn(folder):
+                every = study.get_trials(deepcopy=False)
+                waiting = [t.number for t in every if t.state == TrialState.WAITING]
+                counted = [t for t in every if t.state not in UNCOUNTED or REPEATED in t.user_attrs]
+                if len(counted) >= trials:
+                    return
+                study.sampler = sampler(min(waiting, default=len(every)))
+                trial = study.ask()
+                where = trial_folder(trial, folder)
+                held.enter_context(locked(where))  # `take_over` leaves a locked trial alone
+            chosen = draw(space, trial)
+            trial.set_user_attr("chosen", chosen)
+            outcome, ended = repeated(study, trial), True
+            if outcome is None:
+                begins = f"begins: {' '.join(chosen)}; {where}/s0.log"
+                print(f"trial {trial.number} {begins}", flush=True)
+                outcome, ended = attempt(study, trial, [*fixed, *chosen], where, seeds)
+        print(f"trial {trial.number}: {outcome}", flush=True)
+        failed += not ended
+        if failed > MOST_FAILED:
+            remedy = "mend what they say, or search another range in another study=FOLDER"
+            raise ConfigError(f"trials: {failed} failed; {remedy}")
 
-    config = train_config(fixed)
-    envs = Envs(config.env.id, 1, "sync", config.env.kwargs, seed=0)
+
+def repeated(study: Any, trial: Any) -> str | None:
+    """What came of the same settings before; such a trial adds nothing to the study."""
+    for other in study.get_trials(deepcopy=False, states=ENDED):
+        if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
+            trial.set_user_attr(REPEATED, other.number)
+            study.tell(trial, state=TrialState.FAIL)  # which sampler and pruner leave out
+            outcome = number(other.value, 2) if other.state == ENDED[0] else "stopped"
+            return f"{outcome}, as trial {other.number} with the same settings"
+    return None
+
+
+def attempt(
+    study: Any, trial: Any, command: list[str], folder: Path, seeds: int
+) -> tuple[str, bool]:
+    """Runs one trial and reports it to the study; (what came of it, whether it did not fail)."""
     try:
-        require_served(config.agent.name, envs.spec.kind)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    finally:
-        envs.close()
+        found = play(trial, command, folder, seeds)
+    except optuna.TrialPruned as reason:
+        study.tell(trial, state=TrialState.PRUNED)
+        return f"stopped, {reason}", True
+    except RuntimeError as error:
+        study.tell(trial, state=TrialState.FAIL)
+        return f"failed, {error}", False
+    study.tell(trial, found)
+    return number(found, 2), True
 
 
 def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
@@ -145,14 +192,14 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
         optuna.TrialPruned: the first seed lags behind the other trials, or training diverged.
         RuntimeError: a run failed; the message is its last line.
     """
-    import optuna
-
     returns: list[float] = []
     reported: set[int] = set()  # steps
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
         own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
-        wait_until_free(run)
+        if run.exists():  # where the worker alone was killed, its run first has to end
+            with turn(run, longest=math.inf):
+                pass
         with open(log, "ab") as file:
             process = subprocess.Popen(
                 [sys.executable, str(TRAIN), *own],
@@ -172,33 +219,19 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
         if process.returncode == DIVERGED:
             raise optuna.TrialPruned("training diverged")  # so that the study learns of it
         if process.returncode:
-            raise RuntimeError(last_line(log))
+            lines = log.read_text(errors="replace").strip().splitlines() or ["without a word"]
+            raise RuntimeError(lines[-1][:300])
         if index == 0:
             lags(trial, run, reported)
         returns.append(json.loads((run / "result.json").read_text())["return_mean"])
     return statistics.fmean(returns)
 
 
-def wait_until_free(run: Path) -> None:
-    """Where only the worker was killed, the run that it had begun is not: that ends first."""
-    while run.exists():
-        try:
-            with locked(run):
-                return
-        except StorageFault:
-            time.sleep(POLL)
-
-
 def lags(trial: Any, run: Path, reported: set[int]) -> bool:
-    """Tells the study what the run has reached by now; whether it is to stop."""
+    """Reports what the run has reached by now to the study; whether it is to stop."""
     if any(run.glob("events.out.tfevents.*")):
         for step, value in read_scalars(run, "eval/return_mean"):
             if step not in reported:
                 trial.report(value, step)
                 reported.add(step)
     return bool(trial.should_prune())
-
-
-def last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:300] if lines else "it said nothing"
