@@ -56,8 +56,7 @@ class Options(Keys):
     def chosen(self) -> list[str]:
         """The names in `only`, in the order in which they are measured."""
         given = self.only.split(",")
-        everything = self.only == "all"
-        return [n for n in NAMES if (everything and n not in ON_GPU) or n in given]
+        return [n for n in NAMES if n in given or ("all" in given and n not in ON_GPU)]
 
     @property
     def sources(self) -> list[str]:

@@ -46,11 +46,9 @@ def door(*command: str) -> None:
 def train_and_evaluate(
     overrides: Sequence[str], seed: int, run_dir: Path, *evaluation: str
 ) -> tuple[Row, dict[str, Any]]:
-    """One seed with the project's own commands.
+    """One seed with the project's own commands: what it came to, and its result.json.
 
-    Returns:
-        seed, return_mean and return_sem of the evaluation, seconds of the whole training process,
-        and its curve [[step, return], ...]; and result.json.
+    The first is of the evaluation, but for the seconds and the curve, [[step, return], ...].
     """
     from runtime.curves import read_scalars
 

@@ -35,19 +35,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sides that are measured in turn.
-
-    Attributes:
-        measure: "rates", "costs" or "race", how a side becomes numbers.
-        unit: of these numbers.
-        targets: peer -> what the ratio against it has to reach.
-    """
+    """Sides that are measured in turn."""
 
     title: str
-    measure: str
-    unit: str
+    measure: str  # "rates", "costs" or "race": how a side becomes numbers
+    unit: str  # of these
     sides: tuple[Side, ...]
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Target]  # peer -> what the ratio against it has to reach
     note: str = ""
 
     @property

@@ -26,12 +26,7 @@ UNSEEN = 10_000  # added to the seed of environments that training does not see
 
 
 class Loop:
-    """The training loop with its logger, in a folder of its own; evaluates and saves nothing.
-
-    Args:
-        spec: `overrides`, as on the command line of `train.py`.
-        folder: where TensorBoard events go.
-    """
+    """The training loop with its logger, in a folder of its own; evaluates and saves nothing."""
 
     def __init__(self, spec: Spec, folder: Path) -> None:
         from configs.compose import train_config

@@ -85,11 +85,7 @@ def last_line(errors: Any) -> str:
 
 
 def rates(sides: tuple[Side, ...], blocks: int, seconds: float, say: Say) -> list[Result]:
-    """Steps per second of each side in `blocks` blocks of about `seconds`, A B A B ...
-
-    Returns:
-        For each side its name, variant, values, and the blocks as measured.
-    """
+    """Steps per second of each side in `blocks` blocks of about `seconds`, A B A B ..."""
     with ExitStack() as stack:
         workers = []
         for side in sides:
@@ -168,11 +164,7 @@ def whole_process(spec: Spec) -> dict[str, float]:
 
 
 def race(sides: tuple[Side, ...], seeds: int, say: Say) -> list[Result]:
-    """From nothing to a solved task: the wall-clock of every seed of every side, in turn.
-
-    Returns:
-        For each side its name, the seconds to the solution of each seed (None: never), and curves.
-    """
+    """From nothing to a solved task: the seconds of every seed of every side; None is never."""
     curves: list[list[Curve]] = [[] for _ in sides]
     for seed in range(seeds):
         for side, taken in zip(sides, curves, strict=True):

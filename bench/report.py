@@ -27,18 +27,14 @@ HEADER = ["comparison", "ours", "peer", "ratio", "asked", "aim", "reached"]
 
 @dataclass(frozen=True)
 class Ratio:
-    """One peer against ours: the median of the paired ratios, their extremes, and the target.
-
-    Attributes:
-        spread: None where nothing is paired, as in a race, in which seeds are not alike.
-    """
+    """One peer against ours: the median of the paired ratios, their extremes, and the target."""
 
     name: str
     comparison: Comparison
     ours: Result
     peer: Result
     value: float
-    spread: tuple[float, float] | None
+    spread: tuple[float, float] | None  # nothing is paired in a race, in which seeds are not alike
     target: Target
 
     @property
@@ -140,13 +136,7 @@ def number(value: float) -> str:
 
 
 def markdown(results: Results, pictures: Mapping[str, str], more: Sequence[str] = ()) -> str:
-    """The report.
-
-    Args:
-        results: name of a comparison, or `around` -> what was measured.
-        pictures: name -> path of the picture, relative to the report.
-        more: paragraphs after the introduction.
-    """
+    """The report, with paths of pictures relative to it, and more paragraphs."""
     parts = ["# Performance", *conditions(results), INTRODUCTION, *more]
     if any(name in results for name in COMPARISONS):
         parts.append(table(HEADER, [ratio.cells for ratio in ratios(results)]))

@@ -19,7 +19,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import StorageFault, remedy  # noqa: E402
+from common.errors import LogpiError, StorageFault, remedy  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.deploy import exported  # noqa: E402
 from runtime.deploy.trained import open_trained  # noqa: E402
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
 
 
 def export(arguments: list[str]) -> int:
-    """Writes the file and its certificate; returns 1 where the file is not the policy."""
+    """Writes the file and its certificate; LogpiError where the file is not the policy."""
     given, _ = read_keys(Options, arguments)
     path = given.file
     trained = open_trained(
@@ -124,8 +124,7 @@ def export(arguments: list[str]) -> int:
         written.unlink(missing_ok=True)
         where = f"on {differing:,} of {compared:,} observations"
         why = f"the file does not act as the run does, {where}, and not kept"
-        print(f"error: format: {why}; report it", file=sys.stderr)
-        return 1
+        raise LogpiError(f"format: {why}; report it")
     certificate = {
         "run": str(trained.path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -13,25 +13,16 @@ Part = Callable[[Tensor], Tensor]
 
 
 class Formula:
-    """The log-density of a (squashed) Gaussian, right unless one of its parts is given.
-
-    Args:
-        mean: (*, A).
-        scale: log_std (*, A), or scale_tril (*, A, A).
-        squashed: whether the action is tanh of the latent.
-        log_scale: what is subtracted for the scale, of log_std.
-        log_det: the log-determinant of tanh at u.
-        total: of the terms of all components, (*, A) -> (*,).
-    """
+    """The log-density of a (squashed) Gaussian, right unless one of its parts is given."""
 
     def __init__(
         self,
-        mean: Tensor,
-        scale: Tensor,
+        mean: Tensor,  # (*, A)
+        scale: Tensor,  # log_std (*, A), or scale_tril (*, A, A)
         squashed: bool,
-        log_scale: Part = lambda log_std: log_std,
-        log_det: Part = log_det_tanh,
-        total: Part = lambda terms: terms.sum(-1),
+        log_scale: Part = lambda log_std: log_std,  # what is subtracted for the scale
+        log_det: Part = log_det_tanh,  # of tanh, at u
+        total: Part = lambda terms: terms.sum(-1),  # of the terms of all components
     ) -> None:
         gaussian = policies.FullGaussian if scale.ndim > mean.ndim else policies.Gaussian
         self.gaussian, self.squashed = gaussian(mean, scale), squashed

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mpmath
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,7 @@ class Score(NamedTuple):
 
 def tensor(numbers: Any) -> Tensor:
     """Nested lists of numbers, rounded to float64."""
-
-    def rounded(part: Any) -> Any:
-        return [rounded(one) for one in part] if isinstance(part, list | tuple) else float(part)
-
-    return torch.tensor(rounded(numbers), dtype=torch.float64)
+    return torch.from_numpy(np.array(numbers, dtype=object).astype(np.float64))
 
 
 def each(values: Tensor, function: Callable[[Any], Any]) -> Tensor:

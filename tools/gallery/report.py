@@ -42,11 +42,7 @@ def rejection(
 
 
 class Section:
-    """A part of the gallery: a list of rows for each seed.
-
-    Args:
-        name, settings: a key of `settings.SECTIONS` and an instance of its value.
-    """
+    """A part of the gallery: rows for each seed; name and settings as in `settings.SECTIONS`."""
 
     def __init__(self, name: str, settings: Any) -> None:
         self.name, self.settings = name, settings

@@ -21,22 +21,13 @@ def joint(log_prob: Tensor, shape: torch.Size) -> Tensor:
 
 @dataclass(frozen=True)
 class Case:
-    """A continuous policy for one state.
+    """A continuous policy for one state."""
 
-    Args:
-        make: (mean, scale) -> policy, `scale` being log_std or scale_tril; what `controls` make
-            has no `sample`.
-        mean: (A,) float32.
-        scale: (A,) or (A, A) float32.
-        squashed: whether actions are tanh of the latent.
-        label: its name among the cases of a section.
-    """
-
-    make: Callable[[Tensor, Tensor], Any]
-    mean: Tensor
-    scale: Tensor
-    squashed: bool
-    label: str = ""
+    make: Callable[[Tensor, Tensor], Any]  # (mean, scale) -> policy, or one of `controls`
+    mean: Tensor  # (A,) float32
+    scale: Tensor  # log_std (A,) or scale_tril (A, A), float32
+    squashed: bool  # whether actions are tanh of the latent
+    label: str = ""  # among the cases of a section
 
     @property
     def full(self) -> bool:
