@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -130,10 +131,8 @@ def everything(options: Options, folder: Path, arguments: list[str]) -> dict[str
         progress("")
         results[name] = {**result, "measured": about}
         rundir.write_json(folder / "bench.json", {"results": results})
-        rows = [[name, "see the report", *[""] * (len(report.HEADER) - 2)]]
-        if name in COMPARISONS:
-            found = report.compare(name, COMPARISONS[name], result["sides"])
-            rows = [ratio.cells for ratio in found]
+        rows = [ratio.cells for ratio in report.ratios({name: results[name]})]
+        rows = rows or [[name, "see the report", *[""] * (len(report.HEADER) - 2)]]
         print("\n".join(map(table_row, rows)), flush=True)
     return results
 
@@ -184,9 +183,8 @@ def machine() -> str:
     """Kind of processor, the cores that this process may use, and every GPU of NVIDIA's driver."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    found = [text.partition(":")[2].strip() for text in lines if text.startswith("model name")]
-    kind = found[0] if found else "unknown processor"
+    found = re.search(r"^model name\s*:\s*(.*)", info.read_text() if info.exists() else "", re.M)
+    kind = found[1].strip() if found else "unknown processor"
     gpus = []
     if shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -219,10 +217,8 @@ def write(
     rundir.make_folder(pictures)
     for name, figure in drawn.items():
         save(figure, pictures / f"{name}.png")
-    places = {name: (pictures / f"{name}.png").relative_to(path.parent) for name in drawn}
-    rundir.write_text(
-        path, report.markdown(results, {n: str(at) for n, at in places.items()}, more)
-    )
+    places = {name: str((pictures / f"{name}.png").relative_to(path.parent)) for name in drawn}
+    rundir.write_text(path, report.markdown(results, places, more))
 
 
 if __name__ == "__main__":

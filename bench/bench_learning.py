@@ -48,15 +48,9 @@ class Task:
     episodes: int = 1000
 
 
-def read_tasks() -> dict[str, Task]:
-    tasks = yaml.safe_load((ROOT / "bench" / "tasks.yaml").read_text(encoding="utf-8"))
-    usual = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
-    return {
-        name: Task(**{**task, "peer": {**usual, **task["peer"]}}) for name, task in tasks.items()
-    }
-
-
-TASKS = read_tasks()
+USUAL = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
+LISTED = yaml.safe_load((ROOT / "bench" / "tasks.yaml").read_text(encoding="utf-8"))
+TASKS = {name: Task(**{**task, "peer": USUAL | task["peer"]}) for name, task in LISTED.items()}
 USAGE = f"""\
 usage: python bench/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
                                       [out=FOLDER]

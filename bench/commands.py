@@ -31,8 +31,8 @@ class Seeds(Keys):
         """FIRST-LAST, or one seed; the `usual` first ones where none are given."""
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", self.seeds or f"0-{usual - 1}")
         found = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
-        why = f"{self.seeds} are none"
-        self.require(bool(found), "seeds", why, "give FIRST-LAST, the smaller one first")
+        remedy = "give FIRST-LAST, the smaller one first"
+        self.require(bool(found), "seeds", f"{self.seeds} are none", remedy)
         return found
 
 

@@ -104,9 +104,8 @@ def sac_overrides(width: int, batch: int = 256) -> list[str]:
 
 
 def ours_sac(width: int, batch: int = 256, accelerate: str = ACCELERATE) -> Spec:
-    return loop(
-        [*sac_overrides(width, batch), accelerate, f"log.every={SAC_LOG_EVERY}"], SAC_WARMUP
-    )
+    overrides = [*sac_overrides(width, batch), accelerate, f"log.every={SAC_LOG_EVERY}"]
+    return loop(overrides, SAC_WARMUP)
 
 
 def peer_sac(library: str, width: int, threads: int, batch: int = 256) -> Spec:

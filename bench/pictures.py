@@ -12,9 +12,8 @@ from tools.gallery.pictures import COLOURS, DARK, DENSITY, DRAWN, canvas, legend
 
 def draw(results: Results) -> dict[str, Figure]:
     """All pictures for which something was measured, by name."""
-    drawn: dict[str, Figure] = {}
-    if any(name in results for name in COMPARISONS):
-        drawn["ratios"] = ratio_bars(results)
+    compared = any(name in results for name in COMPARISONS)
+    drawn = {"ratios": ratio_bars(results)} if compared else {}
     for name, result in results.items():
         if name in COMPARISONS and COMPARISONS[name].measure == "race":
             drawn[name] = race_curves(name, result)
@@ -24,9 +23,8 @@ def draw(results: Results) -> dict[str, Figure]:
 def ratio_bars(results: Results) -> Figure:
     """How many times better ours is, with what was asked and aimed for."""
     shown = [ratio for ratio in ratios(results) if 0 < ratio.gain < float("inf")][::-1]
-    figure = canvas(
-        9.5, "Ours against each peer (less memory and time turned around: right is good)"
-    )
+    title = "Ours against each peer (less memory and time turned around: right is good)"
+    figure = canvas(9.5, title)
     axes: Any = panel(figure, (1, 1, 1), "times as good", "")
     places = range(len(shown))
     axes.barh(places, [ratio.gain for ratio in shown], color=DRAWN, label="measured")

@@ -1,6 +1,8 @@
 """What was measured as Markdown: medians, paired ratios, targets. All of it is in bench.json."""
 
 import math
+import operator
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,11 +42,9 @@ class Ratio:
     @property
     def reached(self) -> str:
         """`aim`, `asked` or `no`."""
-
-        def holds(bound: float) -> bool:
-            return self.value <= bound if self.comparison.at_most else self.value >= bound
-
-        return "aim" if holds(self.target.aim) else "asked" if holds(self.target.asked) else "no"
+        holds = operator.le if self.comparison.at_most else operator.ge
+        bounds = (("aim", self.target.aim), ("asked", self.target.asked))
+        return next((name for name, bound in bounds if holds(self.value, bound)), "no")
 
     @property
     def gain(self) -> float:
@@ -99,11 +99,7 @@ def ratios(results: Results) -> list[Ratio]:
 
 def median(values: list[float | None]) -> float:
     """The median, where None counts as infinite: it never happened."""
-    ordered = sorted(math.inf if value is None else value for value in values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return 0.5 * (ordered[middle - 1] + ordered[middle])
+    return statistics.median(math.inf if value is None else value for value in values)
 
 
 def paired(ours: Sequence[float], peer: Sequence[float]) -> list[float]:

@@ -73,9 +73,8 @@ def figures(arguments: list[str]) -> int:
 
 def one(figure: Figure, seed: int, run_dir: Path) -> dict[str, float]:
     """Trains and evaluates one seed."""
-    chosen = f"deterministic={str(figure.deterministic).lower()}"
-    evaluation = (f"episodes={figure.episodes}", chosen)
-    row, trained = train_and_evaluate(figure.overrides, seed, run_dir, *evaluation)
+    own = [f"episodes={figure.episodes}", f"deterministic={json.dumps(figure.deterministic)}"]
+    row, trained = train_and_evaluate(figure.overrides, seed, run_dir, *own)
     return {
         "seed": seed,
         "return_mean": row["return_mean"],
@@ -101,8 +100,7 @@ def report(name: str, figure: Figure, rows: list[dict[str, float]]) -> None:
     print(table([*head, "steps", "seconds", "steps/s"], values))
     mean = statistics.median(row["return_mean"] for row in rows)
     wall = statistics.median(row["wall_seconds"] for row in rows)
-    count = len(rows)
-    on = f"{reached}/{count} seeds, last three evaluations too on {stayed}/{count}"
+    on = f"{reached}/{len(rows)} seeds, last three evaluations too on {stayed}/{len(rows)}"
     medians = f"median return {number(mean)}, median {wall:.1f} s"
     print(f"\nmean return >= {figure.at_least:g} on {on}; {medians}", flush=True)
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +43,7 @@ each pair of groups by how likely a run of the first is above one of the second 
 stratified by task). threshold=NUMBER adds the steps until the curve is there.
 Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
+number, share = "{:.4g}".format, "{:.2f}".format
 
 
 @dataclass(frozen=True)
@@ -147,14 +148,6 @@ def spread(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> str:
     if all(len(scores) < 2 for group in groups for scores in group):
         return ""
     return " to ".join(map(form, interval(statistic, *groups)))
-
-
-def number(value: SupportsFloat) -> str:
-    return f"{float(value):.4g}"
-
-
-def share(value: SupportsFloat) -> str:
-    return f"{float(value):.2f}"
 
 
 def draw(groups: list[Group], given: Options, path: Path) -> None:

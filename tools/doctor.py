@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
-Plays an environment at random, says what training would meet, and how to go on.
+Plays an environment at random, reports what training would meet, and how to go on.
 ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. One
 that has a file in configs/env goes by its name, too: env=NAME.
 exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
@@ -97,8 +98,7 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
 
 def first_difference(here: list[str], there: list[str]) -> int | None:
     """The first step at which the digests of two plays differ."""
-    wrong = (n for n, one in enumerate(here) if there[n : n + 1] != [one])
-    return next(wrong, None)
+    return next((n for n, one in enumerate(here) if there[n : n + 1] != [one]), None)
 
 
 def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
@@ -133,10 +133,7 @@ def examine(arguments: list[str]) -> int:
         given = " and ".join(named) or "none"
         raise ConfigError(f"env.id: {given} is given; give one Gymnasium id")
     config = train_config(rest).env
-
-    def make() -> Envs:
-        return Envs(config.id, 1, "sync", config.kwargs, own.seed)
-
+    make = partial(Envs, config.id, 1, "sync", config.kwargs, own.seed)
     with closing(make()) as envs:  # from its end on there is one copy at a time
         if own.trace:
             digests = play(envs, own.steps, own.seed).digests()

@@ -1,7 +1,7 @@
 """A trained policy as one file: `python tools/export.py run=runs/... format=onnx`.
 
 Normaliser, network, squashing and scaling in one: observations of the environment in, its actions
-out, for any number at once. A certificate beside it says how far it is from the run's own policy,
+out, for any number at once. A certificate beside it gives its distance from the run's own policy,
 and what return the file itself reaches.
 """
 

@@ -37,6 +37,7 @@ exit code 0: equal; 1: different, and where; otherwise as train.py"""
 LOOKS = ("eval/", "audit/")
 SHOWN = 5  # tags that differ, of which there may be dozens
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged
+Difference = tuple[int, int | None, list[tuple[str, float | None, float | None]]]
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,10 @@ def comparable(was: Rows, now: Rows, ended: bool) -> tuple[Rows, Rows]:
     return was, now
 
 
-def first_difference(
-    was: Rows, now: Rows
-) -> tuple[int, int | None, list[tuple[str, float | None, float | None]]] | None:
-    """Where two logs part; a number that one of them lacks is a difference.
+def first_difference(was: Rows, now: Rows) -> Difference | None:
+    """(first step that differs, the last one before it, [(tag that differs there, was, is)]).
 
-    Returns:
-        (the first such step, the last step before it, [(tag that differs there, was, is)]).
+    A number that one of the logs lacks is a difference.
     """
     keys = sorted({**was, **now})
     wrong = [at for at in keys if was.get(at) != now.get(at)]

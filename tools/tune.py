@@ -34,7 +34,7 @@ usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1
 
 KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Where nothing is
 named to search, a few keys of the agent are. seeds=N judges settings by the mean over N runs;
-workers=N works with N processes; a run has one thread unless threads= says more. The same command
+workers=N works with N processes; a run has one thread unless threads= gives more. The same command
 goes on with a study that was stopped or killed. The best settings are written as
 FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false. The first trial has
 the settings as they are, unless ranges are named that do not hold them."""
@@ -51,7 +51,7 @@ class Options(Keys):
 
 
 class Plan(NamedTuple):
-    """What the command line asks for."""
+    """What the command line gives."""
 
     own: Options
     fixed: list[str]  # KEY=VALUE of every trial

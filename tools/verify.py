@@ -32,44 +32,30 @@ def verify(arguments: list[str]) -> int:
     options, chosen = settings.parse(arguments)
     import torch
 
+    from tools.gallery.pictures import GALLERY, pixels
+
     torch.set_num_threads(1)  # nothing here is large
+    chosen = {} if options.run else chosen
+    sections = [GALLERY[name][0](name, given) for name, given in chosen.items()]
     if options.false_alarms:
-        return false_alarms(options.false_alarms, chosen)
+        return false_alarms(options.false_alarms, sections)
     started = time.perf_counter()
     checks: list[Check] = []
     images: dict[str, Any] = {}
     if options.run:
         checks, images["run"] = audit_run(options)
-        chosen = {}
     folder = new_folder(options.out, "runs/verify")
     print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))
-    for section in sections(chosen):
+    for section in sections:
         rows = [*section.own(options.seed), *section.controls(options.seed)]
         print("\n".join(line(row.cells) for row in rows), flush=True)
         checks += rows
-        from tools.gallery.pictures import PICTURES, pixels
-
-        images[section.name] = pixels(PICTURES[section.name](section, options.seed))
+        images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
     for name, image in images.items():
         save(image, folder / f"{name}.png")
     write(folder, options.seed, chosen, checks, images)
     print(f"\n{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
-
-
-def sections(chosen: dict[str, Any]) -> list[Section]:
-    """The sections with their settings, in the order of the gallery."""
-    from tools.gallery.densities import DensitySection
-    from tools.gallery.entropies import Entropy
-    from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
-
-    others = {
-        "log_exp": LogExp,
-        "tanh_atanh": TanhAtanh,
-        "log_softmax": LogSoftmax,
-        "entropy": Entropy,
-    }
-    return [others.get(name, DensitySection)(name, given) for name, given in chosen.items()]
 
 
 def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
@@ -149,12 +135,11 @@ def write(
     logger.close()
 
 
-def false_alarms(seeds: int, chosen: dict[str, Any]) -> int:
+def false_alarms(seeds: int, sections: list[Section]) -> int:
     """Draws the whole gallery anew for seeds 1, 2, ...; right code should never fail. 0 if so."""
-    gallery, failures = sections(chosen), 0
-    least: dict[tuple[str, str], float] = {}
+    failures, least = 0, dict[tuple[str, str], float]()
     for seed in range(1, seeds + 1):
-        rows = [row for section in gallery for row in section.drawn(seed)]
+        rows = [row for section in sections for row in section.drawn(seed)]
         failures += not all(row.passed for row in rows)
         for row in rows:
             key = row.section, row.name

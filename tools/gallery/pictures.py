@@ -13,6 +13,7 @@ from torch import Tensor
 from tools.gallery.densities import DensitySection
 from tools.gallery.entropies import Entropy
 from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
+from tools.gallery.report import Section
 from tools.gallery.statistics import Case, kind
 
 DRAWN, DENSITY, OTHER, DARK = "#a9c4de", "#d9600a", "#3f7f4f", "#22384f"
@@ -289,16 +290,16 @@ def plane(section: DensitySection, seed: int) -> Figure:
     return figure
 
 
-PICTURES: dict[str, Callable[[Any, int], Figure]] = {
-    "log_exp": log_exp,
-    "tanh_atanh": tanh_atanh,
-    "normal": line,
-    "multivariate_normal": multivariate_normal,
-    "normal_log_prob": line,
-    "tanh_normal": line,
-    "diagonal_log_prob": plane,
-    "tanh_diagonal": plane,
-    "tanh_full": plane,
-    "log_softmax": log_softmax,
-    "entropy": entropy,
+GALLERY: dict[str, tuple[type[Section], Callable[[Any, int], Figure]]] = {
+    "log_exp": (LogExp, log_exp),
+    "tanh_atanh": (TanhAtanh, tanh_atanh),
+    "normal": (DensitySection, line),
+    "multivariate_normal": (DensitySection, multivariate_normal),
+    "normal_log_prob": (DensitySection, line),
+    "tanh_normal": (DensitySection, line),
+    "diagonal_log_prob": (DensitySection, plane),
+    "tanh_diagonal": (DensitySection, plane),
+    "tanh_full": (DensitySection, plane),
+    "log_softmax": (LogSoftmax, log_softmax),
+    "entropy": (Entropy, entropy),
 }

@@ -23,8 +23,7 @@ class Range:
     log: bool = False
     whole: bool = False
 
-    def __str__(self) -> str:
-        """As the command line has it."""
+    def __str__(self) -> str:  # as the command line has it
         return "..".join(map(str, self.ends)) + ":log" * self.log
 
     @property
@@ -52,8 +51,7 @@ class Choice:
 
     values: tuple[str, ...]
 
-    def __str__(self) -> str:
-        """As the command line has it."""
+    def __str__(self) -> str:  # as the command line has it
         return ",".join(self.values)
 
     @property

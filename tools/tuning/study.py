@@ -217,7 +217,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
         if process.returncode == DIVERGED:
-            raise optuna.TrialPruned("training diverged")  # so that the study learns of it
+            raise optuna.TrialPruned("training diverged")  # which is recorded in the study
         if process.returncode:
             lines = log.read_text(errors="replace").strip().splitlines() or ["without a word"]
             raise RuntimeError(lines[-1][:300])
