@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import StorageFault, shown
+from common.errors import StorageFault, shown, warn
 from configs.files import flat
 from configs.resume import assignment
 from configs.schema import EvaluateConfig
@@ -92,11 +92,6 @@ def foreign(config: EvaluateConfig, certificate: dict[str, Any]) -> list[str]:
     there = dict(flat({"id": env_id, "kwargs": kwargs or None}, "env."))
     keys = " ".join(assignment(key, there) for key in there if there[key] is not None)
     return [f"policy: was exported for {keys}; give that alone to play it there"]
-
-
-def warn(*warnings: str) -> None:
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
 
 
 def report(

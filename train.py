@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import Stopped, shown
+from common.errors import Stopped, shown, warn
 from configs.schema import TrainConfig
 from runtime.console import number
 from runtime.launch.door import enter
@@ -39,11 +39,11 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     from storage.lock import locked
 
     if ranks.first:
-        session.warn(*session.unrecorded())
+        warn(*session.unrecorded())
     path = ranks.found(config.run_dir) if config.resume else None
     if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
         if checkpoint.names(path):
-            session.warn(*checkpoint.load_newest(path, config=config)[2])
+            warn(*checkpoint.load_newest(path, config=config)[2])
         more = f"more steps: total_steps=N, above {config.total_steps}"
         if config.agent.lr_schedule == "linear":  # has fallen to 0
             more = "for more steps train longer from the start, in another run_dir"
@@ -56,7 +56,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
             saver = Saver(path, config, parts, STARTED, ranks)
             known = ranks.decided(lambda: bool(checkpoint.names(path)))
             if config.resume not in (None, "auto") or known:
-                session.warn(*saver.restore())
+                warn(*saver.restore())
             if ranks.first:
                 session.announce(path, config, saver.step, ranks.size)
             try:

@@ -1,6 +1,5 @@
 """Tests of the policy in training: its draws against its density, with a picture."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from agents.base import BaseAgent
 from audit import density
 from audit.picture import picture
+from common.errors import warn
 from common.seeding import derive
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: "Logger")
     logger.image("audit/actions", picture(findings), step)
     failures = [f"{text} at state {n}" for n, f in enumerate(findings) for text in f.failures]
     if failures:
-        print(
-            f"warning: audit at step {step}: {'; '.join(failures[:3])}: the draws do not follow "
-            "log_prob; see audit/actions in TensorBoard",
-            file=sys.stderr,
+        warn(
+            f"audit at step {step}: {'; '.join(failures[:3])}: the draws do not follow log_prob; "
+            "see audit/actions in TensorBoard"
         )
     return not failures

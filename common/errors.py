@@ -58,6 +58,12 @@ def shown(word: object) -> str:
     return f"$'{octal}'"
 
 
+def warn(*warnings: str) -> None:
+    """Prints each as one line on the standard error."""
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
 class LogpiError(Exception):
     """`key: why; remedy`, in one line; the key and the remedy may be missing.
 

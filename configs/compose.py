@@ -5,11 +5,10 @@
 
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, key_value, quoted
+from common.errors import ConfigError, key_value, quoted, warn
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.files import compose, experiment, group, meant, options, read_run, require_run
@@ -48,7 +47,7 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
         stated = {**experiment(named.get("experiment")), **named}
         config, kept = continued(read_run(path), asked, stated)
     if kept and not quiet and os.environ.get("RANK", "0") == "0":
-        print(f"warning: kept as the run was made with: {', '.join(kept)}", file=sys.stderr)
+        warn(f"kept as the run was made with: {', '.join(kept)}")
     return config
 
 

@@ -1,6 +1,5 @@
 """The border to Gymnasium: only true transitions, checked and copied, come through it."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import EnvironmentFault, Halt
+from common.errors import EnvironmentFault, Halt, warn
 from data import Transition
 from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
@@ -155,7 +154,7 @@ class Envs:
         except (KeyboardInterrupt, Halt):
             raise
         except BaseException as error:
-            print(f"warning: env {self.env_id}: close raised {error!r}"[:200], file=sys.stderr)
+            warn(f"env {self.env_id}: close raised {error!r}"[:200])
 
     def state_dict(self) -> dict[str, Any]:
         """Where every environment is, mid-episode."""

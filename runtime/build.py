@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent, Stream
-from common.errors import ConfigError, EnvironmentFault, of_making
+from common.errors import ConfigError, EnvironmentFault, of_making, warn
 from common.seeding import derive, stream
 from common.tree import digest
 from configs.agents import AgentConfig
@@ -22,7 +22,6 @@ from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
 from envs.envs import Envs
 from runtime.accelerate.acceleration import accelerate
-from runtime.console import warn
 from runtime.divergence import Recorded
 from runtime.evaluation import MOST_ENVS, Evaluator, several_or_one
 from runtime.launch.ranks import ALONE, Ranks

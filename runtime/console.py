@@ -12,11 +12,6 @@ LINES = 20  # plain lines in a whole run
 SHOWN = {"return": "rollout/return", "eval": "eval/return_mean", "entropy": "policy/entropy"}
 
 
-def warn(*warnings: str) -> None:
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
 def number(value: SupportsFloat, least: int = 1) -> str:
     """Five significant digits, without an exponent in the usual range: 500.0, -148.37, 9.5e-05.
 

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import ConfigError, EnvironmentFault, of_making
+from common.errors import ConfigError, EnvironmentFault, of_making, warn
 from common.seeding import derive
 from configs.validate import Auto
 from envs.deadline import MAKING, within
 from envs.envs import Envs
-from runtime.console import warn
 from runtime.exactness import at_save, before_training, undisturbed
 
 MOST_ENVS = 64

@@ -19,8 +19,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
+from common.errors import warn
 from data.metrics import split_scalars
-from runtime.console import warn
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 MOST = 8  # action components, or actions, with a curve of their own

@@ -1,6 +1,5 @@
 """What of a run is in its checkpoints: how it is saved, and how a process goes on from there."""
 
-import sys
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -8,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, Damaged, StorageFault
+from common.errors import ConfigError, Damaged, StorageFault, warn
 from configs.schema import TrainConfig
 from envs.spaces import require_same_spaces
 from runtime.build import Parts
@@ -137,7 +136,7 @@ class Saver:
         self.lasting = self.ranks.decided(look)
         if self.lasting is not None:
             self.exact = False
-            print(f"warning: env {self.config.env.id}: {self.lasting}", file=sys.stderr)
+            warn(f"env {self.config.env.id}: {self.lasting}")
 
     def save(self, step: int, return_mean: float | None, schedule: dict[str, Any] | None) -> None:
         """Commits a checkpoint; nothing in the run changes by it. Raises StorageFault.

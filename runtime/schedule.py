@@ -12,9 +12,9 @@ from torch import Tensor
 
 from audit import live
 from common.clock import Clock
-from common.errors import Divergence, Stopped, StorageFault
+from common.errors import Divergence, Stopped, StorageFault, warn
 from data import Batch
-from runtime.console import Progress, warn
+from runtime.console import Progress
 from runtime.divergence import cause, leave_evidence, remedy
 from runtime.evaluation import Evaluation
 from runtime.launch.signals import Stop

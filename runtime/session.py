@@ -5,13 +5,13 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from common.errors import ConfigError
+from common.errors import ConfigError, warn
 from common.tree import digest
 from configs.automatic import acceleration
 from configs.files import to_yaml
 from configs.schema import TrainConfig
 from runtime.build import Parts, make_parts
-from runtime.console import Progress, warn
+from runtime.console import Progress
 from runtime.evaluation import Evaluation
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from common.errors import ConfigError, Damaged, LogpiError, StorageFault
+from common.errors import ConfigError, Damaged, LogpiError, StorageFault, warn
 from common.tree import join, split
 from configs.resume import differing
 from configs.schema import TrainConfig
@@ -87,7 +86,7 @@ def save(
     except Damaged as damage:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
     except OSError as error:  # the save itself is good
-        print(f"warning: old checkpoints stay, {error.strerror}", file=sys.stderr)
+        warn(f"old checkpoints stay, {error.strerror}")
     return target
 
 

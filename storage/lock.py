@@ -2,14 +2,13 @@
 
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from common.errors import StorageFault, remedy
+from common.errors import StorageFault, remedy, warn
 
 NAME = "lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -68,6 +67,6 @@ def try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        why = f"warning: this file system keeps no locks, {error.strerror}"
-        print(f"{why}; let no second process use the run directory", file=sys.stderr)
+        why = f"this file system keeps no locks, {error.strerror}"
+        warn(f"{why}; let no second process use the run directory")
     return True

@@ -6,14 +6,13 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import StorageFault, remedy, shown
+from common.errors import StorageFault, remedy, shown, warn
 from configs.schema import TrainConfig
 from storage.files import read_json
 from storage.rundir import read_result, write_bytes
@@ -164,8 +163,7 @@ def keep_patch(path: Path) -> None:
         if patch := uncommitted():
             write_bytes(path / PATCH, patch)
     except GitFailed as error:
-        why = "what is not committed is not kept beside the run"
-        print(f"warning: {why}: {error}", file=sys.stderr)
+        warn(f"what is not committed is not kept beside the run: {error}")
 
 
 def uncommitted() -> bytes:

@@ -19,7 +19,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from common.errors import LogpiError, StorageFault, remedy  # noqa: E402
+from common.errors import LogpiError, StorageFault, remedy, warn  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.deploy import exported  # noqa: E402
 from runtime.deploy.trained import open_trained  # noqa: E402
@@ -95,8 +95,7 @@ def export(arguments: list[str]) -> int:
     trained = open_trained(
         given.run, given.checkpoint, episodes=given.episodes, seed=given.seed, env_id=given.env_id
     )
-    for warning in trained.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    warn(*trained.warnings)
     envs, elsewhere = trained.evaluator.envs, f"give out=FILE{path.suffix}"
     try:
         if given.out:

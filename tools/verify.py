@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from common.errors import warn
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from runtime.launch.door import tool
@@ -80,8 +82,7 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
         seed=seeds[1],
         env_id=options.env_id or None,
     )
-    for warning in trained.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    warn(*trained.warnings)
     generator = torch.Generator().manual_seed(seeds[0])
     agent, envs = trained.agent, trained.evaluator.envs
     try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, key_value
+from common.errors import ConfigError, key_value, warn
 from configs.help import text
 from configs.sweep import Sweep, launcher_settings, read_sweep
 from runtime.console import number as display
@@ -128,7 +128,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
             raise ConfigError(
                 f"hydra/launcher: {reason}; mend that, or leave the launcher out"
             ) from error
-        print(f"warning: {reason}", file=sys.stderr)  # the table has which job it was
+        warn(reason)  # the table has which job it was
     except KeyboardInterrupt:
         print("interrupted: jobs on a cluster go on, those here have ended", file=sys.stderr)
         signals = signals or [signal.SIGINT]

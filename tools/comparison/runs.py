@@ -1,6 +1,5 @@
 """Run directories, put into groups by what differs in their configurations."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import ConfigError, shown
+from common.errors import ConfigError, shown, warn
 from configs.files import read_run
 from configs.resume import values_of
 from configs.schema import TrainConfig
@@ -157,10 +156,6 @@ def overlapping(runs: list[Run]) -> list[Run]:
             warn(f"{first.path} {where}; leave it out, or let it go on")
         kept += ends
     return kept
-
-
-def warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def named(paths: Sequence[Path]) -> str:
