@@ -5,6 +5,7 @@ Configurations are those of the project: files of one's own in `configs/` change
 
 import os
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,7 +46,7 @@ def remembering(compose: Any) -> Any:
         key = state, name, tuple(overrides)
         if key not in known:
             known[key] = compose(name, overrides=overrides)
-        return known[key]
+        return deepcopy(known[key])
 
     return remembered
 
