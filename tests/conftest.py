@@ -37,15 +37,15 @@ def remembering(compose: Any) -> Any:
     """Hydra's composition, made once for the same arguments and files: most tests are faster."""
     known: dict[Any, Any] = {}
 
-    def remembered(name: str, overrides: list[str]) -> Any:
+    def remembered(name: str, overrides: list[str], **options: Any) -> Any:
         paths = sorted(configs.files.DIRECTORY.glob("**/*.yaml"))
         stats = [path.stat() for path in paths]
         state = tuple(
             (path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True)
         )
-        key = state, name, tuple(overrides)
+        key = state, name, tuple(overrides), tuple(options.items())
         if key not in known:
-            known[key] = compose(name, overrides=overrides)
+            known[key] = compose(name, overrides=overrides, **options)
         return deepcopy(known[key])
 
     return remembered

@@ -31,7 +31,7 @@ T = TypeVar("T")
 LONGEST_WAIT = timedelta(hours=2)  # for a rank that evaluates or saves
 
 
-@dataclass
+@dataclass(eq=False)
 class Ranks(Peers):
     """All processes of a run; every process makes the same calls in the same order.
 
