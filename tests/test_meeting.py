@@ -24,7 +24,7 @@ import evaluate
 import policies
 import train
 from common import limits
-from common.errors import ConfigError, Damaged, StorageFault
+from common.errors import ConfigError, Damaged, StorageFault, told
 from envs.spaces import LISTED, describe, require_same_spaces
 from runtime.build import make_parts
 from runtime.deploy.film import film
@@ -761,16 +761,16 @@ class Two(Ranks):
 
 
 def test_all_ranks_pass_over_what_one_of_them_finds_damaged():
-    told = {"code": 4, "message": "it is damaged; restore it", "stopped": False, "damaged": True}
-    fault = Two(told).agreed(None)
+    damaged = told(Damaged("it is damaged; restore it"))
+    fault = Two(damaged).agreed(None)
     assert isinstance(fault, Damaged)
     assert str(fault) == "rank 1: it is damaged; restore it"
-    assert not isinstance(Two({**told, "damaged": False}).agreed(None), Damaged)
+    assert not isinstance(Two(told(StorageFault("it is lost"))).agreed(None), Damaged)
     assert Two({}).agreed(None) is None
-    mine = Two(told).agreed(StorageFault("disk: gone; buy another"))
+    mine = Two(damaged).agreed(StorageFault("disk: gone; buy another"))
     assert (type(mine), str(mine)) == (StorageFault, "disk: gone; buy another")
     with pytest.raises(Damaged, match="rank 1: it is damaged"):
-        Two(told).together(lambda: 3)
+        Two(damaged).together(lambda: 3)
     assert Two({}).together(lambda: 3) == 3
 
 

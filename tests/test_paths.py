@@ -100,14 +100,14 @@ def ended(job, value):
     path = session.begin(train_config(job))
     rundir.write_json(path / "result.json", {"return_mean": value, "steps": 9,
                                              "steps_per_second": 1.0})  # fmt: skip
-    return 0, []
+    return 0
 
 
 def test_sweeps_of_one_second_have_folders_and_tables_of_their_own(here, monkeypatch, capsys):
     """The second begins while the first is at its first job."""
     value = [1.0]
 
-    def call(job):
+    def call(job, due):
         if value[0] == 1.0:
             value[0] = 2.0
             assert sweep(["-m", "seed=3,4"]) == 0
@@ -125,7 +125,7 @@ def test_sweeps_of_one_second_have_folders_and_tables_of_their_own(here, monkeyp
 
 
 def test_a_table_is_read_from_where_its_jobs_went(here, monkeypatch, capsys):
-    def call(job):
+    def call(job, due):
         if not Path("out/0").exists():  # another run takes the name just now
             Path("out/0").mkdir()
             rundir.write_json(Path("out/0/result.json"), {"return_mean": 9.0})
@@ -143,7 +143,7 @@ def test_a_table_is_read_from_where_its_jobs_went(here, monkeypatch, capsys):
 def test_a_second_sweep_does_not_write_into_the_folder_of_a_living_one(here, monkeypatch, capsys):
     codes = []
 
-    def call(job):
+    def call(job, due):
         if not codes:
             codes.append(0)
             codes.append(sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]))
@@ -445,7 +445,7 @@ def test_numbers_have_five_digits(value, text):
 
 @pytest.mark.parametrize(("reward", "shown"), [(1e-5, "3e-05"), (1e20, "3e+20"), (1.0, "3.0")])
 def test_returns_are_told_in_whatever_unit_they_are(reward, shown, here, monkeypatch, capsys):
-    monkeypatch.setattr("runtime.launch.sweep.call", lambda job: (start(job), []))
+    monkeypatch.setattr("runtime.launch.sweep.call", lambda job, due: start(job))
     given = [*TINY, f"env.kwargs.reward={reward}", "agent.reward_scale=1e-6"]
     assert sweep(["-m", *given, "run_dir=out"]) == 0
     said = capsys.readouterr().out
