@@ -34,8 +34,8 @@ PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 INSTALL = 'pip install -c constraints.txt ".[bench]"'
 REPEATED_RUNS = 3  # of a whole training run, for its memory
 PUBLISHED = (
-    "Every block is in [performance/bench.json](performance/bench.json). What was measured once, "
-    "such as what each choice costs, is in [performance_once.md](performance_once.md). Other "
+    "Every block is in [performance/bench.json](performance/bench.json). Measurements made once, "
+    "such as the cost of each choice, are in [performance_once.md](performance_once.md). Other "
     "machines: [an Intel Xeon](performance_intel.md), [older AMD processors](performance_amd.md), "
     "[a GPU](performance_gpu.md).",
 )

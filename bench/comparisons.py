@@ -139,7 +139,7 @@ def sac(width: int, sb3: Target, sbx: Target) -> Comparison:
         {"SB3": sb3, "SBX": sbx},
         note="Environment steps per second of the whole loop after warm-up: one update per step, "
         "batch 256, no policy delay, a replay of 1,000,000, the same learning rates. Ours writes "
-        f"TensorBoard events every {SAC_LOG_EVERY} steps, the peers write nothing.",
+        f"TensorBoard events every {SAC_LOG_EVERY} steps; the peers write nothing.",
     )
 
 
@@ -168,7 +168,7 @@ def memory() -> Comparison:
         "MiB",
         (Side("ours", {"kind": "train", "overrides": run, "cost": "memory"}), Side("SB3", sb3)),
         {"SB3": Target(1.0, 0.8)},
-        note="Peak resident memory of the process, as the system counts it for the finished child. "
+        note="Peak resident memory of the process, as the system reports it for the finished process. "
         "Both keep a replay of 1,000,000 transitions, of which the run fills 3,000. Ours is "
         "`train.py` with its evaluations, audit, checkpoints and TensorBoard; the peer only "
         "trains.",
@@ -207,10 +207,10 @@ A2C_SAME = on_cartpole(
     loop(A2C_OVERRIDES, 20_000),
     A2C_SETTINGS,
     Target(4, 6),
-    "Environment steps per second over all copies; the peer steps them in its DummyVecEnv "
-    "and descends with RMSprop, its default, ours with Adam. (Its value loss has no factor of "
-    "one half, so our coefficient is twice as large.) It collects its metrics every "
-    "4,000 steps, and so does ours, into TensorBoard.",
+    "Environment steps per second over all copies. The peer uses its DummyVecEnv and RMSprop, "
+    "its defaults; ours uses Adam. (Its value loss has no factor of one half, so our "
+    "coefficient is twice as large.) Both collect metrics every 4,000 steps, ours into "
+    "TensorBoard.",
 )
 A2C_DEFAULT = on_cartpole(
     "A2C on CartPole, our default against SB3's",
@@ -219,8 +219,8 @@ A2C_DEFAULT = on_cartpole(
     loop(["accelerate=none", "log.every=5000"], 100_000),
     {},
     Target(12, 25),
-    "Environment steps per second over all copies: `python train.py` as it is, against "
-    "A2C with its defaults in 8 environments.",
+    "Environment steps per second over all copies: `python train.py` with its defaults, "
+    "against A2C with its defaults in 8 environments.",
 )
 PPO_OVERRIDES = (
     "env.id=CartPole-v1 agent=ppo env.num_envs=8 agent.n_steps=256 agent.batch_size=64 "
@@ -288,14 +288,14 @@ def solve_cartpole() -> Comparison:
             Side("SB3 PPO", {**sb3_ppo, "kind": "race", **race, "budget": 100_000}),
         ),
         {"SB3 A2C": Target(1, 3), "SB3 PPO": Target(1, 3)},
-        note="Seconds from the start of the process, imports and all, to the first evaluation (20 "
-        "deterministic episodes) with a mean return of at least 475 that the next two hold. Ours "
-        "is `python train.py` as it is, which evaluates every 50,000 steps; the peers, many "
-        "times slower, are evaluated every 2,500, which is about as often by the clock. (At every "
-        "50,000 they would wait for seconds to be looked at.) All run on one thread. What ours "
-        "spends on evaluating, logging and saving is counted; what the peers spend on evaluating "
-        "is not. Peers run with the settings and the number of steps that RL Zoo tuned; a run that "
-        "does not get there within them counts as never.",
+        note="Seconds from the start of the process, including imports, to the first evaluation (20 "
+        "deterministic episodes) with a mean return of at least 475 that is kept in the next two. "
+        "Ours is `python train.py` with its defaults, which evaluates every 50,000 steps. The "
+        "peers, many times slower, are evaluated every 2,500, which is about the same interval of "
+        "time. (With 50,000 steps they would be evaluated seconds late.) All run on one thread. "
+        "Our time includes evaluating, logging and saving; that of the peers does not include "
+        "evaluating. Peers use the settings and the number of steps tuned by RL Zoo; a run that "
+        "does not reach the return within them counts as never.",
     )
 
 
@@ -311,13 +311,13 @@ def solve_pendulum() -> Comparison:
         "s",
         tuple(sides),
         {"SB3": Target(1, 3), "SBX": Target(1, 3)},
-        note="Seconds from the start of the process, imports and all, to the first evaluation (20 "
+        note="Seconds from the start of the process, including imports, to the first evaluation (20 "
         "deterministic episodes, every 300 steps on all sides) with a mean return of at least "
-        "−160. What ours spends on evaluating, logging and saving is counted; what the peers spend "
-        "on evaluating is not. Ours is the tuned pair, 2×64 units on one thread; peers run with "
-        "the settings that RL Zoo tuned (a learning rate of 1e-3, else their defaults, 2×256 "
-        "units), on two, for at most 20,000 steps. No later evaluation has to hold it, on any "
-        "side.",
+        "−160. Our time includes evaluating, logging and saving; that of the peers does not "
+        "include evaluating. Ours is the tuned pair, 2×64 units on one thread. Peers use the "
+        "settings tuned by RL Zoo (a learning rate of 1e-3, otherwise their defaults, 2×256 "
+        "units), on two threads, for at most 20,000 steps. On no side does a later evaluation "
+        "have to keep the return.",
     )
 
 

@@ -14,13 +14,12 @@ Results = Mapping[str, Result]
 NEVER = "never"
 AROUND = 250.0  # microseconds asked of all but the update, at most
 INTRODUCTION = """\
-Each contestant is a process of its own, warmed up before anything is measured (imports,
-compilation, first updates). The contestants of a comparison then work in turn, A B A B ..., in
-blocks of a few seconds; the others wait for their input. Figures are medians over the blocks. A
-ratio is the median over the pairs of blocks that follow one another, with the smallest and the
-largest of them: what slows a shared machine for a while slows both of a pair. Of a peer that is
-measured with one and with two threads, the better one counts. Rates are those of learning, without
-evaluations and saving."""
+Each contestant runs in its own process and is warmed up before the measurement (imports,
+compilation, first updates). The contestants of a comparison then run in turn, A B A B ..., in
+blocks of a few seconds, while the others wait. Figures are medians over the blocks. A ratio is the
+median over pairs of consecutive blocks, with the smallest and the largest of them, so that
+temporary load on a shared machine affects both blocks of a pair. If a peer is measured with one and
+with two threads, the better result counts. Rates are those of training, without evaluations and saving."""
 HEADER = ["comparison", "ours", "peer", "ratio", "asked", "aim", "reached"]
 
 
