@@ -168,7 +168,7 @@ def memory() -> Comparison:
         "MiB",
         (Side("ours", {"kind": "train", "overrides": run, "cost": "memory"}), Side("SB3", sb3)),
         {"SB3": Target(1.0, 0.8)},
-        note="Peak resident memory of the process, as the system reports it for the finished process. "
+        note="Peak resident memory, as the system reports it for the finished process. "
         "Both keep a replay of 1,000,000 transitions, of which the run fills 3,000. Ours is "
         "`train.py` with its evaluations, audit, checkpoints and TensorBoard; the peer only "
         "trains.",
@@ -288,8 +288,8 @@ def solve_cartpole() -> Comparison:
             Side("SB3 PPO", {**sb3_ppo, "kind": "race", **race, "budget": 100_000}),
         ),
         {"SB3 A2C": Target(1, 3), "SB3 PPO": Target(1, 3)},
-        note="Seconds from the start of the process, including imports, to the first evaluation (20 "
-        "deterministic episodes) with a mean return of at least 475 that is kept in the next two. "
+        note="Seconds from the start of the process, including imports, to the first evaluation "
+        "(20 deterministic episodes) with a mean return of at least 475 that is kept in the next two. "
         "Ours is `python train.py` with its defaults, which evaluates every 50,000 steps. The "
         "peers, many times slower, are evaluated every 2,500, which is about the same interval of "
         "time. (With 50,000 steps they would be evaluated seconds late.) All run on one thread. "
@@ -311,8 +311,8 @@ def solve_pendulum() -> Comparison:
         "s",
         tuple(sides),
         {"SB3": Target(1, 3), "SBX": Target(1, 3)},
-        note="Seconds from the start of the process, including imports, to the first evaluation (20 "
-        "deterministic episodes, every 300 steps on all sides) with a mean return of at least "
+        note="Seconds from the start of the process, including imports, to the first evaluation "
+        "(20 deterministic episodes, every 300 steps on all sides) with a mean return of at least "
         "−160. Our time includes evaluating, logging and saving; that of the peers does not "
         "include evaluating. Ours is the tuned pair, 2×64 units on one thread. Peers use the "
         "settings tuned by RL Zoo (a learning rate of 1e-3, otherwise their defaults, 2×256 "

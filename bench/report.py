@@ -19,7 +19,8 @@ compilation, first updates). The contestants of a comparison then run in turn, A
 blocks of a few seconds, while the others wait. Figures are medians over the blocks. A ratio is the
 median over pairs of consecutive blocks, with the smallest and the largest of them, so that
 temporary load on a shared machine affects both blocks of a pair. If a peer is measured with one and
-with two threads, the better result counts. Rates are those of training, without evaluations and saving."""
+with two threads, the better result counts. Rates are those of training, without evaluations and
+saving."""
 HEADER = ["comparison", "ours", "peer", "ratio", "asked", "aim", "reached"]
 
 
