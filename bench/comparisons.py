@@ -289,8 +289,8 @@ def solve_cartpole() -> Comparison:
         ),
         {"SB3 A2C": Target(1, 3), "SB3 PPO": Target(1, 3)},
         note="Seconds from the start of the process, including imports, to the first evaluation "
-        "(20 deterministic episodes) with a mean return of at least 475 that is kept in the next two. "
-        "Ours is `python train.py` with its defaults, which evaluates every 50,000 steps. The "
+        "(20 deterministic episodes) with a mean return of at least 475 that is kept in the next "
+        "two. Ours is `python train.py` with its defaults, which evaluates every 50,000 steps. The "
         "peers, many times slower, are evaluated every 2,500, which is about the same interval of "
         "time. (With 50,000 steps they would be evaluated seconds late.) All run on one thread. "
         "Our time includes evaluating, logging and saving; that of the peers does not include "
