@@ -23,11 +23,11 @@ from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python bench/planted.py [only=WORDS] [file=NAME] [all=true] [jobs=N]
-Plants each error of bench/planted/*.yaml, alone, and runs the tests that should see it.
+Plants each error of bench/planted/*.yaml, alone, and runs the tests that should detect it.
 only=WORDS: errors whose name or file contains them. file=NAME: one list, e.g. file=learning.
-all=true: the whole fast suite for those that their tests do not see.
-jobs=N: as many at once, two by default, each in a copy of its own.
-Exit code 1 where an error is not seen."""
+all=true: the whole fast suite for errors that their tests do not detect.
+jobs=N: number of errors at once, two by default, each in its own copy.
+Exit code 1 if an error is not detected."""
 LIMIT, SUITE = 300.0, 3600.0  # seconds of one error's tests, and of the fast suite
 FAST = ("--ignore=tests/bench/test_planted.py", "-m", "not slow and not faults")
 ENVIRONMENT = os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}

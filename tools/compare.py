@@ -33,15 +33,15 @@ from tools.shared import Keys, key, read_keys, save, table  # noqa: E402
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
 
-RUNS are run directories, or directories that hold some; `runs` is all of yours, but for what a
-search or tools/reproduce.py made. Runs that differ in their seed alone, or in how long they went on
-at one learning rate, form a group. Runs of a task that have no value at the step at which most have
-one are left out. Each group is described by the interquartile mean of its runs at the last step
-that all of the task reach, with a 95 % interval (bootstrap). Groups with runs of every task are
-described over all of them, too, each score between the lowest and the highest run of its task, and
-each pair of groups by how likely a run of the first is above one of the second (both bootstraps
-stratified by task). threshold=NUMBER adds the steps until the curve is there.
-Without out=FOLDER, the table and its picture go to runs/comparisons/<date-time>."""
+RUNS are run directories, or directories that contain some; `runs` is all of yours, except those
+made by a search or by tools/reproduce.py. Runs form a group if they differ only in their seed, or
+in their length at one learning rate. Runs of a task without a value at the step at which most have
+one are left out. The table shows the interquartile mean of each group at the last step that all
+runs of the task reach, with a 95 % interval (bootstrap). Groups with runs of every task are also
+described over all tasks, with scores between the lowest and the highest run of each task, and each
+pair of groups by the probability that a run of the first is above one of the second (both
+bootstraps stratified by task). threshold=NUMBER adds the steps until the curve reaches NUMBER.
+Without out=FOLDER, the table and its picture are written to runs/comparisons/<date-time>."""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
 number, share = "{:.4g}".format, "{:.2f}".format
 

@@ -35,10 +35,10 @@ from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
-Plays an environment at random, reports what training would meet, and how to go on.
-ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. One
-that has a file in configs/env goes by its name, too: env=NAME.
-exit code 0: it can be trained on; 2: it cannot be served; 3: it misbehaved"""
+Runs an environment with random actions, reports problems for training, and proposes settings.
+ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. An
+environment with a file in configs/env can also be selected by its name: env=NAME.
+exit code 0: it can be used for training; 2: it is not supported; 3: it failed"""
 IDS = ("env.id=", "env=")
 TRACE = "digest:"  # begins a line of the second process; an environment may print, too
 GAMMA = 0.99

@@ -30,8 +30,8 @@ from tools.shared import Keys, key, read_keys  # noqa: E402
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID]
-writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
-env.id repeats the id of a run whose environment a module registers"""
+Writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
+env.id repeats the id of a run whose environment is registered by a module"""
 OBSERVATIONS = 10_000  # held against the run's own policy, half of them met, half random
 BATCH = 256  # of them at once
 TOLERANCE = 1e-4  # of the width of each component of the action space

@@ -30,10 +30,10 @@ from tools.shared import Keys, key, read_keys  # noqa: E402
 
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
-Trains a run again and names the first step at which a logged number differs.
-The repetition is a run of its own, at run_dir or in runs/reproduced, and stays there;
-env.id repeats the id where it names a module to import.
-exit code 0: equal; 1: different, and where; otherwise as train.py"""
+Repeats the training of a run and prints the first step at which a logged number differs.
+The repetition is a separate run, in run_dir or in runs/reproduced, and is kept;
+env.id repeats the id if it names a module to import.
+exit code 0: equal; 1: different, with the step; otherwise as train.py"""
 LOOKS = ("eval/", "audit/")
 SHOWN = 5  # tags that differ, of which there may be dozens
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged

@@ -32,12 +32,12 @@ USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
                             [KEY=VALUE ...] [KEY=LOW..HIGH[:log] ...] [KEY=A,B,C ...]
 
-KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Where nothing is
-named to search, a few keys of the agent are. seeds=N judges settings by the mean over N runs;
-workers=N works with N processes; a run has one thread unless threads= gives more. The same command
-goes on with a study that was stopped or killed. The best settings are written as
-FOLDER/ENV-AGENT.yaml, to be copied into configs/tuned/, unless report=false. The first trial has
-the settings as they are, unless ranges are named that do not hold them."""
+KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Without a key to
+search, a few keys of the agent are searched. seeds=N scores settings by the mean over N runs;
+workers=N uses N processes; a run has one thread unless threads= is given. The same command
+continues a study that was stopped or killed. The best settings are written to
+FOLDER/ENV-AGENT.yaml, for configs/tuned/, unless report=false. The first trial uses the unchanged
+settings, unless the given ranges do not contain them."""
 STOPPED = 75  # exit code of a signal, as of train.py
 
 
