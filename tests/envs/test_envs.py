@@ -683,14 +683,14 @@ class Broken(gymnasium.Env):
         return {"camera": np.full((2, 3, 1), 255, np.uint8), "speed": self.speed}
 
 
-gymnasium.register("Broken-v0", entry_point=Broken)
+gymnasium.register("BesideImage-v0", entry_point=Broken)
 
 
 @pytest.mark.parametrize(
     ("value", "word"), [(4e38, r"4.e\+38"), (-np.inf, "-inf"), (np.nan, "nan")]
 )
 def test_a_number_beside_an_image_is_held_to_be_finite(value, word):
-    envs = Envs(f"{__name__}:Broken-v0", 2, "sync", {"value": value}, seed=0)
+    envs = Envs(f"{__name__}:BesideImage-v0", 2, "sync", {"value": value}, seed=0)
     action = torch.zeros(2, dtype=torch.int64)
     row = envs.step(action, action)
     assert envs.read(row.next_obs.numpy())[1].tolist() == [*[255] * 6, 0, float(np.float32(3e38))]

@@ -383,19 +383,21 @@ def test_a_run_goes_where_it_is_told_or_says_why_not(run_dir, code, tmp_path, mo
 
 def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):
     """With less than 500 MB in use, by a process that may have 8 GB in all."""
-    import resource
-
+    limited = (  # a process of its own between: memory of the one that forks counts, too
+        "import resource, subprocess, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
+        "code = subprocess.run([sys.executable, *sys.argv[1:]]).returncode\n"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+        "sys.exit(code)"
+    )
     began = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, str(Path(train.__file__)), "env=pendulum", "agent=sac",
+    process = subprocess.run(
+        [sys.executable, "-c", limited, str(Path(train.__file__)), "env=pendulum", "agent=sac",
          "agent.buffer_size=999999999"],
-        cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30)),
+        cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds, peak = time.perf_counter() - began, usage.ru_maxrss / 1024
+    said = process.stderr
+    seconds, peak = time.perf_counter() - began, int(process.stdout.split()[-1]) / 1024
     assert process.returncode == 2
     assert said.startswith("error: agent.buffer_size: 999,999,999 transitions need")
     assert "at most" in said

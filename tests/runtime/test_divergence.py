@@ -183,7 +183,7 @@ def test_what_is_advised_follows_from_what_was_learned_from():
 
 
 def test_large_numbers_beside_an_image_are_named_as_the_cause(tmp_path, capsys):
-    broken = ["env.id=tests.envs.test_envs:Broken-v0", "env.kwargs.value=1e38", "agent=a2c"]
+    broken = ["env.id=tests.envs.test_envs:BesideImage-v0", "env.kwargs.value=1e38", "agent=a2c"]
     short = ["agent.n_steps=5", "env.num_envs=1", "total_steps=20", "eval.episodes=0",
              "agent.activation=relu"]  # fmt: skip
     assert enter("train", train.run, [*broken, *short, f"run_dir={tmp_path / 'run'}"]) == 5
