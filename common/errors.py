@@ -1,4 +1,4 @@
-"""Failures that a user can mend: one line, one exit code, and commands as a shell reads them."""
+"""Errors that a user can fix: one line, one exit code, and commands as a shell reads them."""
 
 import errno
 import os
@@ -150,7 +150,7 @@ class Elsewhere(LogpiError):
 
 
 class Stopped(LogpiError):
-    """A signal asked the run to end; what it did is saved, or it had done nothing yet.
+    """The run was stopped by a signal; its progress is saved, or it had not started.
 
     Its code is 75 where the run may be started again by itself, 130 where the user interrupted it.
     """
@@ -166,7 +166,7 @@ class Stopped(LogpiError):
 
 
 class Halt(BaseException):
-    """Stopped, raised out of whatever is going on where nothing can be lost.
+    """Stopped, raised where no progress can be lost.
 
     Like KeyboardInterrupt it is no Exception: what a library catches must not swallow it.
     """

@@ -20,7 +20,7 @@ def limits(device: torch.device) -> Iterator[tuple[str, int]]:
     fields = numbers(Path("/proc/meminfo"))
     if "MemAvailable" in fields:
         yield "this machine", fields["MemAvailable"] * 1024
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS tells only what it has
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):  # macOS reports only the total
         yield "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     yield from control_group()
     yield from process_limits()

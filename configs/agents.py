@@ -89,7 +89,7 @@ class PPOConfig(OnPolicyConfig):
     clip_range: float = key("how far the ratio may lie from 1", gt=0, le=100)
     clip_schedule: Literal["constant", "linear"] = key("linear: falls with a linear lr_schedule")
     target_kl: float | None = key("the passes end at 1.5 times this; null: never", gt=0, le=1000)
-    recompute_advantage: bool = key("anew before each pass, under the value of then")
+    recompute_advantage: bool = key("again before each pass, with the value of then")
 
     def check(self) -> None:
         super().check()

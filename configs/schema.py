@@ -55,11 +55,11 @@ class AuditConfig(Group):
 class TrainConfig(Group):
     """What `train.py` runs."""
 
-    seed: int = key("everything random derives from it", ge=0, lt=2**63)
+    seed: int = key("source of all randomness", ge=0, lt=2**63)
     device: str = key("cpu, cuda or cuda:N")
     total_steps: int = key("environment steps, counted over all environments", ge=1, le=10**12)
     run_dir: str | None = key("null: runs/<env>/<agent>/<date-time>-s<seed>")
-    resume: str | None = key("run directory to go on with; auto: that in run_dir, or a new run")
+    resume: str | None = key("run directory to continue; auto: the run in run_dir, or a new one")
     threads: int | Auto = key(
         "auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4", ge=1, le=1024
     )
@@ -68,11 +68,11 @@ class TrainConfig(Group):
         "20,000 updates on (40,000 with agent.policy_delay above 1), else none"
     )
     debug: bool = key("show tracebacks")
-    env: EnvConfig = key("what is to be solved")
-    agent: AgentConfig = key("what learns it")
+    env: EnvConfig = key("the environment")
+    agent: AgentConfig = key("the agent")
     log: LogConfig = key("scalars and histograms")
-    eval: EvalConfig = key("evaluation on environments that training never sees")
-    checkpoint: CheckpointConfig = key("what can be evaluated and resumed")
+    eval: EvalConfig = key("evaluation on separate environments")
+    checkpoint: CheckpointConfig = key("states that can be evaluated and resumed")
     audit: AuditConfig = key("verification of the density")
 
     VARIANTS: ClassVar[dict[str, dict[str, Any]]] = {"agent": AGENT_GROUPS}
@@ -110,7 +110,7 @@ class EvaluateConfig(Group):
     checkpoint: str = key("latest, best, or step-<12 digits>")
     video: bool = key("film an episode: an mp4 in the folder `video`, and TensorBoard")
     render: Literal["human"] | None = key("human: play in a window, one episode after another")
-    env: PlayedConfig = key("what it is played in")
+    env: PlayedConfig = key("the environment of `policy`")
     device: str = key("cpu, cuda or cuda:N")
     debug: bool = key("show tracebacks")
 

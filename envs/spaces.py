@@ -1,4 +1,4 @@
-"""Which spaces can be served, and the maps between the agent's units and the environment's."""
+"""Spaces that are supported, and maps between the agent's units and the environment's."""
 
 import hashlib
 import itertools
@@ -21,7 +21,7 @@ Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
 
 def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
-    """Shapes for the agent, or a ConfigError that says why this environment cannot be served."""
+    """Shapes for the agent, or a ConfigError that explains why this environment is not supported."""
     width = flat_observation(env_id, observation).shape[0]
     seen = images_in(observation)
     if isinstance(action, Choices):

@@ -162,7 +162,7 @@ def start_server() -> None:
 
 @contextlib.contextmanager
 def signals_blocked() -> Iterator[None]:
-    """Processes started meanwhile never receive what only the parent acts upon, from birth."""
+    """Blocks, in processes started inside, the signals that only the parent handles."""
     quiet = [getattr(signal, name) for name in worker.QUIET]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, quiet)  # which they inherit
     try:
@@ -173,7 +173,7 @@ def signals_blocked() -> Iterator[None]:
 
 @atexit.register
 def end_all() -> None:
-    """Kills the workers that nobody closed, as where a signal came while they were begun.
+    """Kills the workers that nobody closed, for example after a signal during start-up.
 
     Python would wait for them, after a signal that they do not receive.
     """

@@ -1,4 +1,4 @@
-"""What an update that is not finite leaves behind: enough to repeat it, alone, and see it again."""
+"""Divergence: its cause, advice, and files that repeat the update that was not finite."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What of a run is in its checkpoints: how it is saved, and how a process goes on from there."""
+"""The contents of checkpoints: saving and restoring a run."""
 
 import time
 from contextlib import suppress
