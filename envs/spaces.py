@@ -21,7 +21,7 @@ Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
 
 def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spec:
-    """Shapes for the agent, or a ConfigError that explains why this environment is not supported."""
+    """Shapes for the agent, or a ConfigError that explains why it is not supported."""
     width = flat_observation(env_id, observation).shape[0]
     seen = images_in(observation)
     if isinstance(action, Choices):

@@ -124,9 +124,13 @@ def test_each_probe_reaches_its_known_value_within_four_standard_errors(name, di
 @pytest.mark.parametrize(
     ("choice", "asks"),
     [
-        *(("distributions", asks) for asks in KNOWN),
+        *(("distributions", asks) for asks in ("delay", "truncation")),
         ("normalised", "delay"),
-        ("normalised", "action"),
+        *(
+            pytest.param(choice, asks, marks=pytest.mark.slow)
+            for choice in ("distributions", "normalised")
+            for asks in ("observation", "action")
+        ),
     ],
 )
 def test_each_probe_is_solved_with_the_choices_of_sac_too(choice, asks):

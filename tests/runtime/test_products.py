@@ -60,7 +60,10 @@ LAYOUTS = {
 
 
 @needs_onednn
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    ["shared", "both", *(pytest.param(one, marks=pytest.mark.slow) for one in [*LAYOUTS][:3])],
+)
 def test_a_large_product_is_the_product(layout):
     """Sides of different lengths, so that none can stand for another; bias and ReLU after it."""
     draws = torch.Generator().manual_seed(0)

@@ -94,8 +94,8 @@ IN_PLACE = "tests.envs.test_border:Scales-v0"  # changes its action
 @pytest.fixture(autouse=True)
 def played_here_alone(request, monkeypatch):
     """A second process takes seconds: only where it is what is looked at."""
-    well = request.node.function is test_what_is_well_is_not_warned_of
-    if not well and "hash" not in request.node.name:
+    others = request.node.callspec.params.get("env_id") if hasattr(request.node, "callspec") else 0
+    if others not in ("Pendulum-v1", ILL) and "hash" not in request.node.name:
         monkeypatch.setattr(doctor, "elsewhere", lambda *_: None)
 
 
