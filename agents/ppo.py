@@ -10,9 +10,9 @@ from agents.base import Stream
 from agents.metrics import policy_metrics, value_metrics
 from agents.on_policy import OnPolicyAgent, standardise
 from agents.optimizer import Losses, Metrics
+from common.metrics import MergedMetrics
 from configs.agents import PPOConfig
 from data import Spec, Transition
-from data.metrics import MergedMetrics
 
 PIECE = 32 << 20  # bytes of observations that are evaluated or put in order at a time
 STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out

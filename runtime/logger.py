@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from common.errors import warn
-from data.metrics import split_scalars
+from common.metrics import split_scalars
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 MOST = 8  # action components, or actions, with a curve of their own

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit import live
 from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault, warn
 from data import Batch
+from runtime import audits
 from runtime.console import Progress
 from runtime.divergence import cause, leave_evidence, remedy
 from runtime.evaluation import Evaluation
@@ -201,7 +201,7 @@ class Schedule:
         with self.clock.pause():
             if self.ranks.first:
                 obs = torch.stack([*self.record.met, self.envs.obs[0]][-STATES:])
-                live.audit(self.agent, obs, self.config.seed, step, self.logger)
+                audits.audit(self.agent, obs, self.config.seed, step, self.logger)
         self.record.last_audit = step
 
     def checkpoint(self, step: int, final: bool = False) -> None:

@@ -69,9 +69,9 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
     """
     import torch
 
-    from audit.live import at_states
     from audit.picture import picture
     from common.seeding import derive
+    from runtime.audits import at_states
     from runtime.deploy.trained import open_trained
 
     seeds = [derive(options.seed, name) for name in ("audit", "audit-episodes")]

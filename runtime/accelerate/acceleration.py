@@ -12,8 +12,8 @@ from torch import Tensor
 
 from agents.base import BaseAgent
 from common.errors import ConfigError
+from common.metrics import Packed, packing
 from data import Batch
-from data.metrics import Packed, packing
 from runtime.accelerate.captured import EAGER_CALLS, CudaGraph, constants
 from runtime.accelerate.compiled import Compiled
 from runtime.divergence import Recorded

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from common.metrics import Function
 from data import Rows, Transition
-from data.metrics import Function
 
 EAGER_CALLS = 3  # before a capture: libraries set themselves up at their first calls
 

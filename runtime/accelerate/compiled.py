@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.metrics import Function
+from common.metrics import Function
 from runtime.accelerate.captured import constants, tensors
 from runtime.accelerate.products import options
 

@@ -12,7 +12,6 @@ from gymnasium import spaces
 from torch import nn
 
 from agents import make_agent
-from audit.live import at_states
 from common import tree
 from common.seeding import stream
 from configs.agents import Policy
@@ -26,6 +25,7 @@ from networks.encoder import Encoder
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear
 from networks.normalizer import Pixels, RunningNorm, SomePixels
 from policies import POLICIES
+from runtime.audits import at_states
 from tests.helpers import agent, batch, saved_and_read, settings
 
 DISCRETE, CONTINUOUS = Spec(3, 4, discrete=True), Spec(3, 2, discrete=False)

@@ -7,9 +7,9 @@ import torch
 
 from agents.on_policy import standardise
 from agents.optimizer import Peers
+from common.metrics import Metrics, Packed, packing
 from common.tree import digest
 from data import Spec, gae
-from data.metrics import Metrics, Packed, packing
 from policies import Categorical, Gaussian, TanhGaussian
 from runtime.divergence import Recorded
 from tests.helpers import agent, batch

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from audit.live import at_states
 from data import Spec
 from data.packing import numbers_of, pack, pieces, unpack
 from networks.normalizer import RunningNorm, SomePixels, Unpack
+from runtime.audits import at_states
 from tests.helpers import agent, batch, numbers
 
 CASES = [

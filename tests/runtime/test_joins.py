@@ -20,12 +20,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import policies
 import train
-from audit import live
 from common.clock import Clock
 from common.errors import Stopped
 from configs import files
 from configs.compose import train_config
 from envs.envs import Envs
+from runtime import audits
 from runtime.build import make_parts
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
@@ -307,14 +307,14 @@ class Seen:
     def __init__(self, arguments, stop=None):
         Told.made.clear()
         self.audits, self.began = [], Told.now
-        audit = live.at_states
+        audit = audits.at_states
 
         def recorded(agent, obs, generator):
             self.audits.append((obs.tolist(), generator.initial_seed()))
             return audit(agent, obs, generator)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(live, "at_states", recorded)
+            patch.setattr(audits, "at_states", recorded)
             patch.setattr("time.perf_counter", lambda: Told.now)
             self.code = enter("train", partial(train.run, stop=stop), arguments)
         self.training, self.others = Told.made[:COPIES], Told.made[COPIES:]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.metrics import Packed, packing
+from common.metrics import Packed, packing
 from runtime.curves import read_scalars
 from runtime.launch.door import enter
 from runtime.logger import Logger, last_update

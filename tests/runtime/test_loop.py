@@ -71,7 +71,7 @@ class Saves:
 @pytest.fixture
 def schedule(tmp_path, monkeypatch):
     """Makes a schedule that begins at `step`; what it saves, and what it logs."""
-    monkeypatch.setattr("audit.live.audit", lambda *_: None)
+    monkeypatch.setattr("runtime.audits.audit", lambda *_: None)
 
     def make(learner, envs, total_steps=300, scores=(1.0,), every=100, log_every=50, step=0):
         left = list(scores)

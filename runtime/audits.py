@@ -1,7 +1,5 @@
 """Tests of the policy in training: its draws against its density, with a picture."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -10,9 +8,7 @@ from audit import density
 from audit.picture import picture
 from common.errors import warn
 from common.seeding import derive
-
-if TYPE_CHECKING:
-    from runtime.logger import Logger
+from runtime.logger import Logger
 
 
 def at_states(agent: BaseAgent, obs: Tensor, generator: torch.Generator) -> list[density.Finding]:
@@ -21,7 +17,7 @@ def at_states(agent: BaseAgent, obs: Tensor, generator: torch.Generator) -> list
     return [density.audit(agent.policy_class, at_state, generator) for at_state in parameters]
 
 
-def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: "Logger") -> bool:
+def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: Logger) -> bool:
     """Audits at a few observations (N, O), writes scalars and a figure; whether all is right.
 
     Draws derive from (seed, step) alone, so that how often it runs changes nothing. A failure is a

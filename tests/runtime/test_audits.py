@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from audit.live import at_states, audit
 from common.seeding import derive
 from data import Spec
 from policies import TanhGaussian
+from runtime.audits import at_states, audit
 from runtime.logger import Logger
 from tests.helpers import agent
 from tests.runtime.test_logger import read

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data.metrics import MergedMetrics, Metrics, Packed, packing, split_scalars
+from common.metrics import MergedMetrics, Metrics, Packed, packing, split_scalars
 
 PLAIN = {"a": torch.tensor(1.5), "h": torch.arange(3.0), "b_max": torch.tensor(-2.0)}
 
