@@ -14,7 +14,7 @@ help: ## list the targets
 train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes overrides on
 	@$(BIN)/python train.py $(ARGS)
 
-test: $(READY) ## the fast tests, about five minutes on two cores
+test: $(READY) ## the fast tests, some eight minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not faults" $(ARGS)
 
 test-all: $(READY) ## every test but the long campaigns
@@ -23,7 +23,7 @@ test-all: $(READY) ## every test but the long campaigns
 faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, two hours
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
 
-planted: $(READY) ## plant each listed error and see its test fail, twenty minutes; ARGS="only=ppo" for a part
+planted: $(READY) ## plant each listed error and see its test fail, half an hour; ARGS="only=ppo" for a part
 	@$(BIN)/python bench/planted.py $(ARGS)
 
 bench-learning: $(PEERS) ## learning beside Stable-Baselines3, hours; ARGS="only=cartpole-ppo" for a part
