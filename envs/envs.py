@@ -195,8 +195,11 @@ class Envs:
         numbers, images = obs, None
         if self.spec.bytes:
             numbers, images = (np.concatenate(part, -1) for part in pieces(obs, self.spec.bytes))
-        with np.errstate(over="ignore"):
-            rounded = numbers.astype(np.float32)
+        if numbers.dtype == np.float32:
+            rounded = numbers.copy()
+        else:
+            with np.errstate(over="ignore"):  # which takes longer than a copy
+                rounded = numbers.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
             what = CopyFault(f"observation {obs[index]} is not finite", index)
