@@ -64,7 +64,7 @@ class Worker:
         if line := self.answers.readline():
             return dict(json.loads(line))
         self.process.wait()
-        raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; mend it")
+        raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; fix it")
 
     def close(self) -> None:
         """Ends its input, and so the process; one that is in the middle of work is stopped."""
@@ -159,7 +159,7 @@ def whole_process(spec: Spec) -> dict[str, float]:
         process.wait()
         seconds = time.perf_counter() - started
         if process.returncode:
-            raise LogpiError(f"bench: {command[0]} failed, {last_line(errors)}; mend it")
+            raise LogpiError(f"bench: {command[0]} failed, {last_line(errors)}; fix it")
     return {"seconds": seconds, "memory": memory}
 
 
@@ -214,7 +214,7 @@ def output_of(command: list[str], name: str) -> str:
             [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         if done.returncode:
-            raise LogpiError(f"bench: {name} failed, {last_line(errors)}; mend it")
+            raise LogpiError(f"bench: {name} failed, {last_line(errors)}; fix it")
     return done.stdout
 
 

@@ -134,7 +134,7 @@ def measure(arguments: list[str]) -> int:
             copies.put(root)
         code, failed = run(root, sorted({t for plant in tried for t in plant.tests}), SUITE)
         if code:
-            raise ConfigError(f"tests: without an error, {failed} fails; mend that first")
+            raise ConfigError(f"tests: without an error, {failed} fails; fix that first")
         found = sum(pool.map(try_one, tried))
     print(f"{found} of {len(tried)} seen; {len(chosen) - len(tried)} change nothing")
     return 0 if found == len(tried) else 1

@@ -22,7 +22,7 @@ def within(seconds: float | None, env_id: str, where: str) -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:
         raise EnvironmentFault(
             f"env {env_id}: has not answered for {seconds:g} s {where}; raise env.timeout above "
-            f"that, for evaluate.py in config.yaml of the run, or mend the environment"
+            f"that, for evaluate.py in config.yaml of the run, or fix the environment"
         )
 
     before = signal.signal(signal.SIGALRM, late)

@@ -229,7 +229,7 @@ class Envs:
         place = f"at step {self.steps}"
         if self.during:
             place = f"{self.during}, after {self.lengths[index]} steps of its episode"
-        remedy = "install that library" if missing else "mend the environment"
+        remedy = "install that library" if missing else "fix the environment"
         return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
 
 

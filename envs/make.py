@@ -72,9 +72,9 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
         named = f"name the module that registers it, MODULE:{env_id.rpartition(':')[2]}"
         return ConfigError(f"{key}: {str(error).rstrip('?. ')}; correct the id, or {named}")
     if isinstance(error, ARGUMENTS) and kwargs:
-        remedy = "correct the arguments, or mend the environment"
+        remedy = "correct the arguments, or fix the environment"
         return ConfigError(f"env.kwargs: {env_id}: {why}; {remedy}")
-    remedy = "give what it needs, env.kwargs.NAME=VALUE, or mend the environment"
+    remedy = "give what it needs, env.kwargs.NAME=VALUE, or fix the environment"
     return EnvironmentFault(f"env {env_id}: could not be made, {why}; {remedy}")
 
 

@@ -104,7 +104,7 @@ class Workers:
         self.kill()
         return EnvironmentFault(
             f"env {self.env_id}: the worker of environment {index} {what}, at its step "
-            f"{self.steps}; {remedy}, or mend the environment"
+            f"{self.steps}; {remedy}, or fix the environment"
         )
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: Logger) -
     """Audits at a few observations (N, O), writes scalars and a figure; whether all is right.
 
     Draws derive from (seed, step) alone, so that how often it runs changes nothing. A failure is a
-    warning: training goes on.
+    warning: training continues.
     """
     findings = at_states(agent, obs, torch.Generator().manual_seed(derive(seed, "audit", step)))
     worst = {

@@ -141,7 +141,7 @@ class Logger:
     def stop(self, error: OSError) -> None:
         """Writes nothing from here on, with a warning."""
         self.close()
-        warn(f"logging stopped: {error}; training goes on")
+        warn(f"logging stopped: {error}; training continues")
 
     def state_dict(self) -> dict[str, Any]:
         """The metrics of the interval that is not written yet."""

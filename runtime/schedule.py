@@ -227,7 +227,7 @@ class Schedule:
                     raise
                 self.unsaved += 1
                 if self.unsaved <= MOST_WARNINGS:
-                    warn(f"{fault}; training goes on")
+                    warn(f"{fault}; training continues")
 
     def stop_if_diverged(self, step: int, metrics: Mapping[str, Tensor]) -> None:
         """Raises Divergence where an update was not finite, and leaves what repeats it.

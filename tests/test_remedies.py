@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
     "gpu": (cont("device=cuda:7"), "device: cuda:7 is not there; use device=cpu", cont()),
     "argument": (
         ["env.id=Mine-v0", "env.kwargs.size=9"],
-        "AssertionError: at most 8.*; correct the arguments, or mend the environment",
+        "AssertionError: at most 8.*; correct the arguments, or fix the environment",
         ["env.id=Mine-v0", "env.kwargs.size=8"],
     ),
     "argument of Gymnasium's": (
@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         ["env.id=Mine-v0", "env.kwargs.size=3"],
     ),
     "argument that is missing": (
-        *(["env.id=Needs-v0"], "'size'.*; give what it needs, env.kwargs.NAME=VALUE, or mend"),
+        *(["env.id=Needs-v0"], "'size'.*; give what it needs, env.kwargs.NAME=VALUE, or fix"),
         ["env.id=Needs-v0", "env.kwargs.size=3"],
     ),
     "version": (["env.id=CartPole-v7"], "`v1` .*; correct the id, or name the", disc()),
@@ -627,7 +627,7 @@ PICTURES: dict[str, tuple[Any, str]] = {
     "none": (None, f"cannot be shown, its render gives NoneType; {ARRAY}"),
     "grey": (np.zeros((9, 9), np.uint8), f"gives an array (9, 9) of uint8; {ARRAY}"),
     "floats": (np.zeros((9, 9, 3)), f"gives an array (9, 9, 3) of float64; {ARRAY}"),
-    "not written": (failing(NotImplementedError()), "its render raised NotImplementedError: ; mend "
+    "not written": (failing(NotImplementedError()), "its render raised NotImplementedError: ; fix "
                     "that, or leave video=true out"),
     "no library": (failing(gymnasium.error.DependencyNotInstalled("pygame")),
                    "a library is not here, pygame; install it, or leave video=true out"),

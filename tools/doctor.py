@@ -341,7 +341,7 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
     if done.returncode:
         raise EnvironmentFault(
             "env: it could not be played in a second process beside this one; see what was said "
-            "above, and mend it"
+            "above, and fix it"
         )
     there = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(TRACE)]
     return first_difference(played.digests(), there)

@@ -87,7 +87,7 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
         except gymnasium.error.DependencyNotInstalled as error:
             cause, why = error, f"a library is not here, {error}; install it"
         except Exception as error:
-            cause, why = error, f"its render raised {type(error).__name__}: {error}; mend that"
+            cause, why = error, f"its render raised {type(error).__name__}: {error}; fix that"
         if why is None:
             return picture
         env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__

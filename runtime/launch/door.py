@@ -50,7 +50,7 @@ def tool(
 def guarded(work: Callable[[], int], arguments: list[str]) -> int:
     """Runs `work` and returns its exit code, or that of its failure.
 
-    Every failure that a user can mend is one line on stderr; `debug=true` shows the traceback, too.
+    Every failure that a user can fix is one line on stderr; `debug=true` shows the traceback, too.
     """
     debug = any(re.fullmatch(r"\+*debug=true", argument, re.I) for argument in arguments)
     with speaking():

@@ -126,7 +126,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if begun() == before:
             raise ConfigError(
-                f"hydra/launcher: {reason}; mend that, or leave the launcher out"
+                f"hydra/launcher: {reason}; fix that, or leave the launcher out"
             ) from error
         warn(reason)  # the table has which job it was
     except KeyboardInterrupt:

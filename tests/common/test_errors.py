@@ -19,7 +19,7 @@ from common.errors import (
     ("message", "parts"),
     [
         ("agent.lr: is 0; give more", ("agent.lr", "is 0", "give more")),
-        ("env: A: raised B; C: D; mend it", ("env", "A: raised B; C: D", "mend it")),
+        ("env: A: raised B; C: D; fix it", ("env", "A: raised B; C: D", "fix it")),
         ("runs/a has none yet; begin it", ("", "runs/a has none yet", "begin it")),
         ("device: is not there", ("device", "is not there", "")),
         ("told elsewhere", ("", "told elsewhere", "")),
@@ -48,7 +48,7 @@ def test_the_command_of_a_stopped_run_is_taken_as_it_is():
 
 
 def test_an_environment_that_cannot_be_made_is_known_by_its_key():
-    assert of_making(EnvironmentFault("env A: raised B; mend it"))
+    assert of_making(EnvironmentFault("env A: raised B; fix it"))
     assert of_making(ConfigError("env.kwargs: A: TypeError; correct the arguments"))
     assert not of_making(ConfigError("env.id: env.kwargs: is no id; correct it"))
 

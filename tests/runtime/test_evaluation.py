@@ -226,7 +226,7 @@ def test_an_environment_that_cannot_be_made_at_all_gets_no_such_advice(monkeypat
     for copies in (1, 2):
         assert door("train", *SMALL, SOLE, f"env.num_envs={copies}") == 3
         line = capsys.readouterr().err
-        assert "mend the environment" in line
+        assert "fix the environment" in line
         assert "eval.episodes" not in line
 
 
@@ -274,7 +274,7 @@ def test_a_fault_in_an_evaluation_is_told_as_one(how, words):
     place = (
         "in environment 0 in an evaluation at step 700 of training, after 3 steps of its episode"
     )
-    assert str(raised.value).endswith(f"{place}; mend the environment")
+    assert str(raised.value).endswith(f"{place}; fix the environment")
 
 
 def test_tables_and_searches_bear_a_run_without_evaluations(tmp_path):

@@ -150,7 +150,7 @@ def test_what_breaks_in_a_second_process_with_other_hashes_is_mended(tmp_path, m
     assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 3
     first, *_, last = capfd.readouterr().err.splitlines()
     assert "there is one already" in first
-    assert last.endswith("see what was said above, and mend it")
+    assert last.endswith("see what was said above, and fix it")
     (tmp_path / "mended").touch()
     assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 0
 

@@ -453,7 +453,7 @@ def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(mon
     monkeypatch.setattr("tools.tuning.study.attempt", attempt)
     command = [WELL, "agent=a2c", "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
     said = told(capsys, tune.main, command)
-    assert said.endswith("mend what they say, or search another range in another study=FOLDER")
+    assert said.endswith("fix what they say, or search another range in another study=FOLDER")
     failing[0] = False
     assert tune.main(command) == 0
     assert tune.main([*command[:2], "agent.lr=1e-5..1e-4:log", "trials=2", "study=another"]) == 0
@@ -497,7 +497,7 @@ def test_a_launcher_that_cannot_begin_is_left_out_or_mended(monkeypatch, capsys)
     monkeypatch.setattr("runtime.launch.sweep.call", lambda job, due: 0)
     command = ["-m", "seed=1,2", "run_dir=out"]
     said = told(capsys, sweep, [*command, "hydra/launcher=joblib"])
-    assert said.endswith("no such partition; mend that, or leave the launcher out")
+    assert said.endswith("no such partition; fix that, or leave the launcher out")
     assert sweep(command) == 0
 
 

@@ -152,7 +152,7 @@ def search(
         print(f"trial {trial.number}: {outcome}", flush=True)
         failed += not ended
         if failed > MOST_FAILED:
-            remedy = "mend what they say, or search another range in another study=FOLDER"
+            remedy = "fix what they say, or search another range in another study=FOLDER"
             raise ConfigError(f"trials: {failed} failed; {remedy}")
 
 
