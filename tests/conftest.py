@@ -23,6 +23,8 @@ os.environ |= {  # a checkout of another user's is no warning, whoever runs the 
     "GIT_CONFIG_KEY_0": "safe.directory",
     "GIT_CONFIG_VALUE_0": "*",
 }
+# pytest-xdist puts the checkout there, where a command would find modules that users' do not.
+os.environ.pop("PYTHONPATH", None)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -11,10 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from common.errors import warn
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from common.errors import warn
 from runtime.launch.door import tool
 from storage import rundir
 from tools.gallery import settings
