@@ -19,7 +19,7 @@ from common.errors import ConfigError
 from configs.agents import PPOConfig
 from configs.schema import Acceleration, TrainConfig
 
-NATIVE = ("CartPole-v1",)  # ids whose own vectorised form envs/make.py can drive exactly
+NATIVE = ("CartPole-v1", "Pendulum-v1")  # ids whose copies as arrays are exact (envs/native.py)
 TRACEABLE = (2, 13)  # the first torch that traces gradients as a part of the graph
 WORTH_COMPILING = 20_000  # updates, for each graph compiled; docs/performance_once.md
 
@@ -45,10 +45,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
     for key, rule in RULES.items():
         if attrgetter(key)(config) == "auto":
             config = replaced(config, key, rule(config))
-    mode, env = config.accelerate, config.env
-    if env.vectorization == "native" and env.id not in NATIVE:
-        why = f"native is not to be had for {env.id}, only for {', '.join(NATIVE)}"
-        raise ConfigError(f"env.vectorization: {why}; use sync or async")
+    mode = config.accelerate
     if mode != "none" and processes() > 1:
         why = f"{mode} makes one graph of an update, in which processes cannot average gradients"
         raise ConfigError(f"accelerate: {why}; use none")

@@ -20,7 +20,7 @@ class EnvConfig(Group):
     id: str = key("Gymnasium id; a module to import may stand before a colon, module:Id-v0")
     num_envs: int | Auto = key("copies at once; auto: 8 on-policy, 1 off-policy", ge=1, le=65536)
     vectorization: Literal["auto", "native", "sync", "async"] = key(
-        "auto: native for CartPole-v1, else sync; async: one process a copy"
+        "auto: native for CartPole-v1 and Pendulum-v1, else sync; async: one process a copy"
     )
     kwargs: dict[str, Any] = key("arguments of the environment")
     timeout: float = key("seconds for async copies to step or reset", gt=0, le=1_000_000)

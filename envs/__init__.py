@@ -6,7 +6,7 @@ envs.Envs                    transitions of the agent: tensors, units, returns, 
     workers.Workers          or in one process each (worker.work)
       checked.Checked        one copy, whose values are checked against its spaces
         gymnasium.Env
-  vector.NativeCartPole      in place of `Vector`, where Gymnasium has the copies as arrays
+  native                     in place of `Vector`: copies that are stepped as one
 
 `make` chooses among them by the environment's id and explains what cannot be made; `spaces` has
 the rules for spaces and the maps to and from them; `deadline` ends what hangs in this process.

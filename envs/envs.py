@@ -13,8 +13,8 @@ from data import Transition
 from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
+from envs.native import Backend
 from envs.spaces import ActionMap, as_vector, check_spaces, describe
-from envs.vector import Backend
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -107,7 +107,9 @@ class Envs:
             latent: the draw that it came from, carried along.
 
         Returns:
-            (N, ·): next_obs is the true successor of obs, whatever was reset.
+            (N, ·): next_obs is the true successor of obs, whatever was reset. In place of a copy
+            that could not act (`NativeVector`) stands another one's transition, again, to which
+            nothing is chained.
         """
         obs = self.obs
         raw = self.to_env(action.numpy())
@@ -117,13 +119,17 @@ class Envs:
         self.returns += reward
         self.lengths += 1
         done = terminated | truncated
+        idle = self.backend.idle
+        if idle is not None:
+            done &= ~idle
+            self.returns[idle], self.lengths[idle] = 0.0, 0
         if done.any():
             for index in map(int, np.flatnonzero(done)):
                 self.finished.append((index, float(self.returns[index]), int(self.lengths[index])))
             self.begin(self.backend.reset_done, done)
         else:
             self.obs = next_obs
-        return Transition(
+        transition = Transition(
             obs,
             action,
             torch.from_numpy(reward.astype(np.float32)),
@@ -132,6 +138,17 @@ class Envs:
             torch.from_numpy(truncated.copy()),
             latent,
         )
+        return transition if idle is None else self.without(idle, transition)
+
+    def without(self, idle: np.ndarray, transition: Transition) -> Transition:
+        """The same with those of other copies, in turn, in place of those that are `idle` (N,)."""
+        others = np.flatnonzero(~idle)
+        shift = self.steps // self.num_envs
+        rows = np.where(
+            idle, others[(shift + np.arange(len(idle))) % len(others)], range(len(idle))
+        )
+        taken = Transition(*(field[torch.from_numpy(rows)] for field in transition))
+        return taken._replace(truncated=taken.truncated | torch.from_numpy(idle))
 
     def abandon(self, mask: np.ndarray) -> None:
         """Starts new episodes in place of those in `mask` (N,), which are not counted."""

@@ -15,12 +15,15 @@ from gymnasium.envs.registration import EnvSpec
 
 from common.errors import ConfigError, EnvironmentFault, LogpiError
 from envs.checked import PASSED, Checked
-from envs.vector import Backend, NativeCartPole, Serial, Vector
+from envs.native import Backend, NativeCartPole, NativePendulum, NativeVector
+from envs.vector import Serial, Vector
 from envs.workers import Workers
 
 ROOT = Path(__file__).resolve().parent.parent
 ARGUMENTS = (TypeError, ValueError, AssertionError, LookupError)  # raised for a wrong argument
 SILENT = 50  # what matters is raised, in one line
+PENDULUM = "gymnasium.envs.classic_control.pendulum:PendulumEnv"
+CARTPOLE = "gymnasium.envs.classic_control.cartpole:CartPoleVectorEnv"
 EXTRAS = ("box2d", "mujoco")  # of this project, with what such environments need
 
 
@@ -37,10 +40,9 @@ def make_backend(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if vectorization == "native":
-                made: Any = gymnasium.make_vec(env_id, count, "vector_entry_point", **kwargs)
-                return NativeCartPole(made.unwrapped)
             spec = gymnasium_spec(env_id)
+            if vectorization == "native":
+                return make_native(env_id, spec, count, kwargs)
             # A worker imports the module itself, once it has the path for it.
             known = None if ":" in env_id else spec
             makes = [partial(make_single, env_id, known, kwargs, index) for index in range(count)]
@@ -51,6 +53,19 @@ def make_backend(
         raise
     except BaseException as error:
         raise making_error(error, env_id, kwargs) from error
+
+
+def make_native(env_id: str, spec: EnvSpec, count: int, kwargs: dict[str, Any]) -> Backend:
+    """Copies that are stepped as one; ConfigError where there is no such form of them."""
+    if spec.entry_point == PENDULUM:
+        return NativePendulum(count, **{"max_episode_steps": spec.max_episode_steps, **kwargs})
+    if spec.vector_entry_point is None:
+        why = f"native is not to be had for {env_id}, which has no vector_entry_point"
+        raise ConfigError(f"env.vectorization: {why}; use sync or async")
+    made: Any = gymnasium.make_vec(spec, count, "vector_entry_point", **deepcopy(kwargs))
+    if spec.vector_entry_point == CARTPOLE:
+        return NativeCartPole(made.unwrapped)
+    return NativeVector(made, env_id)
 
 
 def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:

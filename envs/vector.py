@@ -16,6 +16,11 @@ Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 STEPS, NUMBERS = 200_000, 1 << 26  # of the actions that are kept of the longest episodes
 
 
+def episode_seed(seed: int, index: int, number: int) -> int:
+    """The seed of episode `number` of copy `index`."""
+    return derive(seed, "episode", index, number) >> 32
+
+
 class Vector:
     """Copies in this process or one process each, which are reset only when they should be.
 
@@ -31,6 +36,8 @@ class Vector:
         count: how many.
         journal: whether to keep what repeats an episode.
     """
+
+    idle: np.ndarray | None = None  # (N,) the copies whose last row is none of theirs, if any
 
     def __init__(self, make: "Callable[[], Serial | Workers]", count: int, journal: bool) -> None:
         self.make, self.count = make, count
@@ -65,7 +72,7 @@ class Vector:
         seeds = {}
         for index in map(int, np.flatnonzero(mask)):
             number = self.episodes[index] - earlier
-            seeds[index] = derive(self.seed, "episode", index, number) >> 32
+            seeds[index] = episode_seed(self.seed, index, number)
         self.lasting = next(filter(None, self.envs.ask("reset", seeds)), self.lasting)
         return self.envs.obs
 
@@ -161,62 +168,6 @@ class Vector:
 
     def close(self) -> None:
         self.envs.close()
-
-
-class NativeCartPole:
-    """Gymnasium's vectorised CartPole, whose own automatic reset would yield a false row.
-
-    It resets on the step after an episode's end; here the finished columns are reset in place, from
-    its own generator, before that step. Its arrays are its state. Methods are those of `Vector`.
-    """
-
-    lasting = None
-
-    def __init__(self, envs: Any) -> None:
-        self.envs = envs
-        self.observation_space = envs.single_observation_space
-        self.action_space = envs.single_action_space
-        self.limit: int | None = envs.max_episode_steps
-        self.copies: list[Any] = []
-
-    def reset(self, seed: int) -> np.ndarray:
-        return self.envs.reset(seed=seed)[0]
-
-    def step(self, action: np.ndarray) -> Step:
-        return self.envs.step(action)[:4]
-
-    def reset_done(self, done: np.ndarray) -> np.ndarray:
-        envs = self.envs
-        size = (4, int(done.sum()))
-        envs.state[:, done] = envs.np_random.uniform(envs.low, envs.high, size=size)
-        envs.steps[done] = 0
-        envs.prev_done[:] = False
-        return envs.state.T.astype(np.float32)
-
-    abandon = reset_done
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "state": torch.from_numpy(self.envs.state),
-            "steps": torch.from_numpy(self.envs.steps),
-            "generator": self.envs.np_random.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        envs = self.envs
-        envs.reset(seed=0)
-        envs.state[:], envs.steps[:] = state["state"].numpy(), state["steps"].numpy()
-        envs.np_random.bit_generator.state = state["generator"]
-        return envs.state.T.astype(np.float32), np.zeros(len(envs.steps), dtype=np.bool_)
-
-    def renew(self) -> None:
-        """Its copies are arrays, which nothing breaks."""
-
-    def close(self) -> None:
-        self.envs.close()
-
-
-Backend = Vector | NativeCartPole
 
 
 class Serial:

@@ -18,6 +18,7 @@ from common.errors import EnvironmentFault
 from common.seeding import derive
 from envs.deadline import within
 from envs.envs import Envs
+from envs.vector import episode_seed
 
 STEPS = 20  # of the episode that is repeated before training
 STATISTICS = {  # a wrapper of Gymnasium's -> what to use in its place
@@ -135,7 +136,7 @@ def at_save(
             expected: Trace = [(None, 0.0, False)]
             for step, reward in enumerate(rewards.tolist(), 1):
                 expected.append((None, reward, ended and step == length))
-            seed = derive(state["seed"], "episode", 0, episode) >> 32
+            seed = episode_seed(state["seed"], 0, episode)
             again = partial(play, envs, 0, seed, actions.numpy(), limit)
             with undisturbed():
                 trace = again()

@@ -10,7 +10,10 @@ import json
 import os
 import re
 import shutil
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +28,7 @@ import policies
 import train
 from common import limits
 from common.errors import ConfigError, Damaged, StorageFault, told
+from configs.compose import train_config
 from envs.spaces import LISTED, describe, require_same_spaces
 from runtime.build import make_parts
 from runtime.deploy.film import film
@@ -685,7 +689,9 @@ def test_each_file_of_a_replay_is_read_once(replayed, tmp_path, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(replayed, run)
     files = sorted(path.name for path in (run / "replay").iterdir())
-    assert len(files) == 3
+    assert [name.split("-")[:2] for name in files] == [
+        [f"{start:012d}", f"{start + 20:012d}"] for start in (0, 20, 40)
+    ]
     opened, real = [], Path.open
 
     def counted(path, mode="r", *arguments, **options):
@@ -747,6 +753,53 @@ def test_a_rank_reads_its_own_files_alone(replayed, tmp_path, monkeypatch):
     parts.close()
     assert read == saver.segments == files[1::2]
     assert len(parts.replay) == 60
+
+
+class Met(Ranks):
+    """One of several ranks that are threads of this process."""
+
+    def __init__(self, rank, size, barrier, sent):
+        super().__init__(rank, size)
+        self.barrier, self.sent = barrier, sent
+
+    def collect(self, content):
+        self.sent[self.rank] = content
+        self.barrier.wait()
+        found = list(self.sent)
+        self.barrier.wait()
+        return found
+
+    def most(self, number):
+        return max(map(int, self.collect(str(number).encode())))
+
+
+def test_each_rank_goes_on_from_its_own_state(tmp_path):
+    """Its environments, what it has stored, and the numbers it draws: three ranks, no update."""
+    config = train_config([*REPLAY, "agent.learning_starts=450", "total_steps=480"])
+    barrier, sent = threading.Barrier(3, timeout=60), [b""] * 3
+
+    def life(rank):
+        ranks = Met(rank, 3, barrier, sent)
+        first, second = (make_parts(config, ranks) for _ in range(2))
+        for _ in range(5):
+            transition = first.envs.step(*first.agent.explore(first.envs.obs))
+            first.buffer.add(transition)
+        saver = Saver(tmp_path, config, first, time.perf_counter(), ranks)
+        saver.save(15, None, None)
+        again = Saver(tmp_path, config, second, time.perf_counter(), ranks)
+        assert again.restore() == []
+        rows = [parts.replay.at(torch.arange(5)).read() for parts in (first, second)]
+        assert all(torch.equal(*pair) for pair in zip(rows[0][:6], rows[1][:6], strict=True))
+        assert torch.equal(first.envs.obs, second.envs.obs)
+        drawn = [parts.agent.explore(parts.envs.obs)[0] for parts in (first, second)]
+        assert torch.equal(*drawn)
+        first.close()
+        second.close()
+        return drawn[0].tolist(), rows[0].obs.tolist()
+
+    with ThreadPoolExecutor(3) as pool:
+        lives = list(pool.map(life, range(3)))
+    assert len({str(life) for life in lives}) == 3
 
 
 class Two(Ranks):

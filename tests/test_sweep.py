@@ -103,6 +103,13 @@ def test_a_sweep_takes_no_run_of_another_for_its_own(tmp_path, monkeypatch, caps
     assert len(read_sweep(["-m", "seed=1,2", "run_dir=out", "resume=auto"]).jobs) == 2
 
 
+@pytest.mark.parametrize(("launcher", "given"), [("basic", []), ("joblib", []),
+                                                 ("submitit_slurm", ["resume=auto"])])  # fmt: skip
+def test_only_a_cluster_may_begin_a_job_again(launcher, given):
+    (job,) = read_sweep(["-m", "seed=1", "run_dir=out", f"hydra/launcher={launcher}"]).jobs
+    assert job == ["seed=1", *given, 'run_dir="out/0"']
+
+
 def command(*arguments):
     return [sys.executable, str(TRAIN), "-m", *SHORT, *arguments]
 

@@ -158,10 +158,6 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         [*SAC, "agent.buffer_size=1001", "env.num_envs=1001"],
     ),
     "atoms": (train_config, [*SAC, "agent.atoms=1"], "use 0, or 51", [*SAC, "agent.atoms=51"]),
-    "native": (
-        *(train_config, [ID, "env.vectorization=native"], "use sync or async"),
-        [ID, "env.vectorization=async"],
-    ),
     "graph": (
         *(train_config, [ID, "accelerate=cudagraph"], "needs device=cuda, got cpu; use compile or"),
         [ID, "accelerate=none"],

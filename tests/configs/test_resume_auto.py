@@ -92,7 +92,7 @@ def test_a_key_that_is_left_out_is_kept_and_said_once(key: str, made: Any, capsy
         (SAC, ["agent.alpha=auto", "agent.target_entropy=auto", "agent.policy=auto"]),
         (SAC, ["env.num_envs=auto", "env.vectorization=auto", "accelerate=auto"]),
         (CARTPOLE, ["env.vectorization=auto", "audit.every=auto"]),
-        (A2C, ["env.num_envs=8", "env.vectorization=sync", "audit.every=auto"]),
+        (A2C, ["env.num_envs=8", "env.vectorization=native", "audit.every=auto"]),
         (A2C, ["threads=auto", "log.every=auto", "eval.every=auto", "checkpoint.every=auto"]),
         (["experiment=textbook_a2c"], []),
         (["env.id=CartPole-v1"], ["agent=a2c", "seed=0", "agent.hidden=[64,64]"]),

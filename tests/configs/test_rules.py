@@ -111,7 +111,8 @@ def test_agents_that_learn_from_rollouts_have_eight_copies(
         (["env.id=CartPole-v0"], "sync"),
         (["env=cartpole", "env.kwargs.x=1"], "sync"),
         (["env=cartpole", "env.vectorization=async"], "async"),
-        (["env=pendulum"], "sync"),
+        (["env=pendulum", "agent=sac"], "native"),
+        (["env=acrobot"], "sync"),
     ],
 )
 def test_what_has_a_native_form_is_stepped_by_it(arguments: list[str], vectorization: str) -> None:

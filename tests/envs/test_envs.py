@@ -102,6 +102,7 @@ MUJOCO = ["HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"]
 @pytest.mark.parametrize(
     ("env_id", "vectorization", "before"),
     [("CartPole-v1", "native", 137), ("CartPole-v1", "sync", 137), ("Pendulum-v1", "sync", 250),
+     ("Pendulum-v1", "native", 250),
      ("Pendulum-v1", "sync", 200), ("Pendulum-v1", "async", 30), ("Acrobot-v1", "sync", 507),
      ("MountainCarContinuous-v0", "sync", 20), *((name, "sync", 330) for name in BOX2D + MUJOCO)],
 )  # fmt: skip
