@@ -143,11 +143,10 @@ class Envs:
     def without(self, idle: np.ndarray, transition: Transition) -> Transition:
         """The same with those of other copies, in turn, in place of those that are `idle` (N,)."""
         others = np.flatnonzero(~idle)
-        shift = self.steps // self.num_envs
-        rows = np.where(
-            idle, others[(shift + np.arange(len(idle))) % len(others)], range(len(idle))
-        )
-        taken = Transition(*(field[torch.from_numpy(rows)] for field in transition))
+        turn = self.steps // self.num_envs + np.arange(self.num_envs)
+        rows = np.where(idle, others[turn % len(others)], np.arange(self.num_envs))
+        index = torch.from_numpy(rows)
+        taken = Transition._make(None if field is None else field[index] for field in transition)
         return taken._replace(truncated=taken.truncated | torch.from_numpy(idle))
 
     def abandon(self, mask: np.ndarray) -> None:

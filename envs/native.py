@@ -20,9 +20,13 @@ from envs.vector import Step, Vector, episode_seed
 class Arrays:
     """What all of them share."""
 
-    copies: tuple[()] = ()  # none that could be used alone
     lasting: str | None = None
     idle: np.ndarray | None = None
+
+    @property
+    def copies(self) -> list[Any]:
+        """None that could be used alone."""
+        return []
 
     def renew(self) -> None:
         """Nothing breaks arrays."""
@@ -105,7 +109,7 @@ class NativePendulum(Arrays):
         torque = limited(action[:, 0], env.max_torque)
         # As a scalar's **2 rounds it, by the system's pow: an array's is a product.
         square = np.array([one**2 for one in torque])
-        cost = np.float_power(pendulum.angle_normalize(angle), 2)
+        cost = np.float_power((angle + np.pi) % (2 * np.pi) - np.pi, 2)
         cost = cost + 0.1 * np.float_power(speed, 2) + 0.001 * square
         pull = 3 * env.g / (2 * env.l) * np.sin(angle) + 3.0 / (env.m * env.l**2) * torque
         self.speed = limited(speed + pull * env.dt, env.max_speed)
@@ -234,7 +238,7 @@ class NativeVector(Arrays):
         return array.copy()
 
     def flat(self, name: str, values: Any, dtype: type) -> np.ndarray:
-        array = np.asarray(values).astype(dtype)
+        array: np.ndarray = np.asarray(values).astype(dtype)
         if array.shape != (self.count,):
             raise ValueError(f"{name} has shape {array.shape}, not ({self.count},)")
         return array
