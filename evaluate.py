@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,11 @@ def foreign(config: EvaluateConfig, certificate: dict[str, Any]) -> list[str]:
         beside = shown(certificate_of(Path(str(config.policy))))
         why = f"whether it was made in the spaces of {config.env.id} is not known, {beside} is not"
         return [f"policy: {why} there or of another file; export it again, or move both together"]
-    env_id, kwargs = certificate.get("env_id"), certificate.get("env_kwargs")
-    if (env_id, kwargs) == (config.env.id, config.env.kwargs):
+    there = {name: certificate.get(f"env_{name}") for name in ("id", "kwargs", "wrappers")}
+    there["wrappers"] = there["wrappers"] or []  # there were none before there was the key
+    if there == asdict(config.env):
         return []
-    there = dict(flat({"id": env_id, "kwargs": kwargs or None}, "env."))
+    there = dict(flat({name: value or None for name, value in there.items()}, "env."))
     keys = " ".join(assignment(key, there) for key in there if there[key] is not None)
     return [f"policy: was exported for {keys}; give that alone to play it there"]
 

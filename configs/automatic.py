@@ -27,7 +27,7 @@ WORTH_COMPILING = 20_000  # updates, for each graph compiled; docs/performance_o
 RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the keys above its own
     "env.num_envs": lambda run: 8 if run.agent.on_policy else 1,
     "env.vectorization": lambda run: (
-        "native" if run.env.id in NATIVE and not run.env.kwargs else "sync"
+        "native" if run.env.id in NATIVE and not (run.env.kwargs or run.env.wrappers) else "sync"
     ),
     "threads": lambda run: threads(run),
     "accelerate": lambda run: acceleration(run)[0],

@@ -60,7 +60,7 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
         played = train_config([f"env={quoted(named['env'])}"]).env
         file = [("env.id", played.id)]
         if named.get("policy") is not None:  # of a run, the arguments are its own
-            file.append(("env.kwargs", played.kwargs))
+            file += [("env.kwargs", played.kwargs), ("env.wrappers", played.wrappers)]
     rest = [(name, value) for name, value in given if name != "env"]
     return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
 

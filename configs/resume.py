@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import ConfigError, shown
 from configs.automatic import RULES, compiles, replaced, resolve
 from configs.files import flat, group, meant, options
-from configs.schema import TrainConfig
+from configs.schema import EnvConfig, TrainConfig, named
 from configs.validate import build, show
 
 FREE = ("total_steps", "threads", "device", "debug", "run_dir", "resume", "env.timeout")
@@ -79,7 +79,7 @@ def going_on(
             return has in [RULES[key](run) for run in lengths]
         return bool(value == has) and isinstance(value, bool) == isinstance(has, bool)
 
-    require_repeated(recorded.env.id, stated.get("env.id"))
+    require_repeated(recorded.env, stated.get("env.id"))
     for key, value in stated.items():
         if free(key):
             config = replaced(config, key, value)
@@ -114,12 +114,14 @@ def assignment(key: str, values: Values) -> str:
     return f"{name}={show(text, quote=False)}"
 
 
-def require_repeated(recorded: str, given: object) -> None:
-    """Raises ConfigError where a run's files name a module that the command line does not."""
-    if ":" in recorded and given != recorded:
+def require_repeated(recorded: EnvConfig, given: object) -> None:
+    """Raises ConfigError where a run's files name a module, and its environment is not repeated."""
+    names = [recorded.id, *(named(wrapper)[0] for wrapper in recorded.wrappers)]
+    foreign = " and ".join(show(name) for name in names if ":" in name)
+    if foreign and given != recorded.id:
         raise ConfigError(
-            f"env.id: the run would import the module of {show(recorded)}; if you trust it, repeat "
-            f"{shown(f'env.id={recorded}')}"
+            f"env.id: the run would import the module of {foreign}; if you trust it, repeat "
+            f"{shown(f'env.id={recorded.id}')}"
         )
 
 

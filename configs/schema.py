@@ -5,14 +5,48 @@ Configuration is data: a name resolves through a registry, nothing is imported o
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS, AgentConfig, OffPolicyConfig
-from configs.validate import Auto, Group, key
+from configs.validate import Auto, Group, check_plain, key, show
 
+WRAPPERS = (
+    "around each copy, the innermost first: a name of gymnasium.wrappers or module:Class, or with "
+    "arguments {name: NAME, ARGUMENT: VALUE}"
+)
+KEPT = {  # a wrapper that keeps statistics, which no copy of it would have -> what to use
+    "NormalizeObservation": "agent.normalise_obs=true",
+    "NormalizeReward": "a constant factor (a2c and ppo: agent.reward_scale)",
+}
 Acceleration = Literal["auto", "none", "compile", "cudagraph"]
+
+
+Wrapper = str | dict[str, Any]
+Wrappers = Sequence[Wrapper]
+
+
+def named(wrapper: Wrapper) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) of one of `env.wrappers`."""
+    if isinstance(wrapper, str):
+        return wrapper, {}
+    return str(wrapper.get("name", "")), {key: wrapper[key] for key in wrapper if key != "name"}
+
+
+def check_wrappers(env: "EnvConfig | PlayedConfig") -> None:
+    """Raises ConfigError where a wrapper has no name, or keeps statistics."""
+    for wrapper in env.wrappers:
+        name, arguments = named(wrapper)
+        module, _, last = name.rpartition(":")
+        whole = all(part.isidentifier() for part in [*filter(None, module.split(".")), last])
+        remedy = "give NAME, module:Class, or {name: NAME, ARGUMENT: VALUE}"
+        env.require(whole, "wrappers", f"{show(wrapper)} has no name", remedy)
+        check_plain(arguments, f"wrappers.{name}")
+        if last in KEPT:
+            why = f"{last} keeps statistics that an evaluation, a copy or a file would not have"
+            raise ConfigError(f"wrappers: {why}; use {KEPT[last]} in its place")
 
 
 @dataclass(frozen=True)
@@ -23,7 +57,13 @@ class EnvConfig(Group):
         "auto: native for CartPole-v1 and Pendulum-v1, else sync; async: one process a copy"
     )
     kwargs: dict[str, Any] = key("arguments of the environment")
+    wrappers: list[Wrapper] = key(WRAPPERS, before=())
     timeout: float = key("seconds for async copies to step or reset", gt=0, le=1_000_000)
+
+    def check(self) -> None:
+        check_wrappers(self)
+        if self.wrappers and self.vectorization == "native":
+            raise ConfigError("vectorization: native copies take no wrappers; use sync or async")
 
 
 @dataclass(frozen=True)
@@ -92,6 +132,12 @@ class TrainConfig(Group):
 class PlayedConfig(Group):
     id: str | None = key("of the environment of `policy`; repeats that of a run which imports it")
     kwargs: dict[str, Any] = key("arguments of the environment of `policy`")
+    wrappers: list[Wrapper] = key(
+        "of the environment of `policy`; repeats those of a run which imports one", before=()
+    )
+
+    def check(self) -> None:
+        check_wrappers(self)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ KINDS: dict[Any, str] = {
     bool: "true or false",
     types.NoneType: "null",
     list[int]: "a list of integers",
+    list[str | dict[str, Any]]: "a list of names, and of groups with a name",
     list: "a list",
     dict: "a group of keys",
 }
@@ -45,7 +46,7 @@ G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
 
-def key(doc: str, **limits: float) -> Any:
+def key(doc: str, **limits: Any) -> Any:
     """A field with its meaning and its LIMITS.
 
     `before` is the value of a newer key in runs that are older than it.
@@ -154,7 +155,10 @@ def fits(value: Any, hint: Any, limits: Mapping[str, Any]) -> bool:
         return value in get_args(hint)
     if origin is list:
         (item,) = get_args(hint)
-        return isinstance(value, (list, tuple)) and all(fits(one, item, limits) for one in value)
+        kinds = alternatives(item)
+        return isinstance(value, (list, tuple)) and all(
+            any(fits(one, kind, limits) for kind in kinds) for one in value
+        )
     if hint in (int, float):
         bounds = [(limit, limits[limit]) for limit in LIMITS if limit in limits]
         return (

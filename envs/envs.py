@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import EnvironmentFault, Halt, warn
+from configs.schema import Wrappers
 from data import Transition
 from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
@@ -30,6 +31,7 @@ class Envs:
         seed: every episode derives from it.
         timeout: seconds that an async environment has to answer.
         journal: whether to keep what brings the environments back in `load_state_dict`.
+        wrappers: around each copy, the innermost first.
 
     Attributes:
         obs: what to act on next, (N, O); where images of bytes lie among other numbers, rows of
@@ -52,11 +54,12 @@ class Envs:
         seed: int,
         timeout: float = 60.0,
         journal: bool = True,
+        wrappers: Wrappers = (),
     ) -> None:
         self.env_id, self.num_envs, self.steps = env_id, num_envs, 0
         self.during = ""  # in messages: when this is used, other than in training
         self.backend: Backend = self.guard(
-            make_backend, env_id, num_envs, vectorization, kwargs, timeout, journal
+            make_backend, env_id, num_envs, vectorization, kwargs, timeout, journal, wrappers
         )
         observation_space = self.backend.observation_space
         try:

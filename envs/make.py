@@ -14,8 +14,11 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from common.errors import ConfigError, EnvironmentFault, LogpiError
+from configs.schema import Wrappers, named
+from configs.validate import nearest
 from envs.checked import PASSED, Checked
 from envs.native import Backend, NativeCartPole, NativePendulum, NativeVector
+from envs.spaces import check_spaces, short
 from envs.vector import Serial, Vector
 from envs.workers import Workers
 
@@ -34,6 +37,7 @@ def make_backend(
     kwargs: dict[str, Any],
     timeout: float,
     journal: bool,
+    wrappers: Wrappers = (),
 ) -> Backend:
     """Makes the environments; raises ConfigError where the id or the arguments do not fit."""
     gymnasium.logger.min_level = SILENT
@@ -45,7 +49,8 @@ def make_backend(
                 return make_native(env_id, spec, count, kwargs)
             # A worker imports the module itself, once it has the path for it.
             known = None if ":" in env_id else spec
-            makes = [partial(make_single, env_id, known, kwargs, index) for index in range(count)]
+            arguments = env_id, known, kwargs, wrappers
+            makes = [partial(make_single, *arguments, index) for index in range(count)]
             if vectorization == "async":
                 return Vector(partial(Workers, makes, env_id, timeout), count, journal)
             return Vector(partial(Serial, makes), count, journal)
@@ -103,13 +108,66 @@ def gymnasium_spec(env_id: str) -> EnvSpec:
 
 
 def make_single(
-    env_id: str, spec: EnvSpec | None, kwargs: dict[str, Any], index: int
+    env_id: str, spec: EnvSpec | None, kwargs: dict[str, Any], wrappers: Wrappers, index: int
 ) -> gymnasium.Env[Any, Any]:
     """Copy number `index`; a specification that is not known is looked up by the id."""
     share_names(*sys.path)
     spec = spec or gymnasium_spec(env_id)
     env = gymnasium.make(spec, disable_env_checker=True, **deepcopy(kwargs))  # each has its own
+    for wrapper in wrappers:
+        env = wrapped(env, *named(wrapper))
+    if wrappers:
+        try:
+            check_spaces(env_id, env.observation_space, env.action_space)
+        except ConfigError as error:
+            what = f"env.wrappers: {layers(env)}: {error.why}"
+            raise ConfigError(f"{what}; {error.remedy}") from error
     return Checked(env, env_id, index)
+
+
+def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) -> Any:
+    """The environment in a wrapper of `gymnasium.wrappers`, or of module:Class.
+
+    Raises:
+        ConfigError: there is none of this name, or it does not take these arguments, or this
+            environment.
+    """
+    module, _, last = name.rpartition(":")
+    try:
+        found: Any = getattr(import_module(module or "gymnasium.wrappers"), last)
+    except (ImportError, AttributeError) as error:
+        known = [one for one in gymnasium.wrappers.__all__ if one[0].isupper()]
+        remedy = nearest(last, known, "give a name of gymnasium.wrappers, or module:Class")
+        raise ConfigError(f"env.wrappers: {name}: {error}; {remedy}") from error
+    try:
+        made = found(env, **{key: given(value) for key, value in arguments.items()})
+    except PASSED:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        remedy = f"correct its arguments, {{name:{name},ARGUMENT:VALUE}}, or leave it out"
+        raise ConfigError(f"env.wrappers: {name}: {why}; {remedy}") from error
+    if not isinstance(made, gymnasium.Env):
+        raise ConfigError(f"env.wrappers: {name}: makes no environment; give a gymnasium.Wrapper")
+    return made
+
+
+def given(value: Any) -> Any:
+    """An argument of its own for each copy; a list as a tuple, which many wrappers insist on."""
+    return tuple(value) if isinstance(value, list) else deepcopy(value)
+
+
+def layers(env: Any) -> str:
+    """What is observed in an environment and in each wrapper that changes it, from the inside."""
+    found = [env]
+    while isinstance(found[-1], gymnasium.Wrapper):
+        found.append(found[-1].env)
+    inside, texts = None, []
+    for layer in found[::-1]:
+        if layer.observation_space != inside:
+            inside = layer.observation_space
+            texts.append(f"{type(layer).__name__} {short(inside)}")
+    return " -> ".join(texts)
 
 
 @cache

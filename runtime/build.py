@@ -123,7 +123,15 @@ def make_envs(config: TrainConfig) -> Envs:
     env = config.env
 
     def make(count: int) -> Envs:
-        return Envs(env.id, count, env.vectorization, env.kwargs, config.seed, env.timeout)
+        return Envs(
+            env.id,
+            count,
+            env.vectorization,
+            env.kwargs,
+            config.seed,
+            env.timeout,
+            wrappers=env.wrappers,
+        )
 
     envs, fault = several_or_one(make, int(env.num_envs))
     if fault is not None:
@@ -211,7 +219,8 @@ def make_evaluator(
     mode = "native" if env.vectorization == "native" else "sync"
     deadline = env.timeout if env.vectorization == "async" else None
     try:
-        return Evaluator(env.id, mode, env.kwargs, episodes, seed, most, deadline, longest)
+        given = env.id, mode, env.kwargs, episodes, seed, most, deadline, longest, env.wrappers
+        return Evaluator(*given)
     except (ConfigError, EnvironmentFault) as fault:
         if render is None or not (of_making(fault) or "render_mode" in str(fault)):
             raise

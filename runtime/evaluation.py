@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.errors import ConfigError, EnvironmentFault, of_making, warn
 from common.seeding import derive
+from configs.schema import Wrappers
 from configs.validate import Auto
 from envs.deadline import MAKING, within
 from envs.envs import Envs
@@ -72,7 +73,8 @@ class Evaluator:
     Where copies do keep something over a reset (`examine`), they are made anew each time.
 
     Args:
-        env_id, vectorization, kwargs, seed: as for `Envs`; an evaluation derives from (seed, step).
+        env_id, vectorization, kwargs, seed, wrappers: as for `Envs`; an evaluation derives from
+            (seed, step).
         episodes: per evaluation, spread evenly over at most `most_envs` environments: each runs its
             quota to the end, so that short episodes do not count more often than long ones.
         deadline: seconds that they have to answer, in this process; then EnvironmentFault.
@@ -90,11 +92,18 @@ class Evaluator:
         most_envs: int = MOST_ENVS,
         deadline: float | None = None,
         max_length: int | Auto = "auto",
+        wrappers: Wrappers = (),
     ) -> None:
         self.seed, self.deadline = seed, deadline
         self.check: Callable[[], None] = lambda: None  # between two steps; may raise
         self.making = partial(
-            Envs, env_id, vectorization=vectorization, kwargs=kwargs, seed=seed, journal=False
+            Envs,
+            env_id,
+            vectorization=vectorization,
+            kwargs=kwargs,
+            seed=seed,
+            journal=False,
+            wrappers=wrappers,
         )
         self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
         if fault is not None:

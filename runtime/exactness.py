@@ -16,15 +16,12 @@ import torch
 
 from common.errors import EnvironmentFault
 from common.seeding import derive
+from configs.schema import KEPT
 from envs.deadline import within
 from envs.envs import Envs
 from envs.vector import episode_seed
 
 STEPS = 20  # of the episode that is repeated before training
-STATISTICS = {  # a wrapper of Gymnasium's -> what to use in its place
-    "NormalizeObservation": "agent.normalise_obs=true",
-    "NormalizeReward": "a constant factor (a2c and ppo: agent.reward_scale)",
-}
 Trace = list[tuple[Any, Any, Any]]  # (observation, reward, end) after the reset and each action
 
 
@@ -159,11 +156,11 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
     layers = [envs.copies[0]]
     while hasattr(layers[-1], "env"):
         layers.append(layers[-1].env)
-    kept = [name for name in STATISTICS if name in {type(layer).__name__ for layer in layers}]
+    kept = [name for name in KEPT if name in {type(layer).__name__ for layer in layers}]
     if kept:
         return message(
             f"the statistics of {' and '.join(kept)} go on over resets, and each copy has its own",
-            "use " + " and ".join(f"{STATISTICS[name]} in place of {name}" for name in kept),
+            "use " + " and ".join(f"{KEPT[name]} in place of {name}" for name in kept),
         )
 
     def under(seed: int) -> Trace:

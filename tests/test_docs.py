@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 
+import gymnasium
+import numpy as np
 import pytest
 
 import evaluate
@@ -15,6 +17,7 @@ from configs.compose import GROUPS, train_config
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import read_sweep
 from configs.validate import key_names
+from envs.envs import Envs
 from runtime.launch.door import enter
 from tests.tracked import ROOT, files
 
@@ -271,3 +274,38 @@ def test_every_agent_has_a_page_whose_keys_exist(agent):
     named = re.findall(r"`(agent\.[a-z_]+)", page)
     assert named
     assert set(named) <= set(key_names(TrainConfig, agent))
+
+
+RECIPES = commands(r"\| `(python train\.py[^`]*env\.wrappers[^`]*)` \|", TEXT["wrappers.md"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_wrappers_of_the_page_can_be_put_around(recipe):
+    for library, word in (("cv2", "Resize"), ("Box2D", "CarRacing"), ("minigrid", "minigrid")):
+        if word in recipe:
+            pytest.importorskip(library)
+    env = train_config(shlex.split(recipe)[2:]).env
+    envs = Envs(env.id, 1, "sync", env.kwargs, 0, wrappers=env.wrappers)
+    envs.close()
+    assert len(RECIPES) == 6
+
+
+def test_the_graph_of_the_page_becomes_a_vector(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(\"\"\"nodes.*?)```", TEXT["wrappers.md"], re.S)
+    (tmp_path / "nodes_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wrapper = {"name": "nodes_of_the_page:FirstNodes", "nodes": 3}
+    envs = Envs("tests.test_docs:Graphs-v0", 1, "sync", {}, 0, wrappers=[wrapper])
+    assert envs.obs.view(3, 2).tolist() == [[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+class Graphs(gymnasium.Env):
+    observation_space = gymnasium.spaces.Graph(gymnasium.spaces.Box(0.5, 2.0, (2,)), None)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        nodes = np.ones((2, 2), np.float32)
+        return gymnasium.spaces.GraphInstance(nodes, None, None), {}
+
+
+gymnasium.register("Graphs-v0", entry_point=Graphs)

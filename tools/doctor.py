@@ -25,8 +25,10 @@ from agents import AGENTS  # noqa: E402
 from common.errors import ConfigError, EnvironmentFault  # noqa: E402
 from configs import files  # noqa: E402
 from configs.compose import train_config  # noqa: E402
+from configs.schema import EnvConfig  # noqa: E402
 from data import Transition  # noqa: E402
 from envs.envs import Envs  # noqa: E402
+from envs.make import layers  # noqa: E402
 from envs.spaces import Flat  # noqa: E402
 from runtime.evaluation import LONGEST  # noqa: E402
 from runtime.exactness import before_training  # noqa: E402
@@ -37,7 +39,8 @@ USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
 Runs an environment with random actions, reports problems for training, and proposes settings.
 ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. An
-environment with a file in configs/env can also be selected by its name: env=NAME.
+environment with a file in configs/env can also be selected by its name: env=NAME. Wrappers go
+around it as in training: "env.wrappers=[NAME,...]".
 exit code 0: it can be used for training; 2: it is not supported; 3: it failed"""
 IDS = ("env.id=", "env=")
 TRACE = "digest:"  # begins a line of the second process; an environment may print, too
@@ -127,13 +130,13 @@ def main(arguments: list[str]) -> int:
 
 def examine(arguments: list[str]) -> int:
     """Prints a line for each thing examined, and what to do where something is to be done."""
-    own, rest = read_keys(Options, arguments, *IDS, "env.kwargs.")
+    own, rest = read_keys(Options, arguments, *IDS, "env.kwargs.", "env.wrappers=")
     named = [argument for argument in rest if argument.lstrip("+").startswith(IDS)]
     if len(named) != 1:
         given = " and ".join(named) or "none"
         raise ConfigError(f"env.id: {given} is given; give one Gymnasium id")
     config = train_config(rest).env
-    make = partial(Envs, config.id, 1, "sync", config.kwargs, own.seed)
+    make = partial(Envs, config.id, 1, "sync", config.kwargs, own.seed, wrappers=config.wrappers)
     with closing(make()) as envs:  # from its end on there is one copy at a time
         if own.trace:
             digests = play(envs, own.steps, own.seed).digests()
@@ -142,6 +145,8 @@ def examine(arguments: list[str]) -> int:
         say("id", config.id)
         space = envs.backend.observation_space
         say("observation", str(space.whole if isinstance(space, Flat) else space))
+        if config.wrappers:
+            say("wrappers", layers(envs.copies[0].env))
         played = play(envs, own.steps, own.seed)
         sole = beside(make)
     advice = observations(envs, played)
@@ -150,7 +155,7 @@ def examine(arguments: list[str]) -> int:
     ends(played, envs.backend.limit)
     advice += [*sole, *rewards(played), *speed(played, alone=bool(sole))]
     repeats(make, arguments, own, played)
-    conclude(envs, config.kwargs, advice)
+    conclude(envs, config, advice)
     return 0
 
 
@@ -347,11 +352,11 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
     return first_difference(played.digests(), there)
 
 
-def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
+def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
     """The agents that fit, what to set, and the file to save."""
     fitting = [name for name, agent in AGENTS.items() if agent.fitting(envs.spec.kind)]
     say("agents", f"agent={' or agent='.join(fitting)}")
-    name = known(envs.env_id, kwargs)
+    name = None if env.wrappers else known(env.id, env.kwargs)
     pairs = [path.stem for path in (files.DIRECTORY / "tuned").glob("*.yaml")]
     tuned = [agent for agent in fitting if f"{name}-{agent}" in pairs]
     if advice and not tuned:
@@ -360,10 +365,10 @@ def conclude(envs: Envs, kwargs: dict[str, Any], advice: list[str]) -> None:
         own = f", with settings of its own for agent={' or agent='.join(tuned)}" if tuned else ""
         print(f"\nit is here already: env={name}{own}")
         return
-    name = group_name(envs.env_id, kwargs)
+    name = group_name(env.id, env.kwargs)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n")
-    print(f"id: {envs.env_id}\nnum_envs: auto\nvectorization: auto")
-    print(f"kwargs: {json.dumps(kwargs)}\ntimeout: 60")
+    print(f"id: {env.id}\nnum_envs: auto\nvectorization: auto\nkwargs: {json.dumps(env.kwargs)}")
+    print(f"wrappers: {json.dumps(env.wrappers)}\ntimeout: 60")
 
 
 if __name__ == "__main__":

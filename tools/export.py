@@ -130,6 +130,7 @@ def export(arguments: list[str]) -> int:
         "checkpoint_step": trained.step,
         "env_id": trained.config.env.id,
         "env_kwargs": trained.config.env.kwargs,
+        "env_wrappers": trained.config.env.wrappers,
         "obs_shape": list(envs.obs_shape),
         "spaces": envs.spaces,
         "observations": compared,

@@ -59,7 +59,7 @@ def repeat(arguments: list[str]) -> int:
     given, _ = read_keys(Options, arguments)
     path = require_run("run", given.run)
     config = read_run(path)
-    require_repeated(config.env.id, given.env_id)
+    require_repeated(config.env, given.env_id)
     if not rows(path):
         raise ConfigError(f"run: {path} has logged nothing that could be compared; train longer")
     made = made_with(path)

@@ -158,7 +158,7 @@ def require_fit(fixed: list[str]) -> None:
     from envs.envs import Envs
 
     config = train_config(fixed)
-    envs = Envs(config.env.id, 1, "sync", config.env.kwargs, seed=0)
+    envs = Envs(config.env.id, 1, "sync", config.env.kwargs, 0, wrappers=config.env.wrappers)
     try:
         require_served(config.agent.name, envs.spec.kind)
     except ValueError as error:

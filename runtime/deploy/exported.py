@@ -164,7 +164,13 @@ def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, 
     env_id = str(env.id)
     with ExitStack() as undo:
         evaluator = Evaluator(
-            env_id, "sync", env.kwargs, config.episodes, config.seed, max_length=longest
+            env_id,
+            "sync",
+            env.kwargs,
+            config.episodes,
+            config.seed,
+            max_length=longest,
+            wrappers=env.wrappers,
         )
         undo.callback(evaluator.close)
         envs, certificate = evaluator.envs, read_certificate(path)

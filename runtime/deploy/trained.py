@@ -63,7 +63,7 @@ def open_trained(
     """
     path = require_run("run", run)
     config = read_run(path)
-    require_repeated(config.env.id, env_id)
+    require_repeated(config.env, env_id)
     if env_id not in (None, config.env.id):
         raise ConfigError(f"env: {env_id} is not the run's, {config.env.id}; leave it out")
     step, state, passed_over = load_newest(path, checkpoint, config=config)
