@@ -1,7 +1,7 @@
 """Batch -> new weights."""
 
 from agents.a2c import A2C
-from agents.base import BaseAgent, Stream
+from agents.base import BaseAgent, Stream, require_methods
 from agents.ppo import PPO
 from agents.sac import SAC
 from agents.sac_discrete import SACDiscrete
@@ -17,13 +17,19 @@ AGENTS: dict[str, type[BaseAgent]] = {
 
 
 def make_agent(spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> BaseAgent:
-    """The agent of these settings; ValueError where it, or its policy, does not fit the actions."""
+    """The agent of these settings.
+
+    Raises ValueError where it, or its policy, does not fit the actions or is not written in full.
+    """
     require_served(settings.name, spec.kind)
+    require_methods("agent", AGENTS[settings.name], BaseAgent, ("update", "step", "losses"))
     return AGENTS[settings.name](spec, settings, stream, horizon)
 
 
 def require_served(name: str, kind: str) -> None:
     """Raises ValueError where the agent does not serve a kind of actions; names those that do."""
+    if name not in AGENTS:
+        raise ValueError(f"agent: {name} has no class; add it to AGENTS in agents/__init__.py")
     if not AGENTS[name].fitting(kind):
         fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if a.fitting(kind))
         raise ValueError(f"agent: {name} does not serve {kind} actions; use {fitting}")

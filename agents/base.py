@@ -1,6 +1,6 @@
 """The base of all agents: acting, running statistics, and the state that is saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -18,14 +18,18 @@ from networks.normalizer import Pixels, RunningNorm, SomePixels
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
+POLICY_METHODS = (  # the last one of continuous policies alone
+    *("__init__", "fill", "noise", "sample", "log_prob", "entropy", "deterministic"),
+    "rsample_with_log_prob",
+)
 
 
 class BaseAgent:
     """obs -> action, batch -> new weights. Has no configuration tree, logger or count of steps.
 
     An algorithm names the `policies` it can use, builds `actor`, `optimizer` and the modules listed
-    in `modules`, and defines `update` and `step`. `update` draws noise and counts; `step` is a pure
-    function of tensors, which may be traced whole and be replaced by its compiled form.
+    in `modules`, and defines `losses`, `step` and `update`. `update` draws noise and counts; `step`
+    is a pure function of tensors, which may be traced whole and be replaced by its compiled form.
 
     Args:
         stream: name -> generator; "init" draws the first weights, "act" the actions, "update" the
@@ -52,6 +56,8 @@ class BaseAgent:
                 f"use {' or '.join(fitting)}"
             )
         self.policy_class = POLICIES[fitting[0] if settings.policy == "auto" else settings.policy]
+        methods = POLICY_METHODS if spec.kind == "continuous" else POLICY_METHODS[:-1]
+        require_methods("agent.policy", self.policy_class, Policy, methods)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self.device = self.generators["update"].device
         self.normalizer = make_normalizer(spec, settings.normalise_obs).to(self.device)
@@ -162,6 +168,16 @@ class BaseAgent:
         for name, generator in self.generators.items():
             go_on(generator, state["generators"][name])
         self.explored, self.held = state["explored"], state["held"]
+
+
+def require_methods(key: str, made: type, base: type, names: Sequence[str]) -> None:
+    """Raises ValueError where a class lacks methods that its base leaves to it."""
+    missing = [name for name in names if getattr(made, name, None) is getattr(base, name, None)]
+    if missing:
+        raise ValueError(
+            f"{key}: {made.__name__} does not define {', '.join(missing)}; write it in "
+            f"{made.__module__}, as {base.__module__} describes it"
+        )
 
 
 def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

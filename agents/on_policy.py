@@ -17,7 +17,12 @@ from policies import POLICIES, Policy
 
 
 class OnPolicyAgent(BaseAgent):
-    """An actor and a value, on one torso or on two, for discrete and continuous actions."""
+    """An actor and a value, on one torso or on two, for discrete and continuous actions.
+
+    The `update` of an algorithm begins with `optimizer.begin_update`, which sets the learning rate,
+    and ends with `learn_statistics`. Its losses are {"actor": total, "critic": total}: each group
+    of weights follows the gradient of the sum, as a shared torso, which is the actor's, has to.
+    """
 
     on_policy = True
     policies = tuple(POLICIES)

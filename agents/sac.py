@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from agents.base import Stream
+from agents.base import Stream, as_tuple
 from agents.categorical_critic import CategoricalReturn, caution
 from agents.metrics import policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent, at_most
@@ -28,6 +28,7 @@ class SAC(OffPolicyAgent):
     def __init__(self, spec: Spec, settings: SACConfig, stream: Stream, horizon: int) -> None:
         critic = partial(Critic, outputs=settings.atoms or 1)
         super().__init__(spec, settings, stream, horizon, critic)
+        self.require_gradient()
         low, high, size = settings.log_std_min, settings.log_std_max, spec.action_dim
         most = size * largest_entropy(low, high)
         remedy = (
@@ -40,6 +41,22 @@ class SAC(OffPolicyAgent):
             self.returns = CategoricalReturn(settings.atoms, settings.gamma).to(self.device)
             self.modules["returns"] = self.returns
             self.caution = caution(settings)
+
+    @torch.enable_grad()
+    def require_gradient(self) -> None:
+        """Raises ValueError unless draws have a gradient in each of their parameters (eq. 9)."""
+        parameters = as_tuple(self.actor(torch.zeros(1, self.spec.obs_dim, device=self.device)))
+        noise = torch.empty(1, *self.spec.noise_shape, device=self.device)
+        self.policy_class.fill(noise, torch.Generator(self.device).manual_seed(0))
+        action, _ = self.policy_class(*parameters).rsample_with_log_prob(noise)
+        slopes: tuple[Tensor | None, ...] = (None,)
+        if action.requires_grad:
+            slopes = torch.autograd.grad(action.sum(), parameters, allow_unused=True)
+        if any(slope is None for slope in slopes):
+            raise ValueError(
+                f"agent.policy: draws of {self.policy_class.__name__} have no gradient in all its "
+                "parameters, which SAC needs; compute them from the noise, or use agent=ppo"
+            )
 
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
