@@ -73,7 +73,7 @@ def new_run(given: Given) -> dict[str, Any]:
         known = options(folder)
         if name not in known:
             remedy = nearest(str(name), known, "choose one")
-            remedy += ", or give env.id=ID for any other" if folder == "env" else ""
+            remedy += " or give env.id=ID for any other" if folder == "env" else ""
             raise ConfigError(f"{folder}: {show(name)} is not one of {', '.join(known)}; {remedy}")
         group(folder, name)  # it can be read
     named = experiment(chosen.get("experiment"))
@@ -132,7 +132,10 @@ def parse(given: str) -> tuple[str, str, Any]:
     if len(given) > LONGEST:
         raise ConfigError(f"{key}: is longer than {LONGEST} characters; shorten")
     if not equals or not re.fullmatch(r"[\w@/][\w@/-]*(\.[\w@/-]+)*", name):
-        raise ConfigError(f"{key}: is not KEY=VALUE; --help lists the keys")
+        remedy = "--help lists the keys"
+        if os.path.isfile(os.path.join(given, "config.yaml")):
+            remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
+        raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
     if "${" in given:
         why = "refers to another key or the environment"
         raise ConfigError(f"{key}: {why}; write the value itself")

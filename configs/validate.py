@@ -46,12 +46,22 @@ G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
 
 
-def key(doc: str, **limits: Any) -> Any:
+def key(
+    doc: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    before: Any = MISSING,
+) -> Any:
     """A field with its meaning and its LIMITS.
 
     `before` is the value of a newer key in runs that are older than it.
     """
-    return field(metadata={"doc": doc, **limits})
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return field(metadata={"doc": doc, "before": before, **given})
 
 
 @dataclass(frozen=True)
@@ -93,7 +103,7 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
             chosen = str(value.get("name"))
             if chosen not in variants:
                 why = f"{show(chosen)} is not one of {', '.join(variants)}"
-                raise ConfigError(f"{full}.name: {why}; choose with {name}=NAME")
+                raise ConfigError(f"{full}.name: {why}; correct it")
             hint = variants[chosen]
         if is_group(hint):
             values[name] = build(hint, value, f"{full}.", recorded)
@@ -218,7 +228,13 @@ def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys
         close = difflib.get_close_matches(name, same, n=1, cutoff=0.0)
     else:  # within its own group by the last part, for the group's name would make all alike
         skip = len(group + dot) if any(one.startswith(group + dot) for one in known) else 0
-        spelled = {one[skip:].lower(): one for one in known if one.startswith(name[:skip])}
+        spelled = {
+            f"{one[skip : len(one) - len(own)]}{word}".lower(): one
+            for one in known
+            if one.startswith(name[:skip])
+            for own in [one.rpartition(".")[-1]]
+            for word in (*(word for word in ELSEWHERE if own in ELSEWHERE[word]), own)
+        }
         near = difflib.get_close_matches(name[skip:], spelled, n=1, cutoff=0.6)
         close = [spelled[one] for one in near]
     return f"did you mean {close[0]}?" if close else otherwise

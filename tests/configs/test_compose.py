@@ -13,7 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigError
-from configs import compose, files
+from configs import compose, files, validate
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import options, to_yaml
@@ -226,6 +226,26 @@ def test_a_folder_may_be_named_by_a_number(key: str, name: str) -> None:
 def test_what_a_shell_or_a_hurry_did_is_told_with_what_helps(argument: str, remedy: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(remedy)):
         train_config([argument])
+
+
+def test_a_run_directory_without_its_key_is_told_the_keys(tmp_path: Path) -> None:
+    """And another folder is not."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(train_config([])))
+    for door in (train_config, evaluate_config):
+        text = refusal(door, [str(tmp_path / "run")])
+        assert text.endswith(f"; give run={tmp_path}/run, to train.py resume={tmp_path}/run")
+        assert refusal(door, [str(tmp_path)]).endswith("; --help lists the keys")
+    assert train_config([f"resume={tmp_path}/run"]).agent.name == "a2c"
+    assert evaluate_config([f"run={tmp_path}/run"]).run == f"{tmp_path}/run"
+
+
+def test_a_misspelt_limit_of_a_key_is_an_error() -> None:
+    assert dict(validate.key("units", ge=1, lt=9).metadata) | {"before": 0} == {
+        **{"doc": "units", "before": 0, "ge": 1, "lt": 9}
+    }
+    with pytest.raises(TypeError, match="gee"):
+        validate.key("units", **{"gee": 1})
 
 
 def test_evaluation_is_not_pointed_at_what_it_refuses() -> None:
@@ -513,6 +533,8 @@ def test_bad_arguments_of_evaluation_are_refused_in_one_line(name: str) -> None:
         ("total_timesteps", "total_steps"),
         ("agent.hiden", "agent.hidden"),
         ("agent.gama", "agent.gamma"),
+        ("agent.learnin_rate", "agent.lr"),
+        ("env.n_env", "env.num_envs"),
         ("agent.nsteps", "agent.n_steps"),
         ("lr", "agent.lr"),
         ("num_envs", "env.num_envs"),
@@ -720,7 +742,7 @@ def test_all_limits_can_be_given_on_the_command_line(agent: str, limit: str) -> 
         if entry[1] == limit:
             given.pop(entry[0], None)
     texts = [f"{key}={written(*pair)}" for key, pair in given.items()]
-    if agent in ("a2c", "ppo") and limit == "ge":  # a rollout, or minibatch, of one
+    if AGENT_GROUPS[agent].on_policy and limit == "ge":  # a rollout, or minibatch, of one
         texts.append("agent.normalise_advantage=false")
     config = train_config(["env.id=Another-v0", f"agent={agent}", *texts])
     for key, (_, value) in given.items():

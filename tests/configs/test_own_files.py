@@ -171,6 +171,9 @@ def test_a_file_of_an_agent_has_the_keys_of_that_agent(write: Any, stopped: Any)
     write("agent/mine", text.replace("name: sac", 'name: "sac"  # mine').replace("0.005", "0.5"))
     config = train_config(["env=pendulum", "agent=mine", "agent.critics=3"])
     assert (config.agent.name, config.agent.tau, config.agent.critics) == ("sac", 0.5, 3)  # type: ignore[attr-defined]
+    write("agent/wrong", text.replace("name: sac", "name: sacc"))
+    with pytest.raises(ConfigError, match=r"^agent\.name: 'sacc' is not one of .*; correct it$"):
+        train_config(["env=pendulum", "agent=wrong"])
     path = stopped("env=pendulum", "agent=mine")
     assert train_config([f"resume={path}", "agent=mine"]).agent.tau == 0.5  # type: ignore[attr-defined]
 
