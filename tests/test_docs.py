@@ -20,7 +20,7 @@ from configs.sweep import read_sweep
 from configs.validate import key_names
 from envs.envs import Envs
 from runtime.launch.door import enter
-from tests.tracked import ROOT, files
+from tests.tracked import ROOT, copied, files, tracked
 
 PAGES = [ROOT / "README.md", *files("docs/*.md")]
 TEXT = {page.name: page.read_text() for page in PAGES}
@@ -260,6 +260,49 @@ def test_the_environment_of_the_page_is_well_and_trains(tmp_path, monkeypatch, c
     short = ["agent=ppo", "total_steps=16", "agent.n_steps=2", "agent.batch_size=16"]
     where = [f"env.id={own}:Hover-v0", f"run_dir={tmp_path / 'run'}", "eval.episodes=1"]
     assert enter("train", run, [*where, *short]) == 0
+
+
+def applied(page, root):
+    """Applies the blocks of a page in their order: new files, commands, and changed lines."""
+    for kind, block in re.findall(r"^```(\w*)\n(.*?)^```$", page, re.M | re.S):
+        if kind == "python":
+            (root / re.findall(r'"""([\w/]+\.py):', block)[0]).write_text(block)
+        elif kind == "diff":
+            name, *lines = block.splitlines()
+            old, new = (
+                "".join(f"{line[1:]}\n" for line in lines if not line.startswith(left_out))
+                for left_out in "+-"
+            )
+            text = (root / name).read_text()
+            assert f"\n{text}".count(f"\n{old}") == 1, f"{name} has no such place:\n{block}"
+            (root / name).write_text(f"\n{text}".replace(f"\n{old}", f"\n{new}")[1:])
+        else:
+            subprocess.run(block, shell=True, cwd=root, check=True)
+
+
+ADDED = """
+import sys
+import pytest, train
+from runtime.launch.door import enter
+short = ["env=pendulum", "total_steps=64", "eval.episodes=0", "agent.hidden=[8]", "threads=1"]
+for own in (
+    ["agent=reinforce", "agent.policy=laplace", "agent.n_steps=4"],
+    ["agent=sac", "agent.critic_activation=silu", "agent.learning_starts=60"],
+):
+    assert enter("train", train.run, [*short, *own, f"run_dir={own[0]}"]) == 0
+names = ("agents/test_joins", "agents/test_registries", "configs/test_compose")
+words = "reinforce or laplace or of_the_schema or every_agent_is"
+sys.exit(pytest.main([*(f"tests/{name}.py" for name in names), "-k", words]))
+"""
+
+
+def test_what_the_page_adds_trains_and_passes_the_tests_of_agents(tmp_path):
+    copied(tmp_path, [path for path in tracked() if path.suffix in (".py", ".yaml", ".toml")])
+    applied(TEXT["extending.md"], tmp_path)
+    command = [sys.executable, "-c", ADDED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) > 10
 
 
 def test_the_table_of_keys_is_that_of_the_schema():
