@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import chain
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import ConfigError
@@ -146,7 +147,10 @@ def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
     fitting = [candidate for candidate in alternatives(hint) if fits(value, candidate, limits)]
     if not fitting:
         wanted = f"must be {described(hint, limits)}, got {show(value)}"
-        raise ConfigError(f"{name}: {wanted}; give such a value")
+        named = [get_args(one) for one in alternatives(hint) if get_origin(one) is Literal]
+        close = difflib.get_close_matches(str(value)[:200], [*chain(*named)], n=1)
+        remedy = f"did you mean {close[0]}?" if close else "give such a value"
+        raise ConfigError(f"{name}: {wanted}; {remedy}")
     if isinstance(value, dict):
         check_plain(value, name)
     if isinstance(value, (list, tuple)):

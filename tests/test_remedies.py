@@ -141,10 +141,10 @@ MULTI = ["env.id=tests.helpers:Counting-v0", "env.kwargs.choices=[2,3]"]
 SEEN = [PICTURE, "env.kwargs.discrete=true"]
 REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
     # name: (what provokes it, the remedy as written, what is given then, {} the number in it)
-    "agent": (disc(*SAC), "use agent=a2c or agent=ppo or agent=sac_discrete", disc("agent=a2c")),
+    "agent": (disc(*SAC), "or agent=sac_discrete", disc("agent=a2c")),
     "agent, second": (disc(*SAC), "agent=ppo", disc("agent=ppo")),
     "agent, third": (disc(*SAC), "agent=sac_discrete", disc(*DISCRETE)),
-    "continuous": (cont(*DISCRETE), "use agent=a2c or agent=ppo or agent=sac", cont(*SAC)),
+    "continuous": (cont(*DISCRETE), "or agent=sac", cont(*SAC)),
     "multi": ([*MULTI, *SAC], "use agent=a2c or agent=ppo", [*MULTI, "agent=ppo"]),
     "multi, discrete": ([*MULTI, *DISCRETE], "use agent=a2c or agent=ppo", MULTI),
     "policy": (

@@ -9,6 +9,7 @@ import pytest
 
 from common.errors import ConfigError
 from configs import automatic, files
+from configs.agents import AGENT_GROUPS
 from configs.compose import evaluate_config, train_config
 from configs.files import read_run, to_yaml
 from configs.sweep import read_sweep
@@ -72,7 +73,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     "agent": (
         train_config,
         ["agent=zzz"],
-        "a2c, ppo, sac, sac_discrete; choose one",
+        f"{', '.join(sorted(AGENT_GROUPS))}; choose one",
         ["agent=a2c"],
     ),
     "experiment": (
@@ -89,6 +90,11 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         ["experiment=textbook_a2c"],
     ),
     "type": (train_config, ["total_steps=1e5"], "must be an integer", ["total_steps=100000"]),
+    "near choice": (
+        *(train_config, ["agent.activation=silo"], "'silo'; did you mean silu?"),
+        ["agent.activation=silu"],
+    ),
+    "no choice": (train_config, ["device=3"], "got 3; give such a value", ["device=cpu"]),
     "range": (train_config, ["agent.gamma=2"], ">= 0, <= 1, got 2; give", ["agent.gamma=1"]),
     "layers": (train_config, ["agent.hidden=[]"], "e.g. [64,64]", ["agent.hidden=[64,64]"]),
     "bounds": (
@@ -360,7 +366,7 @@ def evaluated(arguments: list[str]) -> Any:
         ("seed: 0", "sed: 0", "sed: is not a key; did you mean seed? in that file"),
         ("seed: 0\n", "", "seed: is missing; give it a value in that file"),
         ("seed: 0", "seed: x", "808, got 'x'; give such a value in that file"),
-        ("name: a2c", "name: zzz", "agent.name: 'zzz' is not one of a2c, ppo, sac, sac_discrete; "),
+        ("name: a2c", "name: zzz", "; correct it in that file"),
         ("  gamma: 0.99", "  gamma: &a 0.99\n  tau: *a", "cannot be read; restore it"),
     ],
 )
