@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from policies.numerics import HALF_LOG_2PI, LOG_2
+from policies.gaussian import HALF_LOG_2PI, LOG_2
 
 
 class Scored(Protocol):

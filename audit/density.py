@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audit import checks
 from policies.categorical import Categorical, MultiCategorical
-from policies.numerics import HALF_LOG_2PI
+from policies.gaussian import HALF_LOG_2PI
 
 DRAWS = 4000
 LINES = 1000  # draws through which a line is integrated, in each of several components

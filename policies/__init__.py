@@ -6,8 +6,8 @@ from typing import Any
 
 from policies.base import Policy
 from policies.categorical import Categorical, MultiCategorical
-from policies.gaussian import FullGaussian, Gaussian
-from policies.tanh_gaussian import TanhFullGaussian, TanhGaussian, largest_entropy
+from policies.full_gaussian import FullGaussian, TanhFullGaussian
+from policies.gaussian import Gaussian, TanhGaussian, largest_entropy
 
 # By the names of agent.policy; of those that fit an agent and an action space, the first is `auto`.
 POLICIES: dict[str, type[Policy]] = {

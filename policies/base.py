@@ -51,3 +51,8 @@ class Policy:
     def deterministic(self) -> Tensor:
         """The action to take when nothing is to be explored."""
         raise NotImplementedError
+
+
+def at_least_float32(parameter: Tensor) -> Tensor:
+    """Densities are float32 even under autocast; float64 stays float64."""
+    return parameter if parameter.dtype == torch.float64 else parameter.float()

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from policies.base import Policy
-from policies.numerics import at_least_float32
+from policies.base import Policy, at_least_float32
 
 
 class Categorical(Policy):

@@ -1,10 +1,49 @@
-"""Gaussians, unsquashed: their actions are stored and scored unclipped."""
+"""Gaussians and their densities, plain and squashed by tanh, exact also at saturation."""
+
+import math
 
 import torch
 from torch import Tensor
 
-from policies.base import Policy
-from policies.numerics import HALF_LOG_2PI, at_least_float32, gaussian_log_prob
+from policies.base import Policy, at_least_float32
+
+LOG_2 = math.log(2.0)
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+QUADRATURE_NODES, QUADRATURE_END = 65, 6.0  # 3/16 apart: exact numbers
+
+
+def gaussian_log_prob(noise: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-density of u = mean + exp(log_scale) * noise, per component, in nats.
+
+    Recovering the noise as (u - mean) / std loses every digit of float32 when std is small against
+    |mean|. For u = mean + L noise with a triangular L, log_scale is log L_ii.
+    """
+    return -0.5 * noise.square() - log_scale - HALF_LOG_2PI
+
+
+def log_det_tanh(latent: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2) of each component u: 2 (log 2 - |u| - log(1 + exp(-2|u|))), in nats.
+
+    `log(1 - tanh(u)**2 + 1e-6)` is the same function on paper; in float32 it is off by 4.8 nats at
+    u = 10 and has no gradient beyond |u| = 9.02, where tanh rounds to 1.
+    """
+    magnitude = latent.abs()
+    return 2.0 * (LOG_2 - magnitude - torch.log1p(torch.exp(-2.0 * magnitude)))
+
+
+def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
+    """E[log(1 - tanh(u)^2)] in nats for u ~ N(mean, std^2), (*, A) each, by quadrature.
+
+    The trapezoid rule converges exponentially on the whole line and, unlike Gauss-Hermite, spends
+    no nodes on the far tails. Its error, exp(-pi^2 / (h std)) at node distance h = 3/16, is set by
+    the poles of log cosh at +-i pi/2: below 1e-7 up to std 2.7, below 0.002 at std e^2.
+    """
+    nodes = torch.linspace(
+        -QUADRATURE_END, QUADRATURE_END, QUADRATURE_NODES, dtype=mean.dtype, device=mean.device
+    )
+    weights = torch.softmax(-0.5 * nodes.square(), 0)
+    latent = mean.unsqueeze(-1) + std.unsqueeze(-1) * nodes  # (*, A, nodes)
+    return (log_det_tanh(latent) * weights).sum(-1)
 
 
 class Gaussian(Policy):
@@ -91,30 +130,50 @@ class Gaussian(Policy):
         return self.squash(self.mean)
 
 
-class FullGaussian(Gaussian):
-    """N(mean, L L^T), whose components may be correlated: u = mean + L noise.
+class TanhGaussian(Gaussian):
+    """Distribution of a = tanh(u), u ~ N(mean, diag(exp(log_std))^2).
 
-    `mean` is (*, A), `scale_tril` L (*, A, A), zero above its diagonal and positive on it. Scored
-    from the noise, so that sampling solves no equations.
+    log pi(a) = log N(u) - sum_i log(1 - tanh(u_i)^2)
+    (Haarnoja et al. 2018, arXiv 1812.05905, eq. 26).
+
+    `mean`, `log_std`, noise and latents are those of u, (*, A) each. `deterministic` is tanh(mean):
+    the median of each component, not the mode.
     """
 
-    correlated = True
+    squashed = True
 
-    def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
-        self.mean = at_least_float32(mean)
-        self.scale_tril = at_least_float32(scale_tril)
-        self.log_scale = self.scale_tril.diagonal(dim1=-2, dim2=-1).log()
+    def squash(self, latent: Tensor) -> Tensor:
+        """tanh(u), (*, A)."""
+        return torch.tanh(latent)
 
-    @property
-    def log_std(self) -> Tensor:
-        """The logs of the row norms of L, (*, A)."""
-        return 0.5 * self.scale_tril.square().sum(-1).log()
+    def unsquash(self, action: Tensor) -> Tensor:
+        """atanh(action), (*, A), clamped inside (-1, 1): lossy beyond |u| = 7, not for training."""
+        edge = 1.0 - torch.finfo(self.mean.dtype).eps
+        return torch.atanh(action.to(self.mean.dtype).clamp(-edge, edge))
 
-    def latent_of(self, noise: Tensor) -> Tensor:
-        """mean + L noise, (*, A); written out, for autocast would round a matrix product."""
-        return self.mean + (self.scale_tril * noise.unsqueeze(-2)).sum(-1)
+    def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
+        """The Gaussian's, and the correction for the squashing, exact at saturation, (*, A)."""
+        return super().scores(noise, latent) - log_det_tanh(latent)
 
-    def noise_of(self, latent: Tensor) -> Tensor:
-        """The noise that gives this latent, (*, A), by forward substitution."""
-        offset = (latent - self.mean).unsqueeze(-1)
-        return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False).squeeze(-1)
+    def terms(self, noise: Tensor) -> dict[str, Tensor]:
+        """Those of the Gaussian, and the squashing's `jacobian`."""
+        return super().terms(noise) | {"jacobian": -log_det_tanh(self.latent_of(noise))}
+
+    def entropy(self) -> Tensor:
+        """Entropy of the squashed action, (*,): the Gaussian's plus E[log det], by quadrature.
+
+        The Jacobian is diagonal, so that marginals suffice, whatever the correlations. At most
+        0.6836 nat per dimension (mean 0, std 0.874); it falls again for a larger std.
+        """
+        log_det = expected_log_det_tanh(self.mean, self.log_std.exp())
+        return super().entropy() + log_det.sum(-1)
+
+
+def largest_entropy(log_std_min: float, log_std_max: float) -> float:
+    """The most entropy that one squashed component reaches with a log_std in this range, in nats.
+
+    It is reached with mean 0: 0.6836 where the range holds log 0.874. Correlations only lower it.
+    """
+    log_std = torch.linspace(log_std_min, log_std_max, 4001, dtype=torch.float64)
+    log_det = expected_log_det_tanh(torch.zeros_like(log_std), log_std.exp())
+    return float((log_std + 0.5 + HALF_LOG_2PI + log_det).max())

@@ -7,7 +7,7 @@ import torch
 
 from audit.density import CURVE_LINES, CURVES, DRAWS, Trial, audit, marginal
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
-from policies.numerics import log_det_tanh
+from policies.gaussian import log_det_tanh
 
 
 def generator(seed=0):

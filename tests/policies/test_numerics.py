@@ -4,7 +4,7 @@ import mpmath
 import pytest
 import torch
 
-from policies.numerics import expected_log_det_tanh, log_det_tanh
+from policies.gaussian import expected_log_det_tanh, log_det_tanh
 
 mpmath.mp.dps = 50
 POINTS = [0.0, 1e-4, 0.01, 0.5, 1.0, 3.0, 5.0, 7.0, 8.0, 9.0, 9.02, 12.0, 20.0, 50.0]

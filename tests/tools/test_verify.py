@@ -194,7 +194,7 @@ def test_an_action_that_is_not_tanh_of_its_latent_is_found(monkeypatch):
 
 
 def test_a_planted_log_determinant_is_found(monkeypatch):
-    monkeypatch.setattr("policies.numerics.log_det_tanh", controls.log_det_epsilon)
+    monkeypatch.setattr("policies.gaussian.log_det_tanh", controls.log_det_epsilon)
     rows = TanhAtanh("tanh_atanh", SECTIONS["tanh_atanh"]()).own(0)
     assert not all(row.passed for row in rows)
 

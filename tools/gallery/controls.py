@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import policies
-from policies.numerics import log_det_tanh
+from policies.gaussian import log_det_tanh
 
 Part = Callable[[Tensor], Tensor]
 

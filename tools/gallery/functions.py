@@ -10,8 +10,8 @@ from torch import Tensor
 import policies
 from audit.checks import chi2_p_value
 from common.seeding import stream
-from policies import numerics
-from policies.numerics import HALF_LOG_2PI
+from policies import gaussian
+from policies.gaussian import HALF_LOG_2PI
 from tools.gallery import controls, reference
 from tools.gallery.densities import INVERTIBLE, RAREST
 from tools.gallery.report import Check, Section, rejection
@@ -145,7 +145,7 @@ class TanhAtanh(Section):
         "log form with 1e-8": controls.atanh_by_logs,
     }
     LOG_DETS: ClassVar[dict[str, Form]] = {
-        "log_det_tanh": lambda u: numerics.log_det_tanh(u),
+        "log_det_tanh": lambda u: gaussian.log_det_tanh(u),
         "log(1 - tanh² + 1e-6)": controls.log_det_epsilon,
         "log(1 - tanh²)": controls.log_det_plain,
     }
