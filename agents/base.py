@@ -11,8 +11,9 @@ from agents.optimizer import Metrics, Optimizer
 from common.seeding import go_on
 from configs.agents import AgentConfig, GaussianConfig
 from data import Spec, Transition
-from networks.actors import FullGaussianActor, GaussianActor
+from networks.actor_critic import GaussianActor
 from networks.discrete import CategoricalActor, MultiCategoricalActor
+from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
 from networks.normalizer import Pixels, RunningNorm, SomePixels
 from policies import POLICIES, Policy

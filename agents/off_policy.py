@@ -12,8 +12,7 @@ from agents.base import BaseAgent, Stream
 from agents.optimizer import Losses, Metrics, Optimizer
 from configs.agents import OffPolicyConfig
 from data import Batch, Spec, Transition
-from networks.actors import torso
-from networks.critics import Ensemble
+from networks.actor_critic import Ensemble, torso
 
 
 class OffPolicyAgent(BaseAgent):

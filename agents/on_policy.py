@@ -9,8 +9,7 @@ from agents.base import BaseAgent, Stream, as_tuple
 from agents.optimizer import Optimizer, Peers
 from configs.agents import OnPolicyConfig
 from data import Spec, Transition, gae
-from networks.actors import HEAD_GAIN, TORSO_GAIN, torso
-from networks.critics import Value
+from networks.actor_critic import HEAD_GAIN, TORSO_GAIN, Value, torso
 from networks.layers import Linear
 from networks.normalizer import inverse_deviation
 from policies import POLICIES, Policy

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from torch.optim.adam import adam
 from torch.utils._pytree import tree_map_
 
+from common import traced
+
 Losses = dict[str, Tensor]
 Metrics = dict[str, Tensor]
-BETA1, BETA2 = 0.9, 0.999
+BETAS = 0.9, 0.999
 TENSORS = ("lr", "diverged", "moments", "counts", "corrections")  # of an optimiser's state
 
 
@@ -67,7 +70,7 @@ class Optimizer:
         self.counts = {
             name: [w.new_zeros(()) for w in group] for name, group in self.groups.items()
         }
-        self.betas = torch.tensor([BETA1, BETA2], device=device)
+        self.betas = torch.tensor(BETAS, device=device)
         self.exponents = torch.tensor([-1.0, -0.5], device=device)
         self.corrections = {name: self.correction(name) for name in self.groups}
 
@@ -98,6 +101,7 @@ class Optimizer:
         means = iter(self.ranks.average([*losses.values(), *chain(*grads.values())]))
         losses = {name: next(means) for name in losses}
         grads = {name: [next(means) for _ in grad] for name, grad in grads.items()}
+        total_norm = traced.total_norm if torch.compiler.is_compiling() else get_total_norm
         norms = {name: total_norm(grad) for name, grad in grads.items()}
         self.diverged |= ~torch.stack([*losses.values(), *norms.values()]).isfinite().all()
         skip = self.diverged if unless is None else self.diverged | unless
@@ -106,16 +110,20 @@ class Optimizer:
                 for name, grad in grads.items():
                     scale = (self.max_grad_norm / (norms[name] + 1e-6)).clamp(max=1)
                     torch._foreach_mul_(grad, scale)
-            step = self.traced_adam if torch.compiler.is_compiling() else self.fused_adam
-            step(grads, skip)
+            self.adam(grads, skip)
             for name in grads:
                 self.corrections[name].copy_(self.correction(name))
         metrics |= {f"grad_norm/{name}": norm for name, norm in norms.items()}
         metrics["train/lr"] = self.lr.clone() if self.horizon is not None else self.lr
         return metrics
 
-    def fused_adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
-        """Algorithm 1 of the paper in one call, which is opaque to a tracer."""
+    def adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
+        """Algorithm 1 of the paper, for the groups that have gradients."""
+        if torch.compiler.is_compiling():  # the one call below is opaque to a compiler
+            for name, grad in grads.items():
+                state = (*self.moments[name], self.counts[name], self.corrections[name])
+                traced.adam(self.groups[name], grad, *state, BETAS, self.lr, self.eps, skip)
+            return
         moments = [self.moments[name] for name in grads]
         adam(
             [weight for name in grads for weight in self.groups[name]],
@@ -127,33 +135,13 @@ class Optimizer:
             fused=True,
             found_inf=skip.float(),
             amsgrad=False,
-            beta1=BETA1,
-            beta2=BETA2,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
             lr=self.lr,
             weight_decay=0.0,
             eps=self.eps,
             maximize=False,
         )
-
-    def traced_adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
-        """The same as formulas, of which a compiler makes a few kernels.
-
-        The corrections come from the step before: a compiler takes a formula of 0-d tensors into
-        the loop over the weights, where their powers cost more than all else.
-        """
-        for name, grad in grads.items():
-            first, second = self.corrections[name].unbind()
-            for weight, mean, square, slope in zip(
-                self.groups[name], *self.moments[name], grad, strict=True
-            ):
-                new_mean = mean + (1.0 - BETA1) * (slope - mean)
-                new_square = BETA2 * square + (1.0 - BETA2) * slope * slope
-                step = (self.lr * first) * new_mean / (new_square.sqrt() * second + self.eps)
-                weight.copy_(torch.where(skip, weight, weight - step))
-                mean.copy_(torch.where(skip, mean, new_mean))
-                square.copy_(torch.where(skip, square, new_square))
-            for count in self.counts[name]:
-                count.copy_(torch.where(skip, count, count + 1.0))
 
     def correction(self, name: str) -> Tensor:
         """Of the group's next step t: 1 / (1 - beta1^t), and the root of 1 / (1 - beta2^t)."""
@@ -168,10 +156,3 @@ class Optimizer:
         self.updates, self.horizon = state["updates"], state["horizon"]
         for name in TENSORS:
             tree_map_(Tensor.copy_, getattr(self, name), state[name])
-
-
-def total_norm(grads: list[Tensor]) -> Tensor:
-    """Euclidean norm of all gradients together, 0-d."""
-    if torch.compiler.is_compiling():  # plain reductions are fused with their neighbours
-        return torch.stack([grad.square().sum() for grad in grads]).sum().sqrt()
-    return torch.nn.utils.get_total_norm(grads)

@@ -13,7 +13,7 @@ from agents.off_policy import OffPolicyAgent, at_most
 from agents.optimizer import Losses, Metrics
 from configs.agents import SACConfig
 from data import Batch, Spec, Transition
-from networks.critics import Critic
+from networks.actor_critic import Critic
 from policies import POLICIES, largest_entropy
 
 ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sampled log_pi

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from networks.actors import Head
-from networks.critics import Ensemble
+from networks.actor_critic import Ensemble, Head
 
 
 class CategoricalActor(nn.Module):

@@ -1,13 +1,12 @@
 """Building blocks; every initial weight comes from the generator that is handed in."""
 
-import functools
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-NARROW = 4  # inputs of a layer, up to which a library's product costs more than the sum
+from common.traced import product
 
 
 class Tanh(nn.Module):
@@ -86,20 +85,3 @@ class EnsembleNorm(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return functional.layer_norm(inputs, inputs.shape[-1:]) * self.weight + self.bias
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
-
-    With one row, few inputs or one output it is a sum, which becomes a part of the loops around it:
-    calling a library for so little takes several times as long as the arithmetic.
-    """
-    inputs, outputs = right.shape[-2:]
-    if left.numel() == inputs:
-        return (left * right.mT).sum(-1).unsqueeze(-2)
-    if outputs == 1:
-        return (left * right.mT).sum(-1, keepdim=True)
-    if inputs <= NARROW:
-        columns, rows = left.split(1, dim=-1), right.split(1, dim=-2)
-        return functools.reduce(torch.add, map(torch.mul, columns, rows))
-    return left @ right

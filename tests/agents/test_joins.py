@@ -18,8 +18,7 @@ from configs.agents import Policy
 from data import Replay, Rollout, Spec
 from envs.envs import Envs
 from envs.spaces import ActionMap
-from networks.actors import torso
-from networks.critics import Critic, Value
+from networks.actor_critic import Critic, Value, torso
 from networks.discrete import DiscreteCritic
 from networks.encoder import Encoder
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear

@@ -20,7 +20,10 @@ def test_first_steps_of_adam_by_hand():
     assert weight.tolist() == pytest.approx([0.7, 1.3], abs=1e-5)
 
 
-def test_equals_torch_adam_with_clipping():
+@pytest.mark.parametrize("traced", [False, True])
+def test_equals_torch_adam_with_clipping(traced, monkeypatch):
+    """The form that is compiled, too."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: traced)
     generator = torch.Generator().manual_seed(0)
     ours = [nn.Parameter(torch.randn(4, 3, generator=generator)), parameter(0.3)]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
@@ -56,7 +59,9 @@ def test_groups_without_a_loss_stay_and_count_no_step():
     assert optimizer.counts["b"][0].item() == 0.0
 
 
-def test_a_step_can_be_held_back_by_what_the_losses_find():
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_step_can_be_held_back_by_what_the_losses_find(traced, monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: traced)
     weight, flag = parameter(1.0), torch.zeros((), dtype=torch.bool)
     optimizer = Optimizer({"w": [weight]}, 0.1)
 

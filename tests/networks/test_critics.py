@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from networks.actors import torso
-from networks.critics import Critic, Value
+from networks.actor_critic import Critic, Value, torso
 from networks.discrete import DiscreteCritic
 from networks.layers import EnsembleNorm, Linear
 

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from networks.actors import torso
-from networks.critics import Critic
+from networks.actor_critic import Critic, torso
 from networks.encoder import FEATURES, Encoder, ImageEncoders
 from networks.normalizer import Pixels
 

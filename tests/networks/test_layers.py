@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from networks.layers import NARROW, Linear, Tanh, product
+from common.traced import NARROW, product
+from networks.layers import Linear, Tanh
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = [

@@ -1,15 +1,15 @@
-"""Observations -> features -> parameters of the policy."""
+"""Observations -> parameters of a Gaussian policy, and values of states and actions."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from networks.encoder import ImageEncoders, Images
-from networks.layers import ACTIVATIONS, Linear
+from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear
 from networks.normalizer import UnitNorm
 
 TORSO_GAIN = math.sqrt(2.0)
@@ -97,34 +97,74 @@ class GaussianActor(nn.Module):
         return torch.tanh(mean) if self.bounded_mean else mean, bounded
 
 
-class FullGaussianActor(GaussianActor):
-    """obs (*, O) -> mean (*, A), scale_tril (*, A, A), the factor L of the covariance L L^T.
+class Ensemble(nn.Module):
+    """Members that each have layers of their own, evaluated by one batched product per layer.
 
-    Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...): std_i as in `GaussianActor`, now that of
-    component i given those before it, and couplings c, without bounds, from the network or free
-    numbers as log_std is. They start at 0, without a draw from the generator, so that the first
-    policy is the diagonal one to the last digit.
+    Args:
+        members: E.
+        obs_dim: O.
+        action_dim: numbers that each member reads beside the observation.
+        normalise: whether the outputs of a hidden layer are normalised before its activation.
+        images: in an observation; all members share their encoders.
+        outputs: K, of each member.
     """
 
-    placed: Tensor  # (A * A, A (A - 1) / 2), puts each coupling into its place
-    eye: Tensor  # (A * A,)
+    def __init__(
+        self,
+        members: int,
+        obs_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        activation: str,
+        generator: torch.Generator,
+        normalise: bool = False,
+        images: Images = (),
+        outputs: int = 1,
+    ) -> None:
+        super().__init__()
+        self.members = members
+        encoder = ImageEncoders(obs_dim, images, generator)
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise([encoder.width + action_dim, *hidden]):
+            layers.append(EnsembleLinear(members, width_in, width_out, generator))
+            if normalise:
+                layers.append(EnsembleNorm(members, width_out))
+            layers.append(ACTIVATIONS[activation]())
+        last = EnsembleLinear(members, hidden[-1], outputs, generator)
+        self.layers = nn.Sequential(*layers, last)
+        self.encoder = encoder  # behind the layers, as in the state of an optimiser
 
-    def __init__(self, torso: nn.Module, head: Head, action_dim: int, **options: Any) -> None:
-        super().__init__(torso, head, action_dim, **options)
-        self.shape = (action_dim, action_dim)
-        eye, below = torch.eye(action_dim).flatten(), torch.ones(self.shape).tril(-1).flatten() > 0
-        self.register_buffer("eye", eye, persistent=False)
-        self.register_buffer("placed", torch.eye(len(eye))[:, below], persistent=False)
-        entries = self.placed.shape[1]
-        self.coupling = nn.Parameter(torch.zeros(entries))
-        self.coupling_weight = None
-        if isinstance(self.log_std, nn.Linear):
-            self.coupling_weight = nn.Parameter(torch.zeros(entries, self.log_std.in_features))
+    def every(self, inputs: Tensor) -> Tensor:
+        """inputs (*, width) -> outputs of every member, (E, *, K)."""
+        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, width)
+        outputs: Tensor = self.layers(rows.expand(self.members, -1, -1))  # (E, B, K)
+        return outputs.reshape(self.members, *inputs.shape[:-1], outputs.shape[-1])
 
-    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = super().from_features(features)
-        coupling: Tensor = self.coupling
-        if self.coupling_weight is not None:
-            coupling = functional.linear(features, self.coupling_weight, coupling)
-        rows = functional.linear(coupling, self.placed, self.eye).unflatten(-1, self.shape)
-        return mean, log_std.exp().unsqueeze(-1) * rows
+
+class Critic(Ensemble):
+    """obs (*, O), action (*, A) -> Q of every member (E, *); with K outputs, (E, *, K)."""
+
+    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
+        outputs = self.every(torch.cat([self.encoder(obs), action], dim=-1))
+        return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
+
+
+class Value(nn.Module):
+    """obs (*, O) -> V(obs) (*,).
+
+    Args:
+        torso: its own, or the actor's.
+        head: features -> (*, 1).
+        bounded: ends in tanh, for tasks whose returns are scaled into [-1, 1].
+    """
+
+    def __init__(self, torso: nn.Module, head: nn.Linear, bounded: bool = False) -> None:
+        super().__init__()
+        self.torso, self.head, self.bounded = torso, head, bounded
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.from_features(self.torso(obs))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        value = self.head(features).squeeze(-1)
+        return torch.tanh(value) if self.bounded else value
