@@ -121,8 +121,8 @@ class Optimizer:
         """Algorithm 1 of the paper, for the groups that have gradients."""
         if torch.compiler.is_compiling():  # the one call below is opaque to a compiler
             for name, grad in grads.items():
-                state = (*self.moments[name], self.counts[name], self.corrections[name])
-                traced.adam(self.groups[name], grad, *state, BETAS, self.lr, self.eps, skip)
+                state = self.moments[name], self.counts[name], self.corrections[name]
+                traced.adam(self.groups[name], grad, *state, self.lr, BETAS, self.eps, skip)
             return
         moments = [self.moments[name] for name in grads]
         adam(

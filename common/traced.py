@@ -36,22 +36,21 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 def adam(
     weights: list[Tensor],
     grads: list[Tensor],
-    means: list[Tensor],
-    squares: list[Tensor],
+    moments: list[list[Tensor]],
     counts: list[Tensor],
     correction: Tensor,
-    betas: tuple[float, float],
     lr: Tensor,
+    betas: tuple[float, float],
     eps: float,
     skip: Tensor,
 ) -> None:
-    """A step of Adam as formulas, unless the 0-d bool `skip` is up.
+    """A step of Adam as formulas, unless the 0-d bool `skip` is up; moments are (means, squares).
 
     The bias correction (2,) comes from the step before: a compiler takes a formula of 0-d tensors
     into the loop over the weights, where their powers cost more than all else.
     """
     (beta1, beta2), (first, second) = betas, correction.unbind()
-    for weight, grad, mean, square in zip(weights, grads, means, squares, strict=True):
+    for weight, grad, mean, square in zip(weights, grads, *moments, strict=True):
         new_mean = mean + (1.0 - beta1) * (grad - mean)
         new_square = beta2 * square + (1.0 - beta2) * grad * grad
         step = (lr * first) * new_mean / (new_square.sqrt() * second + eps)

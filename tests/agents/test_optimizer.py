@@ -20,10 +20,9 @@ def test_first_steps_of_adam_by_hand():
     assert weight.tolist() == pytest.approx([0.7, 1.3], abs=1e-5)
 
 
-@pytest.mark.parametrize("traced", [False, True])
-def test_equals_torch_adam_with_clipping(traced, monkeypatch):
-    """The form that is compiled, too."""
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: traced)
+@pytest.mark.parametrize(("traced", "relative"), [(False, 1e-5), (True, 1e-4)])
+def test_equals_torch_adam_with_clipping(traced, relative, monkeypatch):
+    """So does the form that is compiled; in its float32, 1 - 0.999 is off by 5e-5."""
     generator = torch.Generator().manual_seed(0)
     ours = [nn.Parameter(torch.randn(4, 3, generator=generator)), parameter(0.3)]
     theirs = [nn.Parameter(p.detach().clone()) for p in ours]
@@ -31,16 +30,18 @@ def test_equals_torch_adam_with_clipping(traced, monkeypatch):
     oracle = torch.optim.Adam(theirs, lr=0.05, eps=1e-5)
     inputs = torch.randn(8, 4, generator=generator)
     for _ in range(20):
-        metrics = optimizer.minimise(
-            lambda: ({"w": (inputs @ ours[0]).square().sum() * ours[1].sum()}, {})
-        )
+        with monkeypatch.context() as patch:  # for ours alone: torch's reads it, too
+            patch.setattr(torch.compiler, "is_compiling", lambda: traced)
+            metrics = optimizer.minimise(
+                lambda: ({"w": (inputs @ ours[0]).square().sum() * ours[1].sum()}, {})
+            )
         oracle.zero_grad()
         ((inputs @ theirs[0]).square().sum() * theirs[1].sum()).backward()
         norm = nn.utils.clip_grad_norm_(theirs, 0.5)
         oracle.step()
-        assert metrics["grad_norm/w"].item() == pytest.approx(norm.item(), rel=1e-5)
+        assert metrics["grad_norm/w"].item() == pytest.approx(norm.item(), rel=relative)
     for a, b in zip(ours, theirs, strict=True):
-        assert torch.allclose(a, b, atol=1e-6)
+        assert torch.allclose(a, b, rtol=relative, atol=0.1 * relative)
 
 
 def test_each_group_descends_its_own_loss_only():
