@@ -1,7 +1,7 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.seeding import go_on
 from data.transition import Rows, Spec, Transition
 
 
@@ -161,29 +160,8 @@ class Replay:
         """The transitions (B, ·) in these rows (B,) of the ring."""
         return Rows(row, self.obs, self.pointer, *self.fields)
 
-    def rows(self, start: int, stop: int) -> dict[str, Tensor]:
-        """Copies of the rows of transitions number `start` to `stop`, for `load_state_dict`.
-
-        With the successors stored meanwhile: each step stores those of the one before.
-        """
-        device = self.generator.device
-        row = torch.arange(start, stop, device=device) % self.ring
-        before = np.arange(max(start - self.count, self.added - self.capacity), stop - self.count)
-        behind = self.behind[before % self.ring]
-        return {
-            "numbers": torch.arange(start, stop),
-            "obs": self.obs.index_select(0, row),
-            **{f"field{i}": field.index_select(0, row) for i, field in enumerate(self.fields)},
-            "ends": torch.from_numpy(before[behind > 0]),
-            "ended": self.obs.index_select(0, torch.from_numpy(behind[behind > 0]).to(device)),
-        }
-
-    def first_row(self) -> int:
-        """The number of the oldest transition that a later batch may need."""
-        return max(self.lost, self.added - self.ring + self.count)
-
     def state_dict(self) -> dict[str, Any]:
-        """All but the rows, which are `rows(first_row(), added)`."""
+        """All but the rows, which `data/replay_state.py` copies and restores."""
         state: dict[str, Any] = {
             "capacity": self.capacity,
             "added": self.added,
@@ -192,29 +170,3 @@ class Replay:
             "count": self.count,
         }
         return {**state, "following": self.last_next_obs} if self.count else state
-
-    def load_state_dict(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
-        """Restores the state and the pieces of `rows` that hold all since `first_row`.
-
-        Where the first of them are missing, so are their transitions.
-        """
-        self.added = state["added"]
-        self.sampled = state["sampled"]
-        go_on(self.generator, state["generator"])
-        self.count = self.lost = 0
-        for piece in pieces:
-            obs, fields = piece["obs"], [piece[f"field{i}"] for i in range(4)]
-            if not self.count:
-                self.begin(obs[: state["count"]], fields)
-                self.lost = int(piece["numbers"][0])
-            fresh = (piece["numbers"] >= self.first_row()).nonzero().flatten()
-            row = (piece["numbers"][fresh] % self.ring).to(self.obs.device)
-            for stored, kept in zip((self.obs, *self.fields), (obs, *fields), strict=True):
-                stored[row] = kept[fresh].to(stored.device)
-            for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
-                if number >= self.added - self.capacity:
-                    self.store_successor(number, successor)
-        if self.count:
-            after = self.added % self.ring
-            self.last_next_obs = state["following"].cpu()
-            self.obs[after : after + self.count] = state["following"]

@@ -20,6 +20,7 @@ from configs.automatic import updates
 from configs.schema import TrainConfig
 from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
+from data.replay_state import copy_rows, first_row, restore
 from envs.envs import Envs
 from runtime.accelerate.acceleration import accelerate
 from runtime.divergence import Recorded
@@ -53,14 +54,18 @@ class Parts:
 
     def load_buffer(self, state: dict[str, Any], pieces: Iterator[dict[str, Tensor]]) -> None:
         """Restores the buffer; `pieces` are the rows of a replay."""
-        self.buffer.load_state_dict(state, *([pieces] if self.replay is not None else []))
+        if self.replay is None:
+            self.buffer.load_state_dict(state)
+        else:
+            restore(self.replay, state, pieces)
 
     def digest(self) -> str:
         """SHA-256 over all that the next step depends on, the content of the buffer too."""
         rows, replay = [], self.replay
         if replay is not None and replay.count:
             most = DIGESTED_ROWS * replay.count
-            rows = [digest(replay.rows(*span)) for span in pieces(replay, replay.first_row(), most)]
+            spans = pieces(replay, first_row(replay), most)
+            rows = [digest(copy_rows(replay, *span)) for span in spans]
         return digest(
             {
                 "agent": self.agent.state_dict(),
