@@ -123,16 +123,19 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = members
-        encoder = ImageEncoders(obs_dim, images, generator)
+        encoder = None
+        if images:
+            encoder = ImageEncoders(obs_dim, images, generator)
+            obs_dim = encoder.width
         layers: list[nn.Module] = []
-        for width_in, width_out in pairwise([encoder.width + action_dim, *hidden]):
+        for width_in, width_out in pairwise([obs_dim + action_dim, *hidden]):
             layers.append(EnsembleLinear(members, width_in, width_out, generator))
             if normalise:
                 layers.append(EnsembleNorm(members, width_out))
             layers.append(ACTIVATIONS[activation]())
         last = EnsembleLinear(members, hidden[-1], outputs, generator)
         self.layers = nn.Sequential(*layers, last)
-        self.encoder = encoder  # behind the layers, as in the state of an optimiser
+        self.encoder = encoder or nn.Identity()  # behind the layers, as in an optimiser's state
 
     def every(self, inputs: Tensor) -> Tensor:
         """inputs (*, width) -> outputs of every member, (E, *, K)."""

@@ -72,4 +72,4 @@ class ImageEncoders(nn.Module):
         for (start, stop), encoder in zip(self.spans, self.encoders, strict=True):
             parts += [obs[..., rest:start], encoder(obs[..., start:stop])]
             rest = stop
-        return torch.cat([*parts, obs[..., rest:]], dim=-1) if parts else obs
+        return torch.cat([*parts, obs[..., rest:]], dim=-1)

@@ -1,16 +1,20 @@
 """SAC's three losses by hand, and what each of them may touch."""
 
+import re
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 from agents.base import as_tuple
 from agents.off_policy import at_most
-from data import Spec
+from data import Replay, Spec
 from envs.envs import Envs
 from policies import TanhGaussian
 from runtime.accelerate.acceleration import kinds_of_steps
 from tests.helpers import agent, batch, saved_and_read
+from tests.tracked import ROOT
 
 SPEC = Spec(3, 2, discrete=False)
 
@@ -287,3 +291,37 @@ def test_gradcheck_of_actor_and_critic_losses(policy):
             step = step.view_as(base)
             numeric = (loss(base + step)[0] - loss(base - step)[0]) / 2e-6
             assert gradient.view(-1)[index].item() == pytest.approx(numeric, rel=1e-4, abs=1e-7)
+
+
+def test_the_page_lists_all_files_of_the_core_that_run_while_sac_learns():
+    """In at most twelve files and 1,500 lines, which a reader can follow."""
+    page = (ROOT / "docs/agent_sac.md").read_text(encoding="utf-8").partition("## Reading the code")
+    listed = re.findall(r"^\| \[`([^`]+)`\]", page[2], re.MULTILINE)
+    learner, replay = agent("sac", SPEC), Replay(30, 4, 8, 1.0, torch.Generator())
+    core, ran = ("agents", "networks", "policies", "data"), {"runtime/loop.py"}
+
+    def note(frame, event, argument):
+        path = frame.f_code.co_filename
+        if path.startswith(tuple(f"{ROOT}/{folder}/" for folder in core)):
+            ran.add(path.removeprefix(f"{ROOT}/"))
+
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        for step in range(12):
+            fresh = batch(4, spec=SPEC, seed=step)
+            act = learner.explore if replay.warming_up else learner.act
+            action, latent = act(fresh.obs)
+            fresh = fresh._replace(action=action, latent=latent)
+            learner.observe(fresh)
+            replay.add(fresh)
+            for sampled in replay.batches():
+                learner.update(sampled)
+    finally:
+        sys.setprofile(before)
+    assert learner.optimizer.updates > 30
+    assert set(listed) == ran
+    assert len(listed) <= 12
+    assert (
+        sum(len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in listed) <= 1500
+    )
