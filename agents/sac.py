@@ -61,7 +61,7 @@ class SAC(OffPolicyAgent):
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
         noise = torch.empty(2, *batch.leading, self.spec.action_dim, device=self.device)
-        noise.normal_(generator=self.generators["update"])
+        self.policy_class.fill(noise, self.generators["update"])
         return self.step(batch, noise, self.begin_update())
 
     def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:

@@ -45,6 +45,22 @@ def test_losses_equal_their_formulas(policy):
     assert losses["alpha"].item() == pytest.approx(alpha.item(), rel=1e-5)
 
 
+def test_the_noise_of_an_update_is_of_the_policys_kind():
+    class Uniform(TanhGaussian):
+        @staticmethod
+        def fill(noise, generator=None):
+            return noise.uniform_(3.0, 4.0, generator=generator)
+
+    learner, taken = agent("sac", SPEC), []
+    learner.policy_class = Uniform
+    learner.step = lambda *arguments: taken.append(arguments[1])
+    learner.update(batch(8, spec=SPEC))
+    (noise,) = taken
+    assert noise.shape == (2, 8, 2)
+    assert noise.min() >= 3.0
+    assert len(noise.unique()) > 25
+
+
 def test_each_loss_reaches_its_own_parameters_alone():
     learner = agent("sac", SPEC)
     losses, _ = learner.losses(batch(8, spec=SPEC), noise(), train_actor=True)
