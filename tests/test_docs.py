@@ -49,7 +49,8 @@ TOOLS = [
     f"{folder}.{path.stem}"
     for folder in ("tools", "bench")
     for path in files(f"{folder}/*.py")
-    if "def main(" in path.read_text() and path.stem != "contestant"  # a process of bench.py
+    if re.search(r"^(def main\(|main = )", path.read_text(), re.MULTILINE)
+    and path.stem != "contestant"  # a process of bench.py
 ]
 
 

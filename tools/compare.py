@@ -1,13 +1,15 @@
 """Compare runs: `python tools/compare.py runs/CartPole-v1 threshold=475`.
 
-Reads what TensorBoard reads, puts runs into groups by what differs in their configurations, and
-writes a table (comparison.md) and a picture (comparison.png).
+Groups runs by the differences between their configurations, and writes a table of their logged
+returns (comparison.md) and a picture (comparison.png).
 """
 
 import itertools
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage.rundir import make_by_time, make_folder, write_text  # noqa: E402
-from tools.comparison.runs import Group, find, grouped, named, overlapping  # noqa: E402
+from tools.comparison.runs import Groups, find, grouped, named, overlapping  # noqa: E402
 from tools.comparison.statistics import (  # noqa: E402
     Scores,
     interquartile_mean,
@@ -56,12 +58,8 @@ class Options(Keys):
         self.require(bool(self.tag), "tag", "is empty", "give a tag of docs/logging.md")
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, compare, arguments)
-
-
 def parse(arguments: list[str]) -> tuple[list[str], Options]:
-    """(the paths, the options); ConfigError for what is not understood."""
+    """(paths, options); ConfigError for an unknown key, a bad value, or no path."""
     paths = [one for one in arguments if "=" not in one or Path(one).exists()]
     given, _ = read_keys(Options, [one for one in arguments if one not in paths])
     if not paths:
@@ -80,94 +78,89 @@ def compare(arguments: list[str]) -> int:
     return 0
 
 
-def report(groups: list[Group], given: Options) -> str:
+def report(groups: Groups, given: Options) -> str:
     """The tables, in Markdown."""
     head = ["task", "group", "runs", "step", f"{given.tag}: IQM", "95 %", "lowest", "highest"]
     if given.threshold is not None:
         head.append(f"steps to {given.threshold:g}, median of those that reach it")
+    every = [run for runs in groups.values() for run in runs]
     rows, finals = [], Finals()
-    for group in groups:
-        ends = [run.steps[-1] for one in groups if one.task == group.task for run in one.runs]
-        last = min(ends)  # the last step that every run of the task has reached
-        scores = np.array([run.at(last) for run in group.runs])
-        finals.setdefault(group.label, {})[group.task] = scores
-        cells = [group.task, group.label, str(len(scores)), f"{last:,.0f}"]
-        cells += [number(interquartile_mean(scores)), spread(number, pooled, [scores])]
+    for (task, label), runs in groups.items():
+        last = min(run.steps[-1] for run in every if run.task == task)
+        scores = np.array([run.at(last) for run in runs])
+        finals.setdefault(label, {})[task] = scores
+        cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, pooled, [scores])]
         cells += [number(scores.min()), number(scores.max())]
         if given.threshold is not None:
-            found = [steps_to(run.steps, run.values, given.threshold) for run in group.runs]
+            found = [steps_to(run.steps, run.values, given.threshold) for run in runs]
             reached = [step for step in found if step is not None]
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         rows.append(cells)
     parts = [table(head, rows), overall(finals), improvements(finals)]
-    if cut := [run.path for group in groups for run in group.runs if run.cut]:
-        parts.append(
-            f"Evaluations of {named(cut)} cut episodes short (eval.max_length): such "
-            "returns are of as many steps."
-        )
-    if any(len(group.runs) < 5 for group in groups):
-        parts.append("Fewer than five runs in a group: intervals are too narrow to be believed.")
+    if cut := [run.path for run in every if run.cut]:
+        parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
+    sizes = [len(runs) for runs in groups.values()]
+    if min(sizes) < 5 and max(sizes) > 1:  # single runs have no interval
+        parts.append("Fewer than five runs in a group: their intervals are too narrow.")
     return "\n\n".join(filter(None, parts))
 
 
+def estimate(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> list[str]:
+    """[a statistic, its interval]; no interval where no group has two runs of a task."""
+    several = any(len(scores) > 1 for group in groups for scores in group)
+    ends = interval(statistic, *groups) if several else ()
+    return [form(statistic(*groups)), " to ".join(map(form, ends))]
+
+
 def overall(finals: Finals) -> str:
-    """The interquartile mean over all tasks, of the groups that have runs of each, if several do.
+    """The interquartile mean over all tasks, of groups with runs of each, if there are several.
 
     All runs of a group are taken together, as in Agarwal et al. 2021 (arXiv 2108.13264).
     """
-    tasks = sorted({task for of in finals.values() for task in of})
-    ends = {
-        task: np.concatenate([of[task] for of in finals.values() if task in of]) for task in tasks
-    }
+    tasks = sorted({task for scores in finals.values() for task in scores})
     rows = []
-    for label, of in finals.items():
-        if len(tasks) > 1 and len(of) == len(tasks):
-            scores = [(of[task] - ends[task].min()) / (np.ptp(ends[task]) or 1.0) for task in tasks]
-            counts = [str(len(tasks)), str(sum(map(len, scores)))]
-            rows.append([label, *counts, share(pooled(scores)), spread(share, pooled, scores)])
-    iqm = "IQM, each task's lowest run as 0, its highest as 1"
-    return table(["group", "tasks", "runs", iqm, "95 %"], rows) if len(rows) > 1 else ""
+    for label, scores in finals.items():
+        if len(scores) == len(tasks) > 1:
+            scaled = []
+            for task in tasks:
+                every = np.concatenate([one[task] for one in finals.values() if task in one])
+                scaled.append((scores[task] - every.min()) / (np.ptp(every) or 1.0))
+            counts = [str(len(tasks)), str(sum(map(len, scaled)))]
+            rows.append([label, *counts, *estimate(share, pooled, scaled)])
+    head = ["group", "tasks", "runs", "IQM, each task's lowest run as 0, its highest as 1", "95 %"]
+    return table(head, rows) if len(rows) > 1 else ""
 
 
 def improvements(finals: Finals) -> str:
-    """For each pair of groups, how likely a run of one is above a run of the other."""
-    likely, rows = probability_of_improvement, []
+    """For each pair of groups, the probability that a run of one is above a run of the other."""
+    rows = []
     for first, second in itertools.combinations(finals, 2):
         if tasks := sorted({*finals[first]} & {*finals[second]}):
             pair = [[finals[label][task] for task in tasks] for label in (first, second)]
-            shares = [share(likely(*pair)), spread(share, likely, *pair)]
-            rows.append([first, second, str(len(tasks)), *shares])
-    return (
-        table(["a run of", "is above one of", "tasks", "probability", "95 %"], rows) if rows else ""
-    )
+            likely = estimate(share, probability_of_improvement, *pair)
+            rows.append([first, second, str(len(tasks)), *likely])
+    head = ["a run of", "is above one of", "tasks", "probability", "95 %"]
+    return table(head, rows) if rows else ""
 
 
-def spread(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> str:
-    """The interval of a statistic; empty where no group has two runs of a task."""
-    if all(len(scores) < 2 for group in groups for scores in group):
-        return ""
-    return " to ".join(map(form, interval(statistic, *groups)))
-
-
-def draw(groups: list[Group], given: Options, path: Path) -> None:
+def draw(groups: Groups, given: Options, path: Path) -> None:
     """One panel per task: the interquartile mean of each group, and its 95 % interval."""
     from matplotlib.figure import Figure
 
-    tasks = sorted({group.task for group in groups})
-    columns, rows = min(len(tasks), 3), -(-len(tasks) // 3)
+    tasks = sorted({task for task, _ in groups})
+    columns, rows = min(len(tasks), 3), math.ceil(len(tasks) / 3)
     figure = Figure(figsize=(6 * columns, 3.8 * rows), layout="constrained")
     panels = dict(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False))
-    for group in groups:
-        axes, last = panels[group.task], min(run.steps[-1] for run in group.runs)
-        begun = max(run.steps[0] for run in group.runs)
-        fewest = min((run.steps for run in group.runs), key=len)
-        steps = fewest[(fewest >= begun) & (fewest <= last)]
-        curves = np.stack([run.at(steps) for run in group.runs])  # (runs, steps)
-        (line,) = axes.plot(steps, interquartile_mean(curves, axis=0), label=group.label)
+    for (task, label), runs in groups.items():
+        first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
+        fewest = min((run.steps for run in runs), key=len)
+        steps = fewest[(fewest >= first) & (fewest <= last)]
+        curves = np.stack([run.at(steps) for run in runs])  # (runs, steps)
+        (line,) = panels[task].plot(steps, interquartile_mean(curves, axis=0), label=label)
         if len(curves) > 1:
-            low, high = interval(pooled, [curves])
-            axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            ends = interval(pooled, [curves])
+            panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     for task, axes in panels.items():
         if given.threshold is not None:
             axes.axhline(given.threshold, color="grey", linewidth=0.8, linestyle="--")
@@ -175,6 +168,8 @@ def draw(groups: list[Group], given: Options, path: Path) -> None:
         axes.legend(fontsize="small")
     save(figure, path, dpi=110)
 
+
+main = partial(tool, USAGE, compare)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

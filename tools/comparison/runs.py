@@ -1,5 +1,6 @@
 """Run directories, put into groups by what differs in their configurations."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from configs.schema import TrainConfig
 from runtime.curves import read_scalars
 from storage.rundir import REPEATED, read_result
 
-# What does not make a run another one in kind: keys, and groups of keys.
+# Keys, and groups of keys, that may differ within a group of runs.
 SAME = (
     *("seed", "run_dir", "resume", "device", "debug", "threads", "accelerate", "log", "eval"),
     *("checkpoint", "audit", "env.id", "env.kwargs", "env.timeout", "env.vectorization"),
@@ -26,45 +27,29 @@ SHORT = 0.9  # of the median of the runs' last steps
 
 @dataclass(eq=False)
 class Run:
-    """One run: what it was, and one of its curves."""
+    """A run with one of its curves."""
 
     path: Path
     config: TrainConfig
     task: str
-    settings: dict[str, Any]  # by key, without what SAME names
+    settings: dict[str, Any]  # by key, without those in SAME
     steps: np.ndarray
     values: np.ndarray
     digest: str | None = None  # of everything at its end
     cut: int = 0  # episodes of its last evaluation that were cut short
 
     def at(self, steps: np.ndarray | float) -> np.ndarray:
-        """The curve at these steps, on the line between two points; not before it begins."""
+        """The curve at these steps, on the line between two points."""
         return np.interp(steps, self.steps, self.values)
 
-    def logged(self, step: float) -> bool:
-        """Whether its curve has begun there, and has not ended."""
-        return bool(self.steps[0] <= step <= self.steps[-1])
 
-    @property
-    def beginning(self) -> str:
-        """What two runs have in common of which one goes on longer than the other."""
-        settings = sorted(self.settings.items())
-        return repr((self.task, self.config.agent.name, settings, self.config.seed))
-
-
-@dataclass
-class Group:
-    """Runs of one task that differ in nothing but their seed, and how long they went on."""
-
-    task: str
-    label: str
-    runs: list[Run]
+Groups = dict[tuple[str, str], list[Run]]  # (task, label) -> runs that differ in SAME alone
 
 
 def find(paths: list[str], tag: str) -> list[Run]:
     """All runs in these directories and below that have logged the tag.
 
-    Those that a search of settings made, or tools/reproduce.py, only where that is named.
+    Those of a search of settings, or of tools/reproduce.py, are found only where that is named.
 
     Raises:
         ConfigError: there is none in one of them.
@@ -78,7 +63,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
         own = [file.parent for file in found if not apart(file, Path(given))]
         if not own:
             folder = shown(apart(found[0], Path(given)))
-            why = "holds only what a search made, or repetitions"
+            why = "holds only runs of a search, or repetitions"
             raise ConfigError(f"{given}: {why}; name their folder, such as {folder}")
         for path in own:
             if curve := read_scalars(path, tag):
@@ -93,7 +78,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
 
 
 def apart(file: Path, given: Path) -> Path | None:
-    """The search of settings, or the folder of repetitions, that it lies in below `given`."""
+    """The folder of a search, or of repetitions, below `given` that holds the file."""
     below = [above for above in file.parents if given in above.parents]
     searches = (a for a in below if (a / STUDY).exists() or a.name == REPEATED.name)
     return next(searches, None)
@@ -102,37 +87,37 @@ def apart(file: Path, given: Path) -> Path | None:
 def read(path: Path, curve: list[tuple[int, float]]) -> Run:
     config, result = read_run(path), read_result(path)
     arguments = "".join(f" {name}={value}" for name, value in sorted(config.env.kwargs.items()))
-    steps, values = (np.array(column, dtype=np.float64) for column in zip(*curve, strict=True))
+    steps, values = np.array(curve, dtype=np.float64).T
     settings = {
         key: value
         for key, value in values_of(config).items()
-        if not any(f"{key}.".startswith(f"{same}.") for same in SAME)
+        if not f"{key}.".startswith(tuple(f"{same}." for same in SAME))
     }
     settings["ranks"] = result.get("ranks", 1)  # each of which has `env.num_envs` copies
     if cut := int(result.get("episodes_cut", 0)):  # returns are of as many steps
         settings["eval.max_length"] = config.eval.max_length
     if config.agent.lr_schedule == "constant":
-        del settings["total_steps"]  # as far as both have come, a longer run is the same
+        del settings["total_steps"]  # a longer run is the same as far as both have come
     task = f"{config.env.id}{arguments}"
     return Run(path, config, task, settings, steps, values, result.get("state_digest"), cut)
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """Each once: a run that was repeated bit for bit, or made longer, is no second sample."""
+    """Each run once: without bit-for-bit repetitions, and beginnings of longer runs."""
     first: dict[str, Run] = {}
     for run in runs:
         same = first.setdefault(run.digest or str(run.path), run)
         if same is not run:
             warn(f"{run.path} is {same.path} again, bit for bit; left out")
-    by_length = sorted(first.values(), key=lambda run: run.config.total_steps)
-    longest, kept = {run.beginning: run for run in by_length}, []
-    for run in first.values():
-        longer = longest[run.beginning]
-        if run.config.total_steps < longer.config.total_steps:
+    kept: dict[str, Run] = {}  # the longest of those that begin alike
+    for run in sorted(first.values(), key=lambda run: -run.config.total_steps):
+        settings = sorted(run.settings.items())
+        beginning = repr((run.task, run.config.agent.name, settings, run.config.seed))
+        longer = kept.setdefault(beginning, run)
+        if longer.config.total_steps > run.config.total_steps:
             warn(f"{run.path} is the beginning of {longer.path}; left out")
-        else:
-            kept.append(run)
-    return kept
+            del first[run.digest or str(run.path)]
+    return list(first.values())
 
 
 def overlapping(runs: list[Run]) -> list[Run]:
@@ -141,20 +126,20 @@ def overlapping(runs: list[Run]) -> list[Run]:
     for task in sorted({run.task for run in runs}):
         of_task = [run for run in runs if run.task == task]
         starts = sorted({run.steps[0] for run in of_task}, reverse=True)
-        common = max(starts, key=lambda step: sum(run.logged(step) for run in of_task))
-        for what, others in (
-            ("end before", [run.path for run in of_task if run.steps[-1] < common]),
-            ("begin after", [run.path for run in of_task if run.steps[0] > common]),
-        ):
+        counts = [sum(run.steps[0] <= step <= run.steps[-1] for run in of_task) for step in starts]
+        common = starts[int(np.argmax(counts))]
+        early = [run for run in of_task if run.steps[-1] < common]
+        late = [run for run in of_task if run.steps[0] > common]
+        for what, others in (("end before", early), ("begin after", late)):
             if others:
                 step = f"step {common:,.0f}, where most on {task} have a value"
-                warn(f"{named(others)} {what} {step}; left out")
-        ends = {run: run.steps[-1] for run in of_task if run.logged(common)}
-        first, end = min(ends.items(), key=lambda item: item[1])
-        if end < SHORT * np.median([*ends.values()]):
-            where = f"ends at step {end:,.0f}, and all on {task} are compared there"
-            warn(f"{first.path} {where}; leave it out, or let it go on")
-        kept += ends
+                warn(f"{named([run.path for run in others])} {what} {step}; left out")
+        compared = [run for run in of_task if run.steps[0] <= common <= run.steps[-1]]
+        first = min(compared, key=lambda run: run.steps[-1])
+        if first.steps[-1] < SHORT * np.median([run.steps[-1] for run in compared]):
+            where = f"ends at step {first.steps[-1]:,.0f}, and all on {task} are compared there"
+            warn(f"{first.path} {where}; leave it out, or train it longer")
+        kept += compared
     return kept
 
 
@@ -164,24 +149,22 @@ def named(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:NAMED])) + more
 
 
-def grouped(runs: list[Run]) -> list[Group]:
+def grouped(runs: list[Run]) -> Groups:
     """Groups, named by the agent where there are several, and by all keys that differ.
 
-    Keys count that differ between runs of the same task and agent: what is tuned for a task is a
-    part of it.
+    Keys count that differ between runs of the same task and agent: settings tuned for a task are
+    a part of it.
     """
-    values: dict[tuple[str, str, str], set[str]] = {}  # of a key, on a task with an agent
+    values = defaultdict[tuple[str, str, str], set[str]](set)  # of a key, on a task with an agent
     for run in runs:
         for key, value in run.settings.items():
-            cell = run.task, run.config.agent.name, key
-            values.setdefault(cell, set()).add(str(value))
+            values[run.task, run.config.agent.name, key].add(str(value))
     differing = sorted({key for (_, _, key), found in values.items() if len(found) > 1})
     several = len({run.config.agent.name for run in runs}) > 1
-    groups: dict[tuple[str, str], Group] = {}
+    groups = defaultdict[tuple[str, str], list[Run]](list)
     for run in runs:
         words = [run.config.agent.name] if several or not differing else []
         own = [key for key in differing if key in run.settings]
         words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in own]
-        label = " ".join(words)
-        groups.setdefault((run.task, label), Group(run.task, label, [])).runs.append(run)
-    return [groups[key] for key in sorted(groups)]
+        groups[run.task, " ".join(words)].append(run)
+    return dict(sorted(groups.items()))
