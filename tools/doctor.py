@@ -10,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,11 +45,11 @@ exit code 0: it can be used for training; 2: it is not supported; 3: it failed""
 IDS = ("env.id=", "env=")
 TRACE = "digest:"  # begins a line of the second process; an environment may print, too
 GAMMA = 0.99
-FEW, MANY = 5, 200  # steps between two times that a run is taken up, and after the second
-SLOW = 1e-3  # seconds of a step, from which on workers pay
-LIKE_ONE = (0.05, 10.0)  # standard deviations that networks take as they are
-FAR = 10.0  # from 0: means that they do not
-RETURNS = (0.1, 50.0)  # sizes of discounted returns that are learned as they are
+FEW, MANY = 5, 200  # steps before a second restoring within an episode, and after it
+SLOW = 1e-3  # seconds of a step above which workers pay
+LIKE_ONE = (0.05, 10.0)  # standard deviations of observations that need no normaliser
+FAR = 10.0  # largest mean of observations that need no normaliser
+RETURNS = (0.1, 50.0)  # discounted returns that need no scale
 LARGEST_SCALE = 1e6  # of agent.reward_scale
 Make = Callable[[], Envs]
 
@@ -61,31 +61,27 @@ class Options(Keys):
     trace: bool = key(False)  # prints digests alone, for `elsewhere`
 
 
-@dataclass
-class Played:
-    """What an environment showed under random actions."""
+class Played(NamedTuple):
+    """Steps of one copy of an environment under random actions."""
 
-    transitions: list[Transition] = field(default_factory=list)
-    episodes: list[tuple[int, float, int]] = field(default_factory=list)
-    seconds: float = 0.0
+    transitions: list[Transition]
+    episodes: list[tuple[int, float, int]]
+    seconds: float
 
     def column(self, name: str) -> np.ndarray:
         """One field over all steps, (T, ...)."""
         return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
 
     def digests(self) -> list[str]:
-        """One for each step."""
-        return [
-            hashlib.sha256(b"".join(part.numpy().tobytes() for part in step[2:6])).hexdigest()
-            for step in self.transitions
-        ]
+        """A hash of each step."""
+        parts = (b"".join(part.numpy().tobytes() for part in t[2:6]) for t in self.transitions)
+        return [hashlib.sha256(part).hexdigest() for part in parts]
 
 
 def play(envs: Envs, steps: int, seed: int) -> Played:
     """Uniformly random actions, the same for the same seed."""
-    generator = torch.Generator().manual_seed(seed)
-    played, spec = Played(), envs.spec
-    started = time.perf_counter()
+    generator, spec = torch.Generator().manual_seed(seed), envs.spec
+    transitions, started = [], time.perf_counter()
     for _ in range(steps):
         if spec.discrete:
             sizes = spec.choices or (spec.action_dim,)
@@ -93,10 +89,9 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
             action = torch.stack(columns, -1) if spec.choices else columns[0]
         else:
             action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
-        played.transitions.append(envs.step(action, action))
-    played.seconds = time.perf_counter() - started
-    played.episodes = envs.drain()
-    return played
+        transitions.append(envs.step(action, action))
+    seconds = time.perf_counter() - started
+    return Played(transitions, envs.drain(), seconds)
 
 
 def first_difference(here: list[str], there: list[str]) -> int | None:
@@ -105,31 +100,33 @@ def first_difference(here: list[str], there: list[str]) -> int | None:
 
 
 def known(env_id: str, kwargs: dict[str, Any]) -> str | None:
-    """What `env=NAME` calls an environment that has a file."""
+    """The NAME of `env=NAME` for an environment that has a file."""
     for name in files.options("env"):
         try:
             file = files.group("env", name)
         except ConfigError:
-            continue  # half written, or somebody's attempt: naming it shows the error
+            continue  # a broken file: naming it shows the error
         if (file.get("id"), file.get("kwargs") or {}) == (env_id, kwargs):
             return name
     return None
 
 
 def group_name(env_id: str, kwargs: dict[str, Any]) -> str:
-    """The same; where it has no file yet, a name that no other one has."""
-    name = re.split("[:/]", env_id)[-1].lower().replace("-", "_")
+    """The same; for an environment without a file, a name that is free."""
+    name, taken = re.split("[:/]", env_id)[-1].lower().replace("-", "_"), files.options("env")
     free = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
-    taken = files.options("env")
     return known(env_id, kwargs) or next(one for one in free if one not in taken)
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, examine, arguments)
+def say(name: str, text: str) -> None:
+    print(f"{name:<12} {text}", flush=True)
+
+
+warn = partial(say, "warning")
 
 
 def examine(arguments: list[str]) -> int:
-    """Prints a line for each thing examined, and what to do where something is to be done."""
+    """Prints a line for each thing examined, and the remedy of each problem."""
     own, rest = read_keys(Options, arguments, *IDS, "env.kwargs.", "env.wrappers=")
     named = [argument for argument in rest if argument.lstrip("+").startswith(IDS)]
     if len(named) != 1:
@@ -137,7 +134,7 @@ def examine(arguments: list[str]) -> int:
         raise ConfigError(f"env.id: {given} is given; give one Gymnasium id")
     config = train_config(rest).env
     make = partial(Envs, config.id, 1, "sync", config.kwargs, own.seed, wrappers=config.wrappers)
-    with closing(make()) as envs:  # from its end on there is one copy at a time
+    with closing(make()) as envs:  # afterwards there is one copy at a time
         if own.trace:
             digests = play(envs, own.steps, own.seed).digests()
             print("\n".join(f"{TRACE} {one}" for one in digests))
@@ -160,29 +157,19 @@ def examine(arguments: list[str]) -> int:
 
 
 def beside(make: Make) -> list[str]:
-    """Advice where there can be no second copy beside the first."""
+    """Advice for environments of which one copy can exist at a time."""
     try:
         make().close()
     except (EnvironmentFault, ConfigError) as fault:
         alone = "env.num_envs=1 eval.episodes=0"
-        warn(
-            f"there can be no second copy beside the first, {fault.problem}: train with {alone}, "
-            "which evaluates nothing"
-        )
+        why = f"there can be no second copy beside the first, {fault.problem}"
+        warn(f"{why}: train with {alone}, which evaluates nothing")
         return [alone]
     return []
 
 
-def say(name: str, text: str) -> None:
-    print(f"{name:<12} {text}", flush=True)
-
-
-def warn(text: str) -> None:
-    say("warning", text)
-
-
 def handed_over(make: Make, seed: int) -> None:
-    """Warnings where a reset, or the first step, hands over other types than it should."""
+    """Warnings about the types of what a reset and a first step return."""
     with closing(make()) as copy:
         (checked,) = copy.copies
         space = checked.observation_space
@@ -191,54 +178,42 @@ def handed_over(make: Make, seed: int) -> None:
         second, _, *flags, _ = checked.env.step(checked.action_space.sample())
     kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in (first, second)}
     if not isinstance(space, Flat) and (found := sorted(kinds - {str(space.dtype)})):
-        warn(
-            f"observations come as {' and '.join(found)}, the space says {space.dtype}: each is "
-            "converted; correct one of the two"
-        )
-    others = [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]
-    if others:
-        warn(
-            f"a flag of terminated and truncated comes as {' and '.join(others)}, which is "
-            "taken as true or false; give bool"
-        )
+        come = f"observations come as {' and '.join(found)}, their space is of {space.dtype}"
+        warn(f"{come}: each is converted; correct one of the two")
+    if others := [type(flag).__name__ for flag in flags if not isinstance(flag, bool | np.bool_)]:
+        warn(f"terminated or truncated comes as {' and '.join(others)}, not as bool; give bool")
 
 
 def observations(envs: Envs, played: Played) -> list[str]:
-    """Their range; advice where networks would not take them as they are."""
+    """Their range; advice if they need a normaliser."""
     obs = envs.read(np.concatenate([played.column("obs"), played.column("next_obs")]))
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     kind = np.float32 if envs.spec.pixels else np.float64
     deviation, mean = obs.std(0, dtype=kind), np.abs(obs.mean(0, dtype=kind))
-    for start, stop in envs.spec.bytes:  # which no network sees as they are
+    for start, stop in envs.spec.bytes:  # networks divide them by 255
         deviation[start:stop] /= 255.0
         mean[start:stop] /= 255.0
     low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
     moving = deviation > 0
-    say(
-        "",
-        f"values from {lowest.min():.4g} to {highest.max():.4g}, deviations from "
-        f"{deviation.min():.3g} to {deviation.max():.3g}, means up to {mean.max():.3g} in size, "
-        f"{(~moving).sum()} components constant",
-    )
+    spread = f"deviations from {deviation.min():.3g} to {deviation.max():.3g}"
+    size = f"means up to {mean.max():.3g} in size, {(~moving).sum()} components constant"
+    say("", f"values from {lowest.min():.4g} to {highest.max():.4g}, {spread}, {size}")
     if outside := ((lowest < low - 1e-6) | (highest > high + 1e-6)).sum():
         warn(f"{outside} components leave the bounds of the space; correct the space")
     if not moving.any():
-        warn(
-            f"observations did not change in {len(played.transitions):,} steps; where they never "
-            "do, nothing can be learned from them"
-        )
+        steps = f"{len(played.transitions):,} steps"
+        warn(f"observations did not change in {steps}; nothing can be learned from constants")
+    if not moving.any() or envs.spec.pixels:
         return []
-    if envs.spec.pixels:
-        return []
-    judged = ~((obs == 0) | (obs == 1)).all(0)  # states of discrete spaces are as they should be
+    judged = ~((obs == 0) | (obs == 1)).all(0)  # not the states of discrete spaces
     seen = deviation[moving & judged]
     fits = ((LIKE_ONE[0] <= seen) & (seen <= LIKE_ONE[1])).all() and (mean[judged] <= FAR).all()
     return [] if fits else ["agent.normalise_obs=true"]
 
 
 def rewards(played: Played) -> list[str]:
-    """Their range, and how large a value is to be learned."""
+    """Their range, and the size of the values to be learned; advice if that needs a scale."""
     reward = played.column("reward")
     ended = played.column("terminated") | played.column("truncated")
     value, most = 0.0, 0.0
@@ -248,7 +223,7 @@ def rewards(played: Played) -> list[str]:
     found = f"from {reward.min():.4g} to {reward.max():.4g}, mean {reward.mean():.4g}"
     say("reward", f"{found}; discounted returns up to {most:.4g} in size")
     if most == 0.0:
-        warn("random actions never met a reward; learning may not begin")
+        warn("random actions received no reward; learning may not begin")
     if most == 0.0 or RETURNS[0] <= most < RETURNS[1]:
         return []
     scale = float(f"{5 / most:.1g}")
@@ -258,7 +233,7 @@ def rewards(played: Played) -> list[str]:
 
 
 def ends(played: Played, limit: int | None) -> None:
-    """How episodes end, which decides what is bootstrapped."""
+    """How episodes end, which decides where values are bootstrapped."""
     terminated, truncated = played.column("terminated"), played.column("truncated")
     lengths = sorted({length for _, _, length in played.episodes})
     span = " to ".join(f"{length:,}" for length in sorted({*lengths[:1], *lengths[-1:]}))
@@ -267,23 +242,19 @@ def ends(played: Played, limit: int | None) -> None:
     count = len(played.episodes)
     say("episodes", f"{count:,} in {len(terminated):,} steps{about}; {how}")
     if not lengths and limit is None:
-        warn(
-            f"no episode ended; evaluations cut them at {LONGEST:,} steps: register it with "
-            "max_episode_steps=N, or give eval.max_length=N"
-        )
+        remedy = "register it with max_episode_steps=N, or give eval.max_length=N"
+        warn(f"no episode ended; evaluations cut them at {LONGEST:,} steps: {remedy}")
     elif not lengths:
         warn(f"no episode ended; its limit is {limit:,} steps: examine it with steps=N above that")
     if len(lengths) == 1 < count and not truncated.any():
-        warn(
-            "all episodes end as terminated after the same number of steps; where that is a limit "
-            "of time, end them as truncated"
-        )
+        why = "all episodes end as terminated after the same number of steps"
+        warn(f"{why}; if that is a time limit, end them as truncated")
     if (terminated & truncated).any():
         warn("steps are terminated and truncated at once; they count as terminated")
 
 
 def speed(played: Played, alone: bool) -> list[str]:
-    """Steps per second; advice where several copies, if there can be several, pay."""
+    """Steps per second; advice if several copies pay, and are possible."""
     each = played.seconds / len(played.transitions)
     say("speed", f"{1 / each:,.0f} steps/s, {1e6 * each:,.0f} µs each with one copy")
     pays = each > SLOW and not alone
@@ -291,18 +262,16 @@ def speed(played: Played, alone: bool) -> list[str]:
 
 
 def repeats(make: Make, arguments: list[str], own: Options, played: Played) -> None:
-    """Whether the same seed gives the same trajectory, and a run that was stopped can go on."""
+    """Whether the same seed gives the same trajectory, and a resumed run is exact."""
     with closing(make()) as again:
         first = first_difference(play(again, own.steps, own.seed).digests(), played.digests())
     place, remedy = "", "draw from self.np_random"
     if first is None:
         first = elsewhere(arguments, played)
-        place, remedy = " in another process", "keep the order of sets and hashes of text out of it"
+        place, remedy = " in another process", "depend on no order of sets, nor on hash() of texts"
     if first is not None:
-        warn(
-            f"the same seed and actions lead elsewhere{place} from step {first + 1} on: no run can "
-            f"be repeated or resumed exactly; {remedy}"
-        )
+        why = f"the same seed and actions lead elsewhere{place} from step {first + 1} on"
+        warn(f"{why}: no run can be repeated or resumed exactly; {remedy}")
         return
     say("seed", f"the same seed gives the same {own.steps:,} steps, in another process too")
     exact = resumes(make, max(1, own.steps // 2), own.seed)
@@ -311,15 +280,13 @@ def repeats(make: Make, arguments: list[str], own: Options, played: Played) -> N
     if exact and kept is None:
         say("resume", "exact: a copy that repeats its episode is where the first one was")
         return
-    warn(
-        kept
-        or "a copy that repeats its episode is not where the first one was: it keeps something "
-        "over reset(seed=...), each copy its own; a resumed run is not exact"
-    )
+    state = "it keeps something over reset(seed=...), and each copy has its own"
+    unlike = "a copy that repeats its episode is not where the first one was"
+    warn(kept or f"{unlike}: {state}; a resumed run is not exact")
 
 
 def resumes(make: Make, half: int, seed: int) -> bool:
-    """Whether a copy that takes up twice, within an episode, is where the first one was."""
+    """Whether a copy that is restored twice within an episode continues like the first one."""
     with closing(make()) as copy:
         play(copy, half, seed)
         state = copy.state_dict()
@@ -337,23 +304,22 @@ def resumes(make: Make, half: int, seed: int) -> bool:
 def elsewhere(arguments: list[str], played: Played) -> int | None:
     """The first step that differs in another process, in which texts have other hashes."""
     other = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    path = os.pathsep.join(sys.path)
     done = subprocess.run(
         [sys.executable, __file__, *arguments, "trace=true"],
-        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONHASHSEED": other, "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         text=True,
     )
     if done.returncode:
-        raise EnvironmentFault(
-            "env: it could not be played in a second process beside this one; see what was said "
-            "above, and fix it"
-        )
+        why = "it failed in a second process beside this one"
+        raise EnvironmentFault(f"env: {why}; see the error above, and fix it")
     there = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(TRACE)]
     return first_difference(played.digests(), there)
 
 
 def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
-    """The agents that fit, what to set, and the file to save."""
+    """The agents that fit, the settings to give, and the file to save."""
     fitting = [name for name, agent in AGENTS.items() if agent.fitting(envs.spec.kind)]
     say("agents", f"agent={' or agent='.join(fitting)}")
     name = None if env.wrappers else known(env.id, env.kwargs)
@@ -363,13 +329,15 @@ def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
         say("advice", "; ".join(advice))
     if name:
         own = f", with settings of its own for agent={' or agent='.join(tuned)}" if tuned else ""
-        print(f"\nit is here already: env={name}{own}")
+        print(f"\nit has a file already: env={name}{own}")
         return
     name = group_name(env.id, env.kwargs)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n")
     print(f"id: {env.id}\nnum_envs: auto\nvectorization: auto\nkwargs: {json.dumps(env.kwargs)}")
     print(f"wrappers: {json.dumps(env.wrappers)}\ntimeout: 60")
 
+
+main = partial(tool, USAGE, examine)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ Repeats the training of a run and prints the first step at which a logged number
 The repetition is a separate run, in run_dir or in runs/reproduced, and is kept;
 env.id repeats the id if it names a module to import.
 exit code 0: equal; 1: different, with the step; otherwise as train.py"""
-LOOKS = ("eval/", "audit/")
-SHOWN = 5  # tags that differ, of which there may be dozens
+LOOKS = ("eval/", "audit/")  # tags of evaluations and audits
+SHOWN = 5  # tags that differ
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged
 Difference = tuple[int, int | None, list[tuple[str, float | None, float | None]]]
 
@@ -50,10 +51,6 @@ class Options(Keys):
         self.require(bool(self.run), "run", "is missing", "give a run directory")
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, repeat, arguments)
-
-
 def repeat(arguments: list[str]) -> int:
     """Trains again, and compares."""
     given, _ = read_keys(Options, arguments)
@@ -61,16 +58,15 @@ def repeat(arguments: list[str]) -> int:
     config = read_run(path)
     require_repeated(config.env, given.env_id)
     if not rows(path):
-        raise ConfigError(f"run: {path} has logged nothing that could be compared; train longer")
-    made = made_with(path)
-    for line in surroundings(path, made):
+        raise ConfigError(f"run: {path} has logged nothing to compare; train longer")
+    origin = origin_of(path)
+    for line in surroundings(path, origin):
         print(f"note: {line}")
-    again = rundir.create(
-        given.run_dir, config.env.id, config.agent.name, config.seed, root=rundir.REPEATED
-    )
-    # It is this command's from now on: train.py takes it as it is.
+    names = config.env.id, config.agent.name
+    again = rundir.create(given.run_dir, *names, config.seed, root=rundir.REPEATED)
+    # train.py takes the folder, which is empty, as it is
     command = overrides(dataclasses.replace(config, run_dir=str(again), resume="auto"))
-    ranks = int(made.get("ranks", 1))
+    ranks = int(origin.get("ranks", 1))
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     launcher = torchrun if ranks > 1 else []
     done = subprocess.run([sys.executable, *launcher, str(ROOT / "train.py"), *command])
@@ -80,7 +76,7 @@ def repeat(arguments: list[str]) -> int:
 
 
 def overrides(config: TrainConfig) -> list[str]:
-    """The command line that composes to this very configuration."""
+    """The command line that composes to this configuration."""
     plain = dataclasses.asdict(config)
     arguments = plain["env"].pop("kwargs")
     values = dict(flat(plain))
@@ -88,13 +84,12 @@ def overrides(config: TrainConfig) -> list[str]:
     command += [f"{name}={written(value)}" for name, value in values.items()]
     for name, value in arguments.items():
         argument = f"env.kwargs.{name}={written(value)}"
-        with suppress(ConfigError):  # a dictionary may have keys that no command line has
+        with suppress(ConfigError):  # a dictionary may have keys that no command line can have
             if parse(argument)[2] == value:
                 command.append(argument)
                 continue
-        remedy = "repeat the command that made it, with another run_dir"
         why = f"its env.kwargs.{name} cannot be written on a command line"
-        raise ConfigError(f"run: {why}; {remedy}")
+        raise ConfigError(f"run: {why}; repeat the command that made it, with another run_dir")
     return command
 
 
@@ -109,8 +104,8 @@ def written(value: Any) -> str:
     return json.dumps(value)
 
 
-def made_with(path: Path) -> dict[str, Any]:
-    """What is known of how the run was made: its result, or else its newest checkpoint."""
+def origin_of(path: Path) -> dict[str, Any]:
+    """Versions, code and processes of a run, from its result or else its newest checkpoint."""
     if result := read_result(path):
         return result
     with suppress(StorageFault, LookupError, TypeError):
@@ -120,11 +115,11 @@ def made_with(path: Path) -> dict[str, Any]:
     return {}
 
 
-def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
-    """What is not as it was when the run was made."""
+def surroundings(path: Path, origin: dict[str, Any]) -> list[str]:
+    """Differences between now and the time when the run was made."""
     from torch.backends.cpu import get_cpu_capability
 
-    was = {**made.get("versions", {}), "revision": made.get("revision")}
+    was = {**origin.get("versions", {}), "revision": origin.get("revision")}
     now = {
         "revision": provenance.revision(),
         **provenance.versions(*provenance.PHYSICS.values()),
@@ -132,31 +127,29 @@ def surroundings(path: Path, made: dict[str, Any]) -> list[str]:
     }
     changed = [name for name in now if was.get(name) not in (None, now[name])]
     found = [f"{name} was {was[name]}, is {now[name]}" for name in changed]
-    found += provenance.changed_variables(made.get("variables"), provenance.variables())
+    found += provenance.changed_variables(origin.get("variables"), provenance.variables())
     if not read_result(path):
-        found.append("the run did not come to its end: it is compared as far as it went")
+        found.append("the run did not reach its end: it is compared up to its last step")
     patch, present = path / provenance.PATCH, b""
     try:
         present = provenance.uncommitted()
     except provenance.GitFailed as error:
-        found.append(f"what is not committed cannot be told: {error}")
-    if (patch.read_bytes() if patch.exists() else b"") != present:
-        if patch.exists():
-            found.append(f"the code had changes that were not committed: git apply {shown(patch)}")
-        if present:
-            found.append("the code has changes that are not committed")
-    if not made.get("exact", True):
-        found.append(
-            "the run itself was not exact: it was resumed so, or its episodes do not repeat"
-        )
+        found.append(f"uncommitted changes of the code are unknown: {error}")
+    before = patch.read_bytes() if patch.exists() else b""
+    if before not in (b"", present):
+        found.append(f"the code had uncommitted changes then: git apply {shown(patch)}")
+    if present not in (b"", before):
+        found.append("the code has uncommitted changes now")
+    if not origin.get("exact", True):
+        found.append("the run was not exact: its resumption was not, or its episodes do not repeat")
     return found
 
 
 def verdict(path: Path, again: Path) -> int:
-    """Prints what differs; returns 1 where something does."""
+    """Prints the differences; returns 1 if there are any."""
     was, now = comparable(rows(path), rows(again), bool(read_result(path)))
     digests = [read_result(run).get("state_digest") for run in (path, again)]
-    if (difference := first_difference(was, now)) is not None:
+    if difference := first_difference(was, now):
         step, before, tags = difference
         after = f", equal up to {before:,}" if before is not None else ""
         print(f"different from step {step:,} on{after}:")
@@ -164,32 +157,24 @@ def verdict(path: Path, again: Path) -> int:
             print(f"  {tag} was {one}, is {other}")
         if len(tags) > SHOWN:
             print(f"  and {len(tags) - SHOWN} more")
-        for line in changed_spaces(path, again):
-            print(f"note: {line}")
+        with suppress(StorageFault):
+            spaces = [load_newest(run)[1].get("spaces") or {} for run in (path, again)]
+            for kind, one in spaces[0].items():
+                if (other := spaces[1].get(kind, one)) != one:
+                    print(f"note: the environment's {kind} space was {one}, is {other}")
         return 1
-    if None not in digests and digests[0] != digests[1]:
+    if None in digests:
+        print(f"equal: {len(was):,} logged numbers")
+        return 0
+    if digests[0] != digests[1]:
         print(f"different: all {len(was):,} logged numbers are equal, the state at the end is not")
         return 1
-    ends = "" if None in digests else ", and the state at the end, to the last bit"
-    print(f"equal: {len(was):,} logged numbers{ends}")
+    print(f"equal: {len(was):,} logged numbers, and the state at the end, to the last bit")
     return 0
 
 
-def changed_spaces(path: Path, again: Path) -> list[str]:
-    """Where the environment has other spaces now than when the run was made."""
-    try:
-        was, now = (load_newest(run)[1].get("spaces") or {} for run in (path, again))
-    except StorageFault:
-        return []
-    return [
-        f"the environment's {kind} space was {was[kind]}, is {now[kind]}"
-        for kind in was
-        if was[kind] != now.get(kind, was[kind])
-    ]
-
-
 def rows(path: Path) -> Rows:
-    """All that a run has logged, but for times."""
+    """All logged numbers of a run, except times."""
     return {
         (step, tag): value
         for tag, curve in read_curves(path).items()
@@ -199,11 +184,11 @@ def rows(path: Path) -> Rows:
 
 
 def comparable(was: Rows, now: Rows, ended: bool) -> tuple[Rows, Rows]:
-    """What both runs came to.
+    """The rows that both runs should have.
 
-    Evaluations and audits that only the first one made are left out: a run that was made longer has
-    looked at its first end, and has logged there, and next, a part of an interval. Of a run that
-    did not end, nothing after its last row can be missed.
+    A run that was made longer has evaluated and logged at its first end, in the middle of an
+    interval: evaluations and audits of the first run alone are left out, and so are the two parts
+    of that interval. If the first run did not end, rows after its last one are left out.
     """
     if not ended:
         last = max((step for step, _ in was), default=0)
@@ -232,11 +217,11 @@ def first_difference(was: Rows, now: Rows) -> Difference | None:
         return None
     first = wrong[0][0]
     before = max((step for step, _ in keys if step < first), default=None)
-    tags = [
-        (tag, was.get((step, tag)), now.get((step, tag))) for step, tag in wrong if step == first
-    ]
+    tags = [(at[1], was.get(at), now.get(at)) for at in wrong if at[0] == first]
     return first, before, tags
 
+
+main = partial(tool, USAGE, repeat)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

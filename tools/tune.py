@@ -1,8 +1,8 @@
 """Search settings: `python tools/tune.py env=pendulum agent=ppo trials=50`.
 
 Optuna over the composed configuration: each trial is a run (or one for each of several seeds) that
-is stopped early where it lags behind the others. The study lies in a file of its own; the same
-command goes on with it, and several may work on it at once.
+is stopped early if it lags behind the others. The same command continues a study, and several may
+work on it at once.
 """
 
 import dataclasses
@@ -10,7 +10,9 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,17 +53,13 @@ class Options(Keys):
 
 
 class Plan(NamedTuple):
-    """What the command line gives."""
+    """The command line: KEY=VALUE of every trial, and what is searched."""
 
     own: Options
-    fixed: list[str]  # KEY=VALUE of every trial
-    space: Space  # what is searched
-    named: bool  # whether that was on the command line
+    fixed: list[str]
+    space: Space
+    named: bool  # whether the space was on the command line
     pair: str  # ENV-AGENT
-
-
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, tune, arguments)
 
 
 def tune(arguments: list[str]) -> int:
@@ -77,11 +75,11 @@ def tune(arguments: list[str]) -> int:
     study = studies.open_study(folder)
     if not named:  # the usual ranges: those that the study began with
         space = studies.recorded_space(study) or space
-    searched = f"searching {', '.join(space)}; {folder}"
-    print(f"{own.trials} trials of {' '.join(fixed)}, {searched}", flush=True)
+    trials = f"{own.trials} trial{'s' * (own.trials > 1)} of {' '.join(fixed)}"
+    print(f"{trials}, searching {', '.join(space)}; {folder}", flush=True)
     now = present(train_config(fixed), space)
     if now is None and own.report:
-        print("the settings as they are lie outside these ranges: no trial has them")
+        print("the unchanged settings lie outside these ranges: no trial has them")
     with studies.turn(folder):
         studies.require_same(study, [*fixed, f"seeds={own.seeds}"], space, folder)
         if now is not None and not study.get_trials(deepcopy=False):
@@ -98,7 +96,7 @@ def tune(arguments: list[str]) -> int:
         for worker in helpers:
             worker.terminate()
         if own.report and not isinstance(reason, Exception):  # the user, or a signal
-            print("the same command goes on with the search", file=sys.stderr)
+            print("the same command continues the search", file=sys.stderr)
         raise
     finally:
         codes = [worker.wait() for worker in helpers]
@@ -106,16 +104,12 @@ def tune(arguments: list[str]) -> int:
     if own.report:
         report(study, pair, fixed, own.seeds, folder)
         if all(trial.params != now for trial in study.get_trials(deepcopy=False)):
-            print("compare it with the settings as they are first, which no trial had")
+            print("compare it with the unchanged settings first, which no trial had")
     return max(codes, default=0)
 
 
 def read(arguments: list[str]) -> Plan:
-    """The command line, checked so that every value that is named can be composed.
-
-    Raises:
-        ConfigError: as `train_config`.
-    """
+    """The command line; ConfigError, as `train_config`, where a value of it cannot be composed."""
     own, rest = read_keys(Options, arguments, "")
     given = [argument.partition("=")[0] for argument in arguments]
     for name in given:
@@ -158,17 +152,17 @@ def require_fit(fixed: list[str]) -> None:
     from envs.envs import Envs
 
     config = train_config(fixed)
-    envs = Envs(config.env.id, 1, "sync", config.env.kwargs, 0, wrappers=config.env.wrappers)
-    try:
-        require_served(config.agent.name, envs.spec.kind)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    finally:
-        envs.close()
+    with closing(
+        Envs(config.env.id, 1, "sync", config.env.kwargs, 0, wrappers=config.env.wrappers)
+    ) as envs:
+        try:
+            require_served(config.agent.name, envs.spec.kind)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
 
 def changed(command: list[str]) -> list[str]:
-    """YAML of what a command line sets of agent and environment, by itself or by a tuned pair."""
+    """YAML of what a command line and its tuned pair set of agent and environment."""
     tuned = train_config(command)
     plain = train_config([f"agent={tuned.agent.name}", f"env.id={quoted(tuned.env.id)}"])
     lines = []
@@ -185,33 +179,31 @@ def report(study: Any, pair: str, fixed: list[str], seeds: int, folder: Path) ->
 
     ended = study.get_trials(deepcopy=False, states=ENDED)
     if not any(trial.state == ENDED[0] for trial in ended):
-        raise ConfigError(
-            f"trials: none came to its end, all in {folder} were stopped; give more trials=N, or "
-            "search another range in another study=FOLDER"
-        )
-    best, count = study.best_trial, len(ended)
-    last = FIRST_SEED + seeds - 1
+        why = f"none in {folder} reached its end, all were stopped early"
+        remedy = "give more trials=N, or search another range in another study=FOLDER"
+        raise ConfigError(f"trials: {why}; {remedy}")
+    best, last = study.best_trial, FIRST_SEED + seeds - 1
     on = f"seeds {FIRST_SEED} to {last}" if seeds > 1 else f"seed {last}"
+    score = number(best.value, 2)
     lines = [
         "# @package _global_",
         f"total_steps: {train_config(fixed).total_steps}",
-        f"# By tools/tune.py: best of {count} trials, return {number(best.value, 2)} on {on}.",
+        f"# By tools/tune.py: best of {len(ended)} trials, return {score} on {on}.",
         *changed([*fixed, *best.user_attrs["chosen"]]),
     ]
     path = folder / f"{pair}.yaml"
     write_text(path, "\n".join(lines) + "\n")
-    where = trial_folder(best, folder)
-    print(f"\nbest of {count}: {number(best.value, 2)}, trial {best.number}, {where}")
+    print(f"\nbest of {len(ended)}: {score}, trial {best.number}, {trial_folder(best, folder)}")
     print("\n".join(lines))
-    env = pair.rpartition("-")[0]
+    env, there = pair.rpartition("-")[0], ROOT / "configs" / "tuned" / path.name
     save = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
     first = "" if env in options("env") else save
-    there = (ROOT / "configs" / "tuned" / path.name).exists()
-    place = ", in place of the one that is there" if there else ""
+    place = ", in place of the present one" if there.exists() else ""
     copy = f"{first}copy it to configs/tuned/{path.name}{place}"
-    itself = f"it comes by itself with env={env}, and its total_steps with it"
-    print(f"written to {path}; {copy}: {itself}")
+    print(f"written to {path}; {copy}: env={env} then uses it, with its total_steps")
 
+
+main = partial(tool, USAGE, tune)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

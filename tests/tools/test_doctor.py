@@ -150,7 +150,7 @@ def test_what_breaks_in_a_second_process_with_other_hashes_is_mended(tmp_path, m
     assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 3
     first, *_, last = capfd.readouterr().err.splitlines()
     assert "there is one already" in first
-    assert last.endswith("see what was said above, and fix it")
+    assert last.endswith("see the error above, and fix it")
     (tmp_path / "mended").touch()
     assert doctor.main(["env.id=once:Once-v0", "steps=120"]) == 0
 
@@ -165,12 +165,12 @@ def test_what_breaks_in_a_second_process_with_other_hashes_is_mended(tmp_path, m
         ("endless", "no episode ended"),
         ("limit", "all episodes end as terminated after the same number of steps"),
         ("both", "terminated and truncated at once"),
-        ("nothing", "never met a reward"),
-        ("wide", "observations come as float64, the space says float32"),
-        ("later", "observations come as float64, the space says float32"),
-        ("list", "observations come as list, the space says float32"),
-        ("number", "a flag of terminated and truncated comes as int"),
-        ("numbers", "a flag of terminated and truncated comes as int64"),
+        ("nothing", "received no reward"),
+        ("wide", "observations come as float64, their space is of float32"),
+        ("later", "observations come as float64, their space is of float32"),
+        ("list", "observations come as list, their space is of float32"),
+        ("number", "terminated or truncated comes as int, not"),
+        ("numbers", "terminated or truncated comes as int64, not"),
         ("still", "observations did not change in 100 steps"),
         ("world", "its Box2D world outlives a reset"),
     ],
@@ -350,10 +350,10 @@ def test_what_cannot_be_examined_is_one_line(arguments, code, words, capsys):
     [
         (
             ["env.id=Pendulum-v1"],
-            "it is here already: env=pendulum, with settings of its own for "
+            "it has a file already: env=pendulum, with settings of its own for "
             "agent=a2c or agent=ppo or agent=sac\n",
         ),
-        (["env=pendulum"], "it is here already: env=pendulum, with settings of its own for "),
+        (["env=pendulum"], "it has a file already: env=pendulum, with settings of its own for "),
         (["env.id=Pendulum-v1", "env.kwargs.g=9.8"], "configs/env/pendulum_v1.yaml, for env="),
     ],
 )

@@ -175,10 +175,10 @@ def test_states_that_are_met_seldom_are_no_small_numbers(capsys):
     ("ill", "remedy", "well"),
     [
         ("bounds", "leave the bounds of the space; correct the space", "wider bounds"),
-        ("double", "the space says float32: each is converted; correct one", "double space"),
-        ("double", "the space says float32: each is converted; correct one of the two", ""),
-        ("number", "which is taken as true or false; give bool", ""),
-        ("limit", "where that is a limit of time, end them as truncated", ""),
+        ("double", "their space is of float32: each is converted; correct one", "double space"),
+        ("double", "their space is of float32: each is converted; correct one of the two", ""),
+        ("number", "comes as int64, not as bool; give bool", ""),
+        ("limit", "if that is a time limit, end them as truncated", ""),
         ("global", "exactly; draw from self.np_random", ""),
     ],
 )
@@ -453,7 +453,7 @@ def test_a_search_whose_trials_fail_goes_on_once_that_is_mended_or_elsewhere(mon
     monkeypatch.setattr("tools.tuning.study.attempt", attempt)
     command = [WELL, "agent=a2c", "agent.lr=1e-4..1e-2:log", "trials=2", "study=out"]
     said = told(capsys, tune.main, command)
-    assert said.endswith("fix what they say, or search another range in another study=FOLDER")
+    assert said.endswith("fix their errors, or search another range in another study=FOLDER")
     failing[0] = False
     assert tune.main(command) == 0
     assert tune.main([*command[:2], "agent.lr=1e-5..1e-4:log", "trials=2", "study=another"]) == 0

@@ -91,7 +91,7 @@ def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(tmp_path, monkeypa
     monkeypatch.setattr(provenance, "revision", lambda: "0" * 40)  # committed since
     assert reproduce.main(["run=run", "run_dir=again"]) == 0
     said = capsys.readouterr().out
-    assert "note: the run did not come to its end" in said
+    assert "note: the run did not reach its end" in said
     assert f"is {'0' * 40}" in said
     assert said.splitlines()[-1].endswith("logged numbers")
     assert int(said.splitlines()[-1].split()[1]) > 5

@@ -279,7 +279,7 @@ def test_a_search_begins_with_the_settings_as_they_are(tmp_path, monkeypatch, ca
         said = capsys.readouterr().out
         assert (f"trial 0 begins: agent.lr={tuned.lr:.4g};" in said) == held
         assert ("lie outside these ranges: no trial has them" in said) == (not held)
-        assert ("compare it with the settings as they are first" in said) == (not held)
+        assert ("compare it with the unchanged settings first" in said) == (not held)
 
 
 def test_a_search_of_the_usual_ranges_goes_on_after_its_pair_was_replaced(
@@ -309,7 +309,7 @@ def test_a_study_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch, ca
     for other in (["env.num_envs=4"], ["agent.hidden=[8],[16]"], ["seeds=2"]):
         assert tune.main([*command, *other]) == 2
         line = capsys.readouterr().err
-        assert line.startswith("error: study: out was made with other settings; ")
+        assert line.startswith("error: study: out has other settings; ")
     assert tune.main([one.replace("1e-2", "2e-2") for one in command]) == 2
     assert "agent.lr=0.0001..0.01:log, or name another by study=FOLDER" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What is searched: ranges on the command line, or these."""
+"""Search spaces: ranges on the command line, or the usual ones of an agent."""
 
 import json
 import re
@@ -16,7 +16,7 @@ SPAN = re.compile(rf"({NUMBER})\.\.({NUMBER})(:log)?")
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included; with `log` evenly over their logarithms."""
+    """Numbers from low to high, both included; with `log`, uniform in their logarithm."""
 
     low: float
     high: float
@@ -36,7 +36,7 @@ class Range:
         return f"{trial.suggest_float(key, self.low, self.high, log=self.log):.4g}"
 
     def place(self, key: str, value: Any) -> Any:
-        """A value in Optuna's terms; None where the range does not hold it."""
+        """A value as Optuna stores it; None outside the range."""
         if not isinstance(value, int | float) or not self.low <= value <= self.high:
             return None
         return int(value) if self.whole else float(value)
@@ -62,7 +62,7 @@ class Choice:
         return trial.suggest_categorical(key, list(self.values))
 
     def place(self, key: str, value: Any) -> Any:
-        """The text of a value; None where it is no choice."""
+        """The text of a value; None if it is no choice."""
         return next((text for text in self.values if parse(f"{key}={text}")[2] == value), None)
 
     def wider(self, value: Any) -> "Choice":
@@ -86,7 +86,7 @@ OFF_POLICY: Space = {
     "agent.normalise_critic": Choice(("false", "true")),
     "agent.normalise_obs": Choice(("false", "true")),
 }
-SPACES: dict[str, Space] = {  # where the command line names none, widened by `holding`
+SPACES: dict[str, Space] = {  # if the command line names none; widened by `holding`
     "a2c": ON_POLICY,
     "ppo": {
         **ON_POLICY,
@@ -99,7 +99,7 @@ SPACES: dict[str, Space] = {  # where the command line names none, widened by `h
 
 
 def read_space(key: str, text: str) -> Range | Choice | None:
-    """LOW..HIGH, LOW..HIGH:log or A,B,C as something to search; None for a single value."""
+    """The space of LOW..HIGH, LOW..HIGH:log or A,B,C; None for a single value."""
     if span := SPAN.fullmatch(text):
         low, high, log = float(span[1]), float(span[2]), bool(span[3])
         if not low < high or (log and low <= 0):
@@ -122,7 +122,7 @@ def draw(space: Space, trial: Any) -> list[str]:
 
 
 def holding(config: TrainConfig, space: Space) -> Space:
-    """The space, as much wider as it takes to hold the settings as they are."""
+    """The space, widened until it contains the unchanged settings."""
     values = values_of(config)
     return {
         key: what.wider(values[key]) if what.place(key, values[key]) is None else what
@@ -131,12 +131,12 @@ def holding(config: TrainConfig, space: Space) -> Space:
 
 
 def present(config: TrainConfig, space: Space) -> dict[str, Any] | None:
-    """The settings as they are, in Optuna's terms; None where the space does not hold them."""
+    """The unchanged settings, as Optuna stores them; None outside the space."""
     values = values_of(config)
     found = {key: what.place(key, values.get(key)) for key, what in space.items()}
     return None if None in found.values() else found
 
 
 def ends(space: Space) -> list[list[str]]:
-    """Command lines that reach every value named, to be checked before anything begins."""
+    """Command lines with the ends of every range and every choice, to be checked first."""
     return [[f"{key}={value}"] for key, what in space.items() for value in what.ends]

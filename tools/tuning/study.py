@@ -1,7 +1,6 @@
-"""A study of settings that outlives its workers, and its trials.
+"""A study of settings, kept in a journal so that it survives its workers, and its trials.
 
-The study is a journal in a folder; one worker at a time begins a trial. A trial is a run for each
-seed, watched while it learns and stopped where it lags behind the others.
+A trial is a run for each seed, which is stopped early if it lags behind the others.
 """
 
 import json
@@ -33,7 +32,7 @@ from tools.tuning.spaces import Choice, Range, Space, draw
 LONGEST_TURN = 60.0  # seconds
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
-POLL = 1.0  # seconds between two looks at a run
+POLL = 1.0  # seconds between two checks of a run
 FIRST_SEED = 1000  # of training, far from those of published results
 MOST_FAILED = 5  # in one call
 REPEATED = "repeats"  # of a trial with the settings of an earlier one: its number
@@ -42,7 +41,7 @@ UNCOUNTED = (TrialState.WAITING, TrialState.FAIL)
 
 
 def open_study(folder: Path) -> Any:
-    """The study in this folder, made where there is none: a journal that survives a kill."""
+    """The study in this folder, created if there is none."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = str(folder / "study.journal")
     lock = JournalFileOpenLock(path) if os.name == "nt" else None  # the usual one is a link
@@ -57,16 +56,16 @@ def open_study(folder: Path) -> Any:
 
 
 def sampler(number: int) -> Any:
-    """What suggests trial `number`, from that and the trials before it alone.
+    """Suggests trial `number`, from that and the trials before it alone.
 
-    So the same search with one worker makes the same trials, also where it was stopped between two,
-    as long as none is ended early: when that is seen depends on the clock.
+    So the same search with one worker makes the same trials, also if it was stopped between two,
+    unless one is ended early, which depends on the clock.
     """
     return optuna.samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
 
 
 def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
-    """Raises ConfigError where the study searches other keys, or under other settings."""
+    """Records the settings of a new study; ConfigError where those of an old one differ."""
     ranges = {key: repr(space[key]) for key in sorted(space)}
     asked = {"fixed": sorted(fixed), "searched": ranges}
     was = study.user_attrs.get("asked")
@@ -75,14 +74,12 @@ def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> No
         study.set_user_attr("space", {key: vars(what) for key, what in space.items()})
     elif was != asked:
         made = [*was["fixed"], *(f"{key}={what}" for key, what in recorded_space(study).items())]
-        raise ConfigError(
-            f"study: {folder} was made with other settings; repeat those, "
-            f"{' '.join(map(shown, made))}, or name another by study=FOLDER"
-        )
+        remedy = f"repeat those, {' '.join(map(shown, made))}, or name another by study=FOLDER"
+        raise ConfigError(f"study: {folder} has other settings; {remedy}")
 
 
 def recorded_space(study: Any) -> Space:
-    """What the study searches; empty of one that has not begun."""
+    """The ranges of a study; empty if it is new."""
     found = study.user_attrs.get("space", {})
     return {
         key: Choice(tuple(what["values"])) if "values" in what else Range(**what)
@@ -92,7 +89,7 @@ def recorded_space(study: Any) -> Space:
 
 @contextmanager
 def turn(folder: Path, longest: float = LONGEST_TURN) -> Iterator[None]:
-    """Waits for a folder: of a study, one worker at a time begins a trial, or takes others over."""
+    """Holds a folder, after waiting for another process to release it."""
     with ExitStack() as held:
         until = time.monotonic() + longest
         while True:
@@ -102,24 +99,24 @@ def turn(folder: Path, longest: float = LONGEST_TURN) -> Iterator[None]:
             except StorageFault:
                 if time.monotonic() > until:
                     raise
-                time.sleep(0.05)
+            time.sleep(0.05)
         yield
 
 
 def take_over(study: Any, folder: Path) -> None:
-    """Trials of workers that are no more: noted as failed, and put first in the queue again."""
+    """Marks trials of ended workers as failed, and queues them again."""
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         where = trial_folder(trial, folder)
         try:
             with locked(where):
                 study.tell(trial.number, state=TrialState.FAIL)
-        except StorageFault:  # its worker lives
+        except StorageFault:  # its worker is running
             continue
         study.enqueue_trial(trial.params, user_attrs={"folder": str(where)})
 
 
 def trial_folder(trial: Any, folder: Path) -> Path:
-    """Where a trial lies; one that was taken over lies where it began."""
+    """The folder of a trial; of one that was taken over, the one in which it began."""
     where = Path(trial.user_attrs.get("folder") or folder / f"trial-{trial.number:04d}")
     where.mkdir(exist_ok=True)
     return where
@@ -128,15 +125,15 @@ def trial_folder(trial: Any, folder: Path) -> Path:
 def search(
     study: Any, trials: int, fixed: list[str], space: Space, folder: Path, seeds: int
 ) -> None:
-    """Trials one after another, until the study has as many as asked."""
+    """Runs trials one after another until the study has that many."""
     failed = 0
     while True:
         with ExitStack() as held:
             with turn(folder):
                 every = study.get_trials(deepcopy=False)
                 waiting = [t.number for t in every if t.state == TrialState.WAITING]
-                counted = [t for t in every if t.state not in UNCOUNTED or REPEATED in t.user_attrs]
-                if len(counted) >= trials:
+                done = [t for t in every if t.state not in UNCOUNTED or REPEATED in t.user_attrs]
+                if len(done) >= trials:
                     return
                 study.sampler = sampler(min(waiting, default=len(every)))
                 trial = study.ask()
@@ -146,22 +143,22 @@ def search(
             trial.set_user_attr("chosen", chosen)
             outcome, ended = repeated(study, trial), True
             if outcome is None:
-                begins = f"begins: {' '.join(chosen)}; {where}/s0.log"
-                print(f"trial {trial.number} {begins}", flush=True)
+                log = where / "s0.log"
+                print(f"trial {trial.number} begins: {' '.join(chosen)}; {log}", flush=True)
                 outcome, ended = attempt(study, trial, [*fixed, *chosen], where, seeds)
         print(f"trial {trial.number}: {outcome}", flush=True)
         failed += not ended
         if failed > MOST_FAILED:
-            remedy = "fix what they say, or search another range in another study=FOLDER"
+            remedy = "fix their errors, or search another range in another study=FOLDER"
             raise ConfigError(f"trials: {failed} failed; {remedy}")
 
 
 def repeated(study: Any, trial: Any) -> str | None:
-    """What came of the same settings before; such a trial adds nothing to the study."""
+    """The outcome of an earlier trial with the same settings; None if there is none."""
     for other in study.get_trials(deepcopy=False, states=ENDED):
         if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
             trial.set_user_attr(REPEATED, other.number)
-            study.tell(trial, state=TrialState.FAIL)  # which sampler and pruner leave out
+            study.tell(trial, state=TrialState.FAIL)  # sampler and pruner leave it out
             outcome = number(other.value, 2) if other.state == ENDED[0] else "stopped"
             return f"{outcome}, as trial {other.number} with the same settings"
     return None
@@ -170,7 +167,7 @@ def repeated(study: Any, trial: Any) -> str | None:
 def attempt(
     study: Any, trial: Any, command: list[str], folder: Path, seeds: int
 ) -> tuple[str, bool]:
-    """Runs one trial and reports it to the study; (what came of it, whether it did not fail)."""
+    """Runs one trial and reports it to the study; (its outcome, whether it did not fail)."""
     try:
         found = play(trial, command, folder, seeds)
     except optuna.TrialPruned as reason:
@@ -184,9 +181,7 @@ def attempt(
 
 
 def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
-    """The mean return at the end over the seeds.
-
-    A run that was killed goes on where it was.
+    """The mean return at the end over the seeds; continues runs that were killed.
 
     Raises:
         optuna.TrialPruned: the first seed lags behind the other trials, or training diverged.
@@ -197,16 +192,12 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
         own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
-        if run.exists():  # where the worker alone was killed, its run first has to end
+        if run.exists():  # if the worker alone was killed, its run is still going on
             with turn(run, longest=math.inf):
                 pass
         with open(log, "ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, str(TRAIN), *own],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=passing_on(),
-            )
+            command_line = [sys.executable, str(TRAIN), *own]
+            process = subprocess.Popen(command_line, stdout=file, stderr=file, env=passing_on())
         try:
             while process.poll() is None:
                 time.sleep(POLL)
@@ -217,10 +208,10 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
                 process.send_signal(signal.SIGTERM)
                 process.wait()
         if process.returncode == DIVERGED:
-            raise optuna.TrialPruned("training diverged")  # which is recorded in the study
+            raise optuna.TrialPruned("training diverged")
         if process.returncode:
-            lines = log.read_text(errors="replace").strip().splitlines() or ["without a word"]
-            raise RuntimeError(lines[-1][:300])
+            lines = log.read_text(errors="replace").strip().splitlines()
+            raise RuntimeError(lines[-1][:300] if lines else "without a message")
         if index == 0:
             lags(trial, run, reported)
         returns.append(json.loads((run / "result.json").read_text())["return_mean"])
@@ -228,7 +219,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
 
 
 def lags(trial: Any, run: Path, reported: set[int]) -> bool:
-    """Reports what the run has reached by now to the study; whether it is to stop."""
+    """Reports new evaluations of the run to the study; whether the run is to stop."""
     if any(run.glob("events.out.tfevents.*")):
         for step, value in read_scalars(run, "eval/return_mean"):
             if step not in reported:
