@@ -15,22 +15,25 @@ from typing import Any
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import ConfigError  # noqa: E402
-from runtime.launch.door import tool  # noqa: E402
-from storage.rundir import make_by_time, make_folder, write_text  # noqa: E402
-from tools.comparison.runs import Groups, find, grouped, named, overlapping  # noqa: E402
-from tools.comparison.statistics import (  # noqa: E402
+from common.errors import ConfigError
+from runtime.launch.door import tool
+from storage.rundir import make_by_time, make_folder, write_text
+from tools.comparison import (
+    Groups,
     Scores,
+    find,
+    grouped,
     interquartile_mean,
     interval,
+    named,
+    overlapping,
     pooled,
     probability_of_improvement,
     steps_to,
 )
-from tools.shared import Keys, key, read_keys, save, table  # noqa: E402
+from tools.shared import Keys, key, read_keys, save, table
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]

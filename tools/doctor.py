@@ -18,22 +18,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents import AGENTS  # noqa: E402
-from common.errors import ConfigError, EnvironmentFault  # noqa: E402
-from configs import files  # noqa: E402
-from configs.compose import train_config  # noqa: E402
-from configs.schema import EnvConfig  # noqa: E402
-from data import Transition  # noqa: E402
-from envs.envs import Envs  # noqa: E402
-from envs.make import layers  # noqa: E402
-from envs.spaces import Flat  # noqa: E402
-from runtime.evaluation import LONGEST  # noqa: E402
-from runtime.exactness import before_training  # noqa: E402
-from runtime.launch.door import tool  # noqa: E402
-from tools.shared import Keys, key, read_keys  # noqa: E402
+from agents import AGENTS
+from common.errors import ConfigError, EnvironmentFault
+from configs import files
+from configs.compose import train_config
+from configs.schema import EnvConfig
+from data import Transition
+from envs.envs import Envs
+from envs.make import layers
+from envs.spaces import Flat
+from runtime.evaluation import LONGEST
+from runtime.exactness import before_training
+from runtime.launch.door import tool
+from tools.shared import Keys, key, read_keys
 
 USAGE = """\
 usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
@@ -62,20 +61,17 @@ class Options(Keys):
 
 
 class Played(NamedTuple):
-    """Steps of one copy of an environment under random actions."""
+    """Steps of one copy of an environment under random actions, (T, ...) each."""
 
-    transitions: list[Transition]
+    steps: Transition
     episodes: list[tuple[int, float, int]]
     seconds: float
 
-    def column(self, name: str) -> np.ndarray:
-        """One field over all steps, (T, ...)."""
-        return np.concatenate([getattr(t, name).numpy() for t in self.transitions])
-
     def digests(self) -> list[str]:
         """A hash of each step."""
-        parts = (b"".join(part.numpy().tobytes() for part in t[2:6]) for t in self.transitions)
-        return [hashlib.sha256(part).hexdigest() for part in parts]
+        rows = zip(*self.steps[2:6], strict=True)
+        joined = (b"".join(part.numpy().tobytes() for part in row) for row in rows)
+        return [hashlib.sha256(row).hexdigest() for row in joined]
 
 
 def play(envs: Envs, steps: int, seed: int) -> Played:
@@ -91,7 +87,8 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
             action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
         transitions.append(envs.step(action, action))
     seconds = time.perf_counter() - started
-    return Played(transitions, envs.drain(), seconds)
+    steps_made = Transition(*map(torch.cat, zip(*transitions, strict=True)))
+    return Played(steps_made, envs.drain(), seconds)
 
 
 def first_difference(here: list[str], there: list[str]) -> int | None:
@@ -186,7 +183,7 @@ def handed_over(make: Make, seed: int) -> None:
 
 def observations(envs: Envs, played: Played) -> list[str]:
     """Their range; advice if they need a normaliser."""
-    obs = envs.read(np.concatenate([played.column("obs"), played.column("next_obs")]))
+    obs = envs.read(torch.cat([played.steps.obs, played.steps.next_obs]).numpy())
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     kind = np.float32 if envs.spec.pixels else np.float64
@@ -202,7 +199,7 @@ def observations(envs: Envs, played: Played) -> list[str]:
     if outside := ((lowest < low - 1e-6) | (highest > high + 1e-6)).sum():
         warn(f"{outside} components leave the bounds of the space; correct the space")
     if not moving.any():
-        steps = f"{len(played.transitions):,} steps"
+        steps = f"{len(obs) // 2:,} steps"
         warn(f"observations did not change in {steps}; nothing can be learned from constants")
     if not moving.any() or envs.spec.pixels:
         return []
@@ -214,10 +211,9 @@ def observations(envs: Envs, played: Played) -> list[str]:
 
 def rewards(played: Played) -> list[str]:
     """Their range, and the size of the values to be learned; advice if that needs a scale."""
-    reward = played.column("reward")
-    ended = played.column("terminated") | played.column("truncated")
+    reward, steps = played.steps.reward, played.steps
     value, most = 0.0, 0.0
-    for one, end in zip(reward[::-1], ended[::-1], strict=True):
+    for one, end in zip(reward.flip(0), (steps.terminated | steps.truncated).flip(0), strict=True):
         value = float(one) + (0.0 if end else GAMMA * value)
         most = max(most, abs(value))
     found = f"from {reward.min():.4g} to {reward.max():.4g}, mean {reward.mean():.4g}"
@@ -234,7 +230,7 @@ def rewards(played: Played) -> list[str]:
 
 def ends(played: Played, limit: int | None) -> None:
     """How episodes end, which decides where values are bootstrapped."""
-    terminated, truncated = played.column("terminated"), played.column("truncated")
+    terminated, truncated = played.steps.terminated, played.steps.truncated
     lengths = sorted({length for _, _, length in played.episodes})
     span = " to ".join(f"{length:,}" for length in sorted({*lengths[:1], *lengths[-1:]}))
     about = f", {span} steps long" if lengths else ""
@@ -255,7 +251,7 @@ def ends(played: Played, limit: int | None) -> None:
 
 def speed(played: Played, alone: bool) -> list[str]:
     """Steps per second; advice if several copies pay, and are possible."""
-    each = played.seconds / len(played.transitions)
+    each = played.seconds / len(played.steps.reward)
     say("speed", f"{1 / each:,.0f} steps/s, {1e6 * each:,.0f} µs each with one copy")
     pays = each > SLOW and not alone
     return ["env.vectorization=async env.num_envs=8 (a2c and ppo)"] if pays else []

@@ -1,14 +1,15 @@
 """A trained policy as one file: `python tools/export.py run=runs/... format=onnx`.
 
-Normaliser, network, squashing and scaling in one: observations of the environment in, its actions
-out, for any number at once. A certificate beside it gives its distance from the run's own policy,
-and what return the file itself reaches.
+The file contains normaliser, network, squashing and scaling: observations of the environment in,
+its actions out, in batches of any size. A certificate beside it records its difference from the
+run's own policy, and the return that the file itself reaches.
 """
 
 import hashlib
 import sys
-from contextlib import suppress
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,24 +17,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import LogpiError, StorageFault, remedy, warn  # noqa: E402
-from runtime.console import number  # noqa: E402
-from runtime.deploy import exported  # noqa: E402
-from runtime.deploy.trained import open_trained  # noqa: E402
-from runtime.launch.door import tool  # noqa: E402
-from storage import provenance, rundir  # noqa: E402
-from tools.shared import Keys, key, read_keys  # noqa: E402
+from common.errors import LogpiError, warn
+from runtime.console import number
+from runtime.deploy import exported
+from runtime.deploy.trained import open_trained
+from runtime.launch.door import tool
+from storage import provenance, rundir
+from storage.files import writing
+from tools.shared import Keys, key, read_keys
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID]
 Writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
 env.id repeats the id of a run whose environment is registered by a module"""
-OBSERVATIONS = 10_000  # held against the run's own policy, half of them met, half random
-BATCH = 256  # of them at once
+OBSERVATIONS = 10_000  # compared with the run's own policy: half of them met, half random
+BATCH = 256  # observations at once
 TOLERANCE = 1e-4  # of the width of each component of the action space
 SUFFIXES = {kind: suffix for suffix, kind in exported.SUFFIXES.items()}
 
@@ -60,7 +61,7 @@ class Options(Keys):
 
 
 class Recorder:
-    """Acts like an agent, and keeps observations that it met: each is as likely as any other."""
+    """An agent that keeps a uniform sample of the observations that it meets, and their range."""
 
     def __init__(self, agent: Any, read: Any = np.asarray) -> None:
         """`read` is that of the environments."""
@@ -84,46 +85,33 @@ class Recorder:
         return self.agent.act(obs, deterministic, generator)
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, export, arguments)
-
-
 def export(arguments: list[str]) -> int:
-    """Writes the file and its certificate; LogpiError where the file is not the policy."""
+    """Writes the file and its certificate; LogpiError if the file is not the policy."""
     given, _ = read_keys(Options, arguments)
     path = given.file
     trained = open_trained(
         given.run, given.checkpoint, episodes=given.episodes, seed=given.seed, env_id=given.env_id
     )
     warn(*trained.warnings)
-    envs, elsewhere = trained.evaluator.envs, f"give out=FILE{path.suffix}"
-    try:
+    with closing(trained.evaluator) as evaluator, writing(path, path):
         if given.out:
             rundir.make_folder(path.parent)
-        rundir.require_writable(path.parent, "out", elsewhere)
+        rundir.require_writable(path.parent, "out", f"give out=FILE{path.suffix}")
+        envs = evaluator.envs
         exported.write(exported.Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
         file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read)
         recorder = Recorder(trained.agent, envs.read)
-        trained.evaluator.examine()  # both play from the beginning, whatever copies keep
-        of_run = trained.evaluator(recorder, trained.step).summary()
+        evaluator.examine()  # so that both play the same episodes, whatever copies keep
+        of_run = evaluator(recorder, trained.step).summary()
         compared, furthest, differing = differences(recorder, file, envs.to_env)
-        trained.evaluator.envs.to_env = exported.as_they_are(envs.to_env)  # type: ignore[assignment]
-        of_file = trained.evaluator(file, trained.step).summary()
-    except OSError as error:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)  # half of it
-        raise StorageFault(
-            f"out: {path} cannot be written, {error.strerror}; {remedy(error)}, or {elsewhere}"
-        ) from error
-    finally:
-        trained.evaluator.close()
+        evaluator.envs.to_env = exported.as_they_are(envs.to_env)  # type: ignore[assignment]
+        of_file = evaluator(file, trained.step).summary()
     written = exported.certificate_of(path)
     if differing > compared * TOLERANCE:
         path.unlink()
         written.unlink(missing_ok=True)
         where = f"on {differing:,} of {compared:,} observations"
-        why = f"the file does not act as the run does, {where}, and not kept"
-        raise LogpiError(f"format: {why}; report it")
+        raise LogpiError(f"format: the file acts unlike the run {where}, and is removed; report it")
     certificate = {
         "run": str(trained.path),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -156,20 +144,18 @@ def export(arguments: list[str]) -> int:
 
 
 def differences(recorder: Recorder, file: Any, to_env: Any) -> tuple[int, float, int]:
-    """(observations, largest difference of an action, how many actions differ by more than that).
+    """(observations, largest difference of an action, actions that differ by more than TOLERANCE).
 
-    Of the observations that the run's policy met, and of as many random ones in their range.
+    Of observations that the run's policy met, and of as many random ones in their range.
     """
     met = torch.from_numpy(recorder.read(torch.stack(recorder.met).numpy()))
-    generator = torch.Generator().manual_seed(0)
     half = OBSERVATIONS // 2
+    generator = torch.Generator().manual_seed(0)
     chosen = met if len(met) == half else met[torch.randint(len(met), (half,), generator=generator)]
     span = recorder.high - recorder.low
     anywhere = recorder.low + torch.rand(half, met.shape[1], generator=generator) * span
     obs = torch.cat([chosen, anywhere.to(chosen.dtype)])
-    wanted = to_env(actions(recorder.agent, obs))
-    found = actions(file, obs)
-    gap = np.abs(found.astype(np.float64) - wanted)
+    gap = np.abs(actions(file, obs).astype(np.float64) - to_env(actions(recorder.agent, obs)))
     space = to_env.space
     width = (space.high - space.low).astype(np.float64) if hasattr(space, "high") else 1.0
     far = (gap > TOLERANCE * width).reshape(len(obs), -1).any(-1)
@@ -177,10 +163,12 @@ def differences(recorder: Recorder, file: Any, to_env: Any) -> tuple[int, float,
 
 
 def actions(agent: Any, obs: Tensor) -> np.ndarray:
-    """Of observations (B, O), a few at a time: they may be images."""
+    """Of observations (B, O), in batches: they may be images."""
     parts = [agent.act(part, deterministic=True)[0] for part in obs.split(BATCH)]
     return torch.cat(parts).numpy()
 
+
+main = partial(tool, USAGE, export)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

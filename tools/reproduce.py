@@ -14,20 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import ConfigError, StorageFault, shown  # noqa: E402
-from configs.compose import parse, quoted  # noqa: E402
-from configs.files import flat, read_run, require_run  # noqa: E402
-from configs.resume import require_repeated  # noqa: E402
-from configs.schema import TrainConfig  # noqa: E402
-from runtime.curves import read_curves  # noqa: E402
-from runtime.launch.door import tool  # noqa: E402
-from storage import provenance, rundir  # noqa: E402
-from storage.checkpoint import load_newest  # noqa: E402
-from storage.rundir import read_result  # noqa: E402
-from tools.shared import Keys, key, read_keys  # noqa: E402
+from common.errors import ConfigError, StorageFault, shown
+from configs.compose import parse, quoted
+from configs.files import flat, read_run, require_run
+from configs.resume import require_repeated
+from configs.schema import TrainConfig
+from runtime.curves import read_curves
+from runtime.launch.door import tool
+from storage import provenance, rundir
+from storage.checkpoint import load_newest
+from storage.rundir import read_result
+from tools.shared import Keys, key, read_keys
 
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
@@ -35,6 +34,7 @@ Repeats the training of a run and prints the first step at which a logged number
 The repetition is a separate run, in run_dir or in runs/reproduced, and is kept;
 env.id repeats the id if it names a module to import.
 exit code 0: equal; 1: different, with the step; otherwise as train.py"""
+TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 LOOKS = ("eval/", "audit/")  # tags of evaluations and audits
 SHOWN = 5  # tags that differ
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged
@@ -69,7 +69,7 @@ def repeat(arguments: list[str]) -> int:
     ranks = int(origin.get("ranks", 1))
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     launcher = torchrun if ranks > 1 else []
-    done = subprocess.run([sys.executable, *launcher, str(ROOT / "train.py"), *command])
+    done = subprocess.run([sys.executable, *launcher, str(TRAIN), *command])
     with suppress(OSError):  # of a run that did not begin
         again.rmdir()
     return done.returncode or verdict(path, again)

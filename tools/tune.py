@@ -16,19 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.errors import ConfigError  # noqa: E402
-from configs.compose import GROUPS, parse, quoted, train_config  # noqa: E402
-from configs.files import options  # noqa: E402
-from configs.schema import TrainConfig  # noqa: E402
-from configs.validate import key_names, unknown_key  # noqa: E402
-from runtime.console import number  # noqa: E402
-from runtime.launch.door import tool  # noqa: E402
-from storage.rundir import make_folder, write_text  # noqa: E402
-from tools.shared import Keys, key, names, read_keys  # noqa: E402
-from tools.tuning.spaces import SPACES, Space, ends, holding, present, read_space  # noqa: E402
+from common.errors import ConfigError
+from configs import files
+from configs.compose import GROUPS, parse, quoted, train_config
+from configs.schema import TrainConfig
+from configs.validate import key_names, unknown_key
+from runtime.console import number
+from runtime.launch.door import tool
+from storage.rundir import make_folder, write_text
+from tools.shared import Keys, key, names, read_keys
+from tools.tuning.spaces import SPACES, Space, ends, holding, present, read_space
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -195,9 +194,9 @@ def report(study: Any, pair: str, fixed: list[str], seeds: int, folder: Path) ->
     write_text(path, "\n".join(lines) + "\n")
     print(f"\nbest of {len(ended)}: {score}, trial {best.number}, {trial_folder(best, folder)}")
     print("\n".join(lines))
-    env, there = pair.rpartition("-")[0], ROOT / "configs" / "tuned" / path.name
+    env, there = pair.rpartition("-")[0], files.DIRECTORY / "tuned" / path.name
     save = f"save the environment as configs/env/{env}.yaml, as tools/doctor.py shows it, and "
-    first = "" if env in options("env") else save
+    first = "" if env in files.options("env") else save
     place = ", in place of the present one" if there.exists() else ""
     copy = f"{first}copy it to configs/tuned/{path.name}{place}"
     print(f"written to {path}; {copy}: env={env} then uses it, with its total_steps")

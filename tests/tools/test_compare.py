@@ -13,10 +13,12 @@ from configs.files import to_yaml
 from runtime.launch.door import enter
 from runtime.logger import Logger
 from tools import compare
-from tools.comparison.runs import find, grouped, overlapping
-from tools.comparison.statistics import (
+from tools.comparison import (
+    find,
+    grouped,
     interquartile_mean,
     interval,
+    overlapping,
     pooled,
     probability_of_improvement,
     resampled,

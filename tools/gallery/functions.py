@@ -1,9 +1,12 @@
-"""The sections on functions: logarithms, softmax, and tanh with its inverse."""
+"""The sections on functions (logarithms, softmax, tanh with its inverse) and on entropies."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import starmap
+from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,28 +16,42 @@ from common.seeding import stream
 from policies import gaussian
 from policies.gaussian import HALF_LOG_2PI
 from tools.gallery import controls, reference
-from tools.gallery.densities import INVERTIBLE, RAREST
+from tools.gallery.densities import INVERTIBLE, RAREST, DensitySection, Subject, slopes, to_tensors
 from tools.gallery.report import Check, Section, rejection
 from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import kind, relative_error, relative_errors
+from tools.gallery.statistics import (
+    Case,
+    joint,
+    kind,
+    normal_p_value,
+    relative_error,
+    relative_errors,
+)
 
 Form = Callable[[Tensor], Tensor]
 EPS = torch.finfo(torch.float32).eps
-LAST = 0.5 * math.log((2 - EPS) / EPS)  # atanh(1 - eps), where `log_prob` without latent ends
-LOST = 0.01  # an inverse that is further off has lost u
+LAST = 0.5 * math.log((2 - EPS) / EPS)  # atanh(1 - eps), the clamp of `log_prob` without latent
+LOST = 0.01  # error of an inverse that has lost u
 PARTS = ("value", "gradient")
+ENTROPY = {torch.float32: 1e-5, torch.float64: 1e-6}  # bounds of value and gradient, up to std 3
 
 
-def slopes(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
+def rejected(section: str, mistake: str, errors: Iterable[Tensor], bound: float) -> Check:
+    """The row of a wrong formula, by its errors of value and gradient."""
+    pairs = zip(PARTS, errors, strict=True)
+    rejecting = [what for what, error in pairs if float(error.max()) > bound]
+    return rejection(section, mistake, PARTS, rejecting)
+
+
+def with_slope(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
     """(f, f') at each point."""
     leaf = points.clone().requires_grad_()
     found = function(leaf)
-    (slope,) = torch.autograd.grad(found.sum(), leaf)
-    return found.detach(), slope
+    return found.detach(), torch.autograd.grad(found.sum(), leaf)[0]
 
 
 class LogExp(Section):
-    """exp(log X) = X: exp makes a relative error of the absolute one that log X has."""
+    """exp(log X) = X: the relative error of exp is the absolute error of log X."""
 
     FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -55,11 +72,10 @@ class LogExp(Section):
             error = float(self.errors(dtype).max())
             yield self.row(f"exp(log X) / X - 1, {kind(dtype)}", error, self.bound(dtype))
             matrix = self.matrix(dtype)
-            log, slope = slopes(torch.log, matrix)
-            exact = reference.each(matrix, reference.mp.log)
-            error = max(relative_error(log, exact), relative_error(slope, 1 / matrix.double()))
+            exact = reference.each(matrix, reference.mp.log), 1 / matrix.double()
+            pairs = zip(with_slope(torch.log, matrix), exact, strict=True)
             name = f"log X and its slope against 50 digits, {kind(dtype)}"
-            yield self.row(name, error, torch.finfo(dtype).eps)
+            yield self.row(name, max(starmap(relative_error, pairs)), torch.finfo(dtype).eps)
 
 
 class LogSoftmax(Section):
@@ -72,7 +88,7 @@ class LogSoftmax(Section):
     FLOATS = (torch.float16, torch.float32)
 
     def logits(self) -> Tensor:
-        """Rows of five logits, the last `size` apart from their middle."""
+        """Rows of five logits, up to `size` from their middle."""
         scales = torch.logspace(0, math.log10(self.settings.size), 25, dtype=torch.float64)
         return scales.unsqueeze(-1) * torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0]).double()
 
@@ -110,12 +126,11 @@ class LogSoftmax(Section):
                 yield self.row(name, float(found.max()), 2 * torch.finfo(dtype).eps)
 
     def controls(self, seed: int) -> Iterator[Check]:
-        """Also uniform noise where exponential belongs, for unequal probabilities."""
+        """Also uniform noise in place of exponential noise, at unequal probabilities."""
         default = LogSoftmax(self.name, SECTIONS[self.name]())
         for dtype in self.FLOATS:
-            errors = zip(PARTS, default.errors("log(softmax)", dtype), strict=True)
-            rejecting = [what for what, error in errors if float(error.max()) > 0.01]
-            yield rejection(self.name, f"log_of_softmax, {kind(dtype)}", PARTS, rejecting)
+            errors = default.errors("log(softmax)", dtype)
+            yield rejected(self.name, f"log_of_softmax, {kind(dtype)}", errors, 0.01)
         probs = torch.tensor([0.7, 0.2, 0.1])
         noise = torch.rand(10_000, 3, generator=stream(seed, "uniform clocks"))
         action, _ = policies.Categorical(probs.log().expand(10_000, -1)).sample(noise)
@@ -130,11 +145,12 @@ def log_det(u: Tensor) -> list[Tensor]:
     return list(reference.tensor(rows).unbind(-1))
 
 
-def log_prob_of_tanh(u: Tensor, mean: Tensor, latent: Tensor | None = None) -> Tensor:
-    """`log_prob` of tanh(u), without its latent or with one, where u is of N(mean, 1), (S,)."""
+def scored(u: Tensor, mean: Tensor, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(`log_prob` of tanh(u) under N(mean, 1), exact `log_prob` of tanh(mean)), (S,) float64."""
     policy = policies.TanhGaussian(mean.unsqueeze(-1), torch.zeros_like(u).unsqueeze(-1))
     given = None if latent is None else latent.unsqueeze(-1)
-    return policy.log_prob(torch.tanh(u).unsqueeze(-1), given)
+    found = policy.log_prob(torch.tanh(u).unsqueeze(-1), given)
+    return found.double(), -HALF_LOG_2PI - log_det(mean)[0]
 
 
 class TanhAtanh(Section):
@@ -151,12 +167,12 @@ class TanhAtanh(Section):
     }
 
     def near(self) -> Tensor:
-        """Where the round trip is held against u, float64."""
+        """Points of the round trip, float64."""
         count = int(self.settings.limit / self.settings.step + 1e-9)
         return self.settings.step * torch.arange(-count, count + 1, dtype=torch.float64)
 
     def far(self, step: float = 0.001) -> Tensor:
-        """From 0 to where everything but the stable form has broken, float64."""
+        """From 0 to where all but the stable form break, float64."""
         return torch.arange(0, self.settings.far + 1e-9, step, dtype=torch.float64)
 
     def lost(self, form: str, points: Tensor, dtype: torch.dtype) -> Tensor:
@@ -167,7 +183,7 @@ class TanhAtanh(Section):
     def log_det_errors(self, form: str, points: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """[|value - exact|, |slope - exact|] over max(1, |exact|)."""
         u = points.to(dtype)
-        pairs = zip(slopes(self.LOG_DETS[form], u), log_det(u), strict=True)
+        pairs = zip(with_slope(self.LOG_DETS[form], u), log_det(u), strict=True)
         return [relative_errors(*pair) for pair in pairs]
 
     def own(self, seed: int) -> Iterator[Check]:
@@ -180,9 +196,8 @@ class TanhAtanh(Section):
             for form in self.INVERSES:  # an error da of the action is du = da cosh(u)^2 of u
                 bound = (2 * eps + 2e-8 * ("1e-8" in form)) * math.cosh(limit) ** 2
                 error = float(self.lost(form, near, dtype).max())
-                yield self.row(
-                    f"{form}: round trip to |u| = {limit:g}, {kind(dtype)}", error, bound
-                )
+                name = f"{form}: round trip to |u| = {limit:g}, {kind(dtype)}"
+                yield self.row(name, error, bound)
         yield self.from_on("float32 tanh is 1", torch.tanh(far.float()) == 1)
         for form in self.INVERSES:
             lost = self.lost(form, far, torch.float32) > LOST
@@ -193,7 +208,7 @@ class TanhAtanh(Section):
             for what, found in zip(("value", "slope"), errors, strict=True):
                 name = f"log_det_tanh: {what} to |u| = {few[-1]:g}, {kind(dtype)}"
                 yield self.row(name, float(found.max()), bound)
-        # What `log_prob` of an action alone makes of it, in float32, for N(u, 1) at each u.
+        # `log_prob` of an action alone, in float32, under N(u, 1) at each u.
         bound = 2 * EPS * math.cosh(INVERTIBLE) ** 2  # eps of the action, at a slope of 2 by u
         error = float(self.nats_off(few[few <= INVERTIBLE]).max())
         name = "log_prob without latent"
@@ -202,29 +217,120 @@ class TanhAtanh(Section):
         yield self.row(f"{name}: beyond that as if |u| = {LAST:.2f}", self.beyond(None), 1e-5)
 
     def from_on(self, name: str, broken: Tensor) -> Check:
-        """Where something breaks first, of `far`: where float32's tanh is 1, at the latest."""
+        """The first of the `far` points that is broken, at the latest where float32 tanh is 1."""
         return self.row(f"{name} from |u| =", float(self.far()[broken].min()), 9.02)
 
     def nats_off(self, points: Tensor) -> Tensor:
-        """|log_prob(tanh(u)) - exact| of N(u, 1), where u is exact in float32."""
-        u = points.float()
-        return (log_prob_of_tanh(u, u).double() + HALF_LOG_2PI + log_det(u)[0]).abs()
+        """|log_prob(tanh(u)) - exact| under N(u, 1), for u rounded to float32."""
+        found, exact = scored(points.float(), points.float())
+        return (found - exact).abs()
 
     def beyond(self, inverse: Form | None) -> float:
-        """Error where float32's tanh is 1, against the last u; of `log_prob` with an inverse."""
+        """Error, against u = LAST, where float32 tanh is 1; of `log_prob` with an inverse."""
         u = self.far(0.05).float()
         u = u[torch.tanh(u) == 1]
         latent = inverse(torch.tanh(u)) if inverse else None
-        found = log_prob_of_tanh(u, torch.full_like(u, LAST), latent)
-        exact = -HALF_LOG_2PI - float(log_det(torch.tensor([LAST]).double())[0])
-        return relative_error(found, torch.full(found.shape, exact, dtype=torch.float64))
+        return relative_error(*scored(u, torch.full_like(u, LAST), latent))
 
     def controls(self, seed: int) -> Iterator[Check]:
         points = torch.arange(0, 20, 0.05, dtype=torch.float64)
         wrong = {"epsilon": "log(1 - tanh² + 1e-6)", "log_of_difference": "log(1 - tanh²)"}
         for mistake, form in wrong.items():
-            errors = zip(PARTS, self.log_det_errors(form, points, torch.float32), strict=True)
-            rejecting = [what for what, error in errors if float(error.max()) > 1e-6]
-            yield rejection(self.name, mistake, PARTS, rejecting)
+            errors = self.log_det_errors(form, points, torch.float32)
+            yield rejected(self.name, mistake, errors, 1e-6)
         rejecting = ["value"] if self.beyond(torch.atanh) > 1e-5 else []
         yield rejection(self.name, "atanh_of_one", ["value"], rejecting)
+
+
+# entropies, in nats
+
+
+class Estimate(NamedTuple):
+    """The entropy of a policy, and the mean of -log pi over draws with its standard error."""
+
+    label: str
+    entropy: float
+    mean: float
+    standard_error: float
+
+    @property
+    def p_value(self) -> float:
+        return normal_p_value((self.mean - self.entropy) / self.standard_error)
+
+
+def estimate(label: str, entropy: float, log_pi: Tensor) -> Estimate:
+    values = -log_pi.detach().double()
+    variance = float(values.var()) / len(values) + 1e-12  # float32 where all draws are alike
+    return Estimate(label, entropy, float(values.mean()), math.sqrt(variance))
+
+
+def of_draws(subject: Subject, entropy: float) -> Estimate:
+    """-log pi of the draws, by a policy or by a wrong formula."""
+    noise = subject.noise
+    log_pi = subject.case.policy(len(noise)).rsample_with_log_prob(noise)[1]
+    return estimate(subject.case.label, entropy, joint(log_pi, noise.shape[:1]))
+
+
+def entropy(case: Case, dtype: torch.dtype = torch.float32) -> float:
+    """The policy's own."""
+    found = case.make(case.mean.to(dtype), case.scale.to(dtype)).entropy()
+    return float(joint(found.detach(), torch.Size([])))
+
+
+class Entropy(DensitySection):
+    """Four continuous policies, and the categorical one."""
+
+    def estimates(self, seed: int) -> Iterator[Estimate]:
+        for subject in self.subjects(seed):
+            yield of_draws(subject, entropy(subject.case))
+        probs = torch.tensor(self.settings.probs).expand(self.settings.samples, -1)
+        policy = policies.Categorical(probs.log())
+        action, _ = policy.sample(policy.noise(stream(seed, f"{self.name}/Categorical")))
+        yield estimate("Categorical", float(policy.entropy()[0]), policy.log_prob(action))
+
+    def drawn(self, seed: int) -> Iterator[Check]:
+        text = f"entropy against -log_pi of {self.settings.samples:,} draws, p-value"
+        for found in self.estimates(seed):
+            yield Check(self.name, f"{found.label}: {text}", found.p_value, RAREST, ">=")
+
+    def own(self, seed: int) -> Iterator[Check]:
+        yield from self.drawn(seed)
+        for case in self.cases:
+            error = abs(entropy(case, torch.float64) - case.grid.entropy)
+            yield self.row(f"{case.label}: against the integral of -p log p", error, 1e-6)
+            exact = to_tensors(case, [reference.entropy(*case.exact, case.squashed)])
+            for dtype, bound in ENTROPY.items():
+                parameters = case.parameters(1, dtype)
+                found = case.make(*parameters).entropy()
+                pairs = zip([found, *slopes(case, found, parameters)], exact, strict=True)
+                name = f"{case.label}: value and gradient against 50 digits, {kind(dtype)}"
+                yield self.row(name, max(starmap(relative_error, pairs)), bound)
+        logits = torch.tensor(self.settings.probs).log().requires_grad_()
+        found = policies.Categorical(torch.log_softmax(logits, -1)).entropy()
+        (slope,) = torch.autograd.grad(found, logits)
+        log_p, p = map(np.array, reference.log_softmax(logits.tolist()))  # of mpmath's numbers
+        value = -(p * log_p).sum()
+        by_logits = (-p * (log_p + value)).astype(float).tolist()
+        error = max(relative_error(found, [float(value)]), relative_error(slope, by_logits))
+        name = "Categorical: value and gradient against 50 digits, float32"
+        yield self.row(name, error, 1e-6)
+
+    def controls(self, seed: int) -> Iterator[Check]:
+        """Wrong formulas of log_pi, and the entropy of u in place of the action's."""
+        for subject in Entropy(self.name, SECTIONS[self.name]()).subjects(seed):
+            case, right = subject.case, entropy(subject.case)
+            mistakes = ["sigma_for_log_sigma", "sum_forgotten"]
+            mistakes += ["jacobian_added", "tanh_twice"] if case.squashed else []
+            for mistake in mistakes:
+                yield self.control(mistake, subject.gone_wrong(mistake), right)
+            if case.squashed:
+                base = policies.FullGaussian if case.full else policies.Gaussian
+                yield self.control("entropy_of_u", subject, entropy(replace(case, make=base)))
+
+    def control(self, mistake: str, subject: Subject, value: float) -> Check:
+        rejected = {
+            "draws": of_draws(subject, value).p_value < RAREST,
+            "integral": not abs(subject.case.grid.entropy - value) <= ENTROPY[torch.float32],
+        }
+        rejecting = [test for test in rejected if rejected[test]]
+        return rejection(self.name, mistake, [*rejected], rejecting, subject.case.label)

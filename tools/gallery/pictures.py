@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tools.gallery.densities import DensitySection
-from tools.gallery.entropies import Entropy
-from tools.gallery.functions import LogExp, LogSoftmax, TanhAtanh
+from tools.gallery.functions import Entropy, LogExp, LogSoftmax, TanhAtanh
 from tools.gallery.report import Section
 from tools.gallery.statistics import Case, kind
 
@@ -37,7 +36,7 @@ def panel(figure: Figure, place: tuple[int, int, int], x: str, y: str, title: st
 
 
 def legend(axes: Any, place: str, room: float = 0.0) -> None:
-    """The legend, above which the axes grow by a share of their height."""
+    """The legend; `room` above the curves is a share of the height."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + room * (high - low))
     axes.legend(loc=place, fontsize=9, frameon=True, framealpha=1.0, edgecolor="none")
@@ -56,81 +55,64 @@ def pixels(figure: Figure) -> np.ndarray:
 def log_exp(section: LogExp, seed: int) -> Figure:
     figure = canvas(8.5, "exp(log X) against X in every float type")
     axes = panel(figure, (1, 1, 1), "element of X", "relative error")
-    floor = 1e-17
     for place, (dtype, colour) in enumerate(zip(section.FLOATS, COLOURS, strict=True)):
-        errors = section.errors(dtype).flatten().clamp_min(floor)
+        errors = section.errors(dtype).flatten()
         elements = torch.arange(len(errors)) + 0.12 * (place - 1.5)
         axes.scatter(elements, errors, color=colour, s=32, label=kind(dtype), zorder=3)
         axes.axhline(section.bound(dtype), color=colour, linewidth=1, linestyle="--")
     values = section.matrix(torch.float64).flatten().tolist()
     axes.set_xticks(range(len(values)), [f"{value:g}" for value in values])
-    axes.set_yscale("log")
-    powers = range(-15, 0, 3)
-    names = ["exact", *(f"$10^{{{k}}}$" for k in powers)]
-    axes.set_yticks([floor, *(10.0**k for k in powers)], names)
+    axes.set_yscale("symlog", linthresh=1e-17)
+    axes.set_yticks([0, *(10.0**k for k in range(-15, 0, 3))])
     axes.plot([], [], "--", color="grey", linewidth=1, label="bound")
     figure.legend(loc="outside right center", frameon=False)
     return figure
 
 
-def tanh_atanh(section: TanhAtanh, seed: int) -> Figure:
-    figure = canvas(14, "tanh and its inverse, and the log-determinant, against 50 digits")
-    figure.set_layout_engine("constrained", wspace=0.06)
-    near, far = section.near(), section.far(0.05)[1:]
-    axes = panel(figure, (1, 3, 1), "u", "tanh(u)", "tanh and the way back")
-    axes.plot(near, torch.tanh(near), color=DARK, label="tanh(u)")
-    axes.set_yticks([-1, -0.5, 0, 0.5, 1])
-    back = axes.twinx()
-    back.plot(near, torch.atanh(torch.tanh(near.float())), ":", color=DENSITY, linewidth=2.5)
-    back.set_ylabel("atanh(tanh(u)), float32", color=DENSITY)
-    back.spines["top"].set_visible(False)
-    legend(axes, "upper left")
-    title = "inverse, float32; ×: from here on ∞"
-    axes = panel(figure, (1, 3, 2), "|u|", "largest |inverse(tanh(u)) − u| so far", title)
-    for form, colour, line in zip(section.INVERSES, COLOURS, "-:", strict=False):
-        so_far(axes, far, section.lost(form, far, torch.float32), line, colour, 2.0, form)
-    saturated(axes)
-    title = "log-determinant, float32; ×: from here on ∞"
-    axes = panel(figure, (1, 3, 3), "|u|", "largest error so far (relative beyond 1 nat)", title)
-    for form, colour in zip(section.LOG_DETS, COLOURS, strict=False):
-        error = section.log_det_errors(form, far, torch.float32)[0]
-        so_far(axes, far, error, "-", colour, 1.6, form)
-    saturated(axes)
-    return figure
-
-
-def so_far(
-    axes: Any, x: Tensor, errors: Tensor, style: str, colour: str, width: float, label: str
-) -> None:
-    """The largest error up to x, on an axis of logarithms; a cross where it becomes infinite."""
+def so_far(axes: Any, x: Tensor, errors: Tensor, style: str, **more: Any) -> None:
+    """The largest error up to x, on a logarithmic axis; a cross where it becomes infinite."""
     largest = errors.cummax(0).values.clamp_min(1e-9)
     finite = largest.isfinite()
-    axes.plot(x[finite], largest[finite], style, color=colour, linewidth=width, label=label)
+    axes.plot(x[finite], largest[finite], style, **more)
     if not bool(finite.all()):
-        axes.plot(x[finite][-1:], largest[finite][-1:], "x", color=colour, ms=10, mew=2.5)
-    axes.set_yscale("log")
+        axes.plot(x[finite][-1:], largest[finite][-1:], "x", color=more["color"], ms=10, mew=2.5)
 
 
-def saturated(axes: Any) -> None:
-    """From here on float32 has no other tanh than 1."""
-    axes.set_ylim(1e-9, 1e3)
-    axes.axvspan(9.011, axes.get_xlim()[1], color="#eeeeee", zorder=0)
-    axes.text(9.3, 1.5e-9, "float32 tanh(u) = 1", fontsize=8, color="grey")
+def tanh_atanh(section: TanhAtanh, seed: int) -> Figure:
+    figure = canvas(14, "tanh and its inverse, and the log-determinant, against 50 digits")
+    near, far = section.near(), section.far(0.05)[1:]
+    axes = panel(figure, (1, 3, 1), "u", "", "tanh and the way back")
+    axes.plot(near, torch.tanh(near), color=DARK, label="tanh(u)")
+    back = torch.atanh(torch.tanh(near.float()))
+    axes.plot(near, back, ":", color=DENSITY, linewidth=2.5, label="atanh(tanh(u)), float32")
     legend(axes, "upper left")
-    axes.margins(x=0)
+    inverses = {form: section.lost(form, far, torch.float32) for form in section.INVERSES}
+    log_dets = {
+        form: section.log_det_errors(form, far, torch.float32)[0] for form in section.LOG_DETS
+    }
+    for place, errors, what, y in (
+        (2, inverses, "inverse", "largest |inverse(tanh(u)) − u| so far"),
+        (3, log_dets, "log-determinant", "largest error so far (relative beyond 1 nat)"),
+    ):
+        axes = panel(figure, (1, 3, place), "|u|", y, f"{what}, float32; ×: from here on ∞")
+        for form, style, colour in zip(errors, "-:-", COLOURS, strict=False):
+            so_far(axes, far, errors[form], style, color=colour, linewidth=2, label=form)
+        axes.set(yscale="log", ylim=(1e-9, 1e3), xlim=(0, float(far[-1])))
+        axes.axvspan(9.011, float(far[-1]), color="#eeeeee", zorder=0)
+        axes.text(9.3, 1.5e-9, "float32 tanh(u) = 1", fontsize=8, color="grey")
+        legend(axes, "upper left")
+    return figure
 
 
 def log_softmax(section: LogSoftmax, seed: int) -> Figure:
     figure = canvas(11.5, "log_softmax against log(softmax), and draws of the categorical policy")
-    error_so_far = "largest error of log p so far (relative beyond 1 nat)"
-    title = "×: from here on log p is −∞"
-    axes = panel(figure, (1, 2, 1), "largest logit", error_so_far, title)
-    sizes = section.logits()[:, -1]
+    error = "largest error of log p so far (relative beyond 1 nat)"
+    axes = panel(figure, (1, 2, 1), "largest logit", error, "×: from here on log p is −∞")
     for form, colour, width in zip(section.FORMS, (DARK, DENSITY), (1.6, 4.0), strict=True):
         for dtype, style in zip(section.FLOATS, (":", "-"), strict=True):
-            error = section.errors(form, dtype)[0]
-            so_far(axes, sizes, error, style, colour, width, f"{form}, {kind(dtype)}")
-    axes.set(xscale="log", ylim=(1e-9, 10))
+            more = {"color": colour, "linewidth": width, "label": f"{form}, {kind(dtype)}"}
+            so_far(axes, section.logits()[:, -1], section.errors(form, dtype)[0], style, **more)
+    axes.set(xscale="log", yscale="log", ylim=(1e-9, 10))
     legend(axes, "upper right")
     counts, probs = section.frequencies(seed), section.settings.probs
     total, places = int(counts.sum()), range(len(probs))
@@ -147,22 +129,18 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
 def entropy(section: Entropy, seed: int) -> Figure:
     figure = canvas(11.5, "Entropy of every policy against −log_pi of its draws")
     rows = list(section.estimates(seed))[::-1]
-    places = range(len(rows))
     labels, exact, means, errors = map(np.array, zip(*rows, strict=True))
     axes = panel(figure, (1, 2, 1), "entropy (nats)", "", "values")
-    axes.barh(places, means, 0.55, color=DRAWN, label="mean of −log_pi")
-    axes.scatter(exact, places, color=DENSITY, zorder=3, label="policy.entropy()")
+    axes.barh(labels, means, 0.55, color=DRAWN, label="mean of −log_pi")
+    axes.scatter(exact, labels, color=DENSITY, zorder=3, label="policy.entropy()")
     axes.axvline(0, color=DARK, linewidth=0.8)
-    both = [axes, panel(figure, (1, 2, 2), "difference from policy.entropy() (nats)", "")]
-    both[1].set_title("differences", fontsize=10)
+    legend(axes, "upper right", room=0.15)
+    axes = panel(figure, (1, 2, 2), "difference from policy.entropy() (nats)", "", "differences")
     label = f"mean of {section.settings.samples:,} draws, ±2 standard errors"
     style = {"fmt": "o", "color": DARK, "capsize": 4, "label": label}
-    both[1].errorbar(means - exact, places, xerr=2 * errors, **style)
-    both[1].axvline(0, color=DENSITY, linewidth=1.5)
-    for axes, names in zip(both, (labels, [""] * len(rows)), strict=True):
-        axes.set_yticks(places, names)
-        axes.set_ylim(-0.6, len(rows) + 0.3)
-        legend(axes, "upper right")
+    axes.errorbar(means - exact, labels, xerr=2 * errors, **style)
+    axes.axvline(0, color=DENSITY, linewidth=1.5)
+    legend(axes, "upper right", room=0.15)
     return figure
 
 
@@ -211,17 +189,17 @@ def line(section: DensitySection, seed: int) -> Figure:
 
 
 def units(case: Case, latent: Tensor) -> tuple[Tensor, float, str]:
-    """(what to show of the actions, the unit it is in, label of the axis).
+    """(the actions to show, their unit, the label of their axis).
 
-    Within 0.01 of a bound that is the distance from it, in a power of ten.
+    Within 0.01 of a bound it is their distance from it, in a power of ten.
     """
     if not case.squashed or float(torch.tanh(latent.abs()).min()) < 0.99:
         return case.squash(latent), 1.0, "action"
     distance = 2 / (torch.exp(2 * latent.abs()) + 1)  # 1 - |tanh(u)|, without cancellation
-    unit = 10.0 ** round(math.log10(float(distance.mean())))
+    power = round(math.log10(float(distance.mean())))
     bound = "1 − action" if float(latent[0]) > 0 else "1 + action"
-    label = f"distance from the bound, {bound} (10$^{{{round(math.log10(unit))}}}$)"
-    return distance / unit, unit, label
+    label = f"distance from the bound, {bound} (10$^{{{power}}}$)"
+    return distance / 10.0**power, 10.0**power, label
 
 
 def multivariate_normal(section: DensitySection, seed: int) -> Figure:
@@ -255,12 +233,12 @@ def plane(section: DensitySection, seed: int) -> Figure:
     figure, action = canvas(12.5, title), subject.action.double()
     density = case.log_prob(action, subject.latent.double()).exp()
     x, y = action.T.numpy()
-    heights, first, second = np.histogram2d(x, y, bins=24, density=True)
+    heights, *edges = np.histogram2d(x, y, bins=24, density=True)
     histogram = f"histogram of {len(action):,} draws"
-    left, near = np.meshgrid(first[:-1], second[:-1], indexing="ij")
-    there = heights > 0
+    left, near = np.meshgrid(*(ends[:-1] for ends in edges), indexing="ij")
+    there, (width, depth) = heights > 0, (ends[1] - ends[0] for ends in edges)
     solid: Any = figure.add_subplot(1, 2, 1, projection="3d", computed_zorder=False)
-    bars = (left[there], near[there], 0, np.diff(first)[0], np.diff(second)[0], heights[there])
+    bars = left[there], near[there], 0, width, depth, heights[there]
     solid.bar3d(*bars, color=DRAWN, alpha=0.45, zorder=1)
     dots = {"s": 8, "linewidth": 0.2, "zorder": 2, "depthshade": False, **DOTS}
     solid.scatter(*action[:points].T, density[:points], **dots)
@@ -275,17 +253,13 @@ def plane(section: DensitySection, seed: int) -> Figure:
     above = panel(figure, (1, 2, 2), "action 1", "action 2", "the same from above")
     above.grid(False)
     above.set_facecolor("#f7fbff")  # the lightest of the blues
-    shades = above.pcolormesh(first, second, heights.T, cmap="Blues")
-    bar = figure.colorbar(shades, label=f"{histogram} (per unit²)")
-    std = case.tril.square().sum(-1).sqrt()
-    ticks = torch.linspace(-4, 4, 121, dtype=torch.float64)
-    latent = case.mean.double() + std * torch.stack(torch.meshgrid(ticks, ticks, indexing="ij"), -1)
-    surface, height = case.squash(latent), case.log_prob(case.squash(latent), latent).exp()
+    shades = above.pcolormesh(*edges, heights.T, cmap="Blues")
+    figure.colorbar(shades, label=f"{histogram} (per unit²)")
+    ticks = [torch.linspace(ends[0], ends[-1], 121, dtype=torch.float64) for ends in edges]
+    grid = torch.stack(torch.meshgrid(*ticks, indexing="xy"), -1)  # (121, 121, 2)
     levels = float(density.max()) * np.array([0.05, 0.2, 0.4, 0.6, 0.8])
-    style = {"levels": levels, "colors": DENSITY, "linewidths": 1.2}
-    bar.add_lines(above.contour(surface[..., 0], surface[..., 1], height, **style))
+    above.contour(*ticks, case.log_prob(grid).exp(), levels, colors=DENSITY, linewidths=1.2)
     above.plot([], [], color=DENSITY, label="exp(log_prob): 5, 20, 40, 60, 80 % of its largest")
-    above.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
     legend(above, "upper left", room=0.12)
     return figure
 

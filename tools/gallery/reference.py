@@ -1,9 +1,8 @@
-"""The log-densities, their gradients and entropies to 50 digits, by mpmath.
+"""Log-densities, their gradients and entropies (nats) to 50 digits, by mpmath.
 
-One lower triangle serves all; a diagonal policy is L = diag(std). With v = L e the draw is
-u = mean + v, and log pi = sum_i [-e_i^2 / 2 - log L_ii - log(2 pi) / 2 + 2 log cosh(u_i)], the last
-term only where u is squashed. Gradients are in closed form; tests hold them against differences.
-Numbers may be given as floats, which are exact, or as mpmath's.
+A draw is u = mean + L e, with L = diag(std) for a diagonal policy, and log pi =
+sum_i [-e_i^2 / 2 - log L_ii - log(2 pi) / 2 + 2 log cosh(u_i)], the last term if u is squashed.
+Gradients are in closed form; tests compare them with differences. Floats are taken as exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -40,14 +39,14 @@ def each(values: Tensor, function: Callable[[Any], Any]) -> Tensor:
 
 
 def log_prob(mean: Vector, tril: Matrix, latent: Vector, squashed: bool) -> Score:
-    """The density of a given draw; its derivatives hold u fixed: L^-T e and L^-T e e^T - 1/L_ii."""
+    """Of a given draw, with derivatives at fixed u: L^-T e and L^-T e e^T - 1/L_ii."""
     inverse = mp.inverse(mp.matrix(tril))
     noise = list(inverse * (mp.matrix(latent) - mp.matrix(mean)))
     return score(tril, noise, latent, list(inverse.T * mp.matrix(noise)), squashed)
 
 
 def log_pi(mean: Vector, tril: Matrix, noise: Vector, squashed: bool) -> Score:
-    """The density of the draw that the noise makes; its derivatives hold e fixed."""
+    """Of the draw from the noise, with derivatives at fixed e."""
     u = latent_of(mean, tril, noise)
     return score(tril, noise, u, [2 * mp.tanh(x) * squashed for x in u], squashed)
 
@@ -66,7 +65,7 @@ def score(tril: Matrix, noise: Vector, latent: Vector, slope: list[Any], squashe
 
 
 def terms(tril: Matrix, noise: Vector, latent: Vector, squashed: bool) -> dict[str, list[Any]]:
-    """What each component contributes to log pi, by the names that policies use."""
+    """Terms of log pi per component, by the names that policies use."""
     parts = {
         "gaussian": [-(mp.mpf(e) ** 2) / 2 - mp.log(2 * mp.pi) / 2 for e in noise],
         "scale": [-mp.log(tril[i][i]) for i in range(len(tril))],

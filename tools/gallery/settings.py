@@ -24,7 +24,7 @@ class Options(Keys):
 
 
 class Settings(Group):
-    """Keys of a section; lists of means and standard deviations are of two dimensions."""
+    """Keys of a section."""
 
     def check(self) -> None:
         for name in ("mean", "std"):
@@ -63,68 +63,57 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-def section(doc: str, defaults: dict[str, Any]) -> type[Settings]:
+def section(doc: str, **defaults: Any) -> type[Settings]:
     """The settings of a section, whose keys have the types of their defaults."""
 
     def kind(value: Any) -> Any:
         return GenericAlias(list, (kind(value[0]),)) if isinstance(value, list) else type(value)
 
     typed = [(name, kind(value), key(value, **KEYS[name])) for name, value in defaults.items()]
-    made = make_dataclass("Settings", typed, bases=(Settings,), frozen=True)
-    made.__doc__ = doc
-    return made
+    namespace = {"__doc__": doc}
+    return make_dataclass("Settings", typed, bases=(Settings,), namespace=namespace, frozen=True)
 
 
 SECTIONS: dict[str, type[Settings]] = {
     "log_exp": section(
-        "exp(log X) = X in every float type",
-        {"values": [[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]},
+        "exp(log X) = X in every float type", values=[[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]
     ),
     "tanh_atanh": section(
-        "tanh, its inverse and the log-determinant, out to where each form breaks",
-        {"limit": 5.0, "step": 0.05, "far": 20.0},
+        "tanh, its inverse and log-determinant, to where they break", limit=5.0, step=0.05, far=20.0
     ),
     "normal": section(
-        "the Gaussian's draws and density against the formula by hand and torch.distributions",
-        {"mean": 3.0, "std": 0.5, "samples": 500},
+        "Gaussian draws and density, by hand and by torch", mean=3.0, std=0.5, samples=500
     ),
     "multivariate_normal": section(
         "diagonal and full covariance in two dimensions: draws, covariance, density",
-        {"mean": MEANS, "std": STDS, "scale_tril": TRIL, "samples": 500},
+        **{"mean": MEANS, "std": STDS, "scale_tril": TRIL, "samples": 500},
     ),
     "normal_log_prob": section(
         "exp(log_prob) of the Gaussian over the histogram of its draws",
-        {"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
+        **{"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
     ),
     "tanh_normal": section(
         "the density of tanh(u), with its Jacobian, over the histogram of the actions",
-        {"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
+        **{"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
     ),
     "diagonal_log_prob": section(
         "exp(log_prob) of the Gaussian with two components over their 3-D histogram",
-        {"mean": MEANS, "std": STDS, "points": 800, "samples": 5000},
+        **{"mean": MEANS, "std": STDS, "points": 800, "samples": 5000},
     ),
     "tanh_diagonal": section(
-        "the same through tanh",
-        {"mean": MEANS, "std": STDS, "points": 500, "samples": 5000},
+        "the same through tanh", mean=MEANS, std=STDS, points=500, samples=5000
     ),
     "tanh_full": section(
-        "the same through tanh, with correlated components",
-        {"mean": MEANS, "scale_tril": TRIL, "points": 500, "samples": 5000},
+        "the same with correlated components", mean=MEANS, scale_tril=TRIL, points=500, samples=5000
     ),
     "log_softmax": section(
         "log_softmax against log(softmax) out to large logits; frequencies of the categorical",
-        {"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
+        **{"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
     ),
     "entropy": section(
         "the entropy of every policy against its draws, its integral and 50 digits",
-        {
-            "mean": [0.5, -1.0],
-            "std": [0.5, 0.9],
-            "scale_tril": [[0.5, 0.0], [0.6, 0.4]],
-            "probs": [0.6, 0.3, 0.1],
-            "samples": 5000,
-        },
+        **{"mean": [0.5, -1.0], "std": [0.5, 0.9], "scale_tril": [[0.5, 0.0], [0.6, 0.4]]},
+        **{"probs": [0.6, 0.3, 0.1], "samples": 5000},
     ),
 }
 
@@ -137,10 +126,11 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     """
     own, rest = read_keys(Options, arguments, "")
     if own.run and (rest or own.section != "all" or own.false_alarms):
-        raise ConfigError("run: goes with seed, out, checkpoint and env.id alone; leave others out")
+        raise ConfigError("run: takes seed, out, checkpoint and env.id alone; leave others out")
+    chosen = own.section.split(",")
     own.require_names("section", ["all", *SECTIONS])
-    if "all" not in own.section.split(","):
-        return own, {name: read_keys(SECTIONS[name], rest)[0] for name in own.section.split(",")}
+    if "all" not in chosen:
+        return own, {name: read_keys(SECTIONS[name], rest)[0] for name in chosen}
     for name in (argument.partition("=")[0] for argument in rest):
         having = [section for section, group in SECTIONS.items() if name in names(group)]
         if not having:

@@ -23,23 +23,23 @@ class Range:
     log: bool = False
     whole: bool = False
 
-    def __str__(self) -> str:  # as the command line has it
-        return "..".join(map(str, self.ends)) + ":log" * self.log
+    def __str__(self) -> str:
+        """As on the command line."""
+        return f"{self.low}..{self.high}" + ":log" * self.log
 
     @property
     def ends(self) -> tuple[float, ...]:
-        return tuple(int(end) if self.whole else float(end) for end in (self.low, self.high))
+        return self.low, self.high
 
     def suggest(self, trial: Any, key: str) -> Any:
         if self.whole:
-            return trial.suggest_int(key, *self.ends)
+            return trial.suggest_int(key, self.low, self.high)
         return f"{trial.suggest_float(key, self.low, self.high, log=self.log):.4g}"
 
     def place(self, key: str, value: Any) -> Any:
         """A value as Optuna stores it; None outside the range."""
-        if not isinstance(value, int | float) or not self.low <= value <= self.high:
-            return None
-        return int(value) if self.whole else float(value)
+        inside = isinstance(value, int | float) and self.low <= value <= self.high
+        return type(self.low)(value) if inside else None
 
     def wider(self, value: Any) -> "Range":
         return replace(self, low=min(self.low, value), high=max(self.high, value))
@@ -51,7 +51,7 @@ class Choice:
 
     values: tuple[str, ...]
 
-    def __str__(self) -> str:  # as the command line has it
+    def __str__(self) -> str:
         return ",".join(self.values)
 
     @property
@@ -101,13 +101,14 @@ SPACES: dict[str, Space] = {  # if the command line names none; widened by `hold
 def read_space(key: str, text: str) -> Range | Choice | None:
     """The space of LOW..HIGH, LOW..HIGH:log or A,B,C; None for a single value."""
     if span := SPAN.fullmatch(text):
-        low, high, log = float(span[1]), float(span[2]), bool(span[3])
+        log = bool(span[3])
+        whole = not log and all(re.fullmatch(r"[-+]?\d+", span[i]) for i in (1, 2))
+        low, high = (int(end) if whole else float(end) for end in span.group(1, 2))
         if not low < high or (log and low <= 0):
             raise ConfigError(f"{key}: {text} is no range; give LOW..HIGH, above 0 with :log")
-        whole = not log and all(re.fullmatch(r"[-+]?\d+", span[i]) for i in (1, 2))
         return Range(low, high, log, whole)
     values, depth = [""], 0
-    for character in text:  # to be split at commas that stand in no brackets
+    for character in text:  # split at commas outside brackets
         depth += (character in "[{(") - (character in "]})")
         if character == "," and depth == 0:
             values.append("")

@@ -50,29 +50,17 @@ def open_study(folder: Path) -> Any:
         storage=JournalStorage(JournalFileBackend(path, lock_obj=lock)),
         direction="maximize",
         load_if_exists=True,
-        sampler=sampler(0),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
+        pruner=optuna.pruners.MedianPruner(),
     )
-
-
-def sampler(number: int) -> Any:
-    """Suggests trial `number`, from that and the trials before it alone.
-
-    So the same search with one worker makes the same trials, also if it was stopped between two,
-    unless one is ended early, which depends on the clock.
-    """
-    return optuna.samplers.TPESampler(seed=number, multivariate=True, constant_liar=True)
 
 
 def require_same(study: Any, fixed: list[str], space: Space, folder: Path) -> None:
     """Records the settings of a new study; ConfigError where those of an old one differ."""
-    ranges = {key: repr(space[key]) for key in sorted(space)}
-    asked = {"fixed": sorted(fixed), "searched": ranges}
     was = study.user_attrs.get("asked")
     if was is None:
-        study.set_user_attr("asked", asked)
+        study.set_user_attr("asked", {"fixed": sorted(fixed)})
         study.set_user_attr("space", {key: vars(what) for key, what in space.items()})
-    elif was != asked:
+    elif (was["fixed"], recorded_space(study)) != (sorted(fixed), space):
         made = [*was["fixed"], *(f"{key}={what}" for key, what in recorded_space(study).items())]
         remedy = f"repeat those, {' '.join(map(shown, made))}, or name another by study=FOLDER"
         raise ConfigError(f"study: {folder} has other settings; {remedy}")
@@ -135,7 +123,11 @@ def search(
                 done = [t for t in every if t.state not in UNCOUNTED or REPEATED in t.user_attrs]
                 if len(done) >= trials:
                     return
-                study.sampler = sampler(min(waiting, default=len(every)))
+                # A trial depends on its number and those before it alone: a search by one worker
+                # can be repeated, unless a trial is ended early, which depends on the clock.
+                options: Any = {"multivariate": True, "constant_liar": True}
+                seed = min(waiting, default=len(every))
+                study.sampler = optuna.samplers.TPESampler(seed=seed, **options)
                 trial = study.ask()
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # `take_over` leaves a locked trial alone

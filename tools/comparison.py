@@ -1,7 +1,10 @@
-"""Run directories, put into groups by what differs in their configurations."""
+"""Runs in groups by what differs in their configurations, and statistics of few runs.
+
+The statistics are those of Agarwal et al. 2021 (arXiv 2108.13264), section 4.
+"""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ SAME = (
 STUDY = "study.journal"  # in the folder of a search of settings
 NAMED = 3  # runs in a warning
 SHORT = 0.9  # of the median of the runs' last steps
+RESAMPLES = 2000
+LEVEL = 0.95
+Scores = Sequence[np.ndarray]  # of each task, one number per run
 
 
 @dataclass(eq=False)
@@ -168,3 +174,52 @@ def grouped(runs: list[Run]) -> Groups:
         words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in own]
         groups[run.task, " ".join(words)].append(run)
     return dict(sorted(groups.items()))
+
+
+def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The mean without the lowest and the highest quarter, rounded down, along one axis."""
+    count = scores.shape[axis]
+    cut = count // 4
+    middle = np.sort(scores, axis=axis).take(range(cut, count - cut), axis=axis)
+    return middle.mean(axis)
+
+
+def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
+    """How likely a run of ours is above one of theirs, ties counting half; the mean over tasks.
+
+    In each task the statistic of Mann and Whitney (1947), eq. 1, as a share of all pairs.
+    """
+    shares = [
+        float(np.mean((own[:, None] > other) + 0.5 * (own[:, None] == other)))
+        for own, other in zip(ours, theirs, strict=True)
+    ]
+    return sum(shares) / len(shares)
+
+
+def resampled(scores: Scores, generator: np.random.Generator) -> list[np.ndarray]:
+    """As many runs, drawn with replacement within each task."""
+    return [runs[generator.integers(len(runs), size=len(runs))] for runs in scores]
+
+
+def interval(
+    statistic: Callable[..., np.ndarray | float], *groups: Scores, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentiles 2.5 and 97.5 of the statistic over stratified bootstrap samples of each group."""
+    generator = np.random.default_rng(seed)
+    found = [
+        statistic(*(resampled(scores, generator) for scores in groups)) for _ in range(RESAMPLES)
+    ]
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(np.asarray(found), [tail, 100 - tail], axis=0)
+    return low, high
+
+
+def pooled(scores: Scores) -> np.ndarray:
+    """The interquartile mean over all runs of all tasks; of curves, (runs, steps), at each step."""
+    return interquartile_mean(np.concatenate(scores), axis=0)
+
+
+def steps_to(steps: np.ndarray, values: np.ndarray, threshold: float) -> int | None:
+    """The first step at which the curve is at the threshold or above; None where it never is."""
+    reached = np.flatnonzero(values >= threshold)
+    return int(steps[reached[0]]) if len(reached) else None
