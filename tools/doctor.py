@@ -330,7 +330,7 @@ def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
     name = group_name(env.id, env.kwargs)
     print(f"\nconfigs/env/{name}.yaml, for env={name}:\n")
     print(f"id: {env.id}\nnum_envs: auto\nvectorization: auto\nkwargs: {json.dumps(env.kwargs)}")
-    print(f"wrappers: {json.dumps(env.wrappers)}\ntimeout: 60")
+    print(f"wrappers: {json.dumps(env.wrappers)}\n" * bool(env.wrappers) + "timeout: 60")
 
 
 main = partial(tool, USAGE, examine)
