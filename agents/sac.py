@@ -54,8 +54,8 @@ class SAC(OffPolicyAgent):
             slopes = torch.autograd.grad(action.sum(), parameters, allow_unused=True)
         if any(slope is None for slope in slopes):
             raise ValueError(
-                f"agent.policy: draws of {self.policy_class.__name__} have no gradient in all its "
-                "parameters, which SAC needs; compute them from the noise, or use agent=ppo"
+                f"agent.policy: draws of {self.policy_class.__name__} lack the gradient in a "
+                "parameter, which SAC needs; compute them from the noise, or use agent=ppo"
             )
 
     def update(self, batch: Batch) -> Metrics:
