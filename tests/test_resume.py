@@ -31,8 +31,17 @@ from storage.files import seal
 from storage.provenance import changes, setting
 from storage.segments import read_segments
 from tests import helpers
-from tests.faults.harness import COMMON, RUNS, outcome
+from tests.faults import harness
+from tests.faults.harness import COMMON, outcome
 
+EPISODES = "env.kwargs.max_episode_steps=50"
+LENGTHS = {
+    "a2c-cartpole": ["total_steps=800"],
+    "a2c-pendulum": ["total_steps=400", EPISODES],
+    "sac-pendulum": [EPISODES],
+    "sac-mountaincar": [],
+}
+RUNS = {name: [*run, *LENGTHS[name]] for name, run in harness.RUNS.items()}
 MORE = {
     "a2c-counting-async": [
         *(
@@ -161,7 +170,7 @@ def test_a_stopped_run_goes_on_to_the_same_digest_and_the_same_curves(name, whol
 
 
 def test_a_run_that_was_stopped_in_its_best_evaluation_saves_it_when_it_goes_on(whole, stopped):
-    run = stopped("sac-pendulum", 308)
+    run = stopped("sac-pendulum", 225)
     newest = run / "checkpoints" / checkpoint.names(run)[-1]
     assert newest.name == "step-000000000200"
     assert json.loads((newest / "state.json").read_text())["return_mean"] is None
@@ -233,7 +242,7 @@ OTHERS = {  # what else a checkpoint holds, and why leaving it out shows elsewhe
     "of the log alone, or of when it is written": ("chores", "envs/steps"),
 }  # fmt: skip
 LOOKS = {  # mid-episode, and mid-rollout
-    "sac-pendulum": 460, "sac-compiled": 460, "sac-atoms": 460, "sac-held": 61,
+    "sac-pendulum": 310, "sac-compiled": 310, "sac-atoms": 310, "sac-held": 61,
     "a2c-cartpole": 156, "ppo-cartpole": 91, "sac_discrete-cartpole": 150,
 }  # fmt: skip
 FRESH_CHORES = {"logger": {"rows": [], "arrays": {}, "flushes": 0}}  # at step 0 there is none
@@ -509,10 +518,10 @@ def test_other_code_of_the_environment_ends_exactness_with_one_warning(
 def test_a_run_is_never_made_shorter(stopped, capsys):
     run = stopped("a2c-pendulum", 80)
     text = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(text.replace("total_steps: 1000", "total_steps: 900"))
+    (run / "config.yaml").write_text(text.replace("total_steps: 400", "total_steps: 300"))
     capsys.readouterr()
     assert start(f"resume={run}") == 2
-    assert "total_steps: 900 is not what the run was made with, 1000" in capsys.readouterr().err
+    assert "total_steps: 300 is not what the run was made with, 400" in capsys.readouterr().err
 
 
 def test_other_code_ends_exactness_with_one_warning(stopped, tmp_path, monkeypatch, capsys):
@@ -569,7 +578,7 @@ def test_a_run_that_was_not_exact_stays_so(stopped, capsys):
     run = stopped("a2c-pendulum", 80)
     assert start(f"resume={run}", "threads=2") == 0
     capsys.readouterr()
-    assert start(f"resume={run}", "threads=2", "total_steps=1100") == 0
+    assert start(f"resume={run}", "threads=2", "total_steps=500") == 0
     assert "not promised" not in capsys.readouterr().err
     assert json.loads((run / "result.json").read_text())["exact"] is False
 
@@ -577,15 +586,15 @@ def test_a_run_that_was_not_exact_stays_so(stopped, capsys):
 def test_more_steps_are_the_longer_run(stopped, whole, tmp_path):
     """A finished run goes on to more steps, as the run that was that long from the start."""
     name = "a2c-pendulum"
-    fixed = [*RUNS[name], *COMMON, "agent.lr_schedule=constant", "eval.every=300", "audit.every=90"]
-    assert start(*fixed, "total_steps=600", "run_dir=long") == 0
-    assert start(*fixed, "total_steps=400", "run_dir=short") == 0
+    fixed = [*RUNS[name], *COMMON, "agent.lr_schedule=constant", "eval.every=150", "audit.every=45"]
+    assert start(*fixed, "total_steps=300", "run_dir=long") == 0
+    assert start(*fixed, "total_steps=200", "run_dir=short") == 0
     result = Path("short/result.json").read_text()
     assert start("resume=short") == 0  # finished: nothing happens
     assert Path("short/result.json").read_text() == result
-    assert start("resume=short", "total_steps=600") == 0
+    assert start("resume=short", "total_steps=300") == 0
     assert outcome(Path("short"))[0] == outcome(Path("long"))[0]
-    assert "total_steps: 600" in Path("short/config.yaml").read_text()
+    assert "total_steps: 300" in Path("short/config.yaml").read_text()
 
 
 def test_steps_after_the_end_of_a_schedule_are_warned_of(tmp_path, capsys):

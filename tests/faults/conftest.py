@@ -16,9 +16,9 @@ def wholes(nursery, tmp_path_factory):
     """Of each run the uninterrupted one, made when first asked for."""
     folder, known = tmp_path_factory.mktemp("wholes"), {}
 
-    def whole(name):
-        if name not in known:
-            known[name] = reference(nursery, name, folder)
-        return known[name]
+    def whole(*run):
+        if run not in known:
+            known[run] = reference(nursery, folder, *run)
+        return known[run]
 
     return whole

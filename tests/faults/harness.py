@@ -27,15 +27,16 @@ RUNS = {  # (seconds of training, at most, and steps between two saves are all s
     "sac-pendulum": [
         *("env=pendulum", "agent=sac", "agent.hidden=[16]", "agent.batch_size=16"),
         *("agent.learning_starts=50", "agent.normalise_obs=true", "agent.policy_delay=2"),
-        *("total_steps=300", "checkpoint.every=50"),
+        *("agent.updates_per_step=1", "total_steps=300", "checkpoint.every=50"),
     ],
     "sac-mountaincar": [
         *("env=mountain_car_continuous", "agent=sac", "agent.hidden=[16]", "agent.batch_size=16"),
         *("agent.learning_starts=50", "agent.buffer_size=120", "env.num_envs=2"),
-        *("total_steps=400", "checkpoint.every=50"),
+        *("agent.updates_per_step=1", "total_steps=400", "checkpoint.every=50"),
     ],
 }
 COMMON = ["eval.episodes=1", "eval.every=200", "log.every=50", "checkpoint.keep=2"]
+SHORT = ("total_steps=120", "env.kwargs.max_episode_steps=40")  # where the length is no matter
 
 
 @dataclass
@@ -89,9 +90,9 @@ class Nursery:
         return self.start(arguments, cwd, prepare).wait()
 
 
-def command(name: str) -> list[str]:
+def command(name: str, *changes: str) -> list[str]:
     """The same for the first start and for every further one."""
-    return [*RUNS[name], *COMMON, "run_dir=run", "resume=auto"]
+    return [*RUNS[name], *COMMON, *changes, "run_dir=run", "resume=auto"]
 
 
 def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
@@ -106,12 +107,12 @@ def outcome(run: Path) -> tuple[str, dict[str, list[tuple[int, float]]]]:
     return digest, {**scalars, "best": [(int(name[5:]), score)]}
 
 
-def reference(nursery: Nursery, name: str, folder: Path) -> tuple[str, dict, float]:
-    """The uninterrupted run: (digest, scalars, seconds)."""
-    cwd = folder / f"whole-{name}"
+def reference(nursery: Nursery, folder: Path, *run: str) -> tuple[str, dict, float]:
+    """The uninterrupted run of these arguments of `command`: (digest, scalars, seconds)."""
+    cwd = folder / " ".join(run)
     cwd.mkdir()
     began = time.monotonic()
-    child = nursery.start(command(name), cwd)
+    child = nursery.start(command(*run), cwd)
     assert child.wait() == 0, child.out.read_text()
     seconds = time.monotonic() - began
     return *outcome(cwd / "run"), seconds

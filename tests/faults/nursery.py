@@ -5,6 +5,7 @@ Lines of JSON on its input: {"start": [arguments], "cwd": ..., "out": file} -> {
 """
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 from functools import partial
 
 import gymnasium.envs.classic_control  # noqa: F401, ready in every child, as all that follow
+import hydra
 import PIL.ImageDraw  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch.utils.tensorboard.summary  # noqa: F401
@@ -20,9 +22,11 @@ import torch.utils.tensorboard.summary  # noqa: F401
 import runtime.session
 import train
 from agents import make_agent  # noqa: F401
+from common.errors import ConfigError
 from configs import compose, help  # noqa: F401
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
+from tests.conftest import remembering
 
 
 def child(order: dict) -> None:
@@ -108,11 +112,13 @@ PREPARATIONS = {made.__name__: made for made in (die_at, limit_files, hang_in_a_
 def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` would have it ignore
     assert runtime.session
-    compose.train_config([])  # Hydra, too
+    hydra.compose = remembering(hydra.compose)  # composed here, once for all children
     ended: dict[int, int] = {}
     for line in sys.stdin:
         order = json.loads(line)
         if "start" in order:
+            with contextlib.suppress(ConfigError):  # which the child raises again
+                compose.train_config(order["start"])
             pid = os.fork()
             if pid == 0:
                 child(order)

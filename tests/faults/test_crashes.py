@@ -10,6 +10,7 @@ import pytest
 from storage import checkpoint
 from tests.faults.harness import (
     RUNS,
+    SHORT,
     assert_no_orphans,
     command,
     outcome,
@@ -18,27 +19,29 @@ from tests.faults.harness import (
 LONG = pytest.mark.faults
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=LONG)])
+@pytest.mark.parametrize(
+    ("kills", "changes", "saves"), [(4, SHORT, 2), pytest.param(200, (), 5, marks=LONG)]
+)
 def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
-    kills, nursery, wholes, tmp_path
+    kills, changes, saves, nursery, wholes, tmp_path
 ):
     """Each kill in a run of its own; then the same command finishes it. Half aim at a save."""
     chance, inside_save, landed, index = random.Random(kills), 0, 0, 0
     while landed < kills:
         index += 1
         name = list(RUNS)[index % len(RUNS)]
-        digest, scalars, seconds = wholes(name)
+        digest, scalars, seconds = wholes(name, *changes)
         cwd = tmp_path / str(index)
         cwd.mkdir()
-        child = nursery.start(command(name), cwd)
+        child = nursery.start(command(name, *changes), cwd)
         if index % 2:
             time.sleep(chance.uniform(0.0, seconds))
         else:
-            wait_for_a_save(child, cwd / "run", chance)
+            wait_for_a_save(child, cwd / "run", chance, saves)
         child.send(signal.SIGKILL)
         landed += child.wait() == -signal.SIGKILL
         inside_save += any((cwd / "run").glob("tmp-*"))
-        code = nursery.run(command(name), cwd)
+        code = nursery.run(command(name, *changes), cwd)
         assert code == 0, (cwd / "out.txt").read_text()
         assert outcome(cwd / "run") == (digest, scalars), name
         assert "warning" not in (cwd / "out.txt").read_text()
@@ -49,9 +52,9 @@ def test_after_kill_9_at_a_random_instant_the_digest_is_that_of_the_whole_run(
           "all digests and curves equal")  # fmt: skip
 
 
-def wait_for_a_save(child, run, chance):
-    """Returns in the middle of a save, of any but the last of the run."""
-    after = chance.choice(["", *(f"step-{step:012}" for step in range(0, 250, 50))])
+def wait_for_a_save(child, run, chance, saves):
+    """Returns in the middle of one of the first saves, of which the run makes some more."""
+    after = chance.choice(["", *(f"step-{50 * save:012}" for save in range(saves))])
     while child.code() is None:
         if max(checkpoint.names(run), default="") >= after and any(run.glob("tmp-*")):
             time.sleep(chance.uniform(0.0, 0.002))
@@ -59,17 +62,19 @@ def wait_for_a_save(child, run, chance):
 
 
 @pytest.mark.parametrize(
-    ("name", "kills"),
+    ("name", "kills", "every", "changes"),
     [
-        ("sac-pendulum", 3),
-        pytest.param("sac-pendulum", 50, marks=LONG),
-        pytest.param("a2c-cartpole", 50, marks=LONG),
+        ("sac-pendulum", 3, 30, SHORT),
+        pytest.param("sac-pendulum", 50, 4, (), marks=LONG),
+        pytest.param("a2c-cartpole", 50, 16, (), marks=LONG),
     ],
 )
-def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes, tmp_path):
+def test_a_chain_of_kills_in_one_run_does_not_drift(
+    name, kills, every, changes, nursery, wholes, tmp_path
+):
     """Each life ends a random instant after its first save."""
-    digest, scalars, _ = wholes(name)
-    often = [*command(name), f"checkpoint.every={4 if name == 'sac-pendulum' else 16}"]
+    digest, scalars, _ = wholes(name, *changes)
+    often = [*command(name, *changes), f"checkpoint.every={every}"]
     chance = random.Random(kills)
     for _ in range(kills):
         before = checkpoint.names(tmp_path / "run")
@@ -85,24 +90,24 @@ def test_a_chain_of_kills_in_one_run_does_not_drift(name, kills, nursery, wholes
 
 
 @pytest.mark.parametrize(
-    ("name", "every"),
+    ("name", "every", "changes"),
     [
-        ("sac-pendulum", 15),
-        pytest.param("sac-pendulum", 1, marks=LONG),
-        pytest.param("a2c-cartpole", 1, marks=LONG),
+        ("sac-pendulum", 15, SHORT),
+        pytest.param("sac-pendulum", 1, (), marks=LONG),
+        pytest.param("a2c-cartpole", 1, (), marks=LONG),
     ],
 )
 def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
-    name, every, nursery, wholes, tmp_path
+    name, every, changes, nursery, wholes, tmp_path
 ):
-    """Each operation, or some of the first saves; the checkpoint before it is always valid."""
-    digest, scalars, _ = wholes(name)
+    """Each operation, or some; the checkpoint before it is always valid."""
+    digest, scalars, _ = wholes(name, *changes)
     stages = 0
-    for stage in range(0, 1000 if every == 1 else 100, every):
+    for stage in range(0, 1000, every):
         cwd = tmp_path / str(stage)
         cwd.mkdir()
         prepare = {"name": "die_at", "with": {"stage": stage}}
-        code = nursery.run(command(name), cwd, prepare)
+        code = nursery.run(command(name, *changes), cwd, prepare)
         if code == 0:
             break
         assert code == -signal.SIGKILL
@@ -111,7 +116,7 @@ def test_killed_before_any_storage_operation_of_a_save_old_or_new_is_there(
         if saved:
             checkpoint.load(cwd / "run" / "checkpoints" / saved[-1])
         if every > 1 or stages % 10 == 1 or stages < 40:  # those of the first saves, all
-            assert nursery.run(command(name), cwd) == 0, (cwd / "out.txt").read_text()
+            assert nursery.run(command(name, *changes), cwd) == 0, (cwd / "out.txt").read_text()
             assert outcome(cwd / "run") == (digest, scalars)
         shutil.rmtree(cwd)
     assert stages >= 6

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import train
 from configs import automatic
+from runtime.launch.door import enter
 from tests.faults.harness import COMMON, ROOT, RUNS, outcome
 
 LONG, SLOW = pytest.mark.faults, pytest.mark.slow
@@ -61,6 +63,13 @@ def run(name: str, cwd: Path, surroundings: dict[str, str], *more: str):
     return outcome(cwd / "run")
 
 
+def run_here(name: str, folder: Path, *more: str):
+    """The same in this process."""
+    command = [*EVERY[name], *COMMON, *more, f"run_dir={folder}"]
+    assert enter("train", train.run, command) == 0
+    return outcome(folder)
+
+
 @pytest.mark.parametrize(
     ("name", "steps"),
     [
@@ -86,7 +95,7 @@ def test_two_processes_in_other_surroundings_agree_in_all_bits(name, steps, tmp_
 )
 def test_another_process_elsewhere_goes_on_with_a_run_to_the_same_bits(name, tmp_path):
     """Stopped by a signal, moved, and taken up in other surroundings by a process of its own."""
-    whole = run(name, tmp_path / "whole", SURROUNDINGS[0])
+    whole = run_here(name, tmp_path / "whole")
     (tmp_path / "first").mkdir()
     process = begin(name, tmp_path / "first", SURROUNDINGS[0])
     while len(list(tmp_path.glob("first/run/checkpoints/step-*"))) < 2:
@@ -105,13 +114,16 @@ def test_another_process_elsewhere_goes_on_with_a_run_to_the_same_bits(name, tmp
 
 
 @pytest.mark.parametrize(
-    "name",
-    ["a2c-pendulum", *(pytest.param(n, marks=LONG) for n in ("a2c-acrobot", "sac-counting"))],
+    ("name", "steps"),
+    [
+        ("a2c-pendulum", 300),
+        *(pytest.param(n, 900, marks=LONG) for n in ("a2c-acrobot", "sac-counting")),
+    ],
 )
-def test_workers_give_the_same_bits_as_one_process(name, tmp_path):
-    copies = ["env.num_envs=3", "total_steps=900", "eval.every=900"]
+def test_workers_give_the_same_bits_as_one_process(name, steps, tmp_path):
+    copies = ["env.num_envs=3", f"total_steps={steps}", f"eval.every={steps}"]
     serial, parallel = (
-        run(name, tmp_path / how, SURROUNDINGS[0], *copies, f"env.vectorization={how}")
+        run_here(name, tmp_path / how, *copies, f"env.vectorization={how}")
         for how in ("sync", "async")
     )
     assert serial == parallel

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from storage import checkpoint
-from tests.faults.harness import assert_no_orphans, command, outcome
+from tests.faults.harness import SHORT, assert_no_orphans, command, outcome
 
 LONG = pytest.mark.faults
 WORKERS = [
@@ -19,22 +19,23 @@ WORKERS = [
 LIMIT = 5.0  # seconds from the signal to the end
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(100, marks=LONG)])
+@pytest.mark.parametrize(("count", "changes"), [(1, SHORT), pytest.param(100, (), marks=LONG)])
 @pytest.mark.parametrize(
     ("name", "codes"),
     [("SIGTERM", {75}), ("SIGUSR1", {75}), ("SIGINT", {130}), ("SIGHUP", {75})],
 )
 def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
-    name, codes, count, nursery, wholes, tmp_path
+    name, codes, count, changes, nursery, wholes, tmp_path
 ):
     chance, slowest, stopped, index = random.Random(name), 0.0, 0, 0
-    digest, scalars, seconds = wholes("sac-pendulum")
+    run = command("sac-pendulum", *changes)
+    digest, scalars, seconds = wholes("sac-pendulum", *changes)
     while stopped < count:
         index += 1
         assert index < 20 * count, "they do not stop"
         cwd = tmp_path / str(index)
         cwd.mkdir()
-        child = nursery.start(command("sac-pendulum"), cwd)
+        child = nursery.start(run, cwd)
         time.sleep(chance.uniform(0.0, seconds))
         sent = time.monotonic()
         child.send(getattr(signal, name), group=True)
@@ -53,7 +54,7 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
             ) == (code != 0)
             stopped += code != 0
         assert_no_orphans(cwd / "run")
-        assert nursery.run(command("sac-pendulum"), cwd) == 0, child.out.read_text()
+        assert nursery.run(run, cwd) == 0, child.out.read_text()
         assert outcome(cwd / "run") == (digest, scalars)
         shutil.rmtree(cwd)
     print(f"{name}: {stopped} stopped, {index - stopped} came too late or before the first line; "
@@ -102,8 +103,9 @@ def test_a_signal_to_the_whole_group_leaves_no_worker(count, nursery, tmp_path):
 )
 def test_a_second_signal_does_not_wait_for_a_save_that_hangs(name, nursery, tmp_path):
     """The first one does; what was saved before stays good."""
-    assert nursery.run([*command("sac-pendulum"), "total_steps=100"], tmp_path) == 0
-    child = nursery.start(command("sac-pendulum"), tmp_path, {"name": "hang_in_a_save"})
+    longer = command("sac-pendulum", *SHORT)
+    assert nursery.run([*longer, "total_steps=70"], tmp_path) == 0
+    child = nursery.start(longer, tmp_path, {"name": "hang_in_a_save"})
     while not list((tmp_path / "run").glob("tmp-*")):
         assert child.code() is None, child.out.read_text()
     child.send(getattr(signal, name))
@@ -113,8 +115,8 @@ def test_a_second_signal_does_not_wait_for_a_save_that_hangs(name, nursery, tmp_
     sent = time.monotonic()
     assert child.wait() == 128 + getattr(signal, name)
     assert time.monotonic() - sent < 1.0
-    assert checkpoint.load_newest(tmp_path / "run")[0] == 100
-    assert nursery.run(command("sac-pendulum"), tmp_path) == 0, child.out.read_text()
+    assert checkpoint.load_newest(tmp_path / "run")[0] == 70
+    assert nursery.run(longer, tmp_path) == 0, child.out.read_text()
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=LONG)])

@@ -13,16 +13,17 @@ from common.tree import digest
 from runtime.deploy.trained import open_trained
 from storage import checkpoint
 from storage.segments import read_segments
-from tests.faults.harness import command, outcome
+from tests.faults.harness import SHORT, command, outcome
 
 LONG = pytest.mark.faults
+RUN = command("sac-pendulum", *SHORT)
 
 
 @pytest.fixture(scope="module")
 def run(nursery, tmp_path_factory):
     """A finished run of SAC, with a replay in segments."""
     cwd = tmp_path_factory.mktemp("run")
-    assert nursery.run([*command("sac-pendulum"), "checkpoint.keep=3"], cwd) == 0
+    assert nursery.run([*RUN, "checkpoint.keep=3"], cwd) == 0
     return cwd / "run"
 
 
@@ -100,18 +101,18 @@ def test_rows_that_all_checkpoints_need_and_that_are_damaged_are_all_that_is_los
     trained = open_trained(str(path))
     trained.evaluator.close()
     _, state, (warning,) = checkpoint.load_newest(path)
-    assert (trained.step, trained.warnings) == (300, [warning])
+    assert (trained.step, trained.warnings) == (120, [warning])
     assert state["exact"] is False
     begins = int(first.name.split("-")[1])
     rows_left = read_segments(path / "replay", state["segments"])
     assert next(rows_left)["numbers"][0] == begins
-    assert warning.endswith(f"using step-000000000300 without the transitions before {begins}")
+    assert warning.endswith(f"using step-000000000120 without the transitions before {begins}")
     assert first.name in warning
-    assert nursery.run([*command("sac-pendulum"), "total_steps=400"], tmp_path) == 0
+    assert nursery.run([*RUN, "total_steps=160"], tmp_path) == 0
     said = (tmp_path / "out.txt").read_text()
     assert said.count("warning: ") == said.count(warning.partition(str(path))[2]) == 1
     assert json.loads((path / "result.json").read_text())["exact"] is False
-    assert checkpoint.load_newest(path)[::2] == (400, [])  # it is whole again
+    assert checkpoint.load_newest(path)[::2] == (160, [])  # it is whole again
     for segment in (path / "replay").iterdir():
         segment.write_bytes(b"")
     with pytest.raises(StorageFault, match="no valid checkpoint is left"):
@@ -145,14 +146,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_good(levels, nursery, run, tmp_pa
     largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
     base = tmp_path / "base"
     base.mkdir()
-    assert nursery.run([*command("sac-pendulum"), "total_steps=300"], base) == 0
+    assert nursery.run(RUN, base) == 0
     good = checkpoint.names(base / "run")[-1]
     for level in range(levels):
         cwd = tmp_path / str(level)
         shutil.copytree(base, cwd)
         size = int(largest * (level + 0.5) / levels)
         prepare = {"name": "limit_files", "with": {"size": size}}
-        longer = [*command("sac-pendulum"), "total_steps=500"]
+        longer = [*RUN, "total_steps=220"]
         (cwd / "out.txt").unlink()  # it is limited too
         code = nursery.run(longer, cwd, prepare)
         said = (cwd / "out.txt").read_text()
@@ -166,15 +167,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_good(levels, nursery, run, tmp_pa
 
 def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, tmp_path):
     """The event file is full from the start, whatever is saved fits."""
-    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path) == 0
+    often = command("a2c-cartpole", "log.every=8", "checkpoint.every=800")
+    assert nursery.run(often, tmp_path) == 0
     digest_, _ = outcome(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "out.txt").unlink()
     size = 40_000  # above every file of a checkpoint, below the event file
     prepare = {"name": "limit_files", "with": {"size": size}}
-    assert nursery.run([*command("a2c-cartpole"), "log.every=8"], tmp_path, prepare) == 0, (
-        tmp_path / "out.txt"
-    ).read_text()
+    assert nursery.run(often, tmp_path, prepare) == 0, (tmp_path / "out.txt").read_text()
     said = (tmp_path / "out.txt").read_text()
     assert said.count("warning: logging stopped") == 1, said
     assert said.count("warning") == 1
@@ -184,9 +184,10 @@ def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, t
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full")
 def test_what_is_printed_to_a_full_disk_ends_no_run(nursery, wholes, tmp_path):
     (tmp_path / "out.txt").symlink_to("/dev/full")
-    assert nursery.run(command("a2c-cartpole"), tmp_path) == 0
-    assert outcome(tmp_path / "run") == wholes("a2c-cartpole")[:2]
-    assert nursery.run([*command("a2c-cartpole"), "agent.gamma=7"], tmp_path) == 2
+    run = command("a2c-cartpole", *SHORT)
+    assert nursery.run(run, tmp_path) == 0
+    assert outcome(tmp_path / "run") == wholes("a2c-cartpole", *SHORT)[:2]
+    assert nursery.run([*run, "agent.gamma=7"], tmp_path) == 2
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(20, marks=LONG)])
