@@ -15,6 +15,7 @@ from configs.compose import train_config
 from data import Replay, Spec
 from runtime.accelerate import acceleration, captured
 from runtime.accelerate.acceleration import accelerate
+from runtime.accelerate.compiled import Compiled
 from runtime.session import announce
 from tests.helpers import (
     agent,
@@ -35,6 +36,13 @@ SMALL = Spec(3, 1, discrete=False)
 FURTHER = ("sac", "squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
            "sac of distributions", "sac of pictures among numbers")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
+
+
+def graphed(made, mode, data, obs):
+    """Puts its updates and actions into graphs, which leaves it as it was."""
+    before = digest(made.state_dict())
+    accelerate(made, mode, data, obs)
+    assert digest(made.state_dict()) == before
 
 
 def learner(kind, mode="none"):
@@ -70,7 +78,7 @@ def learner(kind, mode="none"):
         made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
         data = batch(4, 3, spec=CONTINUOUS)
     if mode != "none":
-        accelerate(made, mode, data, torch.zeros(3, data.obs.shape[-1], dtype=data.obs.dtype))
+        graphed(made, mode, data, torch.zeros(3, data.obs.shape[-1], dtype=data.obs.dtype))
     return made, data
 
 
@@ -140,7 +148,7 @@ def test_a_kl_that_is_too_large_stops_compiled_passes_too():
     for mode in ("none", "compile"):
         made = agent("ppo", CONTINUOUS, batch_size=6, epochs=5, target_kl=1e-6, lr=1e-2)
         if mode == "compile":
-            accelerate(made, mode, data, torch.zeros(3, 3))
+            graphed(made, mode, data, torch.zeros(3, 3))
         made.update(data)
         counts.append(made.optimizer.counts["actor"][0].item())
     assert counts == [1.0, 1.0]
@@ -151,8 +159,20 @@ def test_a_compiled_update_reads_its_rows_from_the_replay():
     slow, fast = agent("sac", SMALL), agent("sac", SMALL)
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
     rows = replay.example(batch(8, spec=SMALL)._replace(latent=None), 2)
-    accelerate(fast, "compile", rows, torch.zeros(3, 3))
+    graphed(fast, "compile", rows, torch.zeros(3, 3))
     assert_reads_rows(fast, slow, replay, SMALL)
+
+
+@needs_compiler
+def test_each_combination_of_constants_is_a_graph_of_its_own():
+    def scaled(values, twice):
+        return {"scaled": values * (2 if twice else 3)}
+
+    fast = Compiled(scaled)
+    for twice in (True, False, True, False):  # compiled, then called directly
+        values = torch.rand(3)
+        assert torch.equal(fast(values, twice)["scaled"], scaled(values, twice)["scaled"])
+    assert len(fast.codes) == 2
 
 
 class Recorded:
@@ -197,7 +217,7 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
     replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
     example = data if fast.on_policy else replay.example(data, 2)
     seen = torch.ones(3, data.obs.shape[-1], dtype=data.obs.dtype)
-    accelerate(fast, "cudagraph", example, seen)
+    graphed(fast, "cudagraph", example, seen)
     held = []
     for step in range(40):
         fresh = data
@@ -223,12 +243,6 @@ def test_a_replay_that_has_grown_into_its_old_place_is_captured_anew(monkeypatch
     for rows in (large._replace(obs=large.obs[:3]), large, large):
         graph(rows)
     assert len(graph.graphs) == 2
-
-
-@needs_compiler
-def test_compiling_leaves_the_agent_as_it_was():
-    slow, fast = learner("sac")[0], learner("sac", "compile")[0]
-    assert digest(fast.state_dict()) == digest(slow.state_dict())
 
 
 def test_what_cannot_be_compiled_is_one_line(monkeypatch):

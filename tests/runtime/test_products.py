@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from common.seeding import stream
 from configs import automatic
 from data import Spec
 from runtime.accelerate import compiled as compiling
 from runtime.accelerate import products
-from runtime.accelerate.acceleration import accelerate
-from tests.helpers import agent, assert_told_the_same, batch, numbers
+from tests.helpers import agent
 
 needs_onednn = pytest.mark.skipif(
     automatic.compiler() is None or not torch.backends.mkldnn.is_available(),
@@ -94,7 +94,8 @@ def test_a_small_product_is_left_to_whoever_had_it():
 
 
 @needs_onednn
-def test_an_update_whose_products_all_go_that_way_is_the_same_update(monkeypatch):
+def test_slopes_whose_products_all_go_that_way_are_the_same(monkeypatch):
+    """Of an actor, whose products are of two matrices, and of critics, whose are of many."""
     monkeypatch.setattr(products, "LARGE", 0)
     taken = []
 
@@ -104,11 +105,15 @@ def test_an_update_whose_products_all_go_that_way_is_the_same_update(monkeypatch
 
     monkeypatch.setattr(compiling, "options", lambda: {"post_grad_custom_post_pass": noted})
     spec = Spec(3, 2, discrete=False)
-    data = batch(8, spec=spec)._replace(latent=None)
-    one, other = (agent("sac", spec) for _ in range(2))
-    accelerate(other, "compile", data, data.obs)
-    assert sum(taken) >= 16  # one pair of wide layers: 4 of the actor, 6 of each critic
-    for _ in range(3):
-        assert_told_the_same(one.update(data), other.update(data))
-    ours, theirs = (numbers(made.state_dict()["modules"]) for made in (other, one))
-    assert torch.allclose(ours, theirs, 1e-4, 1e-5)
+    made, (obs, noise) = agent("sac", spec), torch.randn(2, 8, 3, generator=stream(0, "test"))
+    weights = [*made.actor.parameters(), *made.critic.parameters()]
+
+    def slopes(obs, noise):
+        action, log_pi = made.policy(obs).rsample_with_log_prob(noise)
+        loss = (log_pi - made.critic(obs, action).amin(0)).mean()
+        return dict(enumerate(torch.autograd.grad(loss, weights)))
+
+    found = compiling.Compiled(slopes)(obs, noise[:, :2])
+    for name, expected in slopes(obs, noise[:, :2]).items():
+        assert torch.allclose(found[name], expected, 1e-4, 1e-6)
+    assert sum(taken) >= 16
