@@ -195,29 +195,34 @@ gymnasium.register("Absent-v0", entry_point=Absent)
 
 
 PARENT = """
-import os, sys, torch
+import threading
 from envs.envs import Envs
 from tests.envs.test_workers import step
 
-if __name__ == "__main__":
-    name = "tests.envs.test_workers:Faulty-v0"
-    envs = Envs(name, 3, "async", {"fault": sys.argv[1]}, 0, 60.0)
-    print(*[process.pid for process in envs.backend.envs.processes], flush=True)
+def play(envs):
     for _ in range(3):
         step(envs)
+
+if __name__ == "__main__":
+    name = "tests.envs.test_workers:Faulty-v0"
+    both = [Envs(name, 3, "async", {"fault": fault}, 0, 60.0) for fault in ("stop", "hold")]
+    print(*[process.pid for envs in both for process in envs.backend.envs.processes], flush=True)
+    for envs in both:
+        threading.Thread(target=play, args=(envs,)).start()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
-@pytest.mark.parametrize("fault", ["stop", "hold"])
-def test_no_worker_outlives_its_parent_whatever_it_does(fault, tmp_path):
+def test_no_worker_outlives_its_parent_whatever_it_does(tmp_path):
     """Stopped, or in C code that lets no other thread look whether the parent is there."""
     (tmp_path / "parent.py").write_text(PARENT)
-    process = subprocess.Popen([sys.executable, tmp_path / "parent.py", fault], text=True,
+    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     workers = process.stdout.readline().split()
-    time.sleep(1.0)  # until it does it
+    assert len(workers) == 6
+    time.sleep(1.0)  # until they do it
+    assert process.poll() is None
     process.kill()
     process.wait()
     end = time.monotonic() + 5.0
@@ -288,26 +293,35 @@ sys.path.insert(0, sys.argv[1])
 from envs import workers
 sys.path.insert(0, sys.argv[2])
 os.environ["PYTHONPATH"] = sys.argv[2]
-workers.start_server()
-print(workers.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
-time.sleep(float(sys.argv[3]))
-os._exit(9)
+for at_once in (True, False):
+    if os.fork() == 0:  # a parent, which ends at once, or as soon as its server loads
+        workers.start_server()
+        print(workers.multiprocessing.forkserver._forkserver._forkserver_pid, flush=True)
+        while not (at_once or os.path.exists(f"{sys.argv[2]}/{os.getpid()}")):
+            time.sleep(0.01)
+        os._exit(9)
+os.wait(), os.wait()
+"""
+WAITS = """
+import os, pathlib, time
+(pathlib.Path(__file__).parent / str(os.getppid())).touch()
+time.sleep(60)
 """
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
-@pytest.mark.parametrize("seconds", ["0", "0.5"])
-def test_who_serves_the_workers_ends_with_their_parent_even_while_it_loads(seconds, tmp_path):
-    (tmp_path / "gymnasium.py").write_text("import time\ntime.sleep(60)\n")
-    command = [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path), seconds]
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    server = Path("/proc") / parent.stdout.readline().strip()
-    parent.wait()
+def test_who_serves_the_workers_ends_with_their_parent_even_while_it_loads(tmp_path):
+    (tmp_path / "gymnasium.py").write_text(WAITS)
+    command = [sys.executable, "-c", LOADING, str(ROOT), str(tmp_path)]
+    parents = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    servers = [Path("/proc") / parents.stdout.readline().strip() for _ in range(2)]
+    assert all(server.name.isdigit() for server in servers)
+    parents.wait()
     until = time.monotonic() + 5.0
-    while server.exists() and time.monotonic() < until:
+    while any(server.exists() for server in servers) and time.monotonic() < until:
         time.sleep(0.05)
-    assert not server.exists()
-    parent.stdout.close()
+    assert not any(server.exists() for server in servers)
+    parents.stdout.close()
 
 
 WITHDRAWN = """
