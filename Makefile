@@ -15,10 +15,10 @@ train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes o
 	@$(BIN)/python train.py $(ARGS)
 
 test: $(READY) ## the fast tests, some eight minutes on two cores
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not faults" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not faults" $(ARGS)
 
 test-all: $(READY) ## every test but the long campaigns
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not faults" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not faults" $(ARGS)
 
 faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, two hours
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
