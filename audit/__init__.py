@@ -1,1 +1,6 @@
 """Whether a density is the distribution of its samples."""
+
+from audit.report import Report
+from audit.verdict import check
+
+__all__ = ["Report", "check"]

@@ -1,4 +1,4 @@
-"""Tests of the draws of a policy against its density, at one state, in float64."""
+"""Tests of draws against their density, at one state, in float64."""
 
 import math
 from dataclasses import dataclass
@@ -8,19 +8,26 @@ import torch
 from torch import Tensor
 
 from audit import checks
-from policies.categorical import Categorical, MultiCategorical
-from policies.gaussian import HALF_LOG_2PI
+from audit.checks import HALF_LOG_2PI, Density, Support
 
 DRAWS = 4000
-LINES = 1000  # draws through which a line is integrated, in each of several components
-NODES = 33  # they err by 3e-5
-CURVE_LINES, CURVE_NODES = 64, 201  # lines at least; two for each component
 CURVES = 8  # components that have one
 P_MIN = 1e-9  # where few counts are expected, chi-square makes it up to 1e-6
 DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 INTEGRAL_ERROR = 1e-3
 QUADRATURE_ERROR = 2e-3  # nats per dimension, see `expected_log_det_tanh`
+SATURATED = 9.011  # float32's tanh is 1 beyond
 SATURATED_SHARE = 0.01  # beyond it the picture is drawn before the squashing
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many points: each is a call of the density, or of a part of it."""
+
+    lines: int = 1000  # draws through which a line is integrated, in each of several components
+    nodes: tuple[int, int] = (33, 33)  # of two integrals, whose difference is allowed for
+    curve_lines: int = 64  # at least; two for each component
+    curve_nodes: int = 201
 
 
 @dataclass(frozen=True)
@@ -76,72 +83,132 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     single = make(*exact)
     many = make(*(parameter.expand(DRAWS, *parameter.shape) for parameter in exact))
     noise = many.noise(generator)
-    if isinstance(single, Categorical):
-        return audit_choices(single, many, many.sample(noise)[0])
+    if not hasattr(many, "mean"):
+        action = many.sample(noise)[0]
+        tables = [*exact[0].view(-1, exact[0].shape[-1])]
+        return examine_choices(
+            action.view(DRAWS, -1), tables, many.log_prob(action), float(single.entropy())
+        )
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)
+    support = checks.support(latent.shape[-1], 1.0 if squashed else math.inf)
+
+    def density(u: Tensor) -> Tensor:
+        return single.log_prob(support.action(u), u).double() + support.log_slope(u)
+
+    return examine(density, support, latent, log_pi, generator, float(single.entropy()))
+
+
+def examine(
+    density: Density,
+    support: Support,
+    latent: Tensor,
+    log_pi: Tensor,
+    generator: torch.Generator,
+    entropy: float | None = None,
+    effort: Effort | None = None,
+) -> Finding:
+    """Tests draws against the density of their latents; nothing is assumed of its form.
+
+    In one dimension it is integrated, in several along lines through the draws, and as a whole by
+    importance sampling.
+
+    Args:
+        density: of latents, (*, A) -> (*,).
+        support: of the actions.
+        latent: (S, A) of the draws.
+        log_pi: (S,) of the actions.
+        generator: of the proposals.
+        entropy: what the policy gives as its own.
+        effort: how many points, by default for a density that is one of this project.
+    """
+    effort = effort or Effort()
     dimensions = latent.shape[-1]
-    held = latent if dimensions == 1 else latent[:LINES]
-    distances = [
-        checks.ks_statistic(checks.line_pit(single, held, dimension, NODES, squashed=squashed))
-        for dimension in range(dimensions)
-    ]
-    integral, error = checks.normaliser(single, latent, generator, squashed=squashed)
-    gap = float(-log_pi.mean() - single.entropy())
-    chance = DEVIATIONS * float(log_pi.std()) / math.sqrt(DRAWS)
+    if dimensions == 1:
+        line = checks.Line(density, latent)
+        held, found = latent, [(line.ks_statistic(latent), 0.0)]
+        integral, error = line.integral, 0.0
+    else:
+        held = latent[: effort.lines]
+        found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]
+        integral, error, largest = checks.normaliser(density, latent, generator)
+        error = DEVIATIONS * error + largest
     bound = checks.ks_bound(len(held), P_MIN)
-    trials = (
-        *(Trial(f"pit_ks of component {i}", found, bound) for i, found in enumerate(distances)),
-        Trial("|normaliser - 1|", abs(integral - 1.0), DEVIATIONS * error + INTEGRAL_ERROR),
-        Trial("|entropy_gap|", abs(gap), chance + QUADRATURE_ERROR * dimensions),
-    )
-    saturated = float((action.float().abs() == 1.0).double().mean())
-    unit = "latent" if squashed and saturated > SATURATED_SHARE else "action"
+    trials = [
+        Trial(f"pit_ks of component {axis}", distance, bound + inexact)
+        for axis, (distance, inexact) in enumerate(found)
+    ]
+    trials.append(Trial("|normaliser - 1|", abs(integral - 1.0), error + INTEGRAL_ERROR))
+    gap = math.nan
+    if entropy is not None:
+        gap = float(-log_pi.mean()) - entropy
+        chance = DEVIATIONS * float(log_pi.std()) / math.sqrt(len(log_pi))
+        trials.append(Trial("|entropy_gap|", abs(gap), chance + QUADRATURE_ERROR * dimensions))
+    saturated = float((latent.abs() > SATURATED)[:, support.box].double().sum()) / latent.numel()
+    unit = "latent" if saturated > SATURATED_SHARE else "action"
     curves = tuple(
-        marginal(single, latent, dimension, squashed, unit, generator)
+        marginal(density, support, latent, dimension, unit, generator, effort)
         for dimension in range(min(dimensions, CURVES))
     )
-    return Finding(max(distances), integral, gap, trials, curves)
+    return Finding(max(found)[0], integral, gap, tuple(trials), curves)
 
 
-def audit_choices(single: Categorical, many: Categorical, action: Tensor) -> Finding:
-    """The same for a choice (S,) or several (S, D): frequencies against probabilities, and sums."""
-    components = [single]
-    if isinstance(single, MultiCategorical):
-        components = single.components()
+def along(
+    density: Density, latent: Tensor, axis: int, nodes: tuple[int, int]
+) -> tuple[float, float]:
+    """(Kolmogorov-Smirnov distance of one component given the others, what it may be off by)."""
+    pits = [checks.line_pit(density, latent, axis, count) for count in dict.fromkeys(nodes)]
+    return checks.ks_statistic(pits[-1]), float((pits[-1] - pits[0]).abs().max())
+
+
+def examine_choices(
+    action: Tensor, tables: list[Tensor], log_pi: Tensor | None, entropy: float | None
+) -> Finding:
+    """The same for choices (S, D): frequencies against probabilities, and sums.
+
+    Args:
+        action: (S, D) integers from 0.
+        tables: log-probabilities (K,) claimed for each of D components.
+        log_pi: (S,) what `log_prob` gives for them, where there is one.
+        entropy: what the policy gives as its own.
+    """
     distances, totals, trials, curves, entropies = [], [], [], [], []
-    for choices, component in zip(action.view(DRAWS, -1).unbind(-1), components, strict=True):
-        probs = component.log_probs.exp()
-        counts = torch.bincount(choices, minlength=len(probs)).double()
-        distances.append(float((counts.cumsum(0) / DRAWS - probs.cumsum(0)).abs().max()))
+    for choices, table in zip(action.T, tables, strict=True):
+        size = max(int(choices.max()), int(table.isfinite().nonzero().max())) + 1
+        log_probs = torch.nn.functional.pad(table, (0, size - len(table)), value=-torch.inf)
+        probs = log_probs.exp()
+        counts = torch.bincount(choices, minlength=size).double()
+        distances.append(float(((counts / len(choices) - probs).cumsum(0)).abs().max()))
         totals.append(float(probs.sum()))
         unlikely = -math.log10(max(checks.chi2_p_value(counts, probs), 1e-300))
         # By the sum over all actions: of a rare one, the draws may have none or several.
-        entropies.append(float(-(probs * component.log_probs.clamp_min(-1e30)).sum()))
+        entropies.append(float(-(probs * log_probs.clamp_min(-1e30)).sum()))
         trials += [
             Trial("-log10 p of the frequencies", unlikely, -math.log10(P_MIN)),
             Trial("|normaliser - 1|", abs(totals[-1] - 1.0), INTEGRAL_ERROR),
         ]
         curves.append(Curve(choices, torch.arange(len(probs)), probs, "choice"))
-    each = many.log_probs.gather(-1, action.unsqueeze(-1)).view(DRAWS, -1).sum(-1)
-    joint = float((many.log_prob(action) - each).abs().max())
-    gap = sum(entropies) - float(single.entropy())
-    trials += [
-        Trial("|joint log_prob - its sum|", joint, INTEGRAL_ERROR),
-        Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR * len(components)),
-    ]
+    if log_pi is not None:
+        each = [table[choices] for table, choices in zip(tables, action.T, strict=True)]
+        joint = float((log_pi - torch.stack(each).sum(0)).abs().max())
+        trials.append(Trial("|joint log_prob - its sum|", joint, INTEGRAL_ERROR))
+    gap = math.nan
+    if entropy is not None:
+        gap = sum(entropies) - entropy
+        trials.append(Trial("|entropy_gap|", abs(gap), INTEGRAL_ERROR * len(tables)))
     farthest = max(totals, key=lambda total: abs(total - 1.0))
     return Finding(max(distances), farthest, gap, tuple(trials), tuple(curves[:CURVES]))
 
 
 def marginal(
-    single: Any,
+    density: Density,
+    support: Support,
     latent: Tensor,
     dimension: int,
-    squashed: bool,
     unit: str,
     generator: torch.Generator,
+    effort: Effort,
 ) -> Curve:
     """The claimed density of one component, the others integrated out by importance sampling.
 
@@ -151,22 +218,22 @@ def marginal(
     size = latent.shape[-1]
     order = [dimension, *(i for i in range(size) if i != dimension)]
     lower = checks.factor(latent[:, order])
-    lines = max(CURVE_LINES, 2 * size)
+    lines = max(effort.curve_lines, 2 * size)
     noise = torch.empty(lines, size - 1, dtype=latent.dtype).normal_(generator=generator)
     # With mean 0 and covariance 1, what is linear and quadratic has no error.
     centred = (noise - noise.mean(0)).T
     noise = torch.linalg.solve_triangular(checks.factor(noise), centred, upper=False).T
     proposal = (-0.5 * noise.square() - HALF_LOG_2PI - lower.diagonal()[1:].log()).sum(-1)
-    ticks = torch.linspace(-5.0, 5.0, CURVE_NODES, dtype=latent.dtype)
+    ticks = torch.linspace(-5.0, 5.0, effort.curve_nodes, dtype=latent.dtype)
     steps = torch.cat(
-        [ticks.view(-1, 1, 1).expand(-1, lines, 1), noise.expand(CURVE_NODES, -1, -1)], -1
+        [ticks.view(-1, 1, 1).expand(-1, lines, 1), noise.expand(len(ticks), -1, -1)], -1
     )
     u = torch.empty_like(steps)
     u[..., order] = latent.mean(0)[order] + steps @ lower.T
-    density = torch.exp(checks.log_density(single, u, squashed) - proposal).mean(-1)
+    claimed = torch.exp(density(u) - proposal).mean(-1)
     draws, grid = latent[:, dimension], u[:, 0, dimension]
-    if unit == "action" and squashed:
-        return Curve(
-            torch.tanh(draws), torch.tanh(grid), density / checks.log_slope(grid).exp(), unit
-        )
-    return Curve(draws, grid, density, unit)
+    if unit == "action":
+        one = support[dimension]
+        claimed = claimed / one.log_slope(grid.unsqueeze(-1)).exp()
+        draws, grid = (one.action(u.unsqueeze(-1)).squeeze(-1) for u in (draws, grid))
+    return Curve(draws, grid, claimed, unit)

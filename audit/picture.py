@@ -17,10 +17,11 @@ HIGHEST = 3.0  # times the highest bar: a claim beyond leaves the picture
 BARS, CLAIM, INK, GRID = "#9ecae1", "#d94801", "#30363d", "#e4e7eb"
 
 
-def picture(findings: Sequence[Finding]) -> np.ndarray:
+def picture(findings: Sequence[Finding], names: Sequence[str] = ()) -> np.ndarray:
     """Histogram of the draws under the claimed density, (height, width, 3) uint8.
 
-    One column per state, one row per curve: action components, the first ones where they are many.
+    One column per state, or per name, and one row per curve: action components, the first ones
+    where they are many.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -31,7 +32,8 @@ def picture(findings: Sequence[Finding]) -> np.ndarray:
     pen.font = ImageFont.load_default(FINE * 11)
     legend(pen, findings[0].curves[0])
     for column, finding in enumerate(findings):
-        write(pen, WIDTH * column + (LEFT + WIDTH - RIGHT) / 2, TOP, f"state {column}", "ma")
+        title = names[column] if names else f"state {column}"
+        write(pen, WIDTH * column + (LEFT + WIDTH - RIGHT) / 2, TOP, title, "ma")
         for row in range(rows):
             name = f"action {row}" if rows > 1 else "action"
             panel(pen, WIDTH * column, TOP + HEIGHT * row, finding.curves[row], name)

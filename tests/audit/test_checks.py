@@ -16,6 +16,7 @@ from audit.checks import (
     line_pit,
     log_slope,
     normaliser,
+    support,
 )
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 
@@ -32,6 +33,16 @@ def latents(policy, count, seed):
     """Draws of a policy with parameters (A,), before squashing, by numpy's generator."""
     noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((count, len(policy.mean))))
     return policy.mean + policy.log_std.exp() * noise
+
+
+def density(policy, squashed):
+    """Of the policy's latents."""
+    bounds = support(1, 1.0 if squashed else math.inf)
+
+    def score(u):
+        return policy.log_prob(torch.tanh(u) if squashed else u, u) + bounds.log_slope(u)
+
+    return score
 
 
 class JacobianForgotten(TanhGaussian):
@@ -93,7 +104,7 @@ def test_line_is_the_distribution_function_of_each_component(mean, log_std, othe
     policy = tanh_gaussian([mean, 0.5][: 1 + others], [log_std, 0.0][: 1 + others])
     u = latents(policy, 400, seed=1)
     exact = torch.special.ndtr((u[:, 0] - mean) / math.exp(log_std))
-    assert (line_pit(policy, u, 0, squashed=True) - exact).abs().max() < 1e-6
+    assert (line_pit(density(policy, True), u, 0) - exact).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("dimension", [0, 1, 2])
@@ -107,7 +118,7 @@ def test_line_is_the_conditional_distribution_function_under_correlation(dimensi
     shift = (u[:, others] - mean[others]) @ precision[dimension, others]
     own = precision[dimension, dimension]
     exact = torch.special.ndtr((u[:, dimension] - mean[dimension] + shift / own) * own.sqrt())
-    assert (line_pit(policy, u, dimension, squashed=True) - exact).abs().max() < 1e-4
+    assert (line_pit(density(policy, True), u, dimension) - exact).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
@@ -120,9 +131,9 @@ def test_the_line_and_the_normaliser_follow_components_that_are_nearly_one(dimen
     precision = torch.linalg.inv(tril @ tril.T)[dimension]
     shift = (u - mean)[:, 1 - dimension] * precision[1 - dimension] / precision[dimension]
     deviation = ((u - mean)[:, dimension] + shift) * precision[dimension].sqrt()
-    found = line_pit(policy, u, dimension, nodes=33, squashed=True)
+    found = line_pit(density(policy, True), u, dimension, nodes=33)
     assert (found - torch.special.ndtr(deviation)).abs().max() < 1e-4
-    estimate, error = normaliser(policy, u, torch.Generator().manual_seed(0), squashed=True)
+    estimate, error = normaliser(density(policy, True), u, torch.Generator().manual_seed(0))[:2]
     assert abs(estimate - 1) < 4 * error
 
 
@@ -136,7 +147,7 @@ def test_the_factor_is_that_of_the_covariance_and_refuses_nothing():
 def test_unsquashed_policies_have_no_slope():
     policy = Gaussian(torch.zeros(1).double(), torch.zeros(1).double())
     u = latents(policy, 200, seed=3)
-    found = line_pit(policy, u, 0, squashed=False)
+    found = line_pit(density(policy, False), u, 0)
     assert (found - torch.special.ndtr(u[:, 0])).abs().max() < 1e-6
 
 
@@ -144,7 +155,7 @@ def test_p_values_of_the_right_density_are_uniform_over_seeds():
     policy = tanh_gaussian([1.0, -3.0], [0.0, -1.5])
     found = []
     for seed in range(150):
-        pit = line_pit(policy, latents(policy, 150, seed), seed % 2, nodes=65, squashed=True)
+        pit = line_pit(density(policy, True), latents(policy, 150, seed), seed % 2, nodes=65)
         found.append(ks_p_value(ks_statistic(pit), 150))
     assert stats.kstest(found, "uniform").pvalue > 1e-3
     assert min(found) > 1e-5
@@ -155,15 +166,15 @@ def test_a_wrong_density_is_rejected_by_both(wrong):
     right = tanh_gaussian([0.5, -1.0], [0.0, -0.5])
     u = latents(right, 2000, seed=4)
     policy = wrong(right.mean, right.log_std)
-    assert ks_p_value(ks_statistic(line_pit(policy, u, 0, squashed=True)), 2000) < 1e-9
-    estimate, error = normaliser(policy, u, torch.Generator().manual_seed(0), squashed=True)
+    assert ks_p_value(ks_statistic(line_pit(density(policy, True), u, 0)), 2000) < 1e-9
+    estimate, error = normaliser(density(policy, True), u, torch.Generator().manual_seed(0))[:2]
     assert abs(estimate - 1) > 8 * error
 
 
 def test_draws_of_another_distribution_are_rejected():
     policy = tanh_gaussian([0.5, -1.0], [0.0, -0.5])
     u = latents(tanh_gaussian([0.5, -1.0], [0.15, -0.5]), 5000, seed=5)
-    assert ks_p_value(ks_statistic(line_pit(policy, u, 0, squashed=True)), 5000) < 1e-7
+    assert ks_p_value(ks_statistic(line_pit(density(policy, True), u, 0)), 5000) < 1e-7
 
 
 @pytest.mark.parametrize("squashed", [False, True])
@@ -176,7 +187,7 @@ def test_the_normaliser_of_a_density_is_one_and_its_error_is_honest(squashed):
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
         u = latents(policy, 1000, seed)
-        estimate, error = normaliser(policy, u, generator, squashed=squashed)
+        estimate, error = normaliser(density(policy, squashed), u, generator)[:2]
         deviations.append((estimate - 1) / error)
         assert error < 0.05
     assert stats.kstest(deviations, "norm").pvalue > 1e-3
@@ -188,7 +199,7 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
     noise = torch.from_numpy(np.random.default_rng(6).standard_normal((5000, 3)))
     u = mean + noise @ TRIL.T
     generator = torch.Generator().manual_seed(0)
-    estimate, error = normaliser(policy, u, generator, squashed=True)
+    estimate, error = normaliser(density(policy, True), u, generator)[:2]
     assert error < 0.02
     assert abs(estimate - 1) < 4 * error
 
@@ -196,9 +207,9 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
         def log_prob(self, action, latent=None):
             return policy.log_prob(action, latent) - math.log(2)
 
-    estimate, error = normaliser(Halved(), u, generator, squashed=True)
+    estimate, error = normaliser(density(Halved(), True), u, generator)[:2]
     assert abs(estimate - 0.5) < 4 * error
-    assert ks_p_value(ks_statistic(line_pit(Halved(), u, 0, nodes=65, squashed=True)), 5000) > 1e-6
+    assert ks_p_value(ks_statistic(line_pit(density(Halved(), True), u, 0, nodes=65)), 5000) > 1e-6
 
 
 @pytest.mark.parametrize("count", [100, 4000])

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from audit.density import CURVE_LINES, CURVES, DRAWS, Trial, audit, marginal
+from audit import checks
+from audit.density import CURVES, DRAWS, Effort, Trial, audit, marginal
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
 from policies.gaussian import log_det_tanh
 
@@ -141,14 +142,19 @@ def test_of_many_components_the_first_have_a_curve():
 
 
 def test_a_curve_among_more_components_than_lines_is_a_density():
-    size = CURVE_LINES + 1
+    size = Effort().curve_lines + 1
     policy = TanhGaussian(
         torch.linspace(-0.4, 0.4, size, dtype=torch.float64),
         torch.full((size,), -1.0, dtype=torch.float64),
     )
     latent = policy.latent_of(torch.randn(DRAWS, size, generator=generator()).double())
+    support = checks.support(size, 1.0)
+
+    def density(u):
+        return policy.log_prob(torch.tanh(u), u) + support.log_slope(u)
+
     for dimension in (0, 3, 6):
-        curve = marginal(policy, latent, dimension, True, "action", generator(1))
+        curve = marginal(density, support, latent, dimension, "action", generator(1), Effort())
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)
 
 

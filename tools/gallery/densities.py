@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import policies
-from audit.checks import ks_p_value, ks_statistic, line_pit
+from audit.checks import bartlett, ks_p_value, ks_statistic, line_pit
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
 from tools.gallery.report import Check, Section, rejection
 from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import Case, bartlett, joint, kind, relative_error, vector_error
+from tools.gallery.statistics import Case, joint, kind, relative_error, vector_error
 
 RAREST = 1e-6  # a smaller p-value is a failure; 30 tests: 3 false alarms in 100,000 galleries
 INTEGRAL = 1e-6
@@ -84,7 +84,7 @@ def pit(subject: Subject) -> Iterator[Check]:
     case, latent = subject.case, subject.latent
     found = {"": case.grid.pit(latent)}
     if len(case.mean) > 1:  # each component given those before it: the transform of Rosenblatt
-        second = line_pit(case, latent, 1, squashed=case.squashed)
+        second = line_pit(case.density, latent, 1)
         found = {" of the first component": found[""], " of the second given the first": second}
     for which, z in found.items():
         p_value = ks_p_value(ks_statistic(z), len(z))
@@ -92,7 +92,7 @@ def pit(subject: Subject) -> Iterator[Check]:
 
 
 def covariance(subject: Subject) -> Iterator[Check]:
-    p_value = bartlett(subject.case, subject.latent)
+    p_value = bartlett(subject.case.whitened(subject.latent))
     yield subject.p_value("sample covariance, Bartlett's decomposition", p_value)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import policies
-from audit.checks import chi2_p_value
+from audit.checks import chi2_p_value, normal_p_value
 from common.seeding import stream
 from policies import gaussian
 from policies.gaussian import HALF_LOG_2PI
@@ -23,7 +23,6 @@ from tools.gallery.statistics import (
     Case,
     joint,
     kind,
-    normal_p_value,
     relative_error,
     relative_errors,
 )
