@@ -52,7 +52,7 @@ class Function:
 
     def raw(self, actions: Tensor, latent: Tensor | None = None) -> Any:
         """The result for actions (*, A) as it is."""
-        actions = actions.reshape(*actions.shape[:-1], *self.event)
+        actions = actions.reshape(actions.shape[:-1] + self.event)
         given: Any = actions.to(self.device, self.dtype)
         if self.numpy:
             given = given.detach().numpy() if given.ndim else given.dtype.type(given)
@@ -116,10 +116,21 @@ class Function:
             for dtype in self.dtypes:
                 self.rows, self.dtype = rows, dtype
                 try:
-                    return self.settle(few)
+                    self.settle(few)
+                    if rows == 1 and not batch and self.over_batch(few):
+                        self.shape = "summed_over_batch"
+                    return
                 except ValueError as error:
                     errors.append(error)
         raise next((error for error in errors if "raised" not in str(error)), errors[0])
+
+    def over_batch(self, few: Tensor) -> bool:
+        """Whether a batch gives the sum over its actions."""
+        try:
+            found = floats(self.raw(few), "log_prob").double()
+        except ValueError:
+            return False
+        return found.numel() == 1 and torch.allclose(found.sum(), self(few).double().sum())
 
     def settle(self, few: Tensor) -> None:
         count = self.rows or len(few)
@@ -185,63 +196,72 @@ def seeded(seed: int) -> Iterator[torch.Generator]:
             np.random.set_state(before)  # noqa: NPY002
 
 
+@dataclass(eq=False)
+class Drawn:
+    """What `sample` gave."""
+
+    actions: Any  # (S,) or (S, A), a tensor or an array
+    second: Any = None  # what came with them, (S, ...)
+    batch: int = 0  # rows of what one call without arguments gives
+
+    @property
+    def is_tensor(self) -> bool:
+        return isinstance(self.actions, Tensor)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.actions.dtype if self.is_tensor else torch.from_numpy(self.actions).dtype
+
+    @property
+    def floating(self) -> bool:
+        return self.dtype.is_floating_point
+
+    def others(self) -> Tensor | None:
+        """What came with the actions, (S, any) float64."""
+        if self.second is None:
+            return None
+        return floats(self.second, "sample").detach().double().reshape(len(self.actions), -1)
+
+
 def read(
-    policy: Any = None,
-    *,
-    sample: Any = None,
-    log_prob: Any = None,
-    entropy: Any = None,
-    low: Any = None,
-    high: Any = None,
-    noise: Any = None,
-    draws: int = 20_000,
+    policy: Any, drawn: Drawn, log_prob: Any, entropy: Any, low: Any = None, high: Any = None
 ) -> Given:
-    """Draws from whatever was handed in, and finds out how its density is called.
+    """Finds out how the density is called, in which bounds, and what came with the draws.
 
     Raises:
         ValueError: in one line what came, what was expected, and what to do.
     """
-    policy, sample, log_prob = resolved(policy, sample, log_prob)
-    entropy = getattr(policy, "entropy", None) if entropy is None else entropy
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < FEWEST:
-        raise ValueError(f"draws: {draws} are too few to judge by; give {FEWEST:,} or more")
-    came, second, batch = draw(sample, draws, noise)
-    is_numpy = not isinstance(came, Tensor)
-    event = tuple(came.shape[1:])
-    actions = checked_draws(floats(came, "sample").detach().double().reshape(draws, -1))
-    own = came.dtype if isinstance(came, Tensor) else torch.from_numpy(came).dtype
-    own = own if own.is_floating_point else torch.float64
+    count = len(drawn.actions)
+    actions = checked(floats(drawn.actions, "sample").detach().double().reshape(count, -1))
+    own = drawn.dtype if drawn.floating else torch.float64
     function = None
     if log_prob is not None:
-        named = parameters_of(log_prob)
         function = Function(
             log_prob,
-            event,
-            is_numpy,
+            tuple(drawn.actions.shape[1:]),
+            not drawn.is_tensor,
             (torch.float64, own) if own != torch.float64 else (own,),
-            came.device if isinstance(came, Tensor) else torch.device("cpu"),
-            takes_latent="latent" in named,
+            drawn.actions.device if drawn.is_tensor else torch.device("cpu"),
+            takes_latent="latent" in parameters_of(log_prob),
         )
-        function.adapt(actions, batch)
-    if second is not None:
-        second = floats(second, "sample").detach().double().reshape(draws, -1)
-        if low is None and high is None and torch.allclose(torch.tanh(second), actions, atol=1e-6):
-            low, high = -1.0, 1.0
+        function.adapt(actions, drawn.batch)
+    second = drawn.others()
+    squashed = second is not None and second.shape == actions.shape
+    if squashed and torch.allclose(torch.tanh(second), actions, atol=1e-6) and low is None:
+        low, high = -1.0, 1.0 if high is None else high
     support = support_of(policy, function, actions, low, high)
     latent, log_pi = latents(actions, own, support), None
     if second is not None:
         inner = support.latent(actions)
-        near = second.shape == actions.shape and bool(
-            ((second - inner).abs() < 1e-2 + 1e-2 * inner.abs()).double().mean() > 0.5
-        )
-        if near and function is not None and function.takes_latent:
-            latent = second
-        elif not near:
+        near = (second - inner).abs() < 1e-2 + 1e-2 * inner.abs()
+        if second.shape != actions.shape or float(near.double().mean()) < 0.5:
             log_pi = second.sum(-1)
+        elif function is not None and function.takes_latent:
+            latent = second
     if function is not None and latent is not second:
         function.takes_latent = False
-    number = number_of(entropy, function is not None and function.shape == "sum_forgotten")
-    return Given(actions, support, latent, log_pi, number, function)
+    each = function is not None and function.shape == "sum_forgotten"
+    return Given(actions, support, latent, log_pi, number_of(entropy, each), function)
 
 
 def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
@@ -268,8 +288,15 @@ def parameters_of(function: Any) -> tuple[str, ...]:
         return ()
 
 
-def draw(sample: Any, count: int, noise: Any) -> tuple[Any, Any, int]:
-    """(actions (S,) or (S, A), what else came with them or None, rows of a batch of its own)."""
+def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
+    """Draws by `sample(noise)`, `sample((count,))`, `sample(count)` or many times `sample()`.
+
+    Raises:
+        ValueError: none of them gives actions of one state, or `count` is too small.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < FEWEST:
+        raise ValueError(f"draws: {count} are too few to judge by; give {FEWEST:,} or more")
+    count = count if noise is None else len(noise)
     attempts: list[tuple[Any, ...]] = [((count,),), (count,), ()] if noise is None else [(noise,)]
     if noise is None and parameters_of(sample)[:1] == ("noise",):
         attempts = [()]
@@ -279,7 +306,7 @@ def draw(sample: Any, count: int, noise: Any) -> tuple[Any, Any, int]:
             result = called("sample", sample, *arguments)
             first, second = apart(result)
             if arguments:
-                return (*shaped(first, second, count), 0)
+                return Drawn(*shaped(first, second, count))
             return collected(sample, first, second, count)
         except ValueError as error:
             errors.append(error)
@@ -315,7 +342,7 @@ def shaped(first: Any, second: Any, count: int) -> tuple[Any, Any]:
     return first, second
 
 
-def collected(sample: Any, first: Any, second: Any, count: int) -> tuple[Any, Any, int]:
+def collected(sample: Any, first: Any, second: Any, count: int) -> Drawn:
     """Draws of `sample()` until there are enough."""
     rows = first.shape[0] if first.ndim == 2 else 1
     together = torch.cat if isinstance(first, Tensor) else np.concatenate
@@ -330,10 +357,10 @@ def collected(sample: Any, first: Any, second: Any, count: int) -> tuple[Any, An
         if second is not None:
             others.append(other.reshape(rows, -1))
     stacked: Any = together(actions)[:count]
-    return stacked, together(others)[:count] if others else None, rows
+    return Drawn(stacked, together(others)[:count] if others else None, rows)
 
 
-def checked_draws(actions: Tensor) -> Tensor:
+def checked(actions: Tensor) -> Tensor:
     """Raises ValueError for draws that no density could have."""
     if not bool(actions.isfinite().all()):
         bad = int((~actions.isfinite()).any(-1).sum())

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ class Report:
     """What a check found."""
 
     verdict: str  # one line: right or wrong, by how much, and what it looks like
-    trials: tuple[Trial, ...]
-    curves: tuple[Curve, ...]
+    trials: tuple[Trial, ...] = field(repr=False)
+    curves: tuple[Curve, ...] = field(repr=False)
     form: str | None = None  # the mistake's name in `audit.forms.FORMS`, if one fits
 
     @property
