@@ -15,6 +15,7 @@ from torch import Tensor
 LOG_2 = math.log(2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 NAN = math.nan
+FLAT = 1e-3  # in units of the draws, a curvature that is that of no Gaussian
 REACH = 9.0  # standard deviations on each side of a grid; 2e-19 lies beyond
 Density = Callable[[Tensor], Tensor]
 
@@ -151,7 +152,7 @@ class Support:
         return least, largest
 
 
-def support(size: int, bound: float = math.inf) -> Support:
+def support_between(size: int, bound: float = math.inf) -> Support:
     """From -bound to bound in every component."""
     bounds = torch.full((size,), bound, dtype=torch.float64)
     return Support(-bounds, bounds)
@@ -314,7 +315,8 @@ def quadratic(latent: Tensor, scores: Tensor, count: int) -> Quadratic:
     precision[rows, columns] = -found[1 + size :]
     precision = precision + precision.T
     lower, failed = torch.linalg.cholesky_ex(precision)
-    covariance = torch.cholesky_inverse(lower) if int(failed) == 0 else torch.full_like(lower, NAN)
+    flat = int(failed) or float(lower.diagonal().min()) < FLAT
+    covariance = torch.full_like(lower, NAN) if flat else torch.cholesky_inverse(lower)
     mean = covariance @ found[1 : 1 + size]
     log_det = -2.0 * lower.diagonal().log().sum() + 2.0 * spread.log().sum()
     peak = found[0] + 0.5 * mean @ precision @ mean

@@ -7,8 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit import checks
-from audit.checks import HALF_LOG_2PI, Density, Support
+from audit.checks import (
+    HALF_LOG_2PI,
+    Density,
+    Line,
+    Support,
+    chi2_p_value,
+    factor,
+    ks_bound,
+    ks_statistic,
+    line_pit,
+    normaliser,
+    support_between,
+)
 
 DRAWS = 4000
 TRIED = 100  # lines on which few nodes are compared with many
@@ -18,6 +29,7 @@ DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 INTEGRAL_ERROR = 1e-3
 QUADRATURE_ERROR = 2e-3  # nats per dimension, see `expected_log_det_tanh`
 SATURATED = 9.011  # float32's tanh is 1 beyond
+NEAR_BOUND = 1.9  # |u| of half of the draws; |a| is 0.956
 SATURATED_SHARE = 0.01  # beyond it the picture is drawn before the squashing
 
 
@@ -93,7 +105,7 @@ def audit(make: Any, parameters: tuple[Tensor, ...], generator: torch.Generator)
     action, log_pi = many.rsample_with_log_prob(noise)
     latent = many.sample(noise)[1]
     squashed = not torch.equal(action, latent)
-    support = checks.support(latent.shape[-1], 1.0 if squashed else math.inf)
+    support = support_between(latent.shape[-1], 1.0 if squashed else math.inf)
 
     def density(u: Tensor) -> Tensor:
         return single.log_prob(support.action(u), u).double() + support.log_slope(u)
@@ -127,15 +139,15 @@ def examine(
     effort = effort or Effort()
     dimensions = latent.shape[-1]
     if dimensions == 1:
-        line = checks.Line(density, latent)
+        line = Line(density, latent)
         held, found = latent, [(line.ks_statistic(latent), 0.0)]
         integral, error = line.integral, 0.0
     else:
         held = latent[: effort.lines]
         found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]
-        integral, error, largest = checks.normaliser(density, latent, generator)
+        integral, error, largest = normaliser(density, latent, generator)
         error = DEVIATIONS * error + largest
-    bound = checks.ks_bound(len(held), P_MIN)
+    bound = ks_bound(len(held), P_MIN)
     trials = [
         Trial(f"pit_ks of component {axis}", distance, bound + inexact)
         for axis, (distance, inexact) in enumerate(found)
@@ -146,10 +158,8 @@ def examine(
         gap = float(-log_pi.mean()) - entropy
         chance = DEVIATIONS * float(log_pi.std()) / math.sqrt(len(log_pi))
         trials.append(Trial("|entropy_gap|", abs(gap), chance + QUADRATURE_ERROR * dimensions))
-    saturated = float((latent.abs() > SATURATED)[:, support.box].double().sum()) / latent.numel()
-    unit = "latent" if saturated > SATURATED_SHARE else "action"
     curves = tuple(
-        marginal(density, support, latent, dimension, unit, generator, effort)
+        marginal(density, support, latent, dimension, generator, effort)
         for dimension in range(min(dimensions, CURVES))
     )
     return Finding(max(found)[0], integral, gap, tuple(trials), curves)
@@ -160,15 +170,15 @@ def along(
 ) -> tuple[float, float]:
     """(Kolmogorov-Smirnov distance of one component given the others, what it may be off by)."""
     few, many = nodes
-    pit = checks.line_pit(density, latent, axis, few)
+    pit = line_pit(density, latent, axis, few)
     if few == many:
-        return checks.ks_statistic(pit), 0.0
+        return ks_statistic(pit), 0.0
     some = latent[: max(TRIED, 4 * latent.shape[-1])]
-    inexact = (pit[: len(some)] - checks.line_pit(density, some, axis, many)).abs().max()
-    if float(inexact) > 0.1 * checks.ks_bound(len(pit), P_MIN):
-        finer = checks.line_pit(density, latent, axis, many)
+    inexact = (pit[: len(some)] - line_pit(density, some, axis, many)).abs().max()
+    if float(inexact) > 0.1 * ks_bound(len(pit), P_MIN):
+        finer = line_pit(density, latent, axis, many)
         pit, inexact = finer, (pit - finer).abs().max()
-    return checks.ks_statistic(pit), float(inexact)
+    return ks_statistic(pit), float(inexact)
 
 
 def examine_choices(
@@ -190,7 +200,7 @@ def examine_choices(
         counts = torch.bincount(choices, minlength=size).double()
         distances.append(float(((counts / len(choices) - probs).cumsum(0)).abs().max()))
         totals.append(float(probs.sum()))
-        unlikely = -math.log10(max(checks.chi2_p_value(counts, probs), 1e-300))
+        unlikely = -math.log10(max(chi2_p_value(counts, probs), 1e-300))
         # By the sum over all actions: of a rare one, the draws may have none or several.
         entropies.append(float(-(probs * log_probs.clamp_min(-1e30)).sum()))
         trials += [
@@ -216,7 +226,6 @@ def marginal(
     support: Support,
     latent: Tensor,
     dimension: int,
-    unit: str,
     generator: torch.Generator,
     effort: Effort,
 ) -> Curve:
@@ -227,12 +236,12 @@ def marginal(
     """
     size = latent.shape[-1]
     order = [dimension, *(i for i in range(size) if i != dimension)]
-    lower = checks.factor(latent[:, order])
+    lower = factor(latent[:, order])
     lines = max(effort.curve_lines, 2 * size)
     noise = torch.empty(lines, size - 1, dtype=latent.dtype).normal_(generator=generator)
     # With mean 0 and covariance 1, what is linear and quadratic has no error.
     centred = (noise - noise.mean(0)).T
-    noise = torch.linalg.solve_triangular(checks.factor(noise), centred, upper=False).T
+    noise = torch.linalg.solve_triangular(factor(noise), centred, upper=False).T
     proposal = (-0.5 * noise.square() - HALF_LOG_2PI - lower.diagonal()[1:].log()).sum(-1)
     ticks = torch.linspace(-5.0, 5.0, effort.curve_nodes, dtype=latent.dtype)
     steps = torch.cat(
@@ -241,9 +250,15 @@ def marginal(
     u = torch.empty_like(steps)
     u[..., order] = latent.mean(0)[order] + steps @ lower.T
     claimed = torch.exp(density(u) - proposal).mean(-1)
-    draws, grid = latent[:, dimension], u[:, 0, dimension]
-    if unit == "action":
-        one = support[dimension]
-        claimed = claimed / one.log_slope(grid.unsqueeze(-1)).exp()
-        draws, grid = (one.action(u.unsqueeze(-1)).squeeze(-1) for u in (draws, grid))
-    return Curve(draws, grid, claimed, unit)
+    return in_units(support, dimension, latent[:, dimension], u[:, 0, dimension], claimed)
+
+
+def in_units(support: Support, axis: int, latent: Tensor, grid: Tensor, density: Tensor) -> Curve:
+    """The curve of actions, from draws and a density of latents; of these where a bound is near."""
+    one, size = support[axis], latent.abs()
+    hidden = (size > SATURATED).double().mean() > SATURATED_SHARE or size.median() > NEAR_BOUND
+    if bool(one.box) and bool(hidden):
+        return Curve(latent, grid, density, "latent")
+    density = density / one.log_slope(grid.unsqueeze(-1)).exp()
+    draws, grid = (one.action(u.unsqueeze(-1)).squeeze(-1) for u in (latent, grid))
+    return Curve(draws, grid, density, "action")

@@ -1,5 +1,6 @@
 """The picture of an audit, by Pillow: matplotlib takes a second for its import and first one."""
 
+import io
 import math
 from collections.abc import Sequence
 from itertools import pairwise
@@ -38,6 +39,15 @@ def picture(findings: Sequence[Finding], names: Sequence[str] = ()) -> np.ndarra
             name = f"action {row}" if rows > 1 else "action"
             panel(pen, WIDTH * column, TOP + HEIGHT * row, finding.curves[row], name)
     return np.asarray(image.reduce(FINE))
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A picture as the content of a file."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="png")
+    return content.getvalue()
 
 
 def fine(*places: float) -> list[float]:

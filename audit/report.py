@@ -1,7 +1,6 @@
 """The result of a check: a verdict in words, a table of its tests, a picture."""
 
 import base64
-import io
 import json
 import math
 from dataclasses import dataclass, field
@@ -62,11 +61,9 @@ class Report:
         }
 
     def png(self) -> bytes:
-        from PIL import Image
+        from audit.picture import png
 
-        content = io.BytesIO()
-        Image.fromarray(self.picture()).save(content, format="png")
-        return content.getvalue()
+        return png(self.picture())
 
     def markdown(self) -> str:
         head = ["| test | figure | bound | |", "| --- | --- | --- | --- |"]

@@ -16,7 +16,7 @@ from audit.checks import (
     line_pit,
     log_slope,
     normaliser,
-    support,
+    support_between,
 )
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 
@@ -37,7 +37,7 @@ def latents(policy, count, seed):
 
 def density(policy, squashed):
     """Of the policy's latents."""
-    bounds = support(1, 1.0 if squashed else math.inf)
+    bounds = support_between(1, 1.0 if squashed else math.inf)
 
     def score(u):
         return policy.log_prob(torch.tanh(u) if squashed else u, u) + bounds.log_slope(u)

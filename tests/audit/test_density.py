@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from audit import checks
+from audit.checks import support_between
 from audit.density import CURVES, DRAWS, Effort, Trial, audit, marginal
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
 from policies.gaussian import log_det_tanh
@@ -148,13 +148,13 @@ def test_a_curve_among_more_components_than_lines_is_a_density():
         torch.full((size,), -1.0, dtype=torch.float64),
     )
     latent = policy.latent_of(torch.randn(DRAWS, size, generator=generator()).double())
-    support = checks.support(size, 1.0)
+    support = support_between(size, 1.0)
 
     def density(u):
         return policy.log_prob(torch.tanh(u), u) + support.log_slope(u)
 
     for dimension in (0, 3, 6):
-        curve = marginal(density, support, latent, dimension, "action", generator(1), Effort())
+        curve = marginal(density, support, latent, dimension, generator(1), Effort())
         assert torch.trapezoid(curve.density, curve.grid).item() == pytest.approx(1.0, abs=0.1)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.checks import Grid, Support, support
+from audit.checks import Grid, Support, support_between
 from tools.gallery.reference import mp
 
 
@@ -57,7 +57,7 @@ class Case:
 
     @property
     def support(self) -> Support:
-        return support(len(self.mean), 1.0 if self.squashed else math.inf)
+        return support_between(len(self.mean), 1.0 if self.squashed else math.inf)
 
     def density(self, latent: Tensor) -> Tensor:
         """Log-density of latents that `log_prob` claims, (*, A) -> (*,)."""

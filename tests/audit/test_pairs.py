@@ -1,0 +1,134 @@
+"""Pairs of action and log_pi alone: right ones pass, wrong ones are named."""
+
+import math
+
+import pytest
+import torch
+from torch import distributions as dist
+
+import audit
+
+COUNT = 20_000
+MEAN, STD = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.3, 1.0, 0.1])
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def pairs(distribution, seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        actions = distribution.sample((COUNT,))
+    return actions, distribution.log_prob(actions)
+
+
+def tanh_pairs(mean, std, log_det, scale=1.0):
+    """As an actor makes them, in float32, log_pi from the latent."""
+    u = mean + std * torch.randn(COUNT, *mean.shape, generator=generator())
+    action = torch.tanh(u)
+    log_pi = dist.Normal(mean, std).log_prob(u) - log_det(u, action)
+    return scale * action, log_pi.sum(-1) if mean.ndim else log_pi
+
+
+def exact(u, action):
+    return 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u))
+
+
+def epsilon(u, action):
+    return torch.log(1 - action**2 + 1e-6)
+
+
+RIGHT = {
+    "normal": (dist.Normal(4.0, 0.8), {}),
+    "laplace": (dist.Laplace(0.0, 1.0), {}),
+    "cauchy": (dist.Cauchy(0.0, 1.0), {}),
+    "uniform": (dist.Uniform(-1.0, 2.0), {}),
+    "gamma": (dist.Gamma(2.0, 3.0), {"low": 0}),
+    "beta": (dist.Beta(0.5, 0.5), {"low": 0, "high": 1}),
+    "modes": (
+        dist.MixtureSameFamily(
+            dist.Categorical(torch.tensor([0.3, 0.7])),
+            dist.Independent(
+                dist.Normal(
+                    torch.tensor([[-3.0, 0.0], [2.0, 1.0]]), torch.tensor([[0.1, 1.0], [1.0, 0.5]])
+                ),
+                1,
+            ),
+        ),
+        {},
+    ),
+    "several": (dist.Independent(dist.Laplace(MEAN, STD), 1), {}),
+    "choices": (dist.Categorical(torch.tensor([0.5, 0.3, 0.2])), {}),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_pairs_pass_and_a_tenth_of_a_nat_is_found(name):
+    distribution, bounds = RIGHT[name]
+    actions, log_pi = pairs(distribution)
+    report = audit.check_pairs(actions, log_pi, **bounds)
+    assert report.passed, str(report)
+    assert not audit.check_pairs(actions, log_pi + 0.15, **bounds).passed
+    assert not audit.check_pairs(actions, log_pi - 0.15, **bounds).passed
+
+
+@pytest.mark.parametrize("mean", [torch.tensor(0.5), torch.tensor(7.0), MEAN])
+def test_squashed_pairs_pass_also_where_some_are_rounded_to_the_bound(mean):
+    std = torch.tensor(1.0) if mean.ndim == 0 else STD
+    report = audit.check_pairs(*tanh_pairs(mean, std, exact), low=-1, high=1)
+    assert report.passed, str(report)
+
+
+@pytest.mark.parametrize(
+    ("mean", "log_det", "scale", "form"),
+    [
+        (torch.tensor(4.0), epsilon, 1.0, "epsilon"),
+        (torch.tensor(7.0), epsilon, 1.0, "epsilon"),
+        (torch.tensor(0.5), exact, 2.0, "affine_forgotten"),
+        (MEAN, lambda u, a: 0 * u, 1.0, "jacobian_forgotten"),
+        (MEAN, lambda u, a: -exact(u, a), 1.0, "jacobian_added"),
+    ],
+)
+def test_wrong_pairs_are_named(mean, log_det, scale, form):
+    std = torch.tensor(1.0) if mean.ndim == 0 else STD
+    pair = tanh_pairs(mean, std, log_det, scale)
+    report = audit.check_pairs(*pair, low=-scale, high=scale)
+    assert report.form == form
+    assert report.verdict.startswith("wrong: log_pi is too ")
+
+
+def test_an_error_in_one_place_only_is_found_without_any_gaussian():
+    actions, log_pi = pairs(dist.Laplace(0.0, 1.0))
+    report = audit.check_pairs(actions, log_pi + 0.3 * (actions.abs() < 0.2))
+    assert any("part" in trial.name for trial in report.trials if not trial.passed)
+    actions, log_pi = pairs(RIGHT["several"][0])
+    report = audit.check_pairs(actions, log_pi + 0.5 * (actions[:, 1] > -1.0))
+    assert any("component 1 high" in t.name for t in report.trials if not t.passed)
+
+
+def test_shapes_of_log_pi():
+    actions, log_pi = pairs(dist.Independent(dist.Normal(MEAN, STD), 1))
+    assert "its shape is (N, 1)" in audit.check_pairs(actions, log_pi[:, None]).verdict
+    each = dist.Normal(MEAN, STD).log_prob(actions)
+    assert audit.check_pairs(actions, each).form == "sum_forgotten"
+    square = log_pi[:2000, None] + 0 * log_pi[:2000]
+    assert audit.check_pairs(actions[:2000], square).form == "broadcast"
+
+
+@pytest.mark.parametrize(
+    ("actions", "log_pi", "words"),
+    [
+        (torch.randn(COUNT), torch.zeros(7), "log_pi: shape (7,) does not fit"),
+        (torch.randn(10), torch.zeros(10), "10 are too few"),
+        (torch.randn(COUNT), torch.full((COUNT,), math.nan), "log_pi: is finite for 0"),
+        (torch.zeros(COUNT), torch.zeros(COUNT), "always 0"),
+        (torch.randn(COUNT, 2, 2), torch.zeros(COUNT), "does not fit"),
+        ("text", torch.zeros(COUNT), "gave a str"),
+        (torch.arange(COUNT) % 3, torch.randn(COUNT), "differs between pairs with the same"),
+    ],
+)
+def test_bad_pairs_are_one_line(actions, log_pi, words):
+    with pytest.raises(ValueError, match="; ") as error:
+        audit.check_pairs(actions, log_pi)
+    assert words in str(error.value)
