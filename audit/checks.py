@@ -114,6 +114,12 @@ class Support:
         """Half the width between two bounds, else 1, (A,)."""
         return torch.where(self.box, (self.high - self.low) / 2, 1.0)
 
+    @property
+    def size(self) -> Tensor:
+        """The largest absolute value of a bound, 0 where there is none, (A,)."""
+        ends = torch.stack([self.low, self.high]).nan_to_num(0, 0, 0)
+        return ends.abs().amax(0)
+
     def action(self, latent: Tensor) -> Tensor:
         """The action of a latent, (*, A), differentiable."""
         low, high = self.low.nan_to_num(0, 0, 0), self.high.nan_to_num(0, 0, 0)

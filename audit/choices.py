@@ -46,13 +46,11 @@ def table_of(
             return every(log_prob, drawn)
     for name, value in named.items():
         values = floats(value, name).detach()
-        wrong = (
-            values.isnan()
-            if name == "logits"
-            else ~(values >= 0)
-            if name == "probs"
-            else ~(values < 1e-3)
-        )
+        wrong = values.isnan()
+        if name == "probs":
+            wrong |= values < 0
+        elif name == "log_probs" and abs(float(values.clamp_min(0).sum(-1).max()) - 1) > 1e-3:
+            wrong |= values > 1e-3  # those that sum to 1 are a mistake that has a name
         if bool(wrong.any()):
             what = {"probs": "probabilities", "log_probs": "their logarithms"}.get(name, "numbers")
             raise ValueError(f"{name}: have {float(values[wrong][0]):g} in them; give {what}")
@@ -114,14 +112,14 @@ def choices(
     held = [column.clamp_max(rows.shape[1] - 1) for column in actions.T]
     counts = [torch.bincount(column, minlength=rows.shape[1]) for column in held]
     if mask is not None:
-        allowed = torch.stack([row[at] for row, at in zip(permitted, held, strict=True)])
-        share = 1.0 - float(allowed.double().mean())
+        taken = torch.stack([row[at] for row, at in zip(permitted, held, strict=True)])
+        share = 1.0 - float(taken.double().mean())
         claimed = float(rows.exp().masked_fill(permitted, 0.0).sum(-1).max())
         trials.append(Trial("share of the draws that the mask forbids", share, 0.0))
         trials.append(Trial("probability of what the mask forbids", claimed, FORBIDDEN))
     names: tuple[str, ...] = ()
-    for row, count, allowed in zip(rows, counts, permitted, strict=True):
-        names = names or recognise_choices(row, count, None if mask is None else allowed)
+    for row, count, may in zip(rows, counts, permitted, strict=True):
+        names = names or recognise_choices(row, count, None if mask is None else may)
     if all(trial.passed for trial in trials):
         names = names if table.dtype == torch.float64 and names == EPSILON else ()
         trials.append(Trial("mistakes that fit to rounding", float(len(names)), 0.0))
@@ -132,12 +130,12 @@ def choices(
         "side": "low" if finding.entropy_gap > 0 else "high",
         "gap": abs(finding.entropy_gap),
     }
-    parts = [text.format(**words) for start, text in FAILED.items() if start in " ".join(failed)]
+    parts = [text.format(**words) for begin, text in FAILED.items() if begin in " ".join(failed)]
     looks = " or ".join(FORMS[name].text for name in names[:3])
     verdict = f"wrong: {'; '.join(parts)}: {f'looks like {looks}' if looks else 'unknown error'}"
     if not failed:
-        count = f"{len(actions):,} draws"
-        verdict = f"right: {count} are as frequent as their probabilities, which sum to 1"
+        number = f"{len(actions):,} draws"
+        verdict = f"right: {number} are as frequent as their probabilities, which sum to 1"
     return Report(verdict, tuple(trials), finding.curves, names[0] if names else None)
 
 

@@ -121,6 +121,7 @@ def examine(
     generator: torch.Generator,
     entropy: float | None = None,
     effort: Effort | None = None,
+    kept: float = 1.0,
 ) -> Finding:
     """Tests draws against the density of their latents; nothing is assumed of its form.
 
@@ -135,6 +136,7 @@ def examine(
         generator: of the proposals.
         entropy: what the policy gives as its own.
         effort: how many points, by default for a density that is one of this project.
+        kept: share of all draws that `latent` are; the density is cut off where the others lie.
     """
     effort = effort or Effort()
     dimensions = latent.shape[-1]
@@ -152,7 +154,8 @@ def examine(
         Trial(f"pit_ks of component {axis}", distance, bound + inexact)
         for axis, (distance, inexact) in enumerate(found)
     ]
-    trials.append(Trial("|normaliser - 1|", abs(integral - 1.0), error + INTEGRAL_ERROR))
+    error += INTEGRAL_ERROR + DEVIATIONS * math.sqrt(kept * (1.0 - kept) / len(latent))
+    trials.append(Trial("|normaliser - 1|", abs(integral - kept), error))
     gap = math.nan
     if entropy is not None:
         gap = float(-log_pi.mean()) - entropy
@@ -162,7 +165,7 @@ def examine(
         marginal(density, support, latent, dimension, generator, effort)
         for dimension in range(min(dimensions, CURVES))
     )
-    return Finding(max(found)[0], integral, gap, tuple(trials), curves)
+    return Finding(max(found)[0], integral / kept, gap, tuple(trials), curves)
 
 
 def along(

@@ -38,7 +38,8 @@ class Drawn:
     @property
     def precision(self) -> torch.dtype:
         """The coarser float type of actions and of what came with them."""
-        kinds = [kind for kind in (self.dtype, self.second.dtype) if kind.is_floating_point]
+        second = self.dtype if self.second is None else self.second.dtype
+        kinds = [kind for kind in (self.dtype, second) if kind.is_floating_point]
         return max(kinds, key=lambda kind: torch.finfo(kind).eps)
 
     def numbers(self) -> Tensor:
@@ -84,7 +85,10 @@ class Function:
         found, size = floats(result, "log_prob"), math.prod(event)
         if self.dtype == torch.float64 and found.dtype != torch.float64:
             self.dtype = found.dtype
-        shapes = {(count, count): "broadcast", (count, size): "sum_forgotten"}
+        shapes: dict[tuple[int, ...], str] = {
+            (count, count): "broadcast",
+            (count, size): "sum_forgotten",
+        }
         shapes |= {(count, 1): "keepdim", (1, count): "keepdim", (count,): ""}
         if self.rows == 1:
             shapes |= {(size,): "sum_forgotten", (): "", (1,): "", (1, 1): ""}
@@ -153,24 +157,29 @@ def read(
     Raises:
         ValueError: in one line what came, what was expected, and what to do.
     """
-    actions, function = drawn.numbers(), None
-    inner, log_pi = None if drawn.second is None else drawn.second.double(), None
-    if inner is not None:
-        squashed = inner.shape == actions.shape and torch.allclose(inner.tanh(), actions, atol=1e-5)
-        if squashed and low is None and high is None:
-            low, high = -1.0, 1.0
-        if not squashed and not torch.equal(inner, actions):
-            inner, log_pi = None, inner.sum(-1)
+    function: Function | None = None
+    log_pi: Tensor | None = None
+    actions = drawn.numbers()
+    second = None if drawn.second is None else drawn.second.double()
+    squashed = second is not None and second.shape == actions.shape
+    if second is not None:
+        squashed = squashed and torch.allclose(second.tanh(), actions, atol=1e-5)
+        if not squashed and not torch.equal(second, actions):
+            log_pi = second.sum(-1)
+            second = None
+    if squashed and low is None and high is None:
+        low, high = -1.0, 1.0
     if log_prob is not None:
-        by_latent = inner is not None and "latent" in parameters(log_prob)
+        by_latent = second is not None and "latent" in parameters(log_prob)
         function = Function(log_prob, drawn, by_latent)
-        checked(inner if by_latent else actions)
-        function.adapt(actions, inner)
+        checked(second if second is not None and by_latent else actions)
+        function.adapt(actions, second)
     else:
         checked(actions)
     support = support_of(policy, function, actions, low, high)
-    if function is None or not function.takes_latent:
-        inner = latents(actions, drawn.dtype, support)
+    inner = latents(actions, drawn.dtype, support)
+    if second is not None and function is not None and function.takes_latent:
+        inner = second
     each = function is not None and function.shape == "sum_forgotten"
     return Given(actions, support, inner, log_pi, number_of(entropy, each), function)
 
@@ -179,8 +188,8 @@ def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
     """(policy, what samples, what scores); raises ValueError where there is nothing to sample."""
     if callable(policy) and not hasattr(policy, "log_prob"):
         policy = called("policy", policy)
-    if isinstance(policy, tuple | list) and len(policy) == 2:
-        sample, log_prob, policy = *policy, None
+    if isinstance(policy, tuple) and len(policy) == 2:
+        (sample, log_prob), policy = policy, None
     sample = getattr(policy, "sample", None) if sample is None else sample
     log_prob = getattr(policy, "log_prob", None) if log_prob is None else log_prob
     if not callable(sample) or not (log_prob is None or callable(log_prob)):

@@ -67,6 +67,8 @@ def pairs(given: Given, drawn: Drawn, generator: torch.Generator, shape: str = "
     result = Diagnosis("log_pi", support, given.latent, shape)
     result.shapes()
     bound = result.bounds(given.actions)
+    if result.clipped:
+        return result.of_clipping()
     unknown = ~log_pi.isfinite() & ~bound
     result.add("draws at which log_pi is not finite", float(unknown.sum()), 0.0)
     kept = ~bound & log_pi.isfinite()

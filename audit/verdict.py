@@ -7,7 +7,7 @@ from torch import Tensor
 
 from audit.choices import choices, table_of
 from audit.density import Effort, examine
-from audit.diagnosis import SLIPS, Diagnosis, Scores
+from audit.diagnosis import CUT, SLIPS, Diagnosis, Scores
 from audit.given import Given, draw, read, resolved, seeded
 from audit.pairs import pairs
 from audit.report import Report
@@ -15,7 +15,7 @@ from audit.report import Report
 THOROUGH = Effort(nodes=(33, 129))
 QUICK = Effort(lines=40, nodes=(17, 17), curve_lines=16, curve_nodes=61)
 FEW = 1000  # draws that are scored by a function that takes one action, or a few, at a time
-ON_BOUNDS = 0.01  # the largest share of the draws that rounding may lose
+KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
 FAR = 1e-3  # nats
 SLOPES, SLOPE = 200, 1e-3  # draws at which the slope is tried, and its relative error
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
@@ -98,22 +98,21 @@ class Continuous:
         given, function = self.given, self.function
         result = Diagnosis("log_prob", self.support, given.latent, function.shape)
         result.shapes()
-        on_bound = 0.0
-        if not function.takes_latent:
-            on_bound = float(result.bounds(given.actions).double().mean())
-        if on_bound > ON_BOUNDS and not result.clipped:
-            raise ValueError(
-                f"sample: {on_bound:.1%} of the draws are rounded to a bound, where an action has "
-                "no density of its own; draw in float64, or hand in pairs with their log_pi"
-            )
         inside = ((given.latent >= self.least) & (given.latent <= self.largest)).all(-1)
-        if (lost := 1.0 - float(inside.double().mean())) > ON_BOUNDS:
-            raise ValueError(
-                f"log_prob: works in {function.dtype} only, in which {lost:.1%} of the draws are "
-                "rounded to a bound; let it take float64"
-            )
+        kept = float(inside.double().mean())
+        if not function.takes_latent:
+            result.bounds(given.actions)
+            if result.clipped:
+                return result.of_clipping()
+            if kept < KEPT:
+                raise ValueError(
+                    f"sample: {1 - kept:.0%} of the draws are rounded to a bound, where an action "
+                    "has no density of its own; draw and score in float64, or hand in pairs"
+                )
+        result.cut = kept < 1.0 - CUT
         latent, result.latent = given.latent[inside], given.latent[inside]
-        draws = self.scores(latent[: FEW if self.slow else None])
+        some = latent[: FEW if self.slow else None]
+        draws = self.scores(some)
         unknown = ~draws.claim.isfinite()
         result.add("draws at which log_prob is not finite", float(unknown.sum()), 0.0)
         far = self.scores(self.saturated(latent))
@@ -121,8 +120,16 @@ class Continuous:
         draws = result.draws
         log_pi = draws.claim - self.support.log_slope(draws.latent)
         effort = QUICK if self.slow else THOROUGH
+        entropy = None if result.cut else given.entropy
         found = examine(
-            self.density, self.support, draws.latent, log_pi, self.generator, given.entropy, effort
+            self.density,
+            self.support,
+            some[~unknown],
+            log_pi,
+            self.generator,
+            entropy,
+            effort,
+            kept,
         )
         result.trials += found.trials
         result.curves, result.integral = found.curves, found.normaliser
@@ -151,7 +158,9 @@ class Continuous:
             u, near = neighbours(latent, centre, kind)
             found, moved = (function(support.action(x), x).detach() for x in (u, near))
         else:
-            action, near = neighbours(support.action(latent), support.action(centre), kind)
+            action, near = neighbours(
+                support.action(latent), support.action(centre), kind, support.size
+            )
             u = support.latent(action)
             found, moved = function(action).detach(), function(near).detach()
         slope = support.log_slope(u)
@@ -188,7 +197,13 @@ class Continuous:
         result.add("slope of log_prob against differences, relative", worst, SLOPE)
 
 
-def neighbours(values: Tensor, towards: Tensor, kind: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Values rounded to a float type, and the next number of it on one side, float64 both."""
-    rounded = values.to(kind)
-    return rounded.double(), torch.nextafter(rounded, towards.to(kind).expand_as(rounded)).double()
+def neighbours(
+    values: Tensor, towards: Tensor, kind: torch.dtype, least: Any = 0.0
+) -> list[Tensor]:
+    """[values rounded to a float type, the same moved by what it rounds], float64 both.
+
+    A function may subtract a bound first, and then keeps no more than is kept of that.
+    """
+    rounded = values.to(kind).double()
+    size = torch.maximum(rounded.abs(), torch.as_tensor(least, dtype=torch.float64))
+    return [rounded, rounded + torch.finfo(kind).eps * size * (towards - rounded).sign()]

@@ -127,6 +127,44 @@ def test_masked_choices_and_their_slips():
     assert not audit.check(sample=draw, log_probs=right, log_prob=lambda a: right[a] + 0.1).passed
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_in_float32_what_is_rounded_to_a_bound_is_left_out(size):
+    mean, std = torch.tensor([7.0, -1.0, 1.5])[:size], torch.tensor([1.2, 0.8, 0.3])[:size]
+
+    def log_prob(action, epsilon=0.0):
+        u = torch.atanh(action.float())
+        log_det = 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u))
+        wrong = torch.log(1 - action.float() ** 2 + epsilon) if epsilon else log_det
+        return (dist.Normal(mean, std).log_prob(u) - wrong).sum(-1)
+
+    given = {
+        "sample": lambda n: torch.tanh(mean + std * torch.randn(n, size)),
+        "low": -1,
+        "high": 1,
+    }
+    report = audit.check(log_prob=log_prob, **given)
+    assert report.passed, str(report)
+    assert audit.check(log_prob=lambda a: log_prob(a, 1e-6), **given).form == "epsilon"
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 1.5), (10.0, 11.0), (-3.0, 1.0)])
+def test_a_box_that_is_not_about_zero_passes_in_float32(low, high):
+    half, middle = (high - low) / 2, (high + low) / 2
+
+    def log_prob(action):
+        u = torch.atanh((action.float() - middle) / half)
+        log_det = 2 * (math.log(2) - u - torch.nn.functional.softplus(-2 * u))
+        return gaussian(u, 0.5, 0.6) - log_det - math.log(half)
+
+    report = audit.check(
+        sample=lambda n: half * torch.tanh(0.5 + 0.6 * torch.randn(n)) + middle,
+        log_prob=log_prob,
+        low=low,
+        high=high,
+    )
+    assert report.passed, str(report)
+
+
 NORMAL = dist.Normal(1.0, 2.0)
 TANH = squashed(dist.Normal(torch.tensor(0.5), torch.tensor(0.6)))
 SEVERAL = diagonal()
@@ -269,7 +307,12 @@ BAD = {
     "turned round": ({"policy": NORMAL, "low": 1, "high": -1}, "low: 1 is not below"),
     "wrong size": ({"policy": NORMAL, "low": [0, 0]}, "low: [0, 0] does not fit 1"),
     "rounded": (
-        {"policy": squashed(dist.Normal(torch.tensor(8.0), torch.tensor(1.0)))},
+        {
+            "sample": lambda n: torch.tanh(8.5 + torch.randn(n)),
+            "log_prob": lambda a: gaussian(torch.atanh(a.float())),
+            "low": -1,
+            "high": 1,
+        },
         "of the draws are rounded to a bound",
     ),
     "no probabilities": ({"sample": NORMAL.sample, "probs": [-1.0, 2.0]}, "probs: have -1"),
