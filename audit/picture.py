@@ -12,14 +12,16 @@ from audit.density import Curve, Finding
 
 BINS = 50
 FINE = 2  # drawn so many times larger, then averaged: smooth lines
-WIDTH, HEIGHT, TOP = 216, 158, 30  # pixels of a panel, and of what stands above all of them
-LEFT, RIGHT, ABOVE, BELOW = 40, 8, 18, 34  # pixels of a panel around its axes
+WIDTH, HEIGHT, TOP = 264, 236, 30  # pixels of a panel, and of what stands above all of them
+LEFT, RIGHT, ABOVE, BELOW = 40, 8, 18, 112  # pixels of a panel around its axes
+ERROR = 56  # pixels of the axes of errors, below them
+FEWEST = 10  # draws in a bin whose error is drawn
 HIGHEST = 3.0  # times the highest bar: a claim beyond leaves the picture
 BARS, CLAIM, INK, GRID = "#9ecae1", "#d94801", "#30363d", "#e4e7eb"
 
 
 def picture(findings: Sequence[Finding], names: Sequence[str] = ()) -> np.ndarray:
-    """Histogram of the draws under the claimed density, (height, width, 3) uint8.
+    """Histogram of the draws under the claimed density, and its error, (height, width, 3) uint8.
 
     One column per state, or per name, and one row per curve: action components, the first ones
     where they are many.
@@ -27,7 +29,7 @@ def picture(findings: Sequence[Finding], names: Sequence[str] = ()) -> np.ndarra
     from PIL import Image, ImageDraw, ImageFont
 
     rows, columns = len(findings[0].curves), len(findings)
-    size = (FINE * WIDTH * max(columns, 2), FINE * (HEIGHT * rows + TOP))  # 2: as the legend
+    size = (FINE * WIDTH * columns, FINE * (HEIGHT * rows + TOP))
     image = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(image)
     pen.font = ImageFont.load_default(FINE * 11)
@@ -80,7 +82,7 @@ def legend(pen: Any, curve: Curve) -> None:
 
 
 def panel(pen: Any, left: float, top: float, curve: Curve, name: str) -> None:
-    """One component at one state: axes, bars, and the density in red where there are draws."""
+    """One component at one state: bars, the density in red where there are draws, its error."""
     draws, grid, density = (tensor.numpy() for tensor in (curve.draws, curve.grid, curve.density))
     choice = curve.unit == "choice"
     if choice:
@@ -121,6 +123,37 @@ def panel(pen: Any, left: float, top: float, curve: Curve, name: str) -> None:
     pen.line(fine(start, bottom, end, bottom), INK, FINE)
     shown = (grid >= low) & (grid <= high) & ~np.isnan(density)
     claim(pen, x(grid[shown]), y(density[shown]), choice, top)
+    middles = (edges[1:] + edges[:-1]) / 2
+    claimed = density if choice else np.interp(middles, grid, density, left=math.nan)
+    counts = heights * np.diff(edges) * len(draws)
+    errors(pen, x(middles), claimed, heights, counts, start, end, bottom + 42)
+
+
+def errors(
+    pen: Any,
+    places: np.ndarray,
+    claimed: np.ndarray,
+    drawn: np.ndarray,
+    counts: np.ndarray,
+    start: float,
+    end: float,
+    top: float,
+) -> None:
+    """log(claimed / drawn) of each bin in nats, with two standard errors, where it holds enough."""
+    held = (counts >= FEWEST) & (claimed > 0) & np.isfinite(claimed)
+    error, chance = np.log(claimed[held] / drawn[held]), 2.0 / np.sqrt(counts[held])
+    largest = max(float((np.abs(error) + chance).max(initial=0.0)), 0.2)
+
+    def y(value: Any) -> Any:
+        return top + ERROR * (0.5 - 0.5 * np.clip(value / (1.1 * largest), -1.0, 1.0))
+
+    for value in ticks(-largest, largest, 3):
+        pen.line(fine(start, y(value), end, y(value)), INK if value == 0 else GRID, FINE)
+        write(pen, start - 5, y(value), f"{value:g}", "rm")
+    for place, middle, width in zip(places[held], error, chance, strict=True):
+        pen.line(fine(place, y(middle - width), place, y(middle + width)), CLAIM, FINE)
+        pen.circle(fine(place, y(middle)), 1.5 * FINE, CLAIM)
+    write(pen, (start + end) / 2, top + ERROR + 1, "error (nats)", "ma")
 
 
 def histogram(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """The picture of an audit: bars and red line stand where the numbers say."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,10 @@ import torch
 from audit.density import Curve, Finding
 from audit.picture import (
     BARS,
+    BELOW,
     BINS,
     CLAIM,
+    ERROR,
     HEIGHT,
     LEFT,
     RIGHT,
@@ -36,10 +40,10 @@ def uniform(density=None, low=0.0, high=1.0):
     return Curve(draws, grid, claimed if density is None else density(grid), "action")
 
 
-def where(pixels, colour, column=0, row=0):
-    """(rows, columns) within a panel of the pixels that are nearly of this colour."""
+def where(pixels, colour, column=0, row=0, start=0, end=HEIGHT - BELOW + 4):
+    """(rows, columns) within the axes of a panel of the pixels that are nearly of this colour."""
     top, left = TOP + HEIGHT * row, WIDTH * column
-    panel = pixels[top : top + HEIGHT, left : left + WIDTH].astype(int)
+    panel = pixels[top + start : top + end, left : left + WIDTH].astype(int)
     return np.nonzero(np.abs(panel - rgb(colour)).max(-1) < 12)
 
 
@@ -68,6 +72,25 @@ def test_the_line_of_a_wrong_density_lies_off_by_its_factor(factor):
     bars, line = where(pixels, BARS), where(pixels, CLAIM)
     floor = bars[0].max() + 1
     assert (floor - line[0].mean()) / (floor - bars[0].min()) == pytest.approx(factor, rel=0.05)
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5, 2.0])
+def test_the_error_below_is_the_logarithm_of_the_factor(factor):
+    pixels = picture([finding(uniform(lambda grid: torch.full_like(grid, factor)))])
+    start = HEIGHT - BELOW + 42
+    dots = where(pixels, CLAIM, start=start, end=start + ERROR)
+    largest = 1.1 * (abs(math.log(factor)) + 2 / math.sqrt(4000 / BINS))
+    height = ERROR * (0.5 - 0.5 * math.log(factor) / largest)
+    assert abs(dots[0].mean() - height) < 1.5
+    assert np.ptp(dots[1]) > 0.9 * (WIDTH - LEFT - RIGHT)
+
+
+def test_a_bin_with_few_draws_has_no_error():
+    draws = torch.cat([torch.linspace(0.0, 0.5, 4000), torch.linspace(0.9, 1.0, 9)]).double()
+    curve = Curve(draws, torch.linspace(0, 1, 301).double(), torch.ones(301).double(), "action")
+    start = HEIGHT - BELOW + 42
+    dots = where(picture([finding(curve)]), CLAIM, start=start, end=start + ERROR)
+    assert dots[1].max() < LEFT + 0.55 * (WIDTH - LEFT - RIGHT)
 
 
 @pytest.mark.parametrize("beyond", [30.0, float("inf"), float("nan")])

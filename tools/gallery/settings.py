@@ -23,6 +23,20 @@ class Options(Keys):
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
 
 
+@dataclass(frozen=True)
+class Anyones(Keys):
+    """Keys that go with `of`."""
+
+    of: str = key("", "MODULE:NAME of a distribution, or of a function that returns one or a pair")
+    args: str = key("", "what NAME is called with, a list")
+    low: str = key("", "least actions, a number or a list; empty: unbounded, or found out")
+    high: str = key("", "largest actions")
+    dim: int = key(0, "components that an action has to have; 0: any number", ge=0)
+    draws: int = key(20_000, "how many", ge=1000, le=10_000_000)
+    seed: int = key(0, "of every draw", ge=0, lt=2**62)
+    out: str = key("", "folder of the report; empty: runs/verify/<date-time>")
+
+
 class Settings(Group):
     """Keys of a section."""
 
@@ -149,11 +163,14 @@ def help_text() -> str:
         "  python tools/verify.py                                     every section",
         "  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings",
         "  python tools/verify.py run=runs/...                        a trained policy",
-        "  python tools/verify.py false_alarms=1000                   its rate of false alarms\n",
+        "  python tools/verify.py false_alarms=1000                   its rate of false alarms",
+        "  python tools/verify.py of=my_module:my_policy low=-1 high=1   anyone's policy",
+        "  python tools/verify.py of=torch.distributions:Normal args=[4.0,0.8]\n",
         "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
         "keys:",
         *described(Options, 44),
     ]
     for section, group in SECTIONS.items():
         lines += [f"section={section}: {group.__doc__}", *described(group, 44)]
+    lines += ["of=MODULE:NAME, which goes with these alone:", *described(Anyones, 44)]
     return "\n".join([*lines, "without section=NAME, samples=N holds for all sections that draw"])

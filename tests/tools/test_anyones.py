@@ -1,0 +1,95 @@
+"""`tools/verify.py of=...`: anyone's policy from the command line."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.tracked import ROOT
+from tools import verify
+
+MINE = """
+import torch
+from torch.distributions import Normal
+
+normal = Normal(1.0, 2.0)
+
+def right():
+    return normal
+
+def wrong(shift=0.3):
+    return normal.sample, lambda action: normal.log_prob(action) + shift
+
+def narrow(low, high):
+    return Normal(torch.as_tensor(low), torch.as_tensor(high))
+
+def explodes():
+    raise RuntimeError("boom")
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    sys.modules.pop("mine", None)
+
+
+def test_a_right_policy_passes_and_the_report_is_written(here, capsys):
+    assert verify.main(["of=mine:right", "draws=2000", "seed=3", "out=report"]) == 0
+    printed = capsys.readouterr().out
+    assert "pit_ks of component 0" in printed
+    assert "right: 2,000 draws" in printed
+    written = json.loads((here / "report" / "report.json").read_text())
+    assert (written["passed"], written["of"], written["seed"]) == (True, "mine:right", 3)
+    assert "2,000 draws" in (here / "report" / "report.md").read_text()
+    assert (here / "report" / "picture.png").stat().st_size > 3000
+
+
+def test_a_wrong_policy_fails(here, capsys):
+    assert verify.main(["of=mine:wrong", "draws=2000"]) == 1
+    assert "too high by exactly 0.3 nat" in capsys.readouterr().out
+    assert verify.main(["of=mine:wrong", "args=[0.0]", "draws=2000"]) == 0
+    assert len(list((here / "runs" / "verify").iterdir())) == 2
+
+
+def test_lists_are_tensors_and_the_shape_is_checked(here, capsys):
+    given = ["of=mine:narrow", "args=[[1.0,2.0],[0.5,0.5]]", "draws=2000"]
+    assert verify.main(given) == 1
+    assert "gives 2 numbers for each action" in capsys.readouterr().out
+    assert verify.main([*given, "dim=3"]) == 2
+
+
+def test_a_distribution_of_torch_needs_no_file(tmp_path):
+    command = [sys.executable, str(ROOT / "tools/verify.py"), "of=torch.distributions:Normal"]
+    done = subprocess.run(
+        [*command, "args=[4.0,0.8]"], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["of=mine"], "of: mine is not MODULE:NAME; e.g."),
+        (["of=nowhere:x"], "of: importing nowhere raised ModuleNotFoundError"),
+        (["of=mine:rigth"], "did you mean right?"),
+        (["of=mine:explodes"], "policy: raised RuntimeError: boom"),
+        (["of=mine:narrow", "args=[1]"], "args: narrow raised TypeError"),
+        (["of=mine:right", "low=-1", "high=1"], "lies outside of low=-1"),
+        (["of=mine:right", "low=x"], "low: x is no number"),
+        (["of=mine:right", "draws=10"], "draws: "),
+        (["of=mine:right", "samples=10"], "samples: "),
+        (["of=mine:normal.loc"], "policy: a Tensor came"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(here, capsys, arguments, words):
+    assert verify.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (here / "runs").exists()
