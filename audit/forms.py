@@ -104,7 +104,9 @@ class Form:
     delta: Callable[[Any], Tensor]
 
     def applies(self, base: Base) -> bool:
-        """Whether it can be made there: most need a box, one that there is none."""
+        """Whether it makes a difference there: most need a box, one that there is none."""
+        if self.name.startswith("atanh_clipped"):
+            return base.low is not None and bool((base.u.abs() > CLIP).any())
         if self.kind in ("jacobian", "inverse") or self.name in IN_BOX:
             return (base.low is None) == (self.name == "jacobian_unsquashed")
         return True
@@ -127,7 +129,7 @@ def scored_at(base: Base, u: Tensor) -> Tensor:
 
 def every(base: Base, each: Tensor | float) -> Tensor:
     """The same at all points, (N,): the sum over dimensions of `each`."""
-    return torch.as_tensor(each).expand(len(base.mean)).sum().expand(len(base.u))
+    return (torch.zeros_like(base.mean) + each).sum().expand(len(base.u))
 
 
 def rescaled(base: Base, factor: Tensor, constant: Tensor) -> Tensor:
@@ -170,8 +172,13 @@ def masked(given: Choices) -> Tensor:
     return given.log_probs.masked_fill(~given.mask, -math.inf).log_softmax(-1)
 
 
+def log_of_logs(given: Choices) -> Tensor:
+    return torch.log(-given.log_probs) - torch.log(-given.log_probs.sum())
+
+
 def explored(given: Choices) -> Tensor:
-    probs, uniform = given.log_probs.exp(), given.mask / given.mask.sum()
+    probs = given.log_probs.exp()
+    uniform = given.mask.to(probs) / given.mask.sum()
     return likeliest(given, [torch.lerp(probs, uniform, k / 500).log() for k in range(1, 500)])
 
 
@@ -228,7 +235,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
         "temperature": lambda c: c.log_probs - tempered(c),
         "exploration_forgotten": lambda c: c.log_probs - explored(c),
         "softmax_twice": lambda c: c.log_probs - c.log_probs.exp().log_softmax(-1),
-        "logs_as_probabilities": lambda c: c.log_probs - torch.log(c.log_probs / c.log_probs.sum()),
+        "logs_as_probabilities": lambda c: c.log_probs - log_of_logs(c),
         "log_forgotten": lambda c: c.log_probs - c.log_probs.log(),
         "log_with_epsilon": lambda c: c.log_probs - torch.log(c.log_probs.exp() - 1e-8),
     },

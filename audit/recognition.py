@@ -22,6 +22,8 @@ SHIFT = 1e-6  # for the derivatives
 DEVIATIONS = 6.0  # standard errors
 ROUNDING = 1e-10  # of the claim's size, at least
 P_MIN = 1e-3  # of the counts, under a mistake that fits
+EPSILON = 1e-8  # of log(p + EPSILON)
+FITTED = ("temperature", "exploration_forgotten")  # have a free parameter: only if no other fits
 CORRELATED = 8  # dimensions, at most, whose correlations are fitted
 
 
@@ -39,10 +41,12 @@ def recognise(base: Base, claim: Tensor, slack: Tensor, draws: int) -> tuple[str
         Keys of FORMS, or "one + another" for two mistakes at once, for which is looked where no
         single one fits. Empty where none does, or where no mistake is needed.
     """
+    forms = [f for f in FORMS.values() if f.kind in ORDER and f.applies(base)]
+    if bool((undefined := claim.isnan()).any()):
+        return tuple(f.name for f in forms if agree(f.delta(base).isnan(), undefined))
     fit = Fit(base, claim, slack, draws)
     if fit.explains(lambda base: torch.zeros_like(base.right)):
         return ()
-    forms = [f for f in FORMS.values() if f.kind in ORDER and f.applies(base)]
     if single := tuple(form.name for form in forms if fit.explains(form.delta)):
         return single
     pairs = [
@@ -54,6 +58,11 @@ def recognise(base: Base, claim: Tensor, slack: Tensor, draws: int) -> tuple[str
 
 
 ORDER = {"jacobian": 0, "inverse": 0, "scale": 1, "constant": 1}
+
+
+def agree(one: Tensor, two: Tensor) -> bool:
+    """Whether two are the same but for points on the border, (N,) bool each."""
+    return float((one != two).double().mean()) < 2e-3
 
 
 def both(one: Form, two: Form) -> Delta:
@@ -113,8 +122,12 @@ class Fit:
                 (self.left(delta, parameters + shift) - self.left(delta, parameters - shift))
                 for shift in shifts
             ]
-            slope = torch.stack(slopes, -1) / (2.0 * SHIFT)
-            parameters = parameters - torch.linalg.lstsq(slope, left.unsqueeze(-1)).solution[:, 0]
+            # What the claim leaves open stays near the draws' own.
+            slope = torch.cat(
+                [torch.stack(slopes, -1) / (2.0 * SHIFT), torch.diag(1.0 / self.limits)]
+            )
+            error = torch.cat([left, parameters / self.limits])
+            parameters = parameters - torch.linalg.lstsq(slope, error.unsqueeze(-1)).solution[:, 0]
             left = self.left(delta, parameters)
             if not float(left.abs().max()) < 0.5 * size:  # also if that is no number
                 return False
@@ -163,10 +176,16 @@ def recognise_choices(
     if bool(counts[~mask].sum() > 0):
         forbidden = log_probs[~mask]
         return ("mask_zeroed",) if bool((forbidden == forbidden[0]).all()) else ()
+    probs = log_probs.exp()
+    if abs(float(probs.sum()) - 1.0 - EPSILON * len(probs)) < 0.1 * EPSILON:
+        return ("log_with_epsilon",)
+    if chi2_p_value(counts, probs) > P_MIN:
+        return ()
     found = []
     for form in FORMS.values():
-        if form.kind == "discrete" and form.name != "mask_zeroed":
+        if form.kind == "discrete" and form.name not in ("mask_zeroed", "log_with_epsilon"):
             probs = torch.exp(log_probs - form.delta(given)).nan_to_num(0.0)
             if chi2_p_value(counts, probs) > P_MIN:
                 found.append(form.name)
-    return tuple(found)
+    simple = tuple(name for name in found if name not in FITTED)
+    return simple or tuple(found)
