@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
-CLIP = math.atanh(1.0 - 1e-6)
+CLIP, CLIP_FLOAT64 = math.atanh(1.0 - 1e-6), math.atanh(1.0 - 1e-15)
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,17 @@ class Form:
 
     def applies(self, base: Base) -> bool:
         """Whether it makes a difference there: most need a box, one that there is none."""
-        if self.name.startswith("atanh_clipped"):
-            return base.low is not None and bool((base.u.abs() > CLIP).any())
-        if self.kind in ("jacobian", "inverse") or self.name in IN_BOX:
-            return (base.low is None) == (self.name == "jacobian_unsquashed")
-        return True
+        if self.name == "jacobian_unsquashed" or base.low is None:
+            return self.name not in IN_BOX if base.low is None else False
+        farthest, scaled = float(base.u.abs().max()), bool((base.log_half != 0.0).any())
+        return {
+            "epsilon_scaled": scaled,
+            "jacobian_of_scaled": scaled,
+            "affine_forgotten": scaled,
+            "atanh_clipped": farthest > CLIP,
+            "atanh_clipped_epsilon": farthest > CLIP,
+            "atanh_clipped_float64": farthest > CLIP_FLOAT64,
+        }.get(self.name, True)
 
 
 def log_slope(u: Tensor) -> Tensor:
@@ -150,8 +156,8 @@ def atanh_epsilon(base: Base) -> Tensor:
     return scored_at(base, inexact) + with_epsilon(base.log_slope, 1e-6)
 
 
-def atanh_clipped(base: Base, epsilon: float = 0.0) -> Tensor:
-    u = base.u.clamp(-CLIP, CLIP)
+def atanh_clipped(base: Base, epsilon: float = 0.0, clip: float = CLIP) -> Tensor:
+    u = base.u.clamp(-clip, clip)
     slope = log_slope(u)
     return scored_at(base, u) + (base.log_slope - slope).sum(-1) + with_epsilon(slope, epsilon)
 
@@ -201,6 +207,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
         "tanh_scored": lambda b: scored_at(b, torch.tanh(b.u)),
         "atanh_clipped": atanh_clipped,
         "atanh_clipped_epsilon": lambda b: atanh_clipped(b, 1e-6),
+        "atanh_clipped_float64": lambda b: atanh_clipped(b, clip=CLIP_FLOAT64),
         "atanh_epsilon": atanh_epsilon,
     },
     "scale": {
@@ -244,7 +251,10 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
     ),
     "support": {"clipped": lambda b: every(b, 0.0)},
 }
-IN_BOX = ("affine_forgotten", "entropy_of_base")
+IN_BOX = {
+    *(ERRORS["jacobian"].keys() | ERRORS["inverse"].keys()) - {"jacobian_unsquashed"},
+    *("affine_forgotten", "entropy_of_base"),
+}
 
 # The words of a verdict; and a thread, or else a file, on GitHub.
 FOUND = {
@@ -268,6 +278,7 @@ FOUND = {
         "atanh of a clipped to ±(1 − 1e-6), and log(1 − a² + 1e-6)",
         "ray-project/ray#14878",
     ),
+    "atanh_clipped_float64": ("atanh of a clipped to ±(1 − 1e-15)", "pytorch/rl#2199"),
     "atanh_epsilon": ("1e-6 in atanh and in log(1 − a²)", "rlworkgroup/garage#2129"),
     "sigma_for_log_sigma": ("−σ in place of −log σ", "piEsposito/blitz-bayesian-deep-learning#14"),
     "half_log_sigma": ("−½ log σ in place of −log σ", "google-research/batch-ppo#13"),

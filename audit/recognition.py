@@ -111,27 +111,26 @@ class Fit:
     def explains(self, delta: Delta) -> bool:
         parameters = torch.zeros_like(self.limits)
         shifts = SHIFT * torch.eye(len(parameters), dtype=torch.float64)
-        left = self.left(delta, parameters)
-        if len(left) < 2 * len(parameters) or not self.possible(delta):
+        if len(self.claim) < 2 * len(parameters) or not self.possible(delta):
             return False
+        size = math.inf
         for _ in range(STEPS):
-            size = float(left.abs().max())
-            if not size > 1.0:
-                break
+            left = self.left(delta, parameters)
+            before, size = size, float(left.abs().max())
+            if size <= 1.0:
+                return bool((parameters.abs() <= self.limits).all())
+            if not size < 0.5 * before:  # also if it is no number
+                return False
             slopes = [
                 (self.left(delta, parameters + shift) - self.left(delta, parameters - shift))
                 for shift in shifts
             ]
             # What the claim leaves open stays near the draws' own.
-            slope = torch.cat(
-                [torch.stack(slopes, -1) / (2.0 * SHIFT), torch.diag(1.0 / self.limits)]
-            )
+            slope = torch.stack(slopes, -1) / (2.0 * SHIFT)
+            slope = torch.cat([slope, torch.diag(1.0 / self.limits)])
             error = torch.cat([left, parameters / self.limits])
             parameters = parameters - torch.linalg.lstsq(slope, error.unsqueeze(-1)).solution[:, 0]
-            left = self.left(delta, parameters)
-            if not float(left.abs().max()) < 0.5 * size:  # also if that is no number
-                return False
-        return bool((left.abs() <= 1.0).all() and (parameters.abs() <= self.limits).all())
+        return False
 
     def possible(self, delta: Delta) -> bool:
         """Whether it is roughly so with the parameters of the draws: cheap to find out."""

@@ -170,12 +170,11 @@ def policy(name: str, size: int, seed: int = 0, kind: str = "box") -> Policy:
     mean, std = SATURATED if name.startswith(("epsilon", "atanh")) else (MEAN, STD)
     low, high = NARROW if name == "jacobian_of_scaled" else (LOW, HIGH)
     kind = {"jacobian_unsquashed": "line", "clipped": "clipped"}.get(name, kind)
-    mean, std, low, high = (values[:size] for values in (mean, std, low, high))
     return Policy(
-        mean=torch.tensor(mean, dtype=torch.float64),
-        std=torch.tensor(std, dtype=torch.float64),
-        low=torch.tensor(low, dtype=torch.float64),
-        high=torch.tensor(high, dtype=torch.float64),
+        mean=torch.tensor(mean[:size], dtype=torch.float64),
+        std=torch.tensor(std[:size], dtype=torch.float64),
+        low=torch.tensor(low[:size], dtype=torch.float64),
+        high=torch.tensor(high[:size], dtype=torch.float64),
         kind=kind,
         formula=FORMULAS[name] if name else right,
         generator=torch.Generator().manual_seed(seed),

@@ -57,9 +57,11 @@ def test_a_right_density_needs_no_mistake(kind: str, size: int) -> None:
     assert named(mistakes.policy("", size, kind=kind)) == ()
 
 
-def test_an_error_of_no_known_form_has_no_name() -> None:
-    policy = mistakes.policy("", 1)
-    wrong = replace(policy, formula=lambda p, u: mistakes.right(p, u) + 0.1 * u.cos().sum(-1))
+@pytest.mark.parametrize("name", ["", "epsilon"])
+def test_an_error_of_no_known_form_has_no_name(name: str) -> None:
+    policy = mistakes.policy(name, 1)
+    formula = policy.formula
+    wrong = replace(policy, formula=lambda p, u: formula(p, u) + 1e-3 * (3.0 * u).cos().sum(-1))
     assert named(wrong) == ()
 
 
@@ -78,9 +80,23 @@ def test_what_cannot_be_told_apart_is_named_together() -> None:
 
 def test_means_and_scales_that_are_not_those_of_the_draws_are_no_mistake_of_form() -> None:
     policy = mistakes.policy("sigma_for_log_sigma", 1)
-    elsewhere = replace(policy, mean=policy.mean + 0.2)
+    elsewhere = replace(policy, mean=policy.mean + 0.1 * policy.std)
     moved = replace(policy, formula=lambda p, u: FORMULAS["sigma_for_log_sigma"](elsewhere, u))
     assert named(moved) == ()
+
+
+def test_where_the_box_has_half_widths_of_1_nothing_is_scaled() -> None:
+    policy = mistakes.policy("epsilon_scaled", 1)
+    assert named(replace(policy, low=-policy.scale / 2, high=policy.scale / 2)) == ("epsilon",)
+
+
+def test_a_clip_that_float64_alone_resolves_is_recognised() -> None:
+    policy = mistakes.policy("", 1)
+    beyond = replace(policy, formula=lambda p, u: mistakes.right(p, u.clamp(-17.616, 17.616)))
+    u = torch.linspace(-19.0, 19.0, 500, dtype=torch.float64).unsqueeze(-1)
+    claim = beyond.formula(beyond, u) + policy.log_det(u).sum(-1)
+    slack = torch.full((500,), 0.1, dtype=torch.float64)  # nothing is left of the action there
+    assert recognise(at(policy, u), claim, slack, 10**9) == ("atanh_clipped_float64",)
 
 
 def test_correlated_components_are_no_obstacle() -> None:
@@ -98,6 +114,7 @@ def test_correlated_components_are_no_obstacle() -> None:
 def test_a_log_prob_that_is_no_number_for_actions_beyond_1_is_recognised() -> None:
     policy = mistakes.policy("jacobian_of_scaled", 1)
     wide = replace(policy, low=-3.0 * torch.ones(1).double(), high=3.0 * torch.ones(1).double())
+    wide = replace(wide, mean=torch.full_like(wide.mean, 3.0))  # nearly all are beyond
     assert named(wide) == ("jacobian_of_scaled",)
 
 
@@ -129,7 +146,14 @@ def test_the_wrong_formulas_of_the_gallery_are_the_same_mistakes(name: str) -> N
 
 
 def test_every_mistake_has_words_a_source_and_a_policy_that_makes_it() -> None:
-    made = {*FORMULAS, *DISCRETE, "keepdim", "entropy_of_base", "entropy_half_log_sigma"}
+    made = {
+        *FORMULAS,
+        *DISCRETE,
+        "keepdim",
+        "atanh_clipped_float64",
+        "entropy_of_base",
+        "entropy_half_log_sigma",
+    }
     assert set(FORMS) == made
     assert all(form.source.startswith("https://github.com/") for form in FORMS.values())
     assert len({form.text for form in FORMS.values()}) == len(FORMS)
