@@ -5,7 +5,7 @@ Names are those of `audit.forms`, whose formulas are not used here.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -181,14 +181,29 @@ def policy(name: str, size: int, seed: int = 0, kind: str = "box") -> Policy:
     )
 
 
+def any_right(size: int, seed: int, kind: str) -> Policy:
+    """A policy without a mistake, with a mean and a std that depend on the seed.
+
+    `kind`: "line", "box" as above, or "tanh" for one from -1 to 1.
+    """
+    made = policy("", size, seed, "line" if kind == "line" else "box")
+    mean = 1.5 * torch.randn(size, dtype=torch.float64, generator=made.generator)
+    std = torch.exp(3.5 * torch.rand(size, dtype=torch.float64, generator=made.generator) - 3.0)
+    if kind == "tanh":
+        made = replace(made, low=-torch.ones_like(mean), high=torch.ones_like(mean))
+    return replace(made, mean=mean, std=std)
+
+
 LOGITS = (1.0, 0.2, -0.5, -1.2, 2.0)
 MASK = (True, True, False, True, True)
 
 
 def choices(name: str, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `audit.check` for a categorical policy with that mistake, "" for none."""
+    """Arguments of `audit.check` for a categorical policy with that mistake, or any without one."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.tensor(LOGITS, dtype=torch.float64)
+    if not name:
+        logits = 2.0 * torch.randn(len(LOGITS), dtype=torch.float64, generator=generator)
     mask = torch.tensor(MASK)
     log_probs = drawn = logits.log_softmax(-1)
     given: dict[str, Any] = {}
@@ -215,3 +230,15 @@ def choices(name: str, seed: int = 0) -> dict[str, Any]:
         return torch.multinomial(probs, count, replacement=True, generator=generator)
 
     return {"sample": sample, "log_probs": log_probs, **given}
+
+
+def distribution(kind: str) -> Any:
+    """A right density that is no Gaussian."""
+    one, two = torch.tensor([2.0, 3.0], dtype=torch.float64)
+    if kind == "beta":
+        return torch.distributions.Beta(one, two)
+    if kind == "laplace":
+        return torch.distributions.Laplace(one, two)
+    parts = torch.distributions.Normal(torch.stack([-one, two]), torch.stack([one / 2, two / 3]))
+    weights = torch.distributions.Categorical(torch.stack([one, two]))
+    return torch.distributions.MixtureSameFamily(weights, parts)

@@ -1,0 +1,68 @@
+"""The measure of the audit's power: what it audits, counts, continues and calls a failure."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.forms import FORMS
+from bench import audit_power
+from bench.audit_power import Case, audited, cases, main
+
+EPSILON = ["only=epsilon_float32", "right=none"]
+
+
+@pytest.fixture
+def audits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every audit finds its mistake; the list of those made."""
+    made: list[tuple[str, int]] = []
+
+    def found(case: Case, seed: int, draws: int) -> dict[str, Any]:
+        made.append((case.label, seed))
+        return {"passed": not case.mistake, "form": case.mistake or None, "seconds": 0.5}
+
+    monkeypatch.setattr(audit_power, "audited", found)
+    return made
+
+
+def test_every_mistake_with_numbers_is_audited_and_each_right_density() -> None:
+    listed = list(cases(""))
+    silent = {"keepdim", "atanh_clipped_float64", "entropy_of_base", "entropy_half_log_sigma"}
+    assert {case.mistake for case in listed} == set(FORMS) - silent | {""}
+    assert {case.kind for case in listed if not case.mistake} == {
+        *("line", "tanh", "box", "beta", "laplace", "mixture", "choices")
+    }
+    assert len({case.label for case in listed}) == len(listed)
+
+
+def test_a_run_continues_where_another_stopped(
+    audits: list[tuple[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*EPSILON, "seeds=0-2", f"out={tmp_path}"]) == 0
+    assert len(audits) == 3 * 4  # seeds; check and check_pairs in 1 and 3 dimensions
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text()[:-20])
+    for _ in range(2):
+        assert main([*EPSILON, "seeds=0-2", f"out={tmp_path}"]) == 0
+        assert len(audits) == 3 * 4 + 1
+    assert "| epsilon_float32 | 1 | 3 of 3 | 3 | 3 of 3 | 3 | 0.50 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mistake", "passed", "code"),
+    [("epsilon_float32", True, 1), ("epsilon_float32", False, 0), ("", True, 0), ("", False, 1)],
+)
+def test_the_exit_code_counts_what_is_missed_and_what_is_accused(
+    mistake: str, passed: bool, code: int, tmp_path: Path, audits: list[tuple[str, int]]
+) -> None:
+    case = next(case for case in cases("epsilon_float32") if case.mistake == mistake)
+    line = {"case": case.label, "seed": 0, "passed": passed, "form": mistake, "seconds": 1.0}
+    (tmp_path / "one.jsonl").write_text(json.dumps(line) + "\n")
+    assert main(["seeds=none", "right=none", "only=epsilon_float32", f"out={tmp_path}"]) == code
+
+
+def test_a_mistake_is_caught_and_named_and_a_right_density_is_not() -> None:
+    wrong = audited(Case("sigma_for_log_sigma", 1, "box", pairs=False), seed=0, draws=4000)
+    assert (wrong["passed"], wrong["form"]) == (False, "sigma_for_log_sigma")
+    assert audited(Case("", 1, "tanh", pairs=False), seed=0, draws=4000)["passed"]
