@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv/.peers
+DENSITIES := .venv/.densities
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all faults verify lint format results bench bench-learning planted clean
+.PHONY: help train test test-all faults verify lint format results bench bench-learning peers planted clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +48,9 @@ results: $(READY) ## the learning results of docs/results.md, about half an hour
 bench: $(PEERS) ## docs/performance.md anew, most of an hour; ARGS="only=sac256" for a part, elsewhere
 	@$(BIN)/python bench/bench.py $(or $(ARGS),write=true)
 
+peers: $(DENSITIES) ## docs/peers.md anew: other libraries' log-probabilities against 50 digits, a minute
+	@$(BIN)/python bench/peers.py $(or $(ARGS),write=true)
+
 clean: ## remove what was installed and cached, not the runs
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -61,4 +65,9 @@ $(READY): pyproject.toml constraints.txt
 $(PEERS): $(READY)
 	@echo "installing the peers of the benchmarks and their environments into .venv, once"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,bench,box2d,mujoco]'
+	@touch $@
+
+$(DENSITIES): $(READY)
+	@echo "installing the libraries whose log-probabilities are measured into .venv, once"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev,peers]'
 	@touch $@

@@ -1,0 +1,394 @@
+"""Squashed Gaussians elsewhere: libraries as installed, and formulas of single-file codebases.
+
+Each is called as its SAC calls it, with one action per state: mean, log_std, noise and actions are
+(N, 1), log-probabilities (N,) or (N, 1), in nats. Formulas are restated from the sources named.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+from torch.nn.functional import softplus
+
+from policies import TanhGaussian
+from policies.numerics import HALF_LOG_2PI
+
+SEED = 0
+HUB = "https://github.com"
+EPS, EDGE = 1e-6, 1.0 - 1e-6
+ACTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "clip": lambda u: u.clamp(-1.0, 1.0),
+    "plain": lambda u: u,
+}
+Own = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # -> action, log_pi
+Given = Callable[[Tensor, Tensor, Tensor], Tensor]
+Noise = Callable[[int], Tensor]  # of so many draws, (N, 1)
+LogDet = Callable[[Tensor, Tensor], Tensor]  # of u and its action
+
+
+def torch_noise(count: int) -> Tensor:
+    """What `Normal.rsample` draws next, (count, 1)."""
+    return Normal(torch.zeros(count, 1), torch.ones(count, 1)).rsample()
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A density and where it is from.
+
+    `own(mean, log_std, noise)` is the sample of training with its log-probability, `given(mean,
+    log_std, action)` that of an action from elsewhere. A library draws its own noise; `noise` is
+    what it will draw. `action` is what becomes of u = mean + std * noise, a key of `ACTIONS`.
+    """
+
+    name: str
+    form: str
+    own: Own
+    given: Given | None = None
+    log_std_min: float = -20.0  # that its actor permits by default, if it has one
+    package: str = ""  # in the registry; empty: the formula is restated
+    sources: tuple[str, ...] = ()
+    action: str = "tanh"
+    noise: Noise = torch_noise
+
+
+class Handed(torch.autograd.Function):
+    """A density (N,) whose gradients (N, 1) were computed elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, value: Tensor, *slopes: Tensor) -> Tensor:
+        ctx.save_for_backward(*slopes)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        by_mean, by_log_std = ctx.saved_tensors
+        column = gradients[0].unsqueeze(-1)
+        return column * by_mean, column * by_log_std, None, None, None
+
+
+# formulas, restated
+
+
+def stable(u: Tensor, action: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2) as TensorFlow Probability writes it."""
+    return 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
+
+
+def from_latent(log_det: LogDet) -> Own:
+    """log N(u) by (u - mean) / std, minus `log_det`; u is at hand, as it has just been drawn."""
+
+    def own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        std = log_std.exp()
+        u = mean + std * noise
+        action = torch.tanh(u)
+        return action, Normal(mean, std).log_prob(u) - log_det(u, action)
+
+    return own
+
+
+def from_action(inverse: Callable[[Tensor], Tensor], log_det: LogDet) -> Given:
+    """The same from an action alone, with an atanh of its own."""
+
+    def given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        u = inverse(action)
+        return Normal(mean, log_std.exp()).log_prob(u) - log_det(u, action)
+
+    return given
+
+
+def from_noise(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """TD-MPC2: the Gaussian from its noise, the correction with 1e-6."""
+    action = torch.tanh(mean + log_std.exp() * noise)
+    gaussian = -0.5 * noise.square() - log_std - HALF_LOG_2PI
+    return action, gaussian - torch.log(torch.relu(1.0 - action.square()) + EPS)
+
+
+def rllib_clamped(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    """RLlib at 3aea1da: the Gaussian clamped, the correction with 1e-6."""
+    u = torch.atanh(action.clamp(-EDGE, EDGE))
+    gaussian = Normal(mean, log_std.exp()).log_prob(u).clamp(-100.0, 100.0)
+    return gaussian - torch.log(1.0 - torch.tanh(u).square() + EPS)
+
+
+def rllib_clamped_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    action = torch.tanh(mean + log_std.exp() * noise)
+    return action, rllib_clamped(mean, log_std, action)
+
+
+def epsilon(u: Tensor, action: Tensor) -> Tensor:
+    return torch.log(1.0 - action.square() + EPS)
+
+
+def atanh_by_log1p(action: Tensor) -> Tensor:
+    return 0.5 * (torch.log1p(action) - torch.log1p(-action))
+
+
+def atanh_by_logs(action: Tensor) -> Tensor:
+    return 0.5 * torch.log((1.0 + action) / (1.0 - action))
+
+
+# libraries, imported when they are measured
+
+
+def torch_tanh(cache_size: int) -> tuple[Own, Given]:
+    """`torch.distributions` with its TanhTransform, which keeps u of its last draw if cached."""
+
+    def made(mean: Tensor, log_std: Tensor) -> TransformedDistribution:
+        base = Independent(Normal(mean, log_std.exp()), 1)
+        return TransformedDistribution(base, [TanhTransform(cache_size=cache_size)])
+
+    def own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        policy = made(mean, log_std)
+        action = policy.rsample()
+        return action, policy.log_prob(action)
+
+    return own, lambda mean, log_std, action: made(mean, log_std).log_prob(action)
+
+
+def sb3_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+
+    return SquashedDiagGaussianDistribution(1).log_prob_from_params(mean, log_std)
+
+
+def sb3_given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
+
+    return SquashedDiagGaussianDistribution(1).proba_distribution(mean, log_std).log_prob(action)
+
+
+def torchrl_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    from torchrl.modules import TanhNormal
+    from torchrl.modules.distributions.utils import rsample_and_log_prob
+
+    return rsample_and_log_prob(TanhNormal(mean, log_std.exp()))
+
+
+def torchrl_given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+    from torchrl.modules import TanhNormal
+
+    return TanhNormal(mean, log_std.exp()).log_prob(action)
+
+
+def tianshou_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    from gymnasium.spaces import Box
+    from tianshou.algorithm.modelfree.sac import SACPolicy
+    from tianshou.data import Batch
+
+    class Actor(torch.nn.Module):
+        def forward(self, obs: Any, **others: Any) -> Any:
+            return (mean, log_std.exp()), None
+
+    space = Box(-1.0, 1.0, (1,))
+    policy = SACPolicy(actor=Actor(), action_space=space, deterministic_eval=False)
+    drawn = policy(Batch(obs=torch.zeros(len(mean), 1), info={}))
+    return drawn.act, drawn.log_prob
+
+
+def skrl(clip: bool) -> tuple[Own, Given]:
+    """The model of skrl's SAC: a Gaussian that is not squashed, and clipped if asked."""
+
+    def acted(mean: Tensor, log_std: Tensor, **taken: Tensor) -> tuple[Tensor, Tensor]:
+        from gymnasium.spaces import Box
+        from skrl.models.torch import GaussianMixin, Model
+
+        compute = {"compute": lambda self, inputs, role="": (mean, {"log_std": log_std})}
+        actor: Any = object.__new__(type("Actor", (GaussianMixin, Model), compute))
+        space = Box(-1.0, 1.0, (1,))
+        Model.__init__(actor, observation_space=space, action_space=space, device="cpu")
+        GaussianMixin.__init__(actor, clip_actions=clip)
+        action, outputs = actor.act(taken)
+        return action, outputs["log_prob"]
+
+    def given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        return acted(mean, log_std, taken_actions=action)[1]
+
+    return lambda mean, log_std, noise: acted(mean, log_std), given
+
+
+def sbx(mean: Tensor, log_std: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
+    """SBX's distribution of the given action, or of its own draw, jitted as in its SAC."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    from sbx.common.distributions import TanhTransformedDistribution, tfd
+
+    def density(m: Any, s: Any) -> Any:
+        policy = TanhTransformedDistribution(
+            tfd.MultivariateNormalDiag(loc=m, scale_diag=jnp.exp(s))
+        )
+        key = jax.random.PRNGKey(SEED)
+        drawn = policy.sample(seed=key) if action is None else jnp.asarray(action.numpy())
+        value = policy.log_prob(drawn)
+        return value.sum(), (drawn, value)
+
+    inputs = [jnp.asarray(t.detach().numpy()) for t in (mean, log_std)]
+    differentiated = jax.jit(jax.value_and_grad(density, argnums=(0, 1), has_aux=True))
+    (_, (drawn, value)), slopes = differentiated(*inputs)
+    drawn, value, *slopes = (torch.from_numpy(np.array(x)) for x in (drawn, value, *slopes))
+    handed: Callable[..., Tensor] = Handed.apply
+    return drawn, handed(mean, log_std, value, *slopes)
+
+
+def sbx_noise(count: int) -> Tensor:
+    import jax
+    import numpy as np
+    from sbx.common.distributions import tfd
+
+    normal = tfd.MultivariateNormalDiag(np.zeros((count, 1), "f4"), np.ones((count, 1), "f4"))
+    return torch.from_numpy(np.array(normal.sample(seed=jax.random.PRNGKey(SEED))))
+
+
+STABLE = "log N(u) − 2 (log 2 − u − softplus(−2u))"
+PEERS = {
+    "logpi": Peer(
+        "logpi, `TanhGaussian`",
+        "from the noise ε: −ε²/2 − log σ − log(2π)/2 − 2 (log 2 − |u| − log1p(e^(−2|u|)))",
+        lambda mean, log_std, noise: TanhGaussian(mean, log_std).rsample_with_log_prob(noise),
+        lambda mean, log_std, action: TanhGaussian(mean, log_std).log_prob(action),
+        log_std_min=-10.0,
+    ),
+    "torch": Peer(
+        "torch.distributions, `TanhTransform()`",
+        f"{STABLE}, u = atanh a",
+        *torch_tanh(0),
+        log_std_min=-math.inf,
+        package="torch",
+    ),
+    "torch-cached": Peer(
+        "torch.distributions, `TanhTransform(cache_size=1)`",
+        f"{STABLE}, u kept from the draw, else atanh a",
+        *torch_tanh(1),
+        log_std_min=-math.inf,
+        package="torch",
+    ),
+    "sb3": Peer(
+        "Stable-Baselines3, `SquashedDiagGaussianDistribution`",
+        "log N(u) − log(1 − a² + 1e-6)",
+        sb3_own,
+        sb3_given,
+        package="stable-baselines3",
+    ),
+    "sbx": Peer(
+        "SBX, `TanhTransformedDistribution`",
+        f"{STABLE}, u kept from the draw, else atanh a",
+        lambda mean, log_std, noise: sbx(mean, log_std, None),
+        lambda mean, log_std, action: sbx(mean, log_std, action)[1],
+        package="sbx-rl",
+        noise=sbx_noise,
+    ),
+    "torchrl": Peer(
+        "TorchRL, `TanhNormal`",
+        f"{STABLE}, u kept by `rsample_and_log_prob`, else atanh of a clamped at 1 − 1e-6",
+        torchrl_own,
+        torchrl_given,
+        log_std_min=math.log(1e-4),
+        package="torchrl",
+    ),
+    "tianshou": Peer(
+        "Tianshou, `SACPolicy`",
+        "log N(u) − log(1 − a² + 1.2e-7)",
+        tianshou_own,
+        package="tianshou",
+    ),
+    # skrl switches off the checks of torch's Normal for the process, so it goes last of these
+    "skrl": Peer(
+        "skrl, `GaussianMixin`",
+        "log N(u), not squashed",
+        *skrl(clip=False),
+        package="skrl",
+        action="plain",
+    ),
+    "skrl-clipped": Peer(
+        "skrl, `GaussianMixin(clip_actions=True)`",
+        "log N(a), a = u clipped to the box",
+        *skrl(clip=True),
+        package="skrl",
+        action="clip",
+    ),
+    "cleanrl": Peer(
+        "CleanRL, LeanRL",
+        "log N(u) − log(s (1 − a²) + 1e-6), s half the width of the box",
+        from_latent(lambda u, action: torch.log(1.0 * (1.0 - action.square()) + EPS)),
+        log_std_min=-5.0,
+        sources=(
+            f"{HUB}/vwxyzjn/cleanrl/blob/004f8a086a89/cleanrl/sac_continuous_action.py",
+            f"{HUB}/pytorch-labs/LeanRL/blob/20bfe6794aa4/leanrl/sac_continuous_action.py",
+        ),
+    ),
+    "holosoma": Peer(
+        "holosoma FastSAC, CORL, REDQ",
+        "log N(u) − log(1 − a² + 1e-6); holosoma − log(s + 1e-6) for the box, too",
+        from_latent(epsilon),
+        sources=(
+            f"{HUB}/amazon-far/holosoma/blob/3d1e63e7e28c/src/holosoma/holosoma/agents/fast_sac/fast_sac.py",
+            f"{HUB}/tinkoff-ai/CORL/blob/0be50c0dee46/algorithms/sac_n.py",
+            f"{HUB}/watchernyu/REDQ/blob/11bf30d79f41/redq/algos/core.py",
+        ),
+    ),
+    "tdmpc2": Peer(
+        "TD-MPC2",
+        "from the noise ε: −ε²/2 − log σ − log(2π)/2 − log(relu(1 − a²) + 1e-6)",
+        from_noise,
+        log_std_min=-10.0,
+        sources=(f"{HUB}/nicklashansen/tdmpc2/blob/75212c3a0901/tdmpc2/common/math.py",),
+    ),
+    "garage": Peer(
+        "garage, `TanhNormal`",
+        "log N(u) − log(1 − a² + 1e-6), u kept, else log((1 + a)/(1 − a))/2",
+        from_latent(epsilon),
+        from_action(atanh_by_logs, epsilon),
+        sources=(
+            f"{HUB}/rlworkgroup/garage/blob/408fe71108f7/src/garage/torch/distributions/tanh_normal.py",
+        ),
+    ),
+    "spinningup": Peer(
+        "Spinning Up",
+        STABLE,
+        from_latent(stable),
+        sources=(f"{HUB}/openai/spinningup/blob/master/spinup/algos/pytorch/sac/core.py",),
+    ),
+    "pytorch_sac": Peer(
+        "pytorch_sac, rl_games",
+        f"{STABLE}, u kept from the draw, else (log1p(a) − log1p(−a))/2",
+        from_latent(stable),
+        from_action(atanh_by_log1p, stable),
+        log_std_min=-5.0,
+        sources=(
+            f"{HUB}/denisyarats/pytorch_sac/blob/929cc6e7efbe/agent/actor.py",
+            f"{HUB}/Denys88/rl_games/blob/130bfc5b568d/rl_games/algos_torch/sac_helper.py",
+        ),
+    ),
+    "rlkit": Peer(
+        "rlkit, `TanhNormal`",
+        f"{STABLE}, u kept, else atanh of a clamped at 0.999999",
+        from_latent(stable),
+        from_action(lambda a: atanh_by_logs(a.clamp(-EDGE, EDGE)), stable),
+        sources=(f"{HUB}/rail-berkeley/rlkit/blob/00d9deef964a/rlkit/torch/distributions.py",),
+    ),
+    "rllib": Peer(
+        "RLlib at 05d92bf, `TorchSquashedGaussian`",
+        f"{STABLE}, u kept by `rsample_and_logp`, else atanh of a clamped at 1 − 1e-6",
+        from_latent(stable),
+        from_action(lambda a: torch.atanh(a.clamp(-EDGE, EDGE)), stable),
+        log_std_min=-5.0,
+        sources=(
+            f"{HUB}/ray-project/ray/blob/05d92bf75d7c/rllib/core/distribution/torch/torch_distribution.py",
+        ),
+    ),
+    "rllib-clamped": Peer(
+        "RLlib at 3aea1da, `TorchSquashedGaussian`",
+        "log N(u) within ±100 − log(1 − tanh(u)² + 1e-6), u = atanh of a clamped at 1 − 1e-6",
+        rllib_clamped_own,
+        rllib_clamped,
+        log_std_min=-5.0,
+        sources=(
+            f"{HUB}/ray-project/ray/blob/3aea1da592c5/rllib/core/distribution/torch/torch_distribution.py",
+        ),
+    ),
+}

@@ -1,0 +1,242 @@
+"""The log-probabilities of other libraries against 50 digits: `python bench/peers.py`.
+
+Writes peers.json and report.md; with write=true docs/peers.md, too. Needs the extra `peers`;
+`make peers` installs it.
+"""
+
+import json
+import math
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from bench.bench import machine  # noqa: E402
+from bench.peer_densities import PEERS, Peer  # noqa: E402
+from bench.peer_errors import LOG_STDS, Results, measure, rounding  # noqa: E402
+from common.errors import ConfigError  # noqa: E402
+from runtime.launch.door import tool  # noqa: E402
+from storage import rundir  # noqa: E402
+from tools.shared import Keys, described, key, new_folder, read_keys, table  # noqa: E402
+
+INSTALL = 'pip install -c constraints.txt ".[dev,peers]"'
+
+
+@dataclass(frozen=True)
+class Options(Keys):
+    """Keys of the command."""
+
+    only: str = key("all", f"peers, separated by commas: {', '.join(PEERS)}; or all")
+    out: str = key("", "folder of the report; empty: runs/peers/<date-time>")
+    write: bool = key(False, "write docs/peers.md, too; with only=all")
+
+    @property
+    def chosen(self) -> dict[str, Peer]:
+        given = self.only.split(",")
+        return {name: peer for name, peer in PEERS.items() if name in given or "all" in given}
+
+    def check(self) -> None:
+        self.require_names("only", ["all", *PEERS])
+        whole = not self.write or self.only == "all"
+        self.require(whole, "write", "the page is of all peers", "leave only out")
+
+
+def main(arguments: list[str]) -> int:
+    return tool(help_text(), run, arguments, bare=True)
+
+
+def help_text() -> str:
+    return "\n".join(
+        [
+            "usage: python bench/peers.py [KEY=VALUE ...]\n",
+            "  python bench/peers.py                      every peer, a minute",
+            "  python bench/peers.py only=cleanrl,rlkit   some; these two need no library",
+            "\nkeys:",
+            *described(Options, 12),
+        ]
+    )
+
+
+def missing(peers: dict[str, Peer]) -> list[str]:
+    """The packages of these peers that are not installed."""
+    named = {peer.package for peer in peers.values() if peer.package}
+    return sorted(package for package in named if not [*distributions(name=package)])
+
+
+def run(arguments: list[str]) -> int:
+    """Measures and reports; returns 0."""
+    options = read_keys(Options, arguments)[0]
+    for package in missing(options.chosen):
+        raise ConfigError(f"peers: {package} is not installed; {INSTALL}")
+    folder = new_folder(options.out, "runs/peers")
+    results = {}
+    for name, peer in options.chosen.items():
+        results[name] = measure(peer)
+        print(f"* {sentence(peer, results[name])}", flush=True)
+    listed = {n: {" ".join(k): asdict(m) for k, m in r.items()} for n, r in results.items()}
+    finite = json.loads(json.dumps(listed), parse_constant=str)  # JSON has no NaN
+    rundir.write_json(folder / "peers.json", {"machine": machine(), "results": finite})
+    page = report(results)
+    rundir.write_text(folder / "report.md", page)
+    print(f"\n{folder / 'report.md'}")
+    if options.write:
+        rundir.write_text(ROOT / "docs" / "peers.md", page)
+        print("docs/peers.md")
+    return 0
+
+
+def sentence(peer: Peer, result: Results) -> str:
+    """What holds and what fails, from where on and by how much, in words."""
+    first = result["own", next(iter(LOG_STDS))]
+    text = f"of its own draws log π {outcome('own', result)}"
+    if peer.action == "tanh" and not first.holds:
+        text += f", and its gradient by μ at |u| = 20 is {first.slope:.3g} in place of 2"
+    if peer.given is not None:
+        text += f"; of a given action it {outcome('given', result)}"
+        if bound := at_bound(result):
+            text += f"; for one rounded to ±1 the worse of value and gradient is {bound}"
+    return f"{peer.name}: {text}."
+
+
+def outcome(case: str, result: Results) -> str:
+    """`holds` at the widths where it does, and the errors at the first where it does not."""
+    good = [width for width in LOG_STDS if result[case, width].holds]
+    if len(good) == len(LOG_STDS):
+        return "holds at every σ"
+    width = next(width for width in LOG_STDS if width not in good)
+    value = result[case, width].value
+    if value.start is None:
+        text = f"has a gradient that is off by {result[case, width].gradient.text} at {width}"
+    else:
+        lost = " or not finite" if value.lost else ""
+        text = f"is too {'low' if value.worst < 0 else 'high'} by up to {abs(value.worst):.3g} nat"
+        text += f"{lost} from |u| = {value.start:g} on at {width}"
+    return f"holds at {' and '.join(good)}, {text}" if good else text
+
+
+def at_bound(result: Results) -> str:
+    return next((m.bound for (case, _), m in result.items() if case == "given"), "")
+
+
+def least_log_std(peer: Peer) -> str:
+    return f"{peer.log_std_min:.3g}" if math.isfinite(peer.log_std_min) else "none"
+
+
+def slope(peer: Peer, result: Results) -> str:
+    """By the mean, at the largest |u| and the first width; for squashed draws it should be 2."""
+    return f"{result['own', next(iter(LOG_STDS))].slope:.3g}" if peer.action == "tanh" else "–"
+
+
+def cells(peer: Peer, result: Results, case: str) -> list[str]:
+    """Value and gradient at every width."""
+    line = [peer.name]
+    for width, log_std in LOG_STDS.items():
+        measured, mark = result[case, width], " †" if log_std < peer.log_std_min else ""
+        line += [measured.value.text + mark, measured.gradient.text]
+    return line
+
+
+def origin(peer: Peer) -> str:
+    """The version that is installed, or links to where the formula stands."""
+    if peer.package:
+        return version(peer.package)
+    links = [f"[{i}]({url})" for i, url in enumerate(peer.sources, 1)]
+    return f"restated from {' '.join(links)}" if links else "this one"
+
+
+def least_start(results: dict[str, Results]) -> float:
+    """The least |u| at which a squashed density of its own draws fails with σ of 0.05 or more."""
+    starts = [
+        measured.value.start or math.inf
+        for name, result in results.items()
+        for (case, width), measured in result.items()
+        if case == "own" and LOG_STDS[width] > -5.0 and PEERS[name].action == "tanh"
+    ]
+    return min(starts, default=math.inf)
+
+
+def report(results: dict[str, Results]) -> str:
+    """The page, in Markdown."""
+    peers = {name: PEERS[name] for name in results}
+    head = ["peer", *(x for width in LOG_STDS for x in (width, "gradient"))]
+    forms = [[p.name, origin(p), p.form, least_log_std(p)] for p in peers.values()]
+    own = [[*cells(p, results[n], "own"), slope(p, results[n])] for n, p in peers.items()]
+    given = [
+        [*cells(p, results[n], "given"), at_bound(results[n])]
+        for n, p in peers.items()
+        if p.given is not None
+    ]
+    return PAGE.format(
+        date=time.strftime("%Y-%m-%d"),
+        machine=machine(),
+        torch=version("torch"),
+        least=least_start(results),
+        forms=table(["peer", "version", "log π", "least log σ"], forms),
+        own=table([*head, "∂/∂μ at 20"], own),
+        given=table([*head, "at ±1"], given),
+        rounding=", ".join(rounding()),
+        sentences="\n".join(f"* {sentence(p, results[n])}" for n, p in peers.items()),
+    )
+
+
+PAGE = """\
+# Log-probabilities of other libraries, measured
+
+What the squashed Gaussians of other libraries and of single-file codebases return in float32,
+against arithmetic of 50 digits. Measured on {date}, torch {torch}, {machine}.
+This page is written by `make peers`, which installs the libraries once and runs
+
+```bash
+python bench/peers.py write=true
+```
+
+Libraries are called as their own SAC calls them, as the package registry has them today. Of
+codebases without a package the formula is restated, with its source. The range is wide on purpose:
+with σ of 0.05 or more, the errors of squashed draws begin at |u| = {least:g}.
+
+{forms}
+
+The draw is u = μ + σε, the action a = tanh u, log N(u) the density of the Gaussian by (u − μ)/σ.
+Draws lie at |u| = 0, 0.25, … 20, four on each side, at σ = 1, 0.05 and e⁻¹⁰ = 4.5e-5. Errors of
+values are in nats, positive where the log-probability is too high; those of gradients are the
+larger of those by μ and by log σ, over max(1, |exact|). A number alone is the largest error, where
+none exceeds 0.01; otherwise it has a sign and the least |u| with more than 0.01. † marks a σ
+below what the actor permits by default.
+
+## Its own draws, as in training
+
+The log-probability of a fresh sample, and its derivatives with ε held fixed, as the loss of the
+actor uses them. The derivative by μ is 2 tanh u: at |u| = 20 it is 2 away from 0.
+
+{own}
+
+Two causes explain the table. *The correction*: log(1 − a² + 1e-6) cannot fall below −13.8 (with
+1.2e-7, −15.9), so that log π comes out too low, the entropy too high, and the gradient that would
+move a saturated policy back vanishes. *The Gaussian*: where σ is small against |u|, the float32 u
+has too few digits left for (u − μ)/σ. A density from the noise has neither.
+
+## A given action, as from a replay
+
+The log-probability of a float32 action, against the exact density of that very number, where
+|a| < 1. From |u| = 9.01 on tanh rounds to ±1, where the exact density is 0: the last column has
+what the worse of value and gradient is then. What the rounding itself has lost is no fault of any
+function: {rounding}.
+Nothing is lost where u or ε is kept.
+
+{given}
+
+The action of skrl's model is u itself, or u clipped to the box; beyond it, that is compared with
+the logarithm of the probability beyond the bound, with means in the box, as in its examples.
+
+## In a sentence each
+
+{sentences}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
