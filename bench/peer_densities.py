@@ -108,15 +108,25 @@ def from_noise(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Te
     return action, gaussian - torch.log(torch.relu(1.0 - action.square()) + EPS)
 
 
+def rlkit_inverse(action: Tensor) -> Tensor:
+    action = action.clamp(-EDGE, EDGE)
+    return 0.5 * torch.log(1.0 + action) - 0.5 * torch.log(1.0 - action)
+
+
+def rllib_inverse(action: Tensor) -> Tensor:
+    """atanh after the way into the box [-1, 1] and back, which rounds once more."""
+    return torch.atanh(((action + 1.0) / 2.0 * 2.0 - 1.0).clamp(-EDGE, EDGE))
+
+
 def rllib_clamped(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
     """RLlib at 3aea1da: the Gaussian clamped, the correction with 1e-6."""
-    u = torch.atanh(action.clamp(-EDGE, EDGE))
+    u = rllib_inverse(action)
     gaussian = Normal(mean, log_std.exp()).log_prob(u).clamp(-100.0, 100.0)
     return gaussian - torch.log(1.0 - torch.tanh(u).square() + EPS)
 
 
 def rllib_clamped_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    action = torch.tanh(mean + log_std.exp() * noise)
+    action = (torch.tanh(mean + log_std.exp() * noise) + 1.0) / 2.0 * 2.0 - 1.0
     return action, rllib_clamped(mean, log_std, action)
 
 
@@ -150,29 +160,17 @@ def torch_tanh(cache_size: int) -> tuple[Own, Given]:
     return own, lambda mean, log_std, action: made(mean, log_std).log_prob(action)
 
 
-def sb3_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def sb3() -> Any:
     from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
 
-    return SquashedDiagGaussianDistribution(1).log_prob_from_params(mean, log_std)
+    return SquashedDiagGaussianDistribution(1)
 
 
-def sb3_given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-    from stable_baselines3.common.distributions import SquashedDiagGaussianDistribution
-
-    return SquashedDiagGaussianDistribution(1).proba_distribution(mean, log_std).log_prob(action)
-
-
-def torchrl_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    from torchrl.modules import TanhNormal
-    from torchrl.modules.distributions.utils import rsample_and_log_prob
-
-    return rsample_and_log_prob(TanhNormal(mean, log_std.exp()))
-
-
-def torchrl_given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+def tanh_normal(mean: Tensor, log_std: Tensor) -> Any:
+    """TorchRL's; its SAC loss samples by `rsample_and_log_prob`."""
     from torchrl.modules import TanhNormal
 
-    return TanhNormal(mean, log_std.exp()).log_prob(action)
+    return TanhNormal(mean, log_std.exp())
 
 
 def tianshou_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -270,8 +268,8 @@ PEERS = {
     "sb3": Peer(
         "Stable-Baselines3, `SquashedDiagGaussianDistribution`",
         "log N(u) − log(1 − a² + 1e-6)",
-        sb3_own,
-        sb3_given,
+        lambda mean, log_std, noise: sb3().log_prob_from_params(mean, log_std),
+        lambda mean, log_std, action: sb3().proba_distribution(mean, log_std).log_prob(action),
         package="stable-baselines3",
     ),
     "sbx": Peer(
@@ -285,8 +283,8 @@ PEERS = {
     "torchrl": Peer(
         "TorchRL, `TanhNormal`",
         f"{STABLE}, u kept by `rsample_and_log_prob`, else atanh of a clamped at 1 − 1e-6",
-        torchrl_own,
-        torchrl_given,
+        lambda mean, log_std, noise: tanh_normal(mean, log_std).rsample_and_log_prob(),
+        lambda mean, log_std, action: tanh_normal(mean, log_std).log_prob(action),
         log_std_min=math.log(1e-4),
         package="torchrl",
     ),
@@ -368,14 +366,14 @@ PEERS = {
         "rlkit, `TanhNormal`",
         f"{STABLE}, u kept, else atanh of a clamped at 0.999999",
         from_latent(stable),
-        from_action(lambda a: atanh_by_logs(a.clamp(-EDGE, EDGE)), stable),
+        from_action(rlkit_inverse, stable),
         sources=(f"{HUB}/rail-berkeley/rlkit/blob/00d9deef964a/rlkit/torch/distributions.py",),
     ),
     "rllib": Peer(
         "RLlib at 05d92bf, `TorchSquashedGaussian`",
         f"{STABLE}, u kept by `rsample_and_logp`, else atanh of a clamped at 1 − 1e-6",
         from_latent(stable),
-        from_action(lambda a: torch.atanh(a.clamp(-EDGE, EDGE)), stable),
+        from_action(rllib_inverse, stable),
         log_std_min=-5.0,
         sources=(
             f"{HUB}/ray-project/ray/blob/05d92bf75d7c/rllib/core/distribution/torch/torch_distribution.py",
