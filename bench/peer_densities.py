@@ -7,6 +7,7 @@ Each is called as its SAC calls it, with one action per state: mean, log_std, no
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -134,10 +135,6 @@ def epsilon(u: Tensor, action: Tensor) -> Tensor:
     return torch.log(1.0 - action.square() + EPS)
 
 
-def atanh_by_log1p(action: Tensor) -> Tensor:
-    return 0.5 * (torch.log1p(action) - torch.log1p(-action))
-
-
 def atanh_by_logs(action: Tensor) -> Tensor:
     return 0.5 * torch.log((1.0 + action) / (1.0 - action))
 
@@ -209,26 +206,36 @@ def skrl(clip: bool) -> tuple[Own, Given]:
     return lambda mean, log_std, noise: acted(mean, log_std), given
 
 
-def sbx(mean: Tensor, log_std: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
-    """SBX's distribution of the given action, or of its own draw, jitted as in its SAC."""
+@cache
+def sbx_density() -> Any:
+    """The density of SBX's own draws, or of actions, with its derivatives, jitted as in its SAC."""
     import jax
     import jax.numpy as jnp
-    import numpy as np
     from sbx.common.distributions import TanhTransformedDistribution, tfd
 
-    def density(m: Any, s: Any) -> Any:
-        policy = TanhTransformedDistribution(
-            tfd.MultivariateNormalDiag(loc=m, scale_diag=jnp.exp(s))
-        )
-        key = jax.random.PRNGKey(SEED)
-        drawn = policy.sample(seed=key) if action is None else jnp.asarray(action.numpy())
-        value = policy.log_prob(drawn)
-        return value.sum(), (drawn, value)
+    def density(mean: Any, log_std: Any, action: Any) -> Any:
+        normal = tfd.MultivariateNormalDiag(loc=mean, scale_diag=jnp.exp(log_std))
+        policy = TanhTransformedDistribution(normal)
+        if action is None:
+            action = policy.sample(seed=jax.random.PRNGKey(SEED))
+        value = policy.log_prob(action)
+        return value.sum(), (action, value)
 
-    inputs = [jnp.asarray(t.detach().numpy()) for t in (mean, log_std)]
-    differentiated = jax.jit(jax.value_and_grad(density, argnums=(0, 1), has_aux=True))
-    (_, (drawn, value)), slopes = differentiated(*inputs)
-    drawn, value, *slopes = (torch.from_numpy(np.array(x)) for x in (drawn, value, *slopes))
+    return jax.jit(jax.value_and_grad(density, argnums=(0, 1), has_aux=True))
+
+
+def sbx(mean: Tensor, log_std: Tensor, action: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(action, log-probability), of its own draw where no action is given."""
+    import numpy as np
+
+    count = len(mean)
+    size = count if action is None else 1 << (count - 1).bit_length()  # each is compiled: few
+    filled = [
+        None if x is None else np.pad(x.detach().float().numpy(), ((0, size - count), (0, 0)))
+        for x in (mean, log_std, action)
+    ]
+    (_, (drawn, value)), slopes = sbx_density()(*filled)
+    drawn, value, *slopes = (torch.from_numpy(np.array(x[:count])) for x in (drawn, value, *slopes))
     handed: Callable[..., Tensor] = Handed.apply
     return drawn, handed(mean, log_std, value, *slopes)
 
@@ -355,7 +362,7 @@ PEERS = {
         "pytorch_sac, rl_games",
         f"{STABLE}, u kept from the draw, else (log1p(a) − log1p(−a))/2",
         from_latent(stable),
-        from_action(atanh_by_log1p, stable),
+        from_action(lambda a: 0.5 * (torch.log1p(a) - torch.log1p(-a)), stable),
         log_std_min=-5.0,
         sources=(
             f"{HUB}/denisyarats/pytorch_sac/blob/929cc6e7efbe/agent/actor.py",
