@@ -5,7 +5,7 @@ Draws u = mean + std * noise lie on a grid of |u| up to 20, at three widths.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -49,6 +49,7 @@ class Measured:
     gradient: Errors  # by mean and log_std, the larger of (x - exact) / max(1, |exact|)
     slope: float  # the mean of sign(u) d/d mean at |u| = 20
     bound: str  # for actions rounded to -1 or 1: finite, ∞ or NaN; empty: there are none
+    largest: str = ""  # |action| of its own draws: `1 from` some |u| on, or below 1
 
     @property
     def holds(self) -> bool:
@@ -128,18 +129,26 @@ def measure(peer: Peer) -> Results:
         action, log_pi = seeded(partial(peer.own, *parameters, at.noise))
         if (action - at.action).abs().max() > 1e-5:
             raise ConfigError(f"peers: {peer.name} draws other noise; install the pinned versions")
-        found["own", width] = compare(log_pi, parameters, at.own, at.kept)
+        own = compare(log_pi, parameters, at.own, at.kept)
+        found["own", width] = replace(own, largest=largest(action.detach()))
         if peer.given is not None:
             log_prob = peer.given(*parameters, at.action)
             found["given", width] = compare(log_prob, parameters, at.given, at.kept)
     return found
 
 
+def largest(action: Tensor) -> str:
+    """Of |a|, (N, 1): the least |u| at which it is 1, or what it is clamped to."""
+    size = action.abs().flatten()
+    one = LATENTS.abs()[size == 1.0]
+    return f"1 from {float(one.min()):g}" if len(one) else f"{float(size.max()):.7g}"
+
+
 def compare(value: Tensor, parameters: tuple[Tensor, ...], true: Tensor, kept: Tensor) -> Measured:
     slopes = torch.cat(torch.autograd.grad(value.sum(), parameters), -1).double()  # (N, 2)
     value = value.detach().reshape(-1).double()
     relative = (slopes - true[:, 1:]) / true[:, 1:].abs().clamp_min(1.0)
-    largest = relative.gather(-1, relative.abs().argmax(-1, keepdim=True)).squeeze(-1)
+    worse = relative.gather(-1, relative.abs().argmax(-1, keepdim=True)).squeeze(-1)
     inside = kept & ~true[:, 0].isnan()
     ends = LATENTS.abs() == LATENTS.abs().max()
     slope = (slopes[:, 0] * LATENTS.sign())[ends].mean()
@@ -147,7 +156,7 @@ def compare(value: Tensor, parameters: tuple[Tensor, ...], true: Tensor, kept: T
     bound = "NaN" if rest.isnan().any() else "∞" if rest.isinf().any() else "finite"
     return Measured(
         errors(value - true[:, 0], inside),
-        errors(largest, inside),
+        errors(worse, inside),
         float(slope),
         bound if len(rest) else "",
     )

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 from bench.bench import machine  # noqa: E402
 from bench.peer_densities import PEERS, Peer  # noqa: E402
 from bench.peer_errors import LOG_STDS, Results, measure, rounding  # noqa: E402
+from bench.peer_verdicts import DENSITY_MEAN, PAIR_MEANS, verdicts  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage import rundir  # noqa: E402
@@ -73,20 +74,25 @@ def run(arguments: list[str]) -> int:
     for package in missing(options.chosen):
         raise ConfigError(f"peers: {package} is not installed; {INSTALL}")
     folder = new_folder(options.out, "runs/peers")
-    results = {}
+    results, seen = {}, {}
     for name, peer in options.chosen.items():
-        results[name] = measure(peer)
-        print(f"* {sentence(peer, results[name])}", flush=True)
+        results[name], seen[name] = measure(peer), verdicts(peer)
+        print(f"* {sentence(peer, results[name])}")
+        print(*(f"    {words}" for words in seen[name]), sep="\n", flush=True)
     listed = {n: {" ".join(k): asdict(m) for k, m in r.items()} for n, r in results.items()}
     finite = json.loads(json.dumps(listed), parse_constant=str)  # JSON has no NaN
     rundir.write_json(folder / "peers.json", {"machine": machine(), "results": finite})
-    page = report(results)
+    page = report(results, seen)
     rundir.write_text(folder / "report.md", page)
     print(f"\n{folder / 'report.md'}")
     if options.write:
         rundir.write_text(ROOT / "docs" / "peers.md", page)
         print("docs/peers.md")
     return 0
+
+
+def short(words: str) -> str:
+    return "right" if words.startswith("right: ") else words
 
 
 def sentence(peer: Peer, result: Results) -> str:
@@ -126,9 +132,10 @@ def least_log_std(peer: Peer) -> str:
     return f"{peer.log_std_min:.3g}" if math.isfinite(peer.log_std_min) else "none"
 
 
-def slope(peer: Peer, result: Results) -> str:
-    """By the mean, at the largest |u| and the first width; for squashed draws it should be 2."""
-    return f"{result['own', next(iter(LOG_STDS))].slope:.3g}" if peer.action == "tanh" else "–"
+def ends(peer: Peer, result: Results) -> list[str]:
+    """Of squashed draws: the slope by the mean at the largest |u|, and the largest action."""
+    first = result["own", next(iter(LOG_STDS))]
+    return [f"{first.slope:.3g}", first.largest] if peer.action == "tanh" else ["–", "–"]
 
 
 def cells(peer: Peer, result: Results, case: str) -> list[str]:
@@ -159,12 +166,12 @@ def least_start(results: dict[str, Results]) -> float:
     return min(starts, default=math.inf)
 
 
-def report(results: dict[str, Results]) -> str:
+def report(results: dict[str, Results], seen: dict[str, list[str]]) -> str:
     """The page, in Markdown."""
     peers = {name: PEERS[name] for name in results}
     head = ["peer", *(x for width in LOG_STDS for x in (width, "gradient"))]
     forms = [[p.name, origin(p), p.form, least_log_std(p)] for p in peers.values()]
-    own = [[*cells(p, results[n], "own"), slope(p, results[n])] for n, p in peers.items()]
+    own = [[*cells(p, results[n], "own"), *ends(p, results[n])] for n, p in peers.items()]
     given = [
         [*cells(p, results[n], "given"), at_bound(results[n])]
         for n, p in peers.items()
@@ -176,13 +183,16 @@ def report(results: dict[str, Results]) -> str:
         torch=version("torch"),
         least=least_start(results),
         forms=table(["peer", "version", "log π", "least log σ"], forms),
-        own=table([*head, "∂/∂μ at 20"], own),
+        own=table([*head, "∂/∂μ at 20", "largest action"], own),
         given=table([*head, "at ±1"], given),
         rounding=", ".join(rounding()),
+        seen=table(SEEN, [[p.name, *map(short, seen[n])] for n, p in peers.items()]),
         sentences="\n".join(f"* {sentence(p, results[n])}" for n, p in peers.items()),
     )
 
 
+PAIRS = [f"pairs, N({mean:g}, 1)" for mean in PAIR_MEANS]
+SEEN = ["peer", *PAIRS, f"density, N({DENSITY_MEAN:g}, 1)"]
 PAGE = """\
 # Log-probabilities of other libraries, measured
 
@@ -210,7 +220,8 @@ below what the actor permits by default.
 ## Its own draws, as in training
 
 The log-probability of a fresh sample, and its derivatives with ε held fixed, as the loss of the
-actor uses them. The derivative by μ is 2 tanh u: at |u| = 20 it is 2 away from 0.
+actor uses them. The derivative by μ is 2 tanh u: at |u| = 20 it is 2 away from 0. The last column
+is the |u| from which on the float32 action is 1, or what it is clamped to.
 
 {own}
 
@@ -235,6 +246,22 @@ the logarithm of the probability beyond the bound, with means in the box, as in 
 ## In a sentence each
 
 {sentences}
+
+## Seen a second time, by the tool
+
+The tool has what everybody has: draws and a function. `audit.check_pairs` takes 20,000 of its own
+draws with their log π, float32 as in training; `audit.check` takes the density of given actions, in
+float64 where the function can. The states reach the |u| at which the errors above begin; what is
+not squashed is shown at N(0.5, 1).
+
+{seen}
+
+Where the two differ, the action is the reason, as it is all that the tool has. An error smaller
+than what the rounding of the action may cost is not seen: that of 1.2e-7 up to |u| = 8, and what is
+returned at ±1, which float64 does not reach before |u| = 18. And an action that is not tanh u is
+held against its log-probability: TorchRL hands out actions clamped at 1 − 1e-6 (in float64 at
+1 − 1e-15), |u| = 7.25, with the log π of u itself; XLA's float32 tanh, which SBX uses, is 1 from
+|u| = 8 on.
 """
 
 

@@ -16,6 +16,7 @@ from tools.gallery import reference
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "peers.md"
 RESTATED = [name for name, peer in PEERS.items() if not peer.package]
+NUMBER = r"\d+\.?\d*(?:e[+-]?\d+)?"
 LIBRARIES = sorted({peer.package for peer in PEERS.values() if peer.package})
 GRID = torch.linspace(-7.0, 7.0, 29, dtype=torch.float64).unsqueeze(-1)
 NOISE = torch.linspace(-2.5, 2.0, 29, dtype=torch.float64).unsqueeze(-1)
@@ -155,8 +156,20 @@ def test_some_peers_are_measured_and_reported(tmp_path, capsys, monkeypatch):
     assert "its gradient by μ at |u| = 20 is 0 in place of 2" in printed
     assert "Spinning Up: of its own draws log π holds at every σ." in printed
     report = (tmp_path / "x" / "report.md").read_text()
-    assert report.count("| CleanRL, LeanRL |") == 2  # it has no density of a given action
+    assert report.count("| CleanRL, LeanRL |") == 3  # it has no density of a given action
+    assert re.search(
+        r"^\| CleanRL, LeanRL \| (wrong: log_pi is too low [^|]*1e-6[^|]*\| ){2}– \|$", report, re.M
+    )
+    assert re.search(r"^\| Spinning Up \| right \| right \| – \|$", report, re.M)
     assert (tmp_path / "x" / "peers.json").is_file()
+
+
+def test_the_tool_sees_a_density_of_given_actions_and_why_there_is_no_verdict(monkeypatch):
+    monkeypatch.setattr("bench.peer_verdicts.DRAWS", 4000)
+    assert peers.verdicts(PEERS["pytorch_sac"])[2].startswith("right: ")
+    assert "clipped to ±(1 − 1e-6)" in peers.verdicts(PEERS["rlkit"])[2]
+    monkeypatch.setattr("bench.peer_verdicts.DRAWS", 10)
+    assert all(words.startswith("none: ") for words in peers.verdicts(PEERS["rlkit"]))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +198,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_remedy(monkeypatch, c
 def test_the_page_has_every_peer():
     text = PAGE.read_text()
     for name, peer in PEERS.items():
-        assert text.count(f"| {peer.name} |") == (2 if peer.given is None else 3), name
+        assert text.count(f"| {peer.name} |") == (3 if peer.given is None else 4), name
         assert f"* {peer.name}: of its own draws log π " in text, name
         assert peer.action in ACTIONS
 
@@ -198,7 +211,10 @@ def test_a_library_does_what_the_page_has(name):
         pytest.skip(f"{peer.package} is not installed: {peers.INSTALL}")
     found = measure(peer)
     (line,) = re.findall(rf"^\* {re.escape(peer.name)}: (.*)$", PAGE.read_text(), re.M)
-    assert peers.sentence(peer, found) == f"{peer.name}: {line}"
+    words, page = peers.sentence(peer, found), f"{peer.name}: {line}"
+    assert re.sub(NUMBER, "", words) == re.sub(NUMBER, "", page)
+    measured, listed = ([float(x) for x in re.findall(NUMBER, text)] for text in (words, page))
+    assert measured == pytest.approx(listed, rel=0.2)  # of rounding on other processors
     if peer.action == "tanh":  # none errs where most of a training is
         at = points(peer.action, peer.noise, LOG_STDS["σ = 1"])
         assert at.own.isfinite().all()
