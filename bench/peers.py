@@ -100,7 +100,7 @@ def sentence(peer: Peer, result: Results) -> str:
     first = result["own", next(iter(LOG_STDS))]
     text = f"of its own draws log π {outcome('own', result)}"
     if peer.action == "tanh" and not first.holds:
-        text += f", and its gradient by μ at |u| = 20 is {first.slope:.3g} in place of 2"
+        text += f", and its gradient by μ at |u| = 20 is {ends(peer, result)[0]} in place of 2"
     if peer.given is not None:
         text += f"; of a given action it {outcome('given', result)}"
         if bound := at_bound(result):
@@ -135,7 +135,8 @@ def least_log_std(peer: Peer) -> str:
 def ends(peer: Peer, result: Results) -> list[str]:
     """Of squashed draws: the slope by the mean at the largest |u|, and the largest action."""
     first = result["own", next(iter(LOG_STDS))]
-    return [f"{first.slope:.3g}", first.largest] if peer.action == "tanh" else ["–", "–"]
+    slope = f"{first.slope:.3g}".replace("nan", "NaN")
+    return [slope, first.largest] if peer.action == "tanh" else ["–", "–"]
 
 
 def cells(peer: Peer, result: Results, case: str) -> list[str]:
