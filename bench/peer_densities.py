@@ -356,7 +356,7 @@ PEERS = {
         "Spinning Up",
         STABLE,
         from_latent(stable),
-        sources=(f"{HUB}/openai/spinningup/blob/master/spinup/algos/pytorch/sac/core.py",),
+        sources=(f"{HUB}/openai/spinningup/blob/20921137141b/spinup/algos/pytorch/sac/core.py",),
     ),
     "pytorch_sac": Peer(
         "pytorch_sac, rl_games",

@@ -81,7 +81,8 @@ def run(arguments: list[str]) -> int:
         print(*(f"    {words}" for words in seen[name]), sep="\n", flush=True)
     listed = {n: {" ".join(k): asdict(m) for k, m in r.items()} for n, r in results.items()}
     finite = json.loads(json.dumps(listed), parse_constant=str)  # JSON has no NaN
-    rundir.write_json(folder / "peers.json", {"machine": machine(), "results": finite})
+    content = {"machine": machine(), "results": finite, "verdicts": seen}
+    rundir.write_json(folder / "peers.json", content)
     page = report(results, seen)
     rundir.write_text(folder / "report.md", page)
     print(f"\n{folder / 'report.md'}")
