@@ -16,7 +16,7 @@ from torch.distributions import Independent, Normal, TanhTransform, TransformedD
 from torch.nn.functional import softplus
 
 from policies import TanhGaussian
-from policies.numerics import HALF_LOG_2PI
+from policies.gaussian import HALF_LOG_2PI
 
 SEED = 0
 HUB = "https://github.com"
