@@ -15,7 +15,7 @@ from networks.actor_critic import GaussianActor
 from networks.discrete import CategoricalActor, MultiCategoricalActor
 from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
-from networks.normalizer import Pixels, RunningNorm, SomePixels
+from networks.normalizer import RunningNorm, make_normalizer
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
@@ -61,7 +61,11 @@ class BaseAgent:
         require_methods("agent.policy", self.policy_class, Policy, methods)
         self.generators = {name: stream(name) for name in ("act", "update")}
         self.device = self.generators["update"].device
-        self.normalizer = make_normalizer(spec, settings.normalise_obs).to(self.device)
+        if settings.normalise_obs and spec.pixels:
+            why = "bytes of an image are scaled to [0, 1] anyway"
+            raise ValueError(f"agent.normalise_obs: {why}; set it to false")
+        kind = (settings.normalise_obs, spec.pixels, spec.bytes)
+        self.normalizer = make_normalizer(spec.obs_dim, *kind).to(self.device)
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer}
         self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
 
@@ -97,8 +101,8 @@ class BaseAgent:
         raise NotImplementedError
 
     @property
-    def player(self) -> nn.Module:
-        """The actor whose deterministic actions count: in evaluations and in exported files."""
+    def deterministic_actor(self) -> nn.Module:
+        """The actor of deterministic actions, in evaluations and exported files."""
         return self.modules.get("actor_average", self.actor)
 
     def policy(self, obs: Tensor) -> Policy:
@@ -118,7 +122,8 @@ class BaseAgent:
         A deterministic action was not drawn: it stands in both places.
         """
         if deterministic:
-            action = self.policy_class(*self.parameters(obs, self.player)).deterministic().cpu()
+            actor = self.deterministic_actor
+            action = self.policy_class(*self.parameters(obs, actor)).deterministic().cpu()
             return action, action
         noise = torch.empty(len(obs), *self.spec.noise_shape, device=self.device)
         self.policy_class.fill(noise, generator or self.generators["act"])
@@ -184,16 +189,3 @@ def require_methods(key: str, made: type, base: type, names: Sequence[str]) -> N
 def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The output of an actor, as the arguments of its policy's class."""
     return parameters if isinstance(parameters, tuple) else (parameters,)
-
-
-def make_normalizer(spec: Spec, running: bool) -> nn.Module:
-    """The first layer of every network; ValueError where bytes are to be standardised."""
-    if running and spec.pixels:
-        raise ValueError(
-            "agent.normalise_obs: bytes of an image are scaled to [0, 1] anyway; set it to false"
-        )
-    if running:
-        return RunningNorm(spec.obs_dim, spec.bytes)
-    if spec.bytes:
-        return SomePixels(spec.obs_dim, spec.bytes)
-    return Pixels() if spec.pixels else nn.Identity()

@@ -57,17 +57,17 @@ class OffPolicyAgent(BaseAgent):
             "critic_target": self.critic_target,
             "temperature": self.temperature,
         }
-        followers: list[tuple[float, nn.Module, nn.Module]]
-        followers = [(settings.tau, self.critic, self.critic_target)]
+        averages: list[tuple[float, nn.Module, nn.Module]]
+        averages = [(settings.tau, self.critic, self.critic_target)]
         if settings.actor_tau < 1.0:
             average = copy.deepcopy(self.actor).requires_grad_(False)
             self.modules["actor_average"] = average
-            followers.append((settings.actor_tau, self.actor, average))
+            averages.append((settings.actor_tau, self.actor, average))
         for module in self.modules.values():
             module.to(self.device)
-        self.followers = [
+        self.averages = [
             (tau, list(live.parameters()), list(average.parameters()))
-            for tau, live, average in followers
+            for tau, live, average in averages
         ]
         groups = {
             "critic": self.critic.parameters(),
@@ -96,7 +96,7 @@ class OffPolicyAgent(BaseAgent):
     def observe(self, transition: Transition) -> None:
         self.learn_statistics(transition.obs)
 
-    def aim_for(
+    def set_target_entropy(
         self, default: float, least: float, most: float, remedy: str, risky: float = math.inf
     ) -> None:
         """Sets the entropy, in nats, that a learned temperature aims for; beyond `risky` a caution.
@@ -128,7 +128,7 @@ class OffPolicyAgent(BaseAgent):
         rows = batch.read()
         metrics = self.optimizer.minimise(lambda: self.losses(rows, noise, train_actor))
         with torch.no_grad():  # Polyak averaging, and not after divergence
-            for tau, live, average in self.followers:
+            for tau, live, average in self.averages:
                 weight = torch.where(self.diverged, 0.0, tau)
                 for old, new in zip(average, live, strict=True):
                     old.lerp_(new, weight)

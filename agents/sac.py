@@ -35,7 +35,7 @@ class SAC(OffPolicyAgent):
             f"a squashed Gaussian in dimension {size} with agent.log_std_min={low:g} and "
             f"agent.log_std_max={high:g} reaches at most {at_most(most):g}; give less than that"
         )
-        self.aim_for(-float(size), -math.inf, most, remedy)
+        self.set_target_entropy(-float(size), -math.inf, most, remedy)
         self.returns: CategoricalReturn | None = None  # None: critics of the mean return
         if settings.atoms:
             self.returns = CategoricalReturn(settings.atoms, settings.gamma).to(self.device)

@@ -34,7 +34,7 @@ class SACDiscrete(OffPolicyAgent):
             f"entropies of {spec.action_dim} actions lie between 0 and log {spec.action_dim} = "
             f"{at_most(most):g}; give at most {at_most(risky):g} and not less than 0"
         )
-        self.aim_for(AUTO * most, 0.0, most, remedy, risky)
+        self.set_target_entropy(AUTO * most, 0.0, most, remedy, risky)
 
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""

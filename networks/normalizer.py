@@ -138,3 +138,12 @@ class RunningNorm(Unpack):
         self.inverse_std.copy_(torch.where(enough, inverse_std, 1.0))
         if self.pixels is not None:
             self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)
+
+
+def make_normalizer(obs_dim: int, running: bool, pixels: bool, ranges: Ranges) -> nn.Module:
+    """The first layer of every network, for observations of numbers, of bytes, or of both."""
+    if running:
+        return RunningNorm(obs_dim, ranges)
+    if ranges:
+        return SomePixels(obs_dim, ranges)
+    return Pixels() if pixels else nn.Identity()

@@ -32,7 +32,7 @@ class Deployed(nn.Module):
 
     def __init__(self, agent: BaseAgent, to_env: ActionMap, obs_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.normalizer, self.actor = agent.normalizer, agent.player
+        self.normalizer, self.actor = agent.normalizer, agent.deterministic_actor
         self.policy_class, self.spec = agent.policy_class, agent.spec
         self.obs_shape, self.action_shape = obs_shape, to_env.space.shape or ()
         if self.spec.discrete:

@@ -179,7 +179,7 @@ def test_the_actor_s_average_follows_and_plays_where_nothing_is_drawn(name):
 
 def test_without_an_average_the_actor_plays():
     learner = agent("sac", SPEC)
-    assert learner.player is learner.actor
+    assert learner.deterministic_actor is learner.actor
     assert "actor_average" not in learner.modules
 
 

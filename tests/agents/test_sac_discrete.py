@@ -51,7 +51,7 @@ def test_losses_equal_their_formulas():
 @pytest.mark.parametrize("name", ["sac", "sac_discrete"])
 def test_targets_begin_as_the_critics_they_follow(name):
     learner = agent(name, SPEC if name == "sac_discrete" else None, actor_tau=0.1)
-    for _, live, target in learner.followers:
+    for _, live, target in learner.averages:
         assert len(live) == len(target) > 0
         for one, other in zip(live, target, strict=True):
             assert torch.equal(one, other)
@@ -69,7 +69,7 @@ def test_no_loss_depends_on_the_noise():
 
 def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
     learner, data = agent("sac_discrete", SPEC, policy_delay=2, tau=0.25), batch(6, spec=SPEC)
-    ((_, live, targets),) = learner.followers
+    ((_, live, targets),) = learner.averages
     for delayed in (False, True):
         before = [[p.clone() for p in group] for group in learner.optimizer.groups.values()]
         target = [p.clone() for p in targets]

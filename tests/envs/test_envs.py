@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import make_normalizer
 from common.errors import ConfigError, EnvironmentFault, LogpiError
 from common.seeding import derive
 from envs.envs import Envs
+from networks.normalizer import make_normalizer
 from runtime.build import set_up_torch
 from tests.helpers import lit, saved_and_read
 
@@ -392,7 +392,8 @@ def test_images_in_a_dict_are_found_where_they_lie():
     camera = obs[:, 3:75]
     assert torch.equal(camera, camera.round())
     assert camera.max() > 200
-    normalised = make_normalizer(envs.spec, running=False)(envs.obs)
+    spec = envs.spec
+    normalised = make_normalizer(spec.obs_dim, False, spec.pixels, spec.bytes)(envs.obs)
     torch.testing.assert_close(normalised[:, 3:75] * 255.0, camera)
     assert torch.equal(normalised[:, :3], obs[:, :3])
     assert torch.equal(normalised[:, 75:97], obs[:, 75:97])

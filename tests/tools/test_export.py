@@ -67,7 +67,8 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     make, spec, settings, space = KINDS[kind]
     made = make(kind.split()[0], spec, **settings)
     generator = torch.Generator().manual_seed(0)
-    for actor in dict.fromkeys([made.actor, made.player]):  # far from the symmetric start
+    actors = [made.actor, made.deterministic_actor]  # far from the symmetric start
+    for actor in dict.fromkeys(actors):
         for parameter in actor.parameters():
             parameter.data.normal_(generator=generator)
     obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
@@ -94,7 +95,7 @@ def test_what_is_written_acts_as_its_agent_does(kind):
     make, spec, settings, space = KINDS[kind]
     made = make(kind.split()[0], spec, **settings)
     generator = torch.Generator().manual_seed(0)
-    for parameter in made.player.parameters():
+    for parameter in made.deterministic_actor.parameters():
         parameter.data.normal_(generator=generator)
     obs = torch.randn(50, spec.obs_dim, generator=generator) * 3.0
     obs = (obs.abs() * 50).byte() if spec.pixels else obs
