@@ -20,7 +20,10 @@ ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sample
 
 
 class SAC(OffPolicyAgent):
-    """Off-policy maximum-entropy learning for continuous actions in [-1, 1]."""
+    """Off-policy maximum-entropy learning for continuous actions in [-1, 1].
+
+    An update is `update` -> `OffPolicyAgent.step` -> `losses`; `step` then moves the targets.
+    """
 
     policies = tuple(name for name, policy in POLICIES.items() if policy.squashed)
     settings: SACConfig
