@@ -2,7 +2,7 @@
 
 Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
 environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With
-out=FOLDER it goes on where it was stopped.
+out=FOLDER it continues where it was stopped.
 """
 
 import json

@@ -19,7 +19,7 @@ REMEDIES = {  # of what the system refuses
     "choose a shorter name": (errno.ENAMETOOLONG,),
     "choose another name": (errno.EILSEQ, errno.EINVAL),
     "remove the link": (errno.ELOOP,),
-    "see that the folder is there": (errno.ENOENT, errno.ENOTDIR, getattr(errno, "ESTALE", 0)),
+    "check that the folder exists": (errno.ENOENT, errno.ENOTDIR, getattr(errno, "ESTALE", 0)),
     "allow more open files, ulimit -n 4096": (errno.EMFILE, errno.ENFILE),
 }
 
@@ -27,7 +27,7 @@ REMEDIES = {  # of what the system refuses
 def remedy(error: OSError) -> str:
     """What to do where a file or folder cannot be written."""
     found = (what for what, numbers in REMEDIES.items() if error.errno in numbers)
-    return next(found, "see to the disk")
+    return next(found, "check the disk")
 
 
 def quoted(text: object) -> str:
@@ -146,7 +146,7 @@ class Elsewhere(LogpiError):
     """Another process of the run has printed why it ends; this one prints nothing."""
 
     def __init__(self, code: int) -> None:
-        super().__init__("told by another process", code)
+        super().__init__("reported by another process", code)
 
 
 class Stopped(LogpiError):
@@ -158,10 +158,10 @@ class Stopped(LogpiError):
     exact = shared = True  # every character of its command counts
 
     def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
-        """The same, once the run is saved, with the command, after `launcher`, that goes on."""
+        """The same once the run is saved, with the command that continues it."""
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
-        line = f"{self.problem}, the run is saved; {launcher} train.py {again} goes on"
+        line = f"{self.problem}, the run is saved; continue with {launcher} train.py {again}"
         return Stopped(line, self.code)
 
 

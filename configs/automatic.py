@@ -125,11 +125,12 @@ def acceleration(config: TrainConfig) -> tuple[Acceleration, str]:
     graphs = 1 if getattr(config.agent, "policy_delay", 1) == 1 else 2
     per_update = cycle(config)[1] if config.agent.on_policy else 1
     planned, least = int(updates(config) * per_update), WORTH_COMPILING * graphs
+    why = f"{planned:,} update{'s' * (planned != 1)}, compiling pays from {least:,} on"
     if planned < least:
-        return "none", f"{planned:,} updates, compiling pays from {least:,} on"
+        return "none", why
     if not compiles():
         return "none", f"{planned:,} updates would pay, but it needs torch 2.13 and a C++ compiler"
-    return "compile", f"{planned:,} updates, compiling pays from {least:,} on"
+    return "compile", why
 
 
 def compiles() -> bool:

@@ -25,7 +25,7 @@ Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 
 
 def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
-    """The configuration that `train.py` runs: of a new run, or of one that goes on.
+    """The configuration that `train.py` runs: of a new run, or of one that is resumed.
 
     A resumed run keeps what is left out; unless `quiet`, one warning names what differs. Raises
     ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
@@ -47,7 +47,7 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
         stated = {**experiment(named.get("experiment")), **named}
         config, kept = continued(read_run(path), asked, stated)
     if kept and not quiet and os.environ.get("RANK", "0") == "0":
-        warn(f"kept as the run was made with: {', '.join(kept)}")
+        warn(f"kept from the run: {', '.join(kept)}")
     return config
 
 

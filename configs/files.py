@@ -140,7 +140,7 @@ def require_run(key: str, run: str) -> Path:
         if (path / "config.yaml").is_file():
             return path
     except OSError as error:
-        why = f"cannot be looked at, {error.strerror}"
+        why = f"cannot be read, {error.strerror}"
     there = path if os.path.isdir(run) else Path("runs")
     runs = [file for depth in range(1, 4) for file in there.glob("*/" * depth + "config.yaml")]
     newest = max(runs, key=lambda file: file.stat().st_mtime, default=None)

@@ -60,7 +60,7 @@ def continued(
 def going_on(
     recorded: TrainConfig, stated: Values, implied: Values
 ) -> tuple[TrainConfig, list[str]]:
-    """The configuration of a run that goes on, its updates accelerated as this machine can.
+    """The configuration of a resumed run, its updates accelerated as this machine can.
 
     Returns:
         The configuration, and KEY=VALUE of each key that is implied otherwise than the run has it.
@@ -85,19 +85,18 @@ def going_on(
             config = replaced(config, key, value)
         elif (key, value) != ("accelerate", "auto") and not agrees(key, value):
             name = "agent" if key == "agent.name" else key
-            why = f"{show(value)} is not what the run was made with, {told(old.get(key, NONE))}"
+            why = f"{show(value)} is not the run's value, {told(old.get(key, NONE))}"
             remedy = "give that" if key in old else "leave it out"
             raise ConfigError(f"{name}: {why}; {remedy}, or begin another run")
     config = build(TrainConfig, dataclasses.asdict(config))
     if config.device.partition(":")[0] != recorded.device.partition(":")[0]:
         config = replaced(config, "accelerate", "auto")  # what suits a GPU does not suit a CPU
     elif config.accelerate == "compile" and not compiles():
-        config = replaced(config, "accelerate", "none")  # slower, and not exact, but it goes on
+        config = replaced(config, "accelerate", "none")  # slower, and not exact, but it continues
     config = resolve(config)
     if config.total_steps < recorded.total_steps:
         if config.resume != "auto":
-            less = f"{config.total_steps} is less than the {recorded.total_steps}"
-            why = f"{less} that the run was made with"
+            why = f"{config.total_steps} is less than the run's {recorded.total_steps}"
             raise ConfigError(f"total_steps: {why}; give more, or leave it out")
         config = replaced(config, "total_steps", recorded.total_steps)  # it was made longer since
     now = values_of(config)

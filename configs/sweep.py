@@ -62,7 +62,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
     for number, job in enumerate(read.jobs):
         config = train_config(job, quiet=True)  # it warns when it runs
         if chosen and config.resume is None and (folder / str(number)).exists():
-            remedy = "name a new one, or go on with them by resume=auto"
+            remedy = "name a new one, or continue them by resume=auto"
             raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; {remedy}")
         if config.resume is None and name.startswith("submitit"):
             combinations[number].append("resume=auto")  # a cluster may queue a job again
@@ -81,7 +81,7 @@ def read_folder(arguments: list[str]) -> Path | None:
             values = [argument] if name.startswith("hydra") else expand(argument)
             found[name] = [parse(value)[2] for value in values]
     if not {*found["resume"]} <= {"auto", None}:
-        raise ConfigError("resume: a sweep goes on as a whole; give its run_dir, resume=auto")
+        raise ConfigError("resume: a sweep continues as a whole; give its run_dir and resume=auto")
     folders = found["run_dir"] + found["hydra.sweep.dir"]
     if len(folders) > 1 or "" in folders:
         remedy = "give one, in quotes if it has a comma, and no hydra.sweep.dir beside it"
@@ -126,8 +126,8 @@ def launcher_settings(arguments: list[str], folder: Path) -> tuple[str, dict[str
         elif key.startswith("hydra.launcher."):
             given.append((key, value))
         elif key != "hydra.sweep.dir":
-            which = "of Hydra's keys these are: hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
-            raise ConfigError(f"{key}: is not to be set; {which}")
+            which = "of Hydra's keys, set hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
+            raise ConfigError(f"{key}: cannot be set; {which}")
     if name not in LAUNCHERS:
         why = f"{show(name)} is not one of {', '.join(LAUNCHERS)}"
         raise ConfigError(f"hydra/launcher: {why}; {nearest(name, [*LAUNCHERS], 'choose one')}")
@@ -140,7 +140,7 @@ def launcher_settings(arguments: list[str], folder: Path) -> tuple[str, dict[str
         overrides = [f"hydra/launcher={name}", *where]
         settings = composed("train", overrides, return_hydra_config=True).hydra.launcher
     except Exception:
-        remedy = 'pip install ".[sweep]" brings it'
+        remedy = 'pip install ".[sweep]"'
         raise ConfigError(f"hydra/launcher: {name} is not installed; {remedy}") from None
     keys = [str(key) for key in settings if key != "_target_"]
     known = [f"hydra.launcher.{key}" for key in keys]

@@ -82,7 +82,7 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
     if isinstance(error, gymnasium.error.DependencyNotInstalled):
         extra = next((e for e in EXTRAS if e in str(error).lower()), None)
         remedy = f'pip install ".[{extra}]"' if extra else f"install what it needs, {error}"
-        return ConfigError(f"{key} needs a library that is not here; {remedy}")
+        return ConfigError(f"{key} needs a library that is not installed; {remedy}")
     if isinstance(error, ModuleNotFoundError):
         return ConfigError(
             f"{key}: {error}; correct the id (MODULE:NAME, no folder, no .py), install that "
@@ -90,7 +90,9 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
         )
     if isinstance(error, gymnasium.error.Error):
         named = f"name the module that registers it, MODULE:{env_id.rpartition(':')[2]}"
-        return ConfigError(f"{key}: {str(error).rstrip('?. ')}; correct the id, or {named}")
+        why, _, like = str(error).rstrip("?. ").partition(". Did you mean: ")
+        correct = f"correct the id, perhaps to {like}," if like else "correct the id,"
+        return ConfigError(f"{key}: {why}; {correct} or {named}")
     if isinstance(error, ARGUMENTS) and kwargs:
         remedy = "correct the arguments, or fix the environment"
         return ConfigError(f"env.kwargs: {env_id}: {why}; {remedy}")

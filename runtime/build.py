@@ -142,7 +142,7 @@ def make_envs(config: TrainConfig) -> Envs:
     if fault is not None:
         envs.close()
         raise EnvironmentFault(
-            f"{fault}; one alone can be had: give env.num_envs=1, and eval.episodes=0 where "
+            f"{fault}; only one is possible: give env.num_envs=1, and eval.episodes=0 where "
             "evaluations cannot have another"
         )
     return envs
@@ -257,4 +257,4 @@ def make_device(name: str) -> torch.device:
         if device.type in ("cpu", "cuda"):
             torch.empty(0, device=device)
             return device
-    raise ConfigError(f"device: {name} is not there; use device=cpu")
+    raise ConfigError(f"device: {name} is not available; use device=cpu")

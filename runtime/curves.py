@@ -23,7 +23,7 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
         try:
             events.Reload()
         except OSError as error:
-            why = f"what it has logged cannot be read, {error.strerror}"
+            why = f"its event files cannot be read, {error.strerror}"
             raise StorageFault(f"{run_dir}: {why}; make its files readable") from error
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]

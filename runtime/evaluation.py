@@ -190,6 +190,6 @@ class Evaluator:
         return Evaluation(returns, lengths, cut)
 
     def close(self) -> None:
-        """Closes the environments; one that does not answer is left to the end of the process."""
+        """Closes the environments; one that is stuck ends with the process."""
         with within(self.deadline, self.envs.env_id, "in close"):
             self.envs.close()

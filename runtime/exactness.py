@@ -158,8 +158,9 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
         layers.append(layers[-1].env)
     kept = [name for name in KEPT if name in {type(layer).__name__ for layer in layers}]
     if kept:
+        which = " and ".join(kept)
         return message(
-            f"the statistics of {' and '.join(kept)} go on over resets, and each copy has its own",
+            f"the statistics of {which} continue over resets, and each copy has its own",
             "use " + " and ".join(f"{KEPT[name]} in place of {name}" for name in kept),
         )
 
@@ -179,13 +180,13 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
         )
     return message(
         f"it keeps something over reset(seed=...), and each copy has its own ({where})",
-        "let reset(seed=...) begin everything anew, generators too",
+        "make reset(seed=...) restart everything, generators too",
     )
 
 
 def message(why: str, remedy: str = "") -> str:
     """One line: what was found, what follows from it, and what to do."""
     return (
-        f"an episode does not repeat from its seed and actions, {why}: an evaluation plays in "
-        f"copies made anew, a resumed run is not exact{remedy and '; '}{remedy}"
+        f"an episode does not repeat from its seed and actions, {why}: evaluations use new copies, "
+        f"a resumed run is not exact{remedy and '; '}{remedy}"
     )

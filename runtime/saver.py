@@ -85,7 +85,7 @@ class Saver:
             stray = "did not come back to its last observation and starts a new episode"
             changed.append(f"{self.config.env.id} {stray}")
         if changed:
-            lost = "this run is from here on not promised to be bit for bit what it would have been"
+            lost = "from here on this run may differ from an uninterrupted one"
             warnings.append(f"{lost}: {'; '.join(changed)}")
         return warnings
 
@@ -105,11 +105,11 @@ class Saver:
             self.parts.load_buffer(self.own(state)["buffer"], rows)
 
     def require_ranks(self, were: int) -> None:
-        """Raises ConfigError where other processes go on with a run than made it."""
+        """Raises ConfigError where the number of processes is not that of the run."""
         if were != self.ranks.size:
             many = ", or as many on several machines" if were > 1 else ""
             raise ConfigError(
-                f"ranks: {self.ranks.size} cannot go on with the run of {were}; "
+                f"ranks: {self.ranks.size} cannot continue the run of {were}; "
                 f"start {Ranks(0, were, 0, were).launcher} train.py{many}"
             )
 
@@ -200,5 +200,4 @@ def require_as_long(recorded: dict[str, Any], config: TrainConfig) -> list[str]:
 
 
 def edited(key: str, was: object, now: object) -> ConfigError:
-    made = f"what the run was made with, {was}"
-    return ConfigError(f"{key}: {now} is not {made}; restore config.yaml")
+    return ConfigError(f"{key}: {now} is not the run's value, {was}; restore config.yaml")

@@ -75,7 +75,7 @@ class Schedule:
     """Logs, evaluates, audits and saves, each every so many steps, and all at the last step.
 
     Each of these methods does nothing at a step where it was done before, in this process or in the
-    one that was stopped there: a run that goes on does what is left.
+    one that was stopped there: a resumed run does what is left.
     """
 
     def __init__(self, saver: Saver, logger: Logger, progress: Progress, stop: Stop) -> None:
@@ -107,7 +107,7 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave; time goes on from there."""
+        """Restores what `state_dict` gave, its times included."""
         self.record = Record(**{name: state[name] for name in vars(self.record)})
         self.temperature = TemperatureWatch(**state["temperature"])
         self.clock = Clock(time.perf_counter() - state["seconds"])

@@ -25,7 +25,7 @@ from storage.checkpoint import taking_up
 
 
 def make(config: TrainConfig, ranks: Ranks, begun: bool) -> tuple[TrainConfig, Parts]:
-    """(configuration, parts); a run that has begun goes on where its graph cannot be had again."""
+    """(configuration, parts); a resumed run whose graph is not possible here continues without."""
     try:
         return config, make_parts(config, ranks)
     except ConfigError as error:
@@ -42,10 +42,8 @@ def begin(config: TrainConfig) -> Path:
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed, again=again)
     if config.run_dir and path != Path(config.run_dir):
         tell_sweep(Path(config.run_dir), path)
-        warn(
-            f"run_dir: {config.run_dir} is taken, this run goes to {path}; with resume=auto the "
-            "one that is there goes on"
-        )
+        taken = f"{config.run_dir} is taken, this run is written to {path}"
+        warn(f"run_dir: {taken}; resume=auto continues the one that is there")
     provenance.keep_patch(path)
     return path
 

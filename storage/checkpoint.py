@@ -108,7 +108,7 @@ def open_manifest(path: Path) -> dict[str, Any]:
         if manifest["sha256"] != seal_of(manifest):
             raise damaged(file, "sha256 does not match")
         if any(Path(record["name"]).name != record["name"] for record in manifest["segments"]):
-            raise damaged(file, "it names a file elsewhere")
+            raise damaged(file, "it refers to a file outside")
     except UNREADABLE as error:
         raise damaged(file, f"{type(error).__name__} {error}") from error
     return manifest
@@ -174,7 +174,7 @@ def taking_up(state: dict[str, Any]) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError, SafetensorError, *UNREADABLE) as error:
         if isinstance(error, MemoryError) or "allocate" in str(error):  # torch has no kind for it
-            memory = "there is not the memory to take it up; free some, or use a larger machine"
+            memory = "there is not enough memory to load it; free some, or use a larger machine"
             raise StorageFault(f"checkpoint: {memory}") from error
         last = f"{type(error).__name__} {error}".strip().splitlines()[-1]  # torch names it there
         raise misfit(state, last.strip("\t.")) from error
@@ -214,7 +214,7 @@ def load_newest(
     """(step, state) of the newest valid checkpoint, and a warning for each that was passed over.
 
     Where a segment that all of them need is damaged, the newest without the rows up to there. Where
-    the run goes on meanwhile, and removes what is about to be read, the reading begins again.
+    the run continues meanwhile, and removes what is about to be read, the reading begins again.
 
     Args:
         which: `latest`, `best`, or the name of one.
@@ -253,7 +253,7 @@ def load_newest(
         passed = [fault for fault in passed if fault not in broken[1:]]  # all lack the same rows
     if not candidates:
         raise StorageFault(f"{run_dir} has no checkpoint yet; begin it again, with resume=auto")
-    worst, help = passed[0], "none of this run is left, restore config.yaml or a checkpoint"
+    worst, help = passed[0], "this run has none left, restore config.yaml or a checkpoint"
     if broken:
         worst, help = broken[0], "no valid checkpoint is left, restore one from a backup"
     if worst.other_format:

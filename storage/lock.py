@@ -67,6 +67,6 @@ def try_lock(descriptor: int) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError as error:
-        why = f"this file system keeps no locks, {error.strerror}"
-        warn(f"{why}; let no second process use the run directory")
+        why = f"this file system has no locks, {error.strerror}"
+        warn(f"{why}; do not use the run directory in a second process")
     return True

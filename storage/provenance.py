@@ -163,7 +163,7 @@ def keep_patch(path: Path) -> None:
         if patch := uncommitted():
             write_bytes(path / PATCH, patch)
     except GitFailed as error:
-        warn(f"what is not committed is not kept beside the run: {error}")
+        warn(f"uncommitted changes are not stored with the run: {error}")
 
 
 def uncommitted() -> bytes:
@@ -222,12 +222,12 @@ def git(*arguments: str, given: bytes = b"", index: Path | None = None) -> bytes
         raise GitFailed(f"git cannot be started, {error.strerror}; install it") from error
     except subprocess.TimeoutExpired as error:
         why = f"git gave no answer in {PATIENCE:.0f} s"
-        raise GitFailed(f"{why}; see what git status says there") from error
+        raise GitFailed(f"{why}; see git status there") from error
     if not done.returncode:
         return done.stdout
     complaint = done.stderr.decode(errors="replace")
     first = complaint.partition("\n")[0].removeprefix("fatal: ") or "git was ended"
-    allow, help = "git config --global --add safe.directory", "see what git status says there"
+    allow, help = "git config --global --add safe.directory", "see git status there"
     if allow in complaint:
         help = f"allow it: {allow} {shown(ROOT)}"
     elif "single revision" in first:

@@ -463,7 +463,7 @@ def test_a_run_directory_that_is_taken_gets_a_suffix(door: Any) -> None:
     before = Path("same/result.json").read_bytes()
     code, (line,) = door(*first)
     assert code == 0
-    assert line.startswith("warning: run_dir: same is taken, this run goes to same-2; with resume")
+    assert line.startswith("warning: run_dir: same is taken, this run is written to same-2; resume")
     assert sorted(os.listdir()) == ["same", "same-2"]
     assert Path("same/result.json").read_bytes() == before
 

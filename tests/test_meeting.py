@@ -443,7 +443,7 @@ def test_where_only_those_of_another_run_are_left_it_is_a_storage_fault(other, m
         capsys.readouterr()
         assert door() == 4
         (line,) = capsys.readouterr().err.splitlines()
-        assert f"is of another run ({OTHERS[other]}): state.json; none of this run is left" in line
+        assert f"is of another run ({OTHERS[other]}): state.json; this run has none left" in line
     (run / own_ones[-1]).rename(run / "checkpoints" / own_ones[-1])  # restored
     assert learn([f"resume={run}", "total_steps=70"]) == 0
 
@@ -467,7 +467,7 @@ def test_a_configuration_edited_is_still_told_as_that(runs, tmp_path, capsys):
     capsys.readouterr()
     assert learn([f"resume={run}", "total_steps=70"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("error: agent.gamma: 0.5 is not what the run was made with, 0.95; restore "
+    assert line == ("error: agent.gamma: 0.5 is not the run's value, 0.95; restore "
                     "config.yaml")  # fmt: skip
     assert play([f"run={run}", "episodes=1"]) == 4
     (run / "config.yaml").write_text(text)

@@ -189,7 +189,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         "log 2 = 0.6931; give at most ([.0-9]+) and not less than 0$",
         disc(*DISCRETE, "agent.target_entropy={}"),
     ),
-    "gpu": (cont("device=cuda:7"), "device: cuda:7 is not there; use device=cpu", cont()),
+    "gpu": (cont("device=cuda:7"), "device: cuda:7 is not available; use device=cpu", cont()),
     "argument": (
         ["env.id=Mine-v0", "env.kwargs.size=9"],
         "AssertionError: at most 8.*; correct the arguments, or fix the environment",
@@ -210,6 +210,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         ["env.id=Needs-v0", "env.kwargs.size=3"],
     ),
     "version": (["env.id=CartPole-v7"], "`v1` .*; correct the id, or name the", disc()),
+    "misspelt": (["env.id=CartPol-v1"], "exist; correct the id, perhaps to `CartPole`, or", disc()),
     "registered elsewhere": (
         *(["env.id=Elsewhere-v0"], "name the module that registers it, MODULE:Elsewhere-v0"),
         ["env.id=elsewhere:Elsewhere-v0"],
@@ -371,7 +372,7 @@ def test_one_copy_is_had_as_the_message_says(monkeypatch):
     monkeypatch.setattr(Mine, "alone", True)
     one = ["env.id=Mine-v0", "env.num_envs=2"]
     said = refused(begun, one)
-    assert "; one alone can be had: give env.num_envs=1, and eval.episodes=0 where" in said
+    assert "; only one is possible: give env.num_envs=1, and eval.episodes=0 where" in said
     said = refused(begun, [*one, "env.num_envs=1"])
     assert said.endswith("give eval.episodes=0 where there can be no other")
     begun([*one, "env.num_envs=1", "eval.episodes=0"])
@@ -470,7 +471,7 @@ def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, 
 
 def test_a_directory_that_is_taken_is_gone_on_with(run, door):
     said = door("train", *RUN, "run_dir=run")
-    assert said.endswith("goes to run-2; with resume=auto the one that is there goes on\n")
+    assert said.endswith("is written to run-2; resume=auto continues the one that is there\n")
     assert door("train", *RUN, "run_dir=run", "resume=auto", "total_steps=12") == ""
     assert rundir.read_result(Path(run))["steps"] == 12
 
@@ -590,7 +591,7 @@ def test_what_diverged_does_not_again(provoked, remedy, followed, door):
     [
         ("global", "draw from self.np_random", None),
         ("made", "draw it in reset, from self.np_random", None),
-        ("episodes", "let reset(seed=...) begin everything anew, generators too", None),
+        ("episodes", "make reset(seed=...) restart everything, generators too", None),
         ("", "use agent.normalise_obs=true in place of NormalizeObservation",
          gymnasium.wrappers.NormalizeObservation),
         ("", "use a constant factor (a2c and ppo: agent.reward_scale) in place of NormalizeReward",
@@ -628,10 +629,10 @@ PICTURES: dict[str, tuple[Any, str]] = {
     "none": (None, f"cannot be shown, its render gives NoneType; {ARRAY}"),
     "grey": (np.zeros((9, 9), np.uint8), f"gives an array (9, 9) of uint8; {ARRAY}"),
     "floats": (np.zeros((9, 9, 3)), f"gives an array (9, 9, 3) of float64; {ARRAY}"),
-    "not written": (failing(NotImplementedError()), "its render raised NotImplementedError: ; fix "
-                    "that, or leave video=true out"),
+    "not written": (failing(NotImplementedError()), "it has no render; write one that gives an "
+                    "array (height, width, 3) of uint8, or leave video=true out"),
     "no library": (failing(gymnasium.error.DependencyNotInstalled("pygame")),
-                   "a library is not here, pygame; install it, or leave video=true out"),
+                   "a library is not installed, pygame; install it, or leave video=true out"),
 }  # fmt: skip
 
 

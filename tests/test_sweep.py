@@ -124,7 +124,7 @@ def test_a_sweep_goes_on_with_no_single_run(monkeypatch, tmp_path, capsys):
     Path("run").mkdir()
     Path("run/config.yaml").write_text(to_yaml(train_config(["run_dir=run"])))
     assert sweep(["-m", "resume=run", "total_steps=1280,2000"]) == 2
-    assert "give its run_dir, resume=auto" in capsys.readouterr().err
+    assert "give its run_dir and resume=auto" in capsys.readouterr().err
 
 
 def test_a_mistyped_key_of_a_launcher_is_told_with_the_right_one(capsys):
@@ -158,7 +158,7 @@ def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch
     assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
-    assert said.count("resume=auto goes on with the sweep") == 1
+    assert said.count("resume=auto continues the sweep") == 1
 
 
 def test_a_failed_job_takes_no_other_down(tmp_path):
@@ -325,7 +325,7 @@ def test_a_launcher_that_is_interrupted_says_what_it_knows(tmp_path, monkeypatch
     assert sweep(["-m", "seed=1,2", "run_dir=out", "hydra/launcher=joblib"]) == 130
     said = capsys.readouterr()
     assert [row[2] for row in rows(said.out)] == ["not ended", "not run"]
-    assert "resume=auto goes on with the sweep" in said.out
+    assert "resume=auto continues the sweep" in said.out
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

@@ -1,8 +1,4 @@
-"""Compare runs: `python tools/compare.py runs/CartPole-v1 threshold=475`.
-
-Groups runs by the differences between their configurations, and writes a table of their logged
-returns (comparison.md) and a picture (comparison.png).
-"""
+"""Compare runs: `python tools/compare.py runs/CartPole-v1 threshold=475`."""
 
 import itertools
 import math

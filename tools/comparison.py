@@ -1,7 +1,4 @@
-"""Runs in groups by what differs in their configurations, and statistics of few runs.
-
-The statistics are those of Agarwal et al. 2021 (arXiv 2108.13264), section 4.
-"""
+"""Runs in groups, and statistics of few runs: Agarwal et al. 2021 (arXiv 2108.13264), section 4."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

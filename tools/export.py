@@ -1,9 +1,4 @@
-"""A trained policy as one file: `python tools/export.py run=runs/... format=onnx`.
-
-The file contains normaliser, network, squashing and scaling: observations of the environment in,
-its actions out, in batches of any size. A certificate beside it records its difference from the
-run's own policy, and the return that the file itself reaches.
-"""
+"""A trained policy as one file: `python tools/export.py run=runs/... format=onnx`."""
 
 import hashlib
 import sys
@@ -31,7 +26,9 @@ from tools.shared import Keys, key, read_keys
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID]
-Writes RUN_DIR/policy.onnx (or policy.pt2) and a certificate, policy.onnx.json, beside it;
+Writes RUN_DIR/policy.onnx (or policy.pt2): normaliser, network, squashing and scaling as one file,
+from observations of the environment to its actions. The certificate beside it, policy.onnx.json,
+has the file's difference from the run's policy, and the return that the file reaches;
 env.id repeats the id of a run whose environment is registered by a module"""
 OBSERVATIONS = 10_000  # compared with the run's own policy: half of them met, half random
 BATCH = 256  # observations at once

@@ -1,8 +1,4 @@
-"""Repeat a run and compare it, number by number: `python tools/reproduce.py run=runs/...`.
-
-Trains again with the configuration of the run, then names the first step at which a logged number
-differs, or reports that none does.
-"""
+"""Repeat a run and compare it, number by number: `python tools/reproduce.py run=runs/...`."""
 
 import dataclasses
 import json

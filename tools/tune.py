@@ -1,9 +1,4 @@
-"""Search settings: `python tools/tune.py env=pendulum agent=ppo trials=50`.
-
-Optuna over the composed configuration: each trial is a run (or one for each of several seeds) that
-is stopped early if it lags behind the others. The same command continues a study, and several may
-work on it at once.
-"""
+"""Search settings by Optuna: `python tools/tune.py env=pendulum agent=ppo trials=50`."""
 
 import dataclasses
 import json
@@ -35,10 +30,10 @@ usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1
 
 KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Without a key to
 search, a few keys of the agent are searched. seeds=N scores settings by the mean over N runs;
-workers=N uses N processes; a run has one thread unless threads= is given. The same command
-continues a study that was stopped or killed. The best settings are written to
-FOLDER/ENV-AGENT.yaml, for configs/tuned/, unless report=false. The first trial uses the unchanged
-settings, unless the given ranges do not contain them."""
+workers=N uses N processes; a run has one thread unless threads= is given, and is stopped early if
+it lags behind the others. The same command continues a study that was stopped or killed. The best
+settings are written to FOLDER/ENV-AGENT.yaml, for configs/tuned/, unless report=false. The first
+trial uses the unchanged settings, unless the given ranges do not contain them."""
 STOPPED = 75  # exit code of a signal, as of train.py
 
 

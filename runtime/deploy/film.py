@@ -17,6 +17,8 @@ from runtime.logger import Logger
 from storage.files import own_folder
 from storage.rundir import require_writable
 
+PICTURE = "an array (height, width, 3) of uint8"
+
 
 def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, Evaluation]:
     """Films an episode: (the mp4, in the folder `video` of `out`; what came of the episode).
@@ -85,7 +87,9 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
             picture = self.env.render()
             why = wrong(picture)
         except gymnasium.error.DependencyNotInstalled as error:
-            cause, why = error, f"a library is not here, {error}; install it"
+            cause, why = error, f"a library is not installed, {error}; install it"
+        except NotImplementedError as error:
+            cause, why = error, f"it has no render; write one that gives {PICTURE}"
         except Exception as error:
             cause, why = error, f"its render raised {type(error).__name__}: {error}; fix that"
         if why is None:
@@ -104,7 +108,7 @@ def wrong(picture: Any) -> str | None:
             if frame.dtype.kind in "iu" and frame.shape[2:] in ((3,), (4,)):
                 continue
             given = f"an array {frame.shape} of {frame.dtype}"
-        return f"its render gives {given}; let it give an array (height, width, 3) of uint8"
+        return f"its render gives {given}; let it give {PICTURE}"
     return None
 
 

@@ -61,7 +61,7 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
         except Halt as halt:
             return failed(halt.stopped, debug)
         except KeyboardInterrupt:
-            return failed(Stopped("interrupted: by the user; what is saved is good", 130), debug)
+            return failed(Stopped("interrupted: by the user; what is saved is valid", 130), debug)
         except Exception as error:
             return failed(unexpected(error), debug)
 
@@ -83,7 +83,7 @@ def unexpected(error: Exception) -> LogpiError:
     line = LogpiError(f"unexpected: {what}; debug=true shows where")
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
         remedy = "free some, or raise the limit that is set here"
-        line = StorageFault(f"memory: there is too little, {what}; {remedy}")
+        line = StorageFault(f"memory: there is not enough, {what}; {remedy}")
     line.__cause__ = error
     return line
 

@@ -203,8 +203,8 @@ def reaching() -> Iterator[None]:
         yield
     except RuntimeError as error:  # gloo's and NCCL's are of this kind
         raise LogpiError(
-            "another process of this run has ended or does not answer; the last checkpoint is "
-            "good, the same command with resume=auto goes on"
+            "another process of this run has ended or is stuck; the same command with resume=auto "
+            "continues from the last checkpoint"
         ) from error
 
 

@@ -72,7 +72,7 @@ def run_jobs(chosen: Sweep) -> int:
     print(f"{count} job{'s' * (count > 1)}; {chosen.folder}", flush=True)
     codes, signals = (under_launcher if chosen.launcher else one_by_one)(chosen)
     where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
-    again = f"the same command with {where}resume=auto goes on with"
+    again = f"the same command with {where}resume=auto continues"
     print(table(chosen.names, codes, chosen.folder, again))
     if signals:
         print(f"{again} the sweep")
@@ -107,7 +107,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
         ConfigError: the launcher cannot begin.
     """
     folder, signals = chosen.folder, list[int]()
-    print(f"what job N says goes into {folder}/N.log", flush=True)
+    print(f"the output of job N is written to {folder}/N.log", flush=True)
     for file in (folder / STOP, *(code_file(folder, n) for n in range(len(chosen.jobs)))):
         file.unlink(missing_ok=True)
 
@@ -130,7 +130,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
             ) from error
         warn(reason)  # the table has which job it was
     except KeyboardInterrupt:
-        print("interrupted: jobs on a cluster go on, those here have ended", file=sys.stderr)
+        print("interrupted: jobs on a cluster continue, those here have ended", file=sys.stderr)
         signals = signals or [signal.SIGINT]
     return [read_code(folder, number) for number in range(len(chosen.jobs))], signals
 
@@ -206,7 +206,7 @@ class Job:
         return None
 
     def checkpoint(self, number: int) -> Any:
-        """What submitit queues after a warning: the same job, which `resume=auto` goes on with."""
+        """What submitit queues after a warning: the same job, which `resume=auto` continues."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, number)
@@ -277,7 +277,7 @@ def outlive_signals() -> None:
 def ending(folder: Path, signals: list[int], elsewhere: bool) -> Iterator[None]:
     """Lets the jobs save and end on a signal, and waits for none after a second one.
 
-    Jobs elsewhere, on a cluster, go on without the sweep. Signals are added to `signals`.
+    Jobs elsewhere, on a cluster, continue without the sweep. Signals are added to `signals`.
     """
 
     def end(number: int, frame: Any) -> None:
@@ -291,7 +291,7 @@ def ending(folder: Path, signals: list[int], elsewhere: bool) -> Iterator[None]:
 
 
 def table(names: list[str], codes: list[int | None], folder: Path, again: str) -> str:
-    """One row for each job; `again` goes on with one that was killed."""
+    """One row for each job; `again` is the command that continues one that was killed."""
     rows = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
     failed, taken = [], []
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):

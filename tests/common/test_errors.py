@@ -44,7 +44,7 @@ def test_a_message_is_one_line_of_which_the_remedy_stays_whole():
 def test_the_command_of_a_stopped_run_is_taken_as_it_is():
     stopped = Stopped("stopped: by SIGTERM; nothing is lost", 75).at("a;\tb", "Pendulum-v1")
     assert stopped.problem == "stopped: by SIGTERM, the run is saved"
-    assert stopped.remedy.startswith("python train.py ")
+    assert stopped.remedy.startswith("continue with python train.py ")
 
 
 def test_an_environment_that_cannot_be_made_is_known_by_its_key():
@@ -70,9 +70,9 @@ def test_the_cut_of_a_long_message_leaves_its_remedy_whole():
         (errno.EILSEQ, "choose another name"),
         (errno.EINVAL, "choose another name"),
         (errno.ELOOP, "remove the link"),
-        (errno.ENOENT, "see that the folder is there"),
+        (errno.ENOENT, "check that the folder exists"),
         (errno.EMFILE, "allow more open files, ulimit -n 4096"),
-        (errno.EIO, "see to the disk"),
+        (errno.EIO, "check the disk"),
     ],
 )
 def test_what_helps_is_told_by_what_the_system_says(number, helps):

@@ -259,7 +259,7 @@ def test_a_file_of_a_run_that_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"run: {re.escape(str(tmp_path))}.config.yaml, .*group"):
         train_config([f"resume={tmp_path}"])
     for key, name in (("resume", "x" * 300), ("run", "y" * 300)):
-        with pytest.raises(ConfigError, match=f"^{key}: .* cannot be looked at"):
+        with pytest.raises(ConfigError, match=f"^{key}: .* cannot be read"):
             (train_config if key == "resume" else evaluated)([f"{key}={name}"])
 
 

@@ -112,7 +112,7 @@ def test_what_a_file_sets_otherwise_than_the_run_is_kept_and_said(
         config = train_config([*again, "env=mine"])
         assert (config.env.num_envs, config.env.kwargs) == (2, {"g": 9.0})
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("warning: kept as the run was made with: ")
+        assert line.startswith("warning: kept from the run: ")
         assert "env.num_envs=2" in line
         assert "no env.kwargs.h" in line
 
@@ -162,7 +162,7 @@ def test_an_id_that_an_experiment_sets_gets_no_pair_of_another(write: Any, stopp
     assert config.agent == train_config(["env.id=Acrobot-v1"]).agent
     path = stopped("experiment=mine")
     write("experiment/mine", "# @package _global_\nenv: {id: Acrobot-v1, num_envs: 6}\n")
-    with pytest.raises(ConfigError, match=r"^env\.num_envs: 6 is not what the run .* with, 5; "):
+    with pytest.raises(ConfigError, match=r"^env\.num_envs: 6 is not the run.s value, 5; "):
         train_config(["experiment=mine", f"run_dir={path}", "resume=auto"])
 
 
@@ -289,7 +289,7 @@ def test_a_file_may_be_built_on_others(name: str, write: Any, stopped: Any, caps
     assert capsys.readouterr().err == ""
     write(f"env/{name}", BUILT[name].replace("2.0", "5.0"))
     train_config([f"resume={path}", f"env={name}"])
-    assert capsys.readouterr().err == "warning: kept as the run was made with: env.kwargs.g=2.0\n"
+    assert capsys.readouterr().err == "warning: kept from the run: env.kwargs.g=2.0\n"
 
 
 @pytest.mark.parametrize("value", ["!!binary aGVsbG8=", "[1, !!binary aGVsbG8=]"])

@@ -199,7 +199,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         ["run_dir=a"],
     ),
     "single run": (
-        *(read_sweep, ["seed=1,2", "resume=a"], "give its run_dir, resume=auto"),
+        *(read_sweep, ["seed=1,2", "resume=a"], "give its run_dir and resume=auto"),
         ["seed=1,2", "run_dir=a", "resume=auto"],
     ),
     "launcher": (
@@ -299,9 +299,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("made", "provoked", "remedy", "followed"),
     [
-        ([ID], ["seed=3"], "with, 0; give that, or begin another run", ["seed=0"]),
-        ([ID], ["env=cartpole"], "with, 'Another-v0'; give that, or", [ID]),
-        ([ID], ["agent=sac"], "with, 'a2c'; give that, or", ["agent=a2c"]),
+        ([ID], ["seed=3"], "value, 0; give that, or begin another run", ["seed=0"]),
+        ([ID], ["env=cartpole"], "value, 'Another-v0'; give that, or", [ID]),
+        ([ID], ["agent=sac"], "value, 'a2c'; give that, or", ["agent=a2c"]),
         ([ID], ["experiment=textbook_a2c"], "leave it out", []),
         ([ID], ["run_dir=elsewhere"], "is not runs/run; leave it out", []),
         ([ID], ["total_steps=5"], "give more, or leave it out", ["total_steps=200000"]),
@@ -321,10 +321,10 @@ def test_a_run_goes_on_as_the_message_says(
 @pytest.mark.parametrize(
     ("made", "provoked", "remedy", "followed"),
     [
-        ([*SAC, "seed=3"], [*SAC, "seed=4"], "with, 3; give that, or", [*SAC, "seed=3"]),
-        (SAC, [ID], "agent: 'a2c' is not what the run was made with, 'sac'; give that", SAC),
-        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run was made with, 'Another", SAC),
-        (SAC, [*SAC, "env.kwargs.a=1"], "with, none; leave it out, or begin another run", SAC),
+        ([*SAC, "seed=3"], [*SAC, "seed=4"], "value, 3; give that, or", [*SAC, "seed=3"]),
+        (SAC, [ID], "agent: 'a2c' is not the run's value, 'sac'; give that", SAC),
+        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not the run's value, 'Another", SAC),
+        (SAC, [*SAC, "env.kwargs.a=1"], "value, none; leave it out, or begin another run", SAC),
         (["env.id=mine:A-v0"], [], "repeat env.id=mine:A-v0", ["env.id=mine:A-v0"]),
     ],
 )
@@ -389,7 +389,7 @@ def test_a_sweep_beside_another_goes_on_with_it_or_elsewhere(run: Any) -> None:
     path = run("seed=1")
     path.rename("runs/0")
     sweep = ["seed=1,2", "run_dir=runs"]
-    assert refused(read_sweep, sweep).endswith("name a new one, or go on with them by resume=auto")
+    assert refused(read_sweep, sweep).endswith("name a new one, or continue them by resume=auto")
     read_sweep([*sweep, "resume=auto"])
     read_sweep(["seed=1,2", "run_dir=new"])
 

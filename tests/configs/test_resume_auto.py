@@ -40,7 +40,7 @@ def recorded(path: Path) -> Any:
     return dataclasses.replace(train_config([f"resume={path}"]), resume="auto")
 
 
-DIFFERENT = {  # name: (what the run was made with, what is given on top, the two values)
+DIFFERENT = {  # name: (the settings of the run, what is given on top, the two values)
     "agent.alpha": (SAC, ["agent.alpha=0.2"], ["agent.alpha=auto"], "'auto'", "0.2"),
     "agent.target_entropy": (
         *(SAC, ["agent.target_entropy=-2"], ["agent.target_entropy=auto"], "'auto'", "-2.0"),
@@ -69,10 +69,10 @@ def test_a_key_that_is_given_and_differs_is_refused(key: str, made: Any) -> None
     path = made(*base, *first)
     with pytest.raises(ConfigError) as auto:
         again(path, *base, *then)
-    assert str(auto.value).startswith(f"{key}: {value} is not what the run was made with, {has}")
+    assert str(auto.value).startswith(f"{key}: {value} is not the run's value, {has}")
     with pytest.raises(ConfigError) as named:
         train_config([f"resume={path}", *then])
-    assert str(named.value).startswith(f"{key}: {value} is not what the run was made with, {has}")
+    assert str(named.value).startswith(f"{key}: {value} is not the run's value, {has}")
 
 
 @pytest.mark.parametrize("key", [key for key in DIFFERENT if key not in NEW])
@@ -81,7 +81,7 @@ def test_a_key_that_is_left_out_is_kept_and_said_once(key: str, made: Any, capsy
     path = made(*base, *first)
     assert again(path, *base) == recorded(path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: kept as the run was made with: {key}={has.strip(chr(39))}")
+    assert line.startswith(f"warning: kept from the run: {key}={has.strip(chr(39))}")
     again(path, *base, *first)  # as it was made
     assert capsys.readouterr().err == ""
 
@@ -127,7 +127,7 @@ def test_a_free_key_is_resolved_anew_where_auto_is_given(key: str, made: Any, ca
     fresh = found(train_config(SAC))
     assert fresh != 3
     assert found(again(path, *SAC)) == 3
-    assert capsys.readouterr().err == f"warning: kept as the run was made with: {key}=3\n"
+    assert capsys.readouterr().err == f"warning: kept from the run: {key}=3\n"
     assert found(again(path, *SAC, f"{key}=auto")) == fresh
     assert found(train_config([f"resume={path}", f"{key}=auto"])) == fresh
     assert capsys.readouterr().err == ""
@@ -145,16 +145,16 @@ def test_intervals_that_are_resolved_anew_are_those_of_the_longer_run(made: Any)
         (
             SAC,
             SAC[:1],
-            "agent: 'a2c' is not what the run was made with, 'sac'; give that, or begin",
+            "agent: 'a2c' is not the run's value, 'sac'; give that, or begin",
         ),
-        (SAC, [*SAC, "agent=a2c"], "agent: 'a2c' is not what the run was made with, 'sac'"),
-        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not what the run was made with, 'Pend"),
-        (SAC, ["env=acrobot", *SAC[1:]], "env.id: 'Acrobot-v1' is not what the run was made with"),
-        (CARTPOLE, ["experiment=textbook_a2c"], r"\S+: \S.* is not what the run was made with"),
+        (SAC, [*SAC, "agent=a2c"], "agent: 'a2c' is not the run's value, 'sac'"),
+        (SAC, SAC[1:], "env.id: 'CartPole-v1' is not the run's value, 'Pend"),
+        (SAC, ["env=acrobot", *SAC[1:]], "env.id: 'Acrobot-v1' is not the run's value"),
+        (CARTPOLE, ["experiment=textbook_a2c"], r"\S+: \S.* is not the run's value"),
         (
             ["experiment=textbook_a2c", "agent.lr=0.5"],
             ["experiment=textbook_a2c"],
-            "agent.lr: 0.01 is not what the run was made with, 0.5; give that, or begin",
+            "agent.lr: 0.01 is not the run's value, 0.5; give that, or begin",
         ),
     ],
 )
@@ -181,7 +181,7 @@ def test_a_run_that_was_made_longer_is_not_cut_and_says_so(made: Any, capsys: An
         (path / "config.yaml").read_text().replace("total_steps: 3000", "total_steps: 5000")
     )
     assert again(path, *A2C).total_steps == 5000
-    assert capsys.readouterr().err == ("warning: kept as the run was made with: total_steps=5000\n")
+    assert capsys.readouterr().err == ("warning: kept from the run: total_steps=5000\n")
 
 
 def test_the_first_command_goes_on_with_a_run_that_was_made_longer(made: Any, capsys: Any) -> None:
@@ -191,7 +191,7 @@ def test_the_first_command_goes_on_with_a_run_that_was_made_longer(made: Any, ca
     (path / "config.yaml").write_text(to_yaml(longer))
     config = again(path, *first, "audit.every=auto")  # which was 25 % of the first length
     assert (config.total_steps, config.audit.every, config.eval.every) == (200_000, 25_000, 10_000)
-    assert capsys.readouterr().err == "warning: kept as the run was made with: total_steps=200000\n"
+    assert capsys.readouterr().err == "warning: kept from the run: total_steps=200000\n"
 
 
 @pytest.mark.parametrize("more", [[], ["accelerate=auto"]])
@@ -203,7 +203,7 @@ def test_how_updates_are_made_is_kept_where_they_would_be_made_otherwise(
     path = made(*SAC, *more)
     monkeypatch.setattr(automatic, "WORTH_COMPILING", 1)  # as in a longer run
     assert again(path, *SAC, *more).accelerate == "none"
-    assert capsys.readouterr().err == "warning: kept as the run was made with: accelerate=none\n"
+    assert capsys.readouterr().err == "warning: kept from the run: accelerate=none\n"
 
 
 @pytest.mark.parametrize("more", [[], ["accelerate=auto"], ["accelerate=compile"]])
@@ -240,9 +240,9 @@ def test_one_process_of_a_run_warns_and_a_sweep_when_its_job_begins(
 def test_true_is_not_1(made: Any) -> None:
     path = made(*A2C, "seed=1", "env.kwargs.g=1")
     for given in ("seed=true", "env.kwargs.g=true"):
-        with pytest.raises(ConfigError, match=": True is not what the run was made with, 1; give"):
+        with pytest.raises(ConfigError, match=": True is not the run's value, 1; give"):
             train_config([f"resume={path}", given])
-    with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: True is not what the run .* with, 1;"):
+    with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: True is not the run.s value, 1;"):
         again(path, *A2C, "seed=1", "env.kwargs.g=true")
 
 

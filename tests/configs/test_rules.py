@@ -148,6 +148,12 @@ def test_updates_are_compiled_from_twenty_thousand_on(
     assert accelerate(first) == "none"
 
 
+@pytest.mark.parametrize(("steps", "updates"), [(10, "1 update, "), (20, "2 updates, ")])
+def test_the_number_of_updates_is_given_as_the_reason(steps: int, updates: str) -> None:
+    config = train_config([*A2C, "agent.n_steps=5", "env.num_envs=2", f"total_steps={steps}"])
+    assert automatic.acceleration(config)[1].startswith(updates)
+
+
 def test_a_gpu_has_graphs_from_the_first_update_on_and_several_processes_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -203,7 +203,7 @@ def test_where_there_can_be_one_copy_the_message_says_what_to_do_and_that_works(
     assert door("train", *where, "env.num_envs=2") == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "Address already in use" in line
-    assert "with 2 copies; one alone can be had: give env.num_envs=1, and eval.episodes=0" in line
+    assert "with 2 copies; only one is possible: give env.num_envs=1, and eval.episodes=0" in line
     assert door("train", *where) == 3
     (line,) = capsys.readouterr().err.splitlines()
     assert "as another copy, for evaluations, beside training's; give eval.episodes=0" in line

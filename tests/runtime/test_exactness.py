@@ -137,7 +137,7 @@ def test_what_is_kept_is_found_before_training(keeps, words, episodes):
 )
 def test_statistics_inside_an_environment_are_named_with_what_to_use(wrappers, remedy):
     found = examined(2, env_id=NORMAL, wrappers=wrappers)
-    assert f"the statistics of {wrappers} go on over resets, and each copy has its own" in found
+    assert f"the statistics of {wrappers} continue over resets, and each copy has its own" in found
     assert found.endswith(remedy)
 
 
@@ -363,7 +363,7 @@ def test_variables_that_change_arithmetic_are_recorded_and_named(tmp_path, monke
     assert enter("train", train.run, [*again, "total_steps=220"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(
-        "bit for bit what it would have been: MKL_CBWR was AVX2, is COMPATIBLE; OMP_NUM_THREADS "
+        "from an uninterrupted one: MKL_CBWR was AVX2, is COMPATIBLE; OMP_NUM_THREADS "
         "was not set, is 1; OPENBLAS_CORETYPE was Haswell, is not set"
     )
     assert json.loads((tmp_path / "run" / "result.json").read_text())["exact"] is False

@@ -323,7 +323,7 @@ def test_a_job_whose_rank_ends_says_so_once_and_goes_on_bit_for_bit(end, rank, s
     assert ("has ended" if end == "killed" else "the run is saved") in line
     assert processes_of(broken) == []
     if end == "stopped":  # as it says
-        told = line.partition("is saved; torchrun ")[2].removesuffix(" goes on").split()
+        told = line.partition("continue with torchrun ")[2].split()
         command = [sys.executable, "-m", "torch.distributed.run", *told]
         command[command.index("train.py")] = str(TRAIN)
     subprocess.run(command, cwd=broken, check=True, capture_output=True)
@@ -374,7 +374,7 @@ def test_other_processes_than_made_a_run_do_not_go_on_with_it(tmp_path):
     alone = [sys.executable, str(TRAIN), "resume=run", "total_steps=2560"]
     done = subprocess.run(alone, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "error: ranks: 1 cannot go on with the run of 2" in done.stderr
+    assert "error: ranks: 1 cannot continue the run of 2" in done.stderr
 
 
 @pytest.mark.slow

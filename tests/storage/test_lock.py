@@ -42,7 +42,7 @@ def test_where_the_file_system_keeps_no_locks_the_run_begins_with_a_warning(
     monkeypatch.setattr(fcntl, "flock", unknown)
     with locked(tmp_path):
         pass
-    assert "keeps no locks, Function not implemented" in capsys.readouterr().err
+    assert "has no locks, Function not implemented" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("system", [lambda monkeypatch: None, windows])

@@ -127,7 +127,7 @@ def test_too_much_code_is_one_warning_and_is_not_read(
     assert not (tmp_path / provenance.PATCH).exists()
     assert max(read) < 10_000  # of names
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: what is not committed is not kept beside the run: it is more")
+    assert line.startswith("warning: uncommitted changes are not stored with the run: it is more")
     assert line.endswith("; commit it, or name it in .gitignore")
     (root / ".gitignore").write_text("data\n")  # as it says
     provenance.keep_patch(tmp_path)
@@ -217,7 +217,7 @@ def test_where_git_does_not_tell_what_is_not_committed_there_is_one_warning(
     provenance.keep_patch(tmp_path)
     assert not (tmp_path / provenance.PATCH).exists()
     line = capsys.readouterr().err
-    assert line.startswith("warning: what is not committed is not kept beside the run: ")
+    assert line.startswith("warning: uncommitted changes are not stored with the run: ")
     assert "index" in line
     assert line.count("\n") == 1
     (root / ".git/index").unlink()  # git says that it is bad
@@ -238,5 +238,5 @@ def test_an_index_of_git_that_cannot_be_copied_is_one_warning(
     monkeypatch.setattr("storage.provenance.shutil.copy2", full)
     provenance.keep_patch(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("warning: what is not committed is not kept beside the run: ")
+    assert line.startswith("warning: uncommitted changes are not stored with the run: ")
     assert line.endswith("cannot be copied, No space left on device; free the disk")

@@ -190,7 +190,7 @@ def test_a_log_that_cannot_be_read_is_one_line(tmp_path, capsys):
     events.mkdir()
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 4
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"error: {tmp_path / 'a'}: what it has logged cannot be read, ")
+    assert line.startswith(f"error: {tmp_path / 'a'}: its event files cannot be read, ")
 
 
 def test_a_report_by_hand(tmp_path, capsys):

@@ -482,7 +482,7 @@ def test_a_sweep_goes_on_by_the_command_that_it_prints(named, code, monkeypatch,
     monkeypatch.setattr("runtime.launch.sweep.call", call)
     command = ["-m", "seed=1,2", *named]
     assert sweep(command) == code
-    (again,) = set(re.findall(r"the same command with (.*) goes on with", capsys.readouterr().out))
+    (again,) = set(re.findall(r"the same command with (.*) continues", capsys.readouterr().out))
     first, began[1:] = began[0], []
     Path(first).mkdir(parents=True)
     assert sweep([*command, *shlex.split(again)]) == 0

@@ -27,10 +27,6 @@ class Range:
         """As on the command line."""
         return f"{self.low}..{self.high}" + ":log" * self.log
 
-    @property
-    def ends(self) -> tuple[float, ...]:
-        return self.low, self.high
-
     def suggest(self, trial: Any, key: str) -> Any:
         if self.whole:
             return trial.suggest_int(key, self.low, self.high)
@@ -53,10 +49,6 @@ class Choice:
 
     def __str__(self) -> str:
         return ",".join(self.values)
-
-    @property
-    def ends(self) -> tuple[str, ...]:
-        return self.values
 
     def suggest(self, trial: Any, key: str) -> Any:
         return trial.suggest_categorical(key, list(self.values))
@@ -139,5 +131,9 @@ def present(config: TrainConfig, space: Space) -> dict[str, Any] | None:
 
 
 def ends(space: Space) -> list[list[str]]:
-    """Command lines with the ends of every range and every choice, to be checked first."""
-    return [[f"{key}={value}"] for key, what in space.items() for value in what.ends]
+    """Command lines with both ends of every range and with every choice, to be checked first."""
+    return [
+        [f"{key}={value}"]
+        for key, what in space.items()
+        for value in (what.values if isinstance(what, Choice) else (what.low, what.high))
+    ]

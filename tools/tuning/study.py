@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from runtime.launch.signals import passing_on
 from storage.lock import locked
 from tools.tuning.spaces import Choice, Range, Space, draw
 
+sampler = partial(optuna.samplers.TPESampler, multivariate=True, constant_liar=True)
 LONGEST_TURN = 60.0  # seconds
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
@@ -125,9 +127,7 @@ def search(
                     return
                 # A trial depends on its number and those before it alone: a search by one worker
                 # can be repeated, unless a trial is ended early, which depends on the clock.
-                options: Any = {"multivariate": True, "constant_liar": True}
-                seed = min(waiting, default=len(every))
-                study.sampler = optuna.samplers.TPESampler(seed=seed, **options)
+                study.sampler = sampler(seed=min(waiting, default=len(every)))
                 trial = study.ask()
                 where = trial_folder(trial, folder)
                 held.enter_context(locked(where))  # `take_over` leaves a locked trial alone
