@@ -76,7 +76,8 @@ def ending(evaluation: "Evaluation | None") -> str:
         return "nothing was evaluated (eval.episodes=0)"
     summary = evaluation.summary()
     mean, deviation = number(summary["return_mean"]), number(summary["return_std"])
-    episodes = f"over {len(evaluation.returns)} episodes"
+    count = len(evaluation.returns)
+    episodes = f"over {count} episode{'s' * (count > 1)}"
     cut = f", {evaluation.cut} of them cut short" if evaluation.cut else ""
     return f"final evaluation: return {mean}, deviation {deviation}, {episodes}{cut}"
 

@@ -449,7 +449,7 @@ def test_returns_are_told_in_whatever_unit_they_are(reward, shown, here, monkeyp
     given = [*TINY, f"env.kwargs.reward={reward}", "agent.reward_scale=1e-6"]
     assert sweep(["-m", *given, "run_dir=out"]) == 0
     said = capsys.readouterr().out
-    assert f"final evaluation: return {shown}, deviation 0.0, over 1 episodes" in said
+    assert f"final evaluation: return {shown}, deviation 0.0, over 1 episode" in said
     assert rows(said)[0][3] == shown
     assert play(["run=out/0", MODULE, "episodes=2"]) == 0
     assert f"\nreturn {shown}, standard error 0.0, deviation 0.0, from {shown} to {shown}\n" in (

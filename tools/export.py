@@ -135,7 +135,8 @@ def export(arguments: list[str]) -> int:
     rundir.write_json(written, certificate)
     print(f"{path}: {path.stat().st_size:,} bytes")
     print(f"largest difference over {compared:,} observations: {furthest:.3g}")
-    print(f"return over {given.episodes} episodes: {', '.join(returns)}")
+    several = "s" * (given.episodes > 1)
+    print(f"return over {given.episodes} episode{several}: {', '.join(returns)}")
     print(f"certificate: {written}")
     return 0
 

@@ -34,7 +34,6 @@ TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 LOOKS = ("eval/", "audit/")  # tags of evaluations and audits
 SHOWN = 5  # tags that differ
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged
-Difference = tuple[int, int | None, list[tuple[str, float | None, float | None]]]
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def comparable(was: Rows, now: Rows, ended: bool) -> tuple[Rows, Rows]:
     return was, now
 
 
-def first_difference(was: Rows, now: Rows) -> Difference | None:
+def first_difference(was: Rows, now: Rows) -> tuple[int, int | None, list[Any]] | None:
     """(first step that differs, the last one before it, [(tag that differs there, was, is)]).
 
     A number that one of the logs lacks is a difference.

@@ -1,4 +1,4 @@
-"""What the tools share: keys with types and ranges, Markdown tables, folders and pictures."""
+"""Shared by the tools: keys with types and ranges, Markdown tables, folders and pictures."""
 
 import io
 import json
@@ -17,13 +17,13 @@ G = TypeVar("G", bound=Group)
 
 
 def key(default: Any, doc: str = "", **more: Any) -> Any:
-    """A field with its default, meaning and limits; `name` where its key is not its own name."""
+    """A field with its default, meaning and limits; `name` if its key has another name."""
     return field(default_factory=lambda: default, metadata={"doc": doc, **more})
 
 
 @dataclass(frozen=True)
 class Keys(Group):
-    """What every tool takes."""
+    """Keys of every tool."""
 
     debug: bool = key(False, "show the traceback of an error")
 
@@ -39,7 +39,7 @@ def names(group: type[Group]) -> dict[str, str]:
 
 
 def read_keys(group: type[G], arguments: list[str], *others: str) -> tuple[G, list[str]]:
-    """The group, and the arguments that begin like one of `others`, as they are.
+    """(the group, the unchanged arguments that begin like one of `others`).
 
     Raises:
         ConfigError: an unknown key, or a value of a wrong type or out of range.
@@ -78,7 +78,7 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def new_folder(out: str, default: str) -> Path:
-    """For a report: `out`, with a suffix where it is in use, or one by the time in `default`."""
+    """For a report: `out`, with a suffix if it is in use, or one named by time in `default`."""
     path = Path(out)
     if out and path.is_dir() and not any(path.iterdir()):
         return path

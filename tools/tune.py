@@ -178,11 +178,11 @@ def report(study: Any, pair: str, fixed: list[str], seeds: int, folder: Path) ->
         raise ConfigError(f"trials: {why}; {remedy}")
     best, last = study.best_trial, FIRST_SEED + seeds - 1
     on = f"seeds {FIRST_SEED} to {last}" if seeds > 1 else f"seed {last}"
-    score = number(best.value, 2)
+    score, trials = number(best.value, 2), f"{len(ended)} trial{'s' * (len(ended) > 1)}"
     lines = [
         "# @package _global_",
         f"total_steps: {train_config(fixed).total_steps}",
-        f"# By tools/tune.py: best of {len(ended)} trials, return {score} on {on}.",
+        f"# By tools/tune.py: best of {trials}, return {score} on {on}.",
         *changed([*fixed, *best.user_attrs["chosen"]]),
     ]
     path = folder / f"{pair}.yaml"

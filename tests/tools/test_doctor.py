@@ -210,7 +210,7 @@ def test_what_is_kept_from_a_later_episode_on_is_found(capsys):
 def test_statistics_inside_an_environment_are_named_with_what_to_use(capsys):
     assert doctor.main(["env.id=tests.runtime.test_exactness:NormalWalk-v0", "steps=90"]) == 0
     found = dict(lines(capsys))["warning"]
-    assert "the statistics of NormalizeObservation go on over resets, and each copy has" in found
+    assert "the statistics of NormalizeObservation continue over resets, and each copy has" in found
     assert "use agent.normalise_obs=true in place of NormalizeObservation" in found
 
 

@@ -268,7 +268,7 @@ def of_draws(subject: Subject, entropy: float) -> Estimate:
 
 
 def entropy(case: Case, dtype: torch.dtype = torch.float32) -> float:
-    """The policy's own."""
+    """The entropy that the policy returns."""
     found = case.make(case.mean.to(dtype), case.scale.to(dtype)).entropy()
     return float(joint(found.detach(), torch.Size([])))
 

@@ -1,4 +1,4 @@
-"""What the gallery is made of, sections and rows, and the table, Markdown and JSON they become."""
+"""Sections and rows of the gallery, and their table, Markdown and JSON."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from tools.shared import table
 
 @dataclass(frozen=True)
 class Check:
-    """A figure held against its bound; `relation` is the side on which it must be."""
+    """A figure and its bound; `relation` is the side on which the figure must be."""
 
     section: str
     name: str
@@ -21,7 +21,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """False where one of the two is no number."""
+        """False if the figure or the bound is NaN."""
         return self.figure >= self.bound if self.relation == ">=" else self.figure <= self.bound
 
     @property
@@ -33,7 +33,7 @@ class Check:
 def rejection(
     section: str, mistake: str, expected: Sequence[str], rejecting: Sequence[str], case: str = ""
 ) -> Check:
-    """The row of a negative control: how many of the checks declared beforehand reject it."""
+    """The row of a negative control: how many of the expected checks reject it."""
     missing = [test for test in expected if test not in rejecting]
     result = f"rejected by {', '.join(rejecting) or 'nothing'}"
     result += f", NOT by {', '.join(missing)}" if missing else ""
@@ -48,15 +48,15 @@ class Section:
         self.name, self.settings = name, settings
 
     def drawn(self, seed: int) -> Iterable[Check]:
-        """Those rows about the code that depend on chance."""
+        """Rows about the code that depend on chance."""
         return ()
 
     def own(self, seed: int) -> Iterable[Check]:
-        """All rows about the code, those of `drawn` among them."""
+        """All rows about the code, with those of `drawn`."""
         raise NotImplementedError
 
     def controls(self, seed: int) -> Iterable[Check]:
-        """Rows about wrong formulas, at the default settings whatever those of the section."""
+        """Rows about wrong formulas, at the default settings."""
         return ()
 
     def row(self, name: str, figure: float, bound: float) -> Check:
@@ -78,7 +78,7 @@ def summary(checks: Sequence[Check]) -> str:
 
 
 def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
-    """The report: a table for each section, under what was set, with its picture."""
+    """The report: for each section its settings, a table and its picture."""
     parts = ["# Verification gallery\n", f"{summary(checks)}.\n"]
     for section, values in settings.items():
         about = SECTIONS[section].__doc__
@@ -90,9 +90,8 @@ def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
 
 
 def as_json(check: Check) -> dict[str, Any]:
-    """For JSON, which has no infinity and no NaN: those become text."""
+    """A row for JSON, with infinity and NaN as text."""
     values = {**asdict(check), "passed": check.passed}
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
+    for name in ("figure", "bound"):
+        values[name] = values[name] if math.isfinite(values[name]) else str(values[name])
+    return values

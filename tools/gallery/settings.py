@@ -64,9 +64,9 @@ class Settings(Group):
 MEANS, STDS, TRIL = [1.0, 3.0], [0.15, 0.055], [[0.15, 0.0], [0.044, 0.033]]
 KEYS: dict[str, dict[str, Any]] = {
     "values": {"doc": "the matrix X, of positive numbers"},
-    "limit": {"doc": "the inverse is held against u for |u| up to here", "gt": 0, "le": 5},
+    "limit": {"doc": "the inverse is compared with u for |u| up to here", "gt": 0, "le": 5},
     "step": {"doc": "distance of the points", "ge": 0.001, "le": 0.5},
-    "far": {"doc": "the log-determinants are followed out to here", "ge": 12, "le": 40},
+    "far": {"doc": "the log-determinants are computed for |u| up to here", "ge": 12, "le": 40},
     "size": {"doc": "largest logit", "ge": 1, "le": 10000},
     "mean": {"doc": "of the Gaussian, or of u", "ge": -20, "le": 20},
     "std": {"doc": "of the Gaussian, or of u; of diagonal ones", "ge": 1e-3, "le": 3},
