@@ -144,14 +144,16 @@ def verdict(path: Path, again: Path) -> int:
     """Prints the differences; returns 1 if there are any."""
     was, now = comparable(rows(path), rows(again), bool(read_result(path)))
     digests = [read_result(run).get("state_digest") for run in (path, again)]
-    if difference := first_difference(was, now):
-        step, before, tags = difference
-        after = f", equal up to {before:,}" if before is not None else ""
+    if wrong := differing(was, now):
+        step = wrong[0][0]
+        earlier = [at[0] for at in {**was, **now} if at[0] < step]
+        after = f", equal up to {max(earlier):,}" if earlier else ""
         print(f"different from step {step:,} on{after}:")
-        for tag, one, other in tags[:SHOWN]:
-            print(f"  {tag} was {one}, is {other}")
-        if len(tags) > SHOWN:
-            print(f"  and {len(tags) - SHOWN} more")
+        here = [at for at in wrong if at[0] == step]
+        for at in here[:SHOWN]:
+            print(f"  {at[1]} was {was.get(at)}, is {now.get(at)}")
+        if len(here) > SHOWN:
+            print(f"  and {len(here) - SHOWN} more")
         with suppress(StorageFault):
             spaces = [load_newest(run)[1].get("spaces") or {} for run in (path, again)]
             for kind, one in spaces[0].items():
@@ -201,19 +203,9 @@ def comparable(was: Rows, now: Rows, ended: bool) -> tuple[Rows, Rows]:
     return was, now
 
 
-def first_difference(was: Rows, now: Rows) -> tuple[int, int | None, list[Any]] | None:
-    """(first step that differs, the last one before it, [(tag that differs there, was, is)]).
-
-    A number that one of the logs lacks is a difference.
-    """
-    keys = sorted({**was, **now})
-    wrong = [at for at in keys if was.get(at) != now.get(at)]
-    if not wrong:
-        return None
-    first = wrong[0][0]
-    before = max((step for step, _ in keys if step < first), default=None)
-    tags = [(at[1], was.get(at), now.get(at)) for at in wrong if at[0] == first]
-    return first, before, tags
+def differing(was: Rows, now: Rows) -> list[tuple[int, str]]:
+    """(step, tag) of every number that differs, or that one of the logs lacks, by step."""
+    return [at for at in sorted({**was, **now}) if was.get(at) != now.get(at)]
 
 
 main = partial(tool, USAGE, repeat)

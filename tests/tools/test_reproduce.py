@@ -15,7 +15,7 @@ from runtime.launch.signals import Stop
 from storage import provenance, rundir
 from tests.test_meeting import rewritten
 from tools import reproduce
-from tools.reproduce import comparable, first_difference
+from tools.reproduce import comparable, differing, verdict
 from train import run as train
 
 SHORT = ["total_steps=1920", "eval.episodes=1", "agent.hidden=[8]", "log.every=640"]
@@ -135,13 +135,29 @@ def test_where_two_logs_part(rows):
     was = {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(2, 5.0)], "time/x": [(1, 1.0)]}
 
     def difference(**others):
-        return first_difference(rows(was), rows({**was, **others}))
+        return differing(rows(was), rows({**was, **others}))
 
-    assert difference(**{"time/x": [(1, 2.0)]}) is None
-    changed = [(1, 1.0), (2, 2.5), (3, 3.5)]
-    assert difference(a=changed) == (2, 1, [("a", 2.0, 2.5)])
-    assert difference(b=[]) == (2, 1, [("b", 5.0, None)])
-    assert first_difference({(1, "a"): 0.0}, {(1, "a"): 1.0}) == (1, None, [("a", 0.0, 1.0)])
+    assert difference(**{"time/x": [(1, 2.0)]}) == []
+    assert difference(a=[(1, 1.0), (2, 2.5), (3, 3.5)]) == [(2, "a"), (3, "a")]
+    assert difference(b=[]) == [(2, "b")]
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ([(1, 1.5), (2, 2.5)], "different from step 1 on:\n  a was 1.0, is 1.5\n"),
+        ([(1, 1.0), (2, 2.5)], "different from step 2 on, equal up to 1:\n  a was 2.0, is 2.5\n"),
+        ([(1, 1.0)], "different from step 2 on, equal up to 1:\n  a was 2.0, is None\n"),
+    ],
+)
+def test_the_first_step_that_differs_is_printed(other, said, monkeypatch, tmp_path, capsys):
+    curves = {"one": {"a": [(1, 1.0), (2, 2.0)]}, "two": {"a": other}}
+    monkeypatch.setattr(reproduce, "read_curves", lambda path: curves[path.name])
+    for name in curves:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text('{"steps": 2}')
+    assert verdict(tmp_path / "one", tmp_path / "two") == 1
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize(
