@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
     configs.files.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
     hydra.compose = remembering(hydra.compose)
+    os.fsync = unsynced
+
+
+def unsynced(descriptor: int) -> None:
+    """In place of `os.fsync`: no test cuts the power, and each save would wait a dozen times.
+
+    What is synced, and in which order, is seen where this is called; killed runs do sync.
+    """
 
 
 def remembering(compose: Any) -> Any:
