@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LOG_2 = math.log(2.0)
+from audit.support import Support
+
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
-NAN = math.nan
 FLAT = 1e-3  # in units of the draws, a curvature that is that of no Gaussian
+PANELS = 400  # in one dimension, that hold draws
 REACH = 9.0  # standard deviations on each side of a grid; 2e-19 lies beyond
 Density = Callable[[Tensor], Tensor]
 
@@ -75,93 +76,6 @@ def chi2_p_value(counts: Tensor, probs: Tensor) -> float:
     statistic = ((observed - expected).square() / expected).sum()
     freedom = torch.tensor(len(cells) - 1.0, dtype=torch.float64)
     return float(torch.special.gammaincc(freedom / 2.0, statistic / 2.0))
-
-
-def log_slope(latent: Tensor) -> Tensor:
-    """log(d tanh(u) / du), written otherwise than the policies do it: -2 log cosh(u)."""
-    return 2.0 * (LOG_2 - torch.logaddexp(latent, -latent))
-
-
-@dataclass(frozen=True)
-class Support:
-    """Bounds of the actions, (A,) float64 each, infinite where there is none, and their latents u.
-
-    A component between two bounds is low + (high - low) (1 + tanh u) / 2; one above a single bound
-    is low + exp(u), one below it high - exp(-u); without bounds it is u itself.
-    """
-
-    low: Tensor
-    high: Tensor
-
-    def __getitem__(self, component: int) -> "Support":
-        """That of one component."""
-        return Support(self.low[component, None], self.high[component, None])
-
-    @property
-    def box(self) -> Tensor:
-        """Which components have two bounds, (A,)."""
-        return self.low.isfinite() & self.high.isfinite()
-
-    @property
-    def side(self) -> Tensor:
-        """1 for components above a single bound, -1 below one, else 0, (A,)."""
-        return (self.low.isfinite().double() - self.high.isfinite().double()).masked_fill(
-            self.box, 0.0
-        )
-
-    @property
-    def half(self) -> Tensor:
-        """Half the width between two bounds, else 1, (A,)."""
-        return torch.where(self.box, (self.high - self.low) / 2, 1.0)
-
-    @property
-    def size(self) -> Tensor:
-        """The largest absolute value of a bound, 0 where there is none, (A,)."""
-        ends = torch.stack([self.low, self.high]).nan_to_num(0, 0, 0)
-        return ends.abs().amax(0)
-
-    def action(self, latent: Tensor) -> Tensor:
-        """The action of a latent, (*, A), differentiable."""
-        low, high = self.low.nan_to_num(0, 0, 0), self.high.nan_to_num(0, 0, 0)
-        squashed = (low + high) / 2 + self.half * torch.tanh(latent)
-        one_sided = low + high + self.side * torch.exp(self.side * latent)
-        return torch.where(self.box, squashed, torch.where(self.side == 0, latent, one_sided))
-
-    def latent(self, action: Tensor) -> Tensor:
-        """The latent of an action inside the bounds, (*, A)."""
-        up, down = torch.log(action - self.low), -torch.log(self.high - action)
-        one_sided = torch.where(self.side > 0, up, down)
-        unbounded = torch.where(self.side == 0, action, one_sided)
-        return torch.where(self.box, (up + down) / 2, unbounded)
-
-    def log_slope(self, latent: Tensor) -> Tensor:
-        """log |d action / d latent| of all components together, (*,)."""
-        squashed = self.half.log() + log_slope(latent)
-        return torch.where(self.box, squashed, self.side * latent).sum(-1)
-
-    def reach(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Least and largest latents whose actions are inside the bounds in a float type, (A,)."""
-        kind = torch.finfo(dtype)
-        ends = []
-        for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True):
-            finite = [abs(bound) for bound in (low, high) if math.isfinite(bound)]
-            near = max(kind.tiny, kind.eps * max(finite, default=0.0))
-            if len(finite) == 2:
-                end = 0.5 * math.log((high - low) / near) - 0.5
-                ends.append((-end, end))
-            elif finite:
-                floor, top = math.log(4 * near), 0.9 * math.log(kind.max)
-                ends.append((floor, top) if math.isfinite(low) else (-top, -floor))
-            else:
-                ends.append((-math.inf, math.inf))
-        least, largest = torch.tensor(ends, dtype=torch.float64).unbind(-1)
-        return least, largest
-
-
-def support_between(size: int, bound: float = math.inf) -> Support:
-    """From -bound to bound in every component."""
-    bounds = torch.full((size,), bound, dtype=torch.float64)
-    return Support(-bounds, bounds)
 
 
 def factor(latent: Tensor) -> Tensor:
@@ -232,64 +146,26 @@ def normaliser(
     )
 
 
-class Line:
-    """exp(density) in one dimension, integrated between quantiles of the draws and far beyond.
+def line_integral(density: Density, draws: Tensor) -> tuple[float, float]:
+    """Integral of a density in one dimension, and the distance of draws (S, 1) from it.
 
-    By Gauss's rule, in panels that are halved until two estimates agree. `edges` (K + 1,) are the
-    ends of the first panels and `below` (K + 1,) the integral up to each.
+    By Gauss's rule, between quantiles of the draws and in ever wider steps beyond. The distance is
+    that of Kolmogorov and Smirnov at the ends of the steps, from the density made 1 in total.
     """
-
-    def __init__(self, density: Density, draws: Tensor) -> None:
-        places = torch.linspace(0, len(draws) - 1, PANELS + 1).round().long()
-        inner = draws.flatten().double().sort().values[places].unique()
-        away = (inner[-1] - inner[0]) * 0.05 * 2.0 ** torch.arange(40)
-        self.edges = torch.cat([(inner[0] - away).flip(0), inner, inner[-1] + away])
-        left, right = self.edges[:-1], self.edges[1:]
-        owner, mass = torch.arange(len(left)), torch.zeros_like(left)
-        whole, _ = gauss(density, left, right)
-        self.entropy = 0.0  # of the latent, in nats
-        for turn in range(TURNS):
-            middle = (left + right) / 2
-            (first, first_entropy), (second, second_entropy) = (
-                gauss(density, left, middle),
-                gauss(density, middle, right),
-            )
-            wanting = ~((first + second - whole).abs() <= 1e-8) & (turn < TURNS - 1)
-            mass.index_add_(0, owner[~wanting], (first + second)[~wanting])
-            self.entropy += float((first_entropy + second_entropy)[~wanting].sum())
-            if not bool(wanting.any()):
-                break
-            left, right = (
-                torch.cat([left, middle])[wanting.repeat(2)],
-                torch.cat([middle, right])[wanting.repeat(2)],
-            )
-            owner, whole = owner[wanting].repeat(2), torch.cat([first, second])[wanting.repeat(2)]
-        self.below = torch.cat([mass.new_zeros(1), mass.cumsum(0)])
-
-    @property
-    def integral(self) -> float:
-        return float(self.below[-1])
-
-    def ks_statistic(self, draws: Tensor) -> float:
-        """Largest distance, at the edges, of the draws' distribution from the integral's."""
-        ordered = draws.flatten().double().sort().values
-        drawn = torch.searchsorted(ordered, self.edges) / len(ordered)
-        distance = (drawn - self.below / self.below[-1]).abs()
-        return float(distance.max()) if bool(distance.isfinite().all()) else 1.0
-
-
-PANELS, TURNS = 200, 12
-NODES, WEIGHTS = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(8))
-
-
-def gauss(density: Density, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-    """Integrals of p and of -p log p over each panel, (K,) float64, by eight nodes."""
-    half = (right - left) / 2
-    u = ((left + right) / 2).unsqueeze(-1) + half.unsqueeze(-1) * NODES
-    scores = density(u.reshape(-1, 1)).reshape(u.shape)
-    p = torch.exp(scores)
-    surprise = torch.where(p > 0, -p * scores, torch.where(p == 0, 0.0, p))
-    return (p * WEIGHTS).sum(-1) * half, (surprise * WEIGHTS).sum(-1) * half
+    ordered = draws.flatten().double().sort().values
+    last = len(ordered) - 1
+    ranks = 2 ** torch.arange(int(math.log2(last)))  # the outermost draws may be far apart
+    even = torch.linspace(0, last, PANELS + 1).round().long()
+    inner = ordered[torch.cat([even, ranks, last - ranks])].unique()
+    away = (inner[-1] - inner[0]) * 0.05 * 2.0 ** torch.arange(40)
+    edges = torch.cat([(inner[0] - away).flip(0), inner, inner[-1] + away])
+    half = (edges[1:] - edges[:-1]).unsqueeze(-1) / 2
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))
+    u = edges[:-1].unsqueeze(-1) + half * (1.0 + nodes)
+    below = (torch.exp(density(u.unsqueeze(-1))) * weights * half).sum(-1).cumsum(0)
+    drawn = torch.searchsorted(ordered, edges[1:]) / len(ordered)
+    distance = float((drawn - below / below[-1]).abs().nan_to_num(1.0).max())
+    return float(below[-1]), distance
 
 
 @dataclass(frozen=True)
@@ -322,7 +198,7 @@ def quadratic(latent: Tensor, scores: Tensor, count: int) -> Quadratic:
     precision = precision + precision.T
     lower, failed = torch.linalg.cholesky_ex(precision)
     flat = int(failed) or float(lower.diagonal().min()) < FLAT
-    covariance = torch.full_like(lower, NAN) if flat else torch.cholesky_inverse(lower)
+    covariance = torch.full_like(lower, math.nan) if flat else torch.cholesky_inverse(lower)
     mean = covariance @ found[1 : 1 + size]
     log_det = -2.0 * lower.diagonal().log().sum() + 2.0 * spread.log().sum()
     peak = found[0] + 0.5 * mean @ precision @ mean

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from audit.density import Trial, examine_choices
 from audit.forms import FORMS
-from audit.given import Drawn, called, floats, number_of
+from audit.given import Drawn, called, number_of
 from audit.recognition import recognise_choices
 from audit.report import Report
+from audit.support import floats
 
 FORBIDDEN = 1e-6  # the largest probability of what a mask forbids
 MOST = 100_000  # choices
@@ -38,7 +39,7 @@ def table_of(
     named = {name: value for name, value in given.items() if value is not None}
     if len(named) > 1:
         raise ValueError(f"{' and '.join(named)}: came together; give one of them")
-    continuous = drawn.dtype.is_floating_point
+    continuous = drawn.actions.is_floating_point()
     if not named and getattr(getattr(policy, "support", None), "is_discrete", not continuous):
         found = [(name, getattr(policy, name, None)) for name in ("log_probs", "logits")]
         named = dict([(n, v) for n, v in found if getattr(v, "ndim", 0) > 0][:1])
@@ -72,8 +73,7 @@ def every(log_prob: Any, drawn: Drawn) -> Tensor:
         )
     largest = int(actions.max())
     for count in (2 * largest + 20, largest + 1):
-        choices = torch.arange(count, dtype=drawn.dtype)
-        given = choices.to(drawn.actions.device) if drawn.is_tensor else choices.numpy()
+        given = drawn.as_came(torch.arange(count, dtype=drawn.actions.dtype))
         try:
             return floats(called("log_prob", log_prob, given), "log_prob").detach().reshape(count)
         except (ValueError, RuntimeError) as error:
@@ -143,11 +143,16 @@ def scored(log_prob: Any, drawn: Drawn) -> Tensor | None:
     """What log_prob or `sample` gives for the draws, (S,) or fewer; None where neither does."""
     if log_prob is None:
         second = drawn.second
-        return None if second is None or second.dtype == drawn.dtype else second.double().sum(-1)
+        return (
+            None
+            if second is None or second.dtype == drawn.actions.dtype
+            else second.double().sum(-1)
+        )
     if drawn.batch:  # one at a time
-        some = [called("log_prob", log_prob, action) for action in drawn.actions[:FEW]]
+        some = [called("log_prob", log_prob, drawn.as_came(one)) for one in drawn.actions[:FEW]]
         return torch.stack([floats(one, "log_prob").detach().double().sum() for one in some])
-    found = floats(called("log_prob", log_prob, drawn.actions), "log_prob").detach().double()
+    found = called("log_prob", log_prob, drawn.as_came(drawn.actions))
+    found = floats(found, "log_prob").detach().double()
     if not found.ndim or len(found) != len(drawn.actions):
         raise ValueError(
             f"log_prob: gave shape {tuple(found.shape)} for {len(drawn.actions)} draws; return one "
@@ -196,4 +201,4 @@ def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
             f"log_pi: differs between pairs with the same choice {where}; give those of one state"
         )
     rest = (1.0 - table.exp().sum()).clamp_min(0.0).log()
-    return Drawn(chosen, drawn.second, 0), torch.cat([table, rest.unsqueeze(0)])
+    return Drawn(chosen, drawn.second), torch.cat([table, rest.unsqueeze(0)])

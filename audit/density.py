@@ -10,16 +10,15 @@ from torch import Tensor
 from audit.checks import (
     HALF_LOG_2PI,
     Density,
-    Line,
-    Support,
     chi2_p_value,
     factor,
     ks_bound,
     ks_statistic,
+    line_integral,
     line_pit,
     normaliser,
-    support_between,
 )
+from audit.support import Support, support_between
 
 DRAWS = 4000
 TRIED = 100  # lines on which few nodes are compared with many
@@ -141,9 +140,8 @@ def examine(
     effort = effort or Effort()
     dimensions = latent.shape[-1]
     if dimensions == 1:
-        line = Line(density, latent)
-        held, found = latent, [(line.ks_statistic(latent), 0.0)]
-        integral, error = line.integral, 0.0
+        integral, distance = line_integral(density, latent)
+        held, found, error = latent, [(distance, 0.0)], 0.0
     else:
         held = latent[: effort.lines]
         found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audit.checks import Quadratic, Support, bartlett, factor, mean_p_value, quadratic
+from audit.checks import Quadratic, bartlett, factor, mean_p_value, quadratic
 from audit.density import DEVIATIONS, P_MIN, Curve, Trial
 from audit.forms import FORMS, Base
 from audit.recognition import recognise, recognise_entropy
 from audit.report import Report
+from audit.support import Support
 
 OFFSET = 1e-4  # nats
 PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32

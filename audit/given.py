@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.checks import Support
+from audit.support import Support, floats, latents, support_of, tensor
 
 FEWEST = 1000  # draws
 CHUNK = {"": 200_000, "broadcast": 64}  # actions in one call, by what is wrong with the shape
@@ -23,28 +23,25 @@ LONGEST = 160  # characters of another's message
 class Drawn:
     """What `sample` gave."""
 
-    actions: Any  # (S,) or (S, A), a tensor or an array
-    second: Tensor | None  # what came with them, (S, any)
-    batch: int  # rows of one call without arguments, else 0
-
-    @property
-    def is_tensor(self) -> bool:
-        return isinstance(self.actions, Tensor)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.actions.dtype if self.is_tensor else torch.from_numpy(self.actions[:1]).dtype
+    actions: Tensor  # (S,) or (S, A)
+    second: Tensor | None = None  # what came with them, (S, any)
+    batch: int = 0  # rows of one call without arguments
+    numpy: bool = False  # whether they were arrays
 
     @property
     def precision(self) -> torch.dtype:
-        """The coarser float type of actions and of what came with them."""
-        second = self.dtype if self.second is None else self.second.dtype
-        kinds = [kind for kind in (self.dtype, second) if kind.is_floating_point]
+        """The coarser float type of the actions and of what came with them."""
+        kinds = [one.dtype for one in (self.actions, self.second) if one is not None]
+        kinds = [kind for kind in kinds if kind.is_floating_point] or [torch.float64]
         return max(kinds, key=lambda kind: torch.finfo(kind).eps)
 
     def numbers(self) -> Tensor:
         """(S, A) float64."""
-        return floats(self.actions, "sample").double().reshape(len(self.actions), -1)
+        return self.actions.cpu().double().reshape(len(self.actions), -1)
+
+    def as_came(self, values: Tensor) -> Any:
+        """A tensor or an array, as `sample` gives them."""
+        return values.detach().numpy()[()] if self.numpy else values.to(self.actions.device)
 
 
 @dataclass(eq=False)
@@ -77,10 +74,11 @@ class Function:
     def part(self, actions: Tensor, latent: Tensor | None) -> Tensor:
         """One call, (N, A) -> (N,)."""
         count, event = len(actions), tuple(self.drawn.actions.shape[1:])
-        named = {}
-        if self.takes_latent and latent is not None:
-            named = {"latent": self.like_drawn(latent, event)}
-        result = called("log_prob", self.call, self.like_drawn(actions, event), **named)
+        one_shape = event if self.rows == 1 else (count, *event)
+        given = [actions] if latent is None or not self.takes_latent else [actions, latent]
+        came = [self.drawn.as_came(one.reshape(one_shape).to(self.dtype)) for one in given]
+        named = dict(zip(("latent",), came[1:], strict=False))
+        result = called("log_prob", self.call, came[0], **named)
         self.gives_tensors = isinstance(result, Tensor)
         found, size = floats(result, "log_prob"), math.prod(event)
         if self.dtype == torch.float64 and found.dtype != torch.float64:
@@ -104,20 +102,13 @@ class Function:
             return found.diagonal()
         return found.reshape(count, -1).sum(-1)
 
-    def like_drawn(self, values: Tensor, event: tuple[int, ...]) -> Any:
-        """(N, A) as `sample` gives them, in the float type that is tried."""
-        shaped = values.reshape(event if self.rows == 1 else (len(values), *event)).to(self.dtype)
-        if self.drawn.is_tensor:
-            return shaped.to(self.drawn.actions.device)
-        return shaped.detach().numpy()[()]
-
     def adapt(self, actions: Tensor, latent: Tensor | None) -> None:
         """Finds out how to call it, with a few actions.
 
         Raises:
             ValueError: in no way, or two calls with the same action differ.
         """
-        own = self.drawn.dtype if self.drawn.dtype.is_floating_point else torch.float64
+        own = self.drawn.actions.dtype
         errors = []
         few = torch.arange(actions.shape[-1] + 5)
         latent = actions if latent is None else latent
@@ -177,7 +168,7 @@ def read(
     else:
         checked(actions)
     support = support_of(policy, function, actions, low, high)
-    inner = latents(actions, drawn.dtype, support)
+    inner = latents(actions, drawn.actions.dtype, support)
     if second is not None and function is not None and function.takes_latent:
         inner = second
     each = function is not None and function.shape == "sum_forgotten"
@@ -237,39 +228,35 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
     )
 
 
-def apart(result: Any) -> tuple[Any, Any]:
-    """(actions, log_pi or what else came second or None), tensors or arrays."""
-    found = result[:2] if isinstance(result, tuple) and len(result) > 1 else (result, None)
-    for one in found:
-        floats(0.0 if one is None else one, "sample")
-    actions, second = (
-        one.detach() if isinstance(one, Tensor) else None if one is None else np.asarray(one)
-        for one in found
-    )
-    return actions, second
+def apart(result: Any) -> tuple[Tensor, Tensor | None, bool]:
+    """(actions, log_pi or what else came second or None, whether they were arrays)."""
+    pair = result[:2] if isinstance(result, tuple) and len(result) > 1 else (result, None)
+    actions, second = (None if one is None else tensor(one, "sample").detach() for one in pair)
+    assert actions is not None
+    return actions, second, not isinstance(pair[0], Tensor)
 
 
-def together(results: list[tuple[Any, Any]], count: int, batch: int) -> Drawn:
+def together(results: list[tuple[Tensor, Tensor | None, bool]], count: int, batch: int) -> Drawn:
     """The draws of one call, or of several; raises ValueError for shapes that do not fit."""
-    first = results[0][0]
-    shapes = {tuple(action.shape) for action, _ in results}
+    actions = [action for action, _, _ in results]
+    shapes = sorted({tuple(action.shape) for action in actions})
     if batch:  # one action, or B of them, in each
-        results = [(a if a.ndim > 1 else a[None], second) for a, second in results]
-    shape = (count if batch else len(first) if first.ndim else 0, *results[0][0].shape[1:])
-    if len(shape) == 3 and shape[1] == 1:
-        results = [(a[:, 0], second) for a, second in results]
-        shape = (shape[0], shape[2])
-    if len(shapes) > 1 or shape[0] != count or len(shape) > 2:
+        actions = [action if action.ndim > 1 else action.unsqueeze(0) for action in actions]
+    if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 1:
+        actions = [action.squeeze(1) for action in actions]
+    rows = [len(action) if action.ndim else 0 for action in actions]
+    if len(shapes) > 1 or actions[0].ndim > 2 or (not batch and rows != [count]):
         raise ValueError(
             f"sample: gave shape {' and '.join(map(str, shapes))}, expected ({count},) or "
             f"({count}, A); draw actions of one state"
         )
-    joined: Any = torch.cat if isinstance(first, Tensor) else np.concatenate
-    second = None
-    if results[0][1] is not None:
-        rows = [floats(s, "sample").reshape(len(a), -1) for a, s in results]
-        second = torch.cat(rows)[:count]
-    return Drawn(joined([a for a, _ in results])[:count], second, batch)
+    others = [
+        second.cpu().reshape(number, -1)
+        for number, (_, second, _) in zip(rows, results, strict=True)
+        if second is not None and second.numel() % number == 0
+    ]
+    second = torch.cat(others)[:count] if len(others) == len(rows) else None
+    return Drawn(torch.cat(actions)[:count], second, batch, results[0][2])
 
 
 def checked(actions: Tensor) -> Tensor:
@@ -288,80 +275,6 @@ def checked(actions: Tensor) -> Tensor:
                 "probs=, logits= or log_probs= too, else draw in float64"
             )
     return actions
-
-
-def support_of(policy: Any, function: Any, actions: Tensor, low: Any, high: Any) -> Support:
-    """The bounds that are given, or that a distribution of torch has, or [-1, 1] if it ends there.
-
-    Raises:
-        ValueError: a draw lies outside, or they are no bounds.
-    """
-    size = actions.shape[-1]
-    if low is None and high is None:
-        low, high = bounds_of(policy)
-        open_ended = not bool((low.isfinite() | high.isfinite()).any())
-        if open_ended and bool((actions.abs() <= 1).all()) and ends_at_one(function, size):
-            low, high = -1.0, 1.0
-    ends = []
-    for name, given, default in (("low", low, -math.inf), ("high", high, math.inf)):
-        end = floats(default if given is None else given, name).double().flatten()
-        if len(end) not in (1, size) or bool(end.isnan().any()):
-            raise ValueError(f"{name}: {given} does not fit {size} components; give 1 or {size}")
-        ends.append(end.expand(size).clone())
-    lower, upper = ends
-    if bool((lower >= upper).any()):
-        raise ValueError(f"low: {low} is not below high={high}; exchange them")
-    rounding = 1e-6 * (1 + actions.abs())
-    outside = (actions < lower - rounding) | (actions > upper + rounding)
-    if bool(outside.any()):
-        raise ValueError(
-            f"low, high: the draw {float(actions[outside][0]):.6g} lies outside of low={low}, "
-            f"high={high}; give the bounds of the actions, or none"
-        )
-    return Support(lower, upper)
-
-
-def bounds_of(policy: Any) -> tuple[Tensor, Tensor]:
-    """Those that a distribution like torch's has, also through its transforms; else infinite."""
-    unbounded = torch.tensor([[-math.inf], [math.inf]], dtype=torch.float64)
-    base, transforms = policy, getattr(policy, "transforms", ())
-    while hasattr(base, "base_dist"):
-        base = base.base_dist
-        transforms = getattr(base, "transforms", transforms)
-    try:
-        bound = base.support
-        while hasattr(bound, "base_constraint"):
-            bound = bound.base_constraint
-        ends = unbounded.clone()
-        ends[0] = getattr(bound, "lower_bound", ends[0])
-        ends[1] = getattr(bound, "upper_bound", ends[1])
-        for transform in transforms:
-            ends = transform(ends).detach()
-    except Exception:  # no distribution of torch: nothing is found out
-        return unbounded[0], unbounded[1]
-    ends = torch.where(ends.isnan(), unbounded, ends.double().cpu()).sort(0).values
-    return ends[0], ends[1]
-
-
-def ends_at_one(function: Any, size: int) -> bool:
-    """Whether there is no density at 1.5 and at -1.5."""
-    try:
-        beyond = torch.tensor([[1.5], [-1.5]], dtype=torch.float64).expand(2, size)
-        return function is not None and not bool((function(beyond) > -math.inf).any())
-    except ValueError:
-        return True
-
-
-def latents(actions: Tensor, dtype: torch.dtype, support: Support) -> Tensor:
-    """Latents of draws, spread evenly over what their float type rounds to the same number."""
-    kind = dtype if dtype.is_floating_point else torch.float64
-    size = actions.abs().to(kind)
-    gap = torch.nextafter(size, torch.full_like(size, math.inf)).double() - size.double()
-    spread = actions + gap * (torch.rand(actions.shape, dtype=torch.float64) - 0.5)
-    for end, side in ((support.low, 1.0), (support.high, -1.0)):
-        spread = torch.where(end.isfinite(), end + side * (spread - end).abs(), spread)
-    least, largest = support.reach(torch.float64)
-    return support.latent(spread).clamp(least, largest)
 
 
 def number_of(entropy: Any, each: bool) -> float | None:
@@ -387,16 +300,6 @@ def called(what: str, function: Callable[..., Any], *arguments: Any, **named: An
             f"{what}: raised {type(error).__name__}{' for ' * bool(shapes)}{shapes}: {text}; make "
             "it work for actions of one state as `sample` draws them, inside low and high"
         ) from error
-
-
-def floats(value: Any, what: str) -> Tensor:
-    """Anything numeric as a tensor of floats on the CPU; raises ValueError."""
-    try:
-        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    except (TypeError, ValueError, RuntimeError):
-        kind = type(value).__name__
-        raise ValueError(f"{what}: gave a {kind}, expected numbers; return an array") from None
-    return (found if found.is_floating_point() else found.double()).cpu()
 
 
 @contextmanager

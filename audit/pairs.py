@@ -10,8 +10,9 @@ from audit.checks import factor
 from audit.choices import choices, of_pairs
 from audit.density import CURVES, DEVIATIONS, Curve, in_units
 from audit.diagnosis import Diagnosis, Scores
-from audit.given import FEWEST, Drawn, Given, apart, floats, read, seeded
+from audit.given import FEWEST, Drawn, Given, read, seeded
 from audit.report import Report
+from audit.support import floats, tensor
 
 WINDOWS = 10  # of neighbouring draws, in one dimension
 LONGEST = 5.0  # spacings are cut there, in units of their mean
@@ -37,7 +38,7 @@ def check_pairs(
         ValueError: what was handed in cannot be checked, in one line with the remedy.
     """
     with seeded(seed) as generator:
-        came, second = apart(actions)[0], floats(log_pi, "log_pi").detach()
+        came, second = tensor(actions, "actions").detach(), floats(log_pi, "log_pi").detach()
         rows = len(came) if came.ndim else 0
         if came.ndim not in (1, 2) or second.numel() % max(rows, 1) or not second.ndim:
             raise ValueError(
@@ -48,8 +49,8 @@ def check_pairs(
             raise ValueError(f"actions: {rows} are too few to judge by; give {FEWEST:,} or more")
         shape = slip(tuple(second.shape), tuple(came.shape))
         values = second.diagonal() if shape == "broadcast" else second
-        drawn = Drawn(came, values.reshape(rows, -1), 0)
-        if not drawn.dtype.is_floating_point:
+        drawn = Drawn(came, values.reshape(rows, -1))
+        if not came.is_floating_point():
             return choices(*of_pairs(drawn))
         return pairs(read(None, drawn, None, None, low, high), drawn, generator, shape)
 

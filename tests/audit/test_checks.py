@@ -14,10 +14,9 @@ from audit.checks import (
     ks_p_value,
     ks_statistic,
     line_pit,
-    log_slope,
     normaliser,
-    support_between,
 )
+from audit.support import log_slope, support_between
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 
 TRIL = torch.tensor([[0.8, 0.0, 0.0], [-0.7, 0.3, 0.0], [0.2, 0.5, 0.1]], dtype=torch.float64)

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from audit.checks import support_between
 from audit.density import CURVES, DRAWS, Effort, Trial, audit, marginal
+from audit.support import support_between
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
 from policies.gaussian import log_det_tanh
 

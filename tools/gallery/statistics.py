@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.checks import Grid, Support, support_between
+from audit.checks import Grid
+from audit.support import Support, support_between
 from tools.gallery.reference import mp
 
 
