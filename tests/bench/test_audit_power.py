@@ -9,7 +9,9 @@ import pytest
 from audit.forms import FORMS
 from bench import audit_power
 from bench.audit_power import Case, audited, cases, main
+from bench.mistakes import SEVERAL
 
+DRAWS = 20_000
 EPSILON = ["only=epsilon_float32", "right=none"]
 
 
@@ -62,7 +64,10 @@ def test_the_exit_code_counts_what_is_missed_and_what_is_accused(
     assert main(["seeds=none", "right=none", "only=epsilon_float32", f"out={tmp_path}"]) == code
 
 
-def test_a_mistake_is_caught_and_named_and_a_right_density_is_not() -> None:
-    wrong = audited(Case("sigma_for_log_sigma", 1, "box", pairs=False), seed=0, draws=4000)
-    assert (wrong["passed"], wrong["form"]) == (False, "sigma_for_log_sigma")
-    assert audited(Case("", 1, "tanh", pairs=False), seed=0, draws=4000)["passed"]
+QUICK = [case for case in cases("") if case.size < 3 or case.mistake in SEVERAL]
+
+
+@pytest.mark.parametrize("case", QUICK, ids=lambda case: case.label)
+def test_a_mistake_is_caught_and_named_and_a_right_density_is_not(case: Case) -> None:
+    found = audited(case, seed=1, draws=DRAWS)
+    assert (found["passed"], found["form"]) == (not case.mistake, case.mistake or None)
