@@ -27,7 +27,7 @@ only=WORDS: mistakes whose names contain them. draws=N: of each audit, 20000 by 
 out=FOLDER: where each audit is a line, runs/audit_power by default. Audits found there are not
 repeated, so a run can be continued, and several can share the work by their seeds.
 Exit code 1 if a mistake is missed more than once in 1,000, or a right density is accused."""
-HEAD = ["mistake", "dimensions", "check", "named", "check_pairs", "named", "seconds"]
+HEAD = ["mistake", "dimensions", "check", "named", "check_pairs", "named", "seconds", "looks like"]
 MISSED = 1e-3  # of the audits of a mistake, at most
 PAIRLESS = ("summed_over_batch", "broadcast")  # shapes that are no pairs
 
@@ -142,6 +142,8 @@ def measure(arguments: list[str]) -> int:
 
 def show(chosen: list[Case], found: dict[str, dict[int, dict[str, Any]]]) -> int:
     """Prints how often each was caught, and rightly named; 1 if a bound is exceeded."""
+    from audit.forms import FORMS
+
     rows, exceeded = [], False
     for case in chosen:
         lines = [found[replace(case, pairs=pairs).label].values() for pairs in (False, True)]
@@ -157,7 +159,9 @@ def show(chosen: list[Case], found: dict[str, dict[int, dict[str, Any]]]) -> int
             exceeded |= wrong > (MISSED * len(audits) if case.mistake else 0)
         size = str(case.size or "choices")
         mean = f"{sum(seconds) / len(seconds):.2f}"
-        rows.append([case.mistake or f"none, {case.kind}", size, *cells, mean])
+        form = FORMS.get(case.mistake)
+        name = f"[{form.name}]({form.source})" if form else f"none, {case.kind}"
+        rows.append([name, size, *cells, mean, form.text if form else ""])
     print(table(HEAD, rows))
     return int(exceeded)
 

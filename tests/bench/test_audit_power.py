@@ -48,7 +48,9 @@ def test_a_run_continues_where_another_stopped(
     for _ in range(2):
         assert main([*EPSILON, "seeds=0-2", f"out={tmp_path}"]) == 0
         assert len(audits) == 3 * 4 + 1
-    assert "| epsilon_float32 | 1 | 3 of 3 | 3 | 3 of 3 | 3 | 0.50 |" in capsys.readouterr().out
+    form = FORMS["epsilon_float32"]
+    row = f"| [{form.name}]({form.source}) | 1 | 3 of 3 | 3 | 3 of 3 | 3 | 0.50 | {form.text} |"
+    assert row in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
