@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -114,7 +115,7 @@ def plain(line):
 
 
 def test_the_page_runs_and_shows_the_reports_of_today(tmp_path):
-    code = [text for kind, text in BLOCKS if kind == "python"]
+    code = [text for kind, text in BLOCKS if kind == "python" and not text.startswith("# my_")]
     _, *answers = execute(["import audit", *code], tmp_path, ROOT)
     assert [passed for answer in answers for passed, _ in answer["found"]] == [False, True, False]
     texts = [text for kind, text in BLOCKS if kind == "text"]
@@ -126,6 +127,21 @@ def test_the_page_runs_and_shows_the_reports_of_today(tmp_path):
         assert all(f"`{row}`" in PAGE for row in rows)
     saved = {file.name for file in (tmp_path / "report").iterdir()}
     assert saved == {"report.md", "report.json", "picture.png"}
+
+
+def test_the_commands_of_the_page_check_its_policy(tmp_path):
+    (module,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("# my_")]
+    (tmp_path / "my_policy.py").write_text(module)
+    commands = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
+    commands = [line for line in commands if line.startswith("python tools/verify.py")]
+    assert len(commands) == 2
+    for line in commands:
+        script, *arguments = shlex.split(line)[1:]
+        command = [sys.executable, ROOT / script, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, ""), line
+        assert "right: " in done.stdout
+    assert (tmp_path / "report/picture.png").exists()
 
 
 def test_the_lines_that_the_page_explains_are_lines_of_reports():
