@@ -22,7 +22,16 @@ from runtime.console import number
 from runtime.launch.door import tool
 from storage.rundir import make_folder, write_text
 from tools.shared import Keys, key, names, read_keys
-from tools.tuning.spaces import SPACES, Space, ends, holding, present, read_space
+from tools.tuning.spaces import (
+    OFF_POLICY,
+    ON_POLICY,
+    SPACES,
+    Space,
+    ends,
+    holding,
+    present,
+    read_space,
+)
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -129,7 +138,8 @@ def read(arguments: list[str]) -> Plan:
         raise ConfigError("eval.episodes: 0 leaves nothing to judge a trial by; leave it out")
     named = bool(space)
     if not named:
-        usual = SPACES[config.agent.name]
+        general = ON_POLICY if config.agent.on_policy else OFF_POLICY
+        usual = SPACES.get(config.agent.name, general)
         space = holding(config, {name: usual[name] for name in usual if name not in values})
     for one in ends(space):
         train_config([*fixed, *one])

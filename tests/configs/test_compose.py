@@ -294,8 +294,8 @@ def test_evaluation_has_its_defaults() -> None:
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "env").glob("*.yaml")), ids=lambda p: p.stem)
 def test_environment_files_have_the_keys_of_the_schema(path: Path) -> None:
-    names = [declared.name for declared in dataclasses.fields(EnvConfig)]
-    assert sorted(yaml.safe_load(path.read_text())) == sorted(names)
+    names = {declared.name for declared in dataclasses.fields(EnvConfig)}
+    assert {*yaml.safe_load(path.read_text())} == names - {"wrappers"}  # which train.yaml has
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "agent").glob("*.yaml")), ids=lambda p: p.stem)

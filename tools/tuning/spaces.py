@@ -62,7 +62,7 @@ class Choice:
 
 
 Space = dict[str, Range | Choice]
-ON_POLICY: Space = {
+ON_POLICY: Space = {  # searched if the command line names no keys; widened by `holding`
     "agent.lr": Range(1e-4, 1e-2, log=True),
     "agent.gamma": Choice(("0.9", "0.95", "0.98", "0.99", "0.995")),
     "agent.gae_lambda": Range(0.8, 1.0),
@@ -78,7 +78,7 @@ OFF_POLICY: Space = {
     "agent.normalise_critic": Choice(("false", "true")),
     "agent.normalise_obs": Choice(("false", "true")),
 }
-SPACES: dict[str, Space] = {  # if the command line names none; widened by `holding`
+SPACES: dict[str, Space] = {  # another agent has the one of its kind
     "a2c": ON_POLICY,
     "ppo": {
         **ON_POLICY,
