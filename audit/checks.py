@@ -241,6 +241,26 @@ def normal_p_value(deviation: float) -> float:
     return math.erfc(abs(deviation) / math.sqrt(2))
 
 
+def slope_error(function: Density, points: Tensor) -> float | None:
+    """Largest difference of a function's gradient from the slope of its values, relative.
+
+    At points (N, A), but for a tenth of them, where it may have a kink; None where it has no
+    gradient, or where float64 is not what it computes in.
+    """
+    leaf = points.double().clone().requires_grad_()
+    value = function(leaf)
+    if not value.requires_grad or value.dtype != torch.float64:
+        return None
+    (found,) = torch.autograd.grad(value.sum(), leaf)
+    spread, worst = points.quantile(0.75, 0) - points.quantile(0.25, 0), 0.0
+    for axis, away in enumerate(torch.diag(1e-4 * spread)):
+        after, before = (function(leaf.detach() + step).detach() for step in (away, -away))
+        slope = (after - before) / (2 * away[axis])
+        error = (found[:, axis] - slope).abs() / (1 / spread[axis] + slope.abs())
+        worst = max(worst, float(error.nan_to_num(math.inf).quantile(0.9)))
+    return worst
+
+
 class Grid:
     """A density on a regular grid of u = mean + L t, and what it integrates to; one or two
     components. Nothing is renormalised.

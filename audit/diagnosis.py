@@ -15,6 +15,7 @@ from audit.report import Report
 from audit.support import Support
 
 OFFSET = 1e-4  # nats
+SLOPE = 1e-3  # relative
 PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32
 NEAR = 5.0  # |u| of draws near a bound
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
@@ -73,6 +74,10 @@ class Diagnosis:
 
     def add(self, name: str, figure: float, bound: float) -> None:
         self.trials.append(Trial(name, figure, bound))
+
+    def slope(self, what: str, error: float | None) -> None:
+        if error is not None:
+            self.add(f"slope of {what} against differences, relative", error, SLOPE)
 
     def shapes(self) -> None:
         size = self.latent.shape[-1]

@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audit.checks import slope_error
 from audit.choices import choices, table_of
 from audit.density import Effort, examine
 from audit.diagnosis import CUT, SLIPS, Diagnosis, Scores
-from audit.given import Given, draw, read, resolved, seeded
+from audit.given import Given, called, draw, read, resolved, seeded
 from audit.pairs import pairs
 from audit.report import Report
 
@@ -17,7 +18,7 @@ QUICK = Effort(lines=40, nodes=(17, 17), curve_lines=16, curve_nodes=61)
 FEW = 1000  # draws that are scored by a function that takes one action, or a few, at a time
 KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
 FAR = 1e-3  # nats
-SLOPES, SLOPE = 200, 1e-3  # draws at which the slope is tried, and its relative error
+SLOPES = 200  # draws at which the slope is tried
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
 
 
@@ -69,10 +70,23 @@ def check(
             return choices(drawn, table, log_prob, entropy, mask)
         given = read(policy, drawn, log_prob, entropy, low, high)
         if given.function is not None:
-            return Continuous(given, generator).report()
+            return Continuous(given, generator).report(noise_slope(sample, noise))
         if given.log_pi is None:
             raise ValueError("log_prob: none came; give log_prob=, or check_pairs(actions, log_pi)")
         return pairs(given, drawn, generator)
+
+
+def noise_slope(sample: Any, noise: Any) -> float | None:
+    """Of log_pi as `sample` gives it by its noise, where it can be differentiated by that."""
+
+    def log_pi(values: Tensor) -> Tensor:
+        result = called("sample", sample, values)
+        second = result[1] if isinstance(result, tuple) else torch.zeros(len(values))
+        return second.reshape(len(values), -1).sum(-1)
+
+    if not isinstance(noise, Tensor) or noise.ndim != 2 or not noise.is_floating_point():
+        return None
+    return slope_error(log_pi, noise[:SLOPES])
 
 
 class Continuous:
@@ -94,7 +108,8 @@ class Continuous:
         known = (inside == latent).all(-1)
         return torch.where(known, found + self.support.log_slope(inside), -torch.inf)
 
-    def report(self) -> Report:
+    def report(self, by_noise: float | None = None) -> Report:
+        """All tests, and what they mean; `by_noise` is the error of log_pi's slope by its noise."""
         given, function = self.given, self.function
         result = Diagnosis("log_prob", self.support, given.latent, function.shape)
         result.shapes()
@@ -144,7 +159,11 @@ class Continuous:
             off = (given.log_pi[inside][: len(unknown)][~unknown] - log_pi).abs()
             off = off - draws.slack - FAR * (1 + log_pi.abs())
             result.add("|log_pi - log_prob| of the draws", float(off.max()), 0.0)
-        self.slopes(result)
+        if function.dtype == torch.float64 and function.gives_tensors:
+            points = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
+            error = slope_error(lambda u: function(self.support.action(u), u), points)
+            result.slope("log_prob", error)
+        result.slope("log_pi by its noise", by_noise)
         return result.report()
 
     def scores(self, latent: Tensor) -> Scores:
@@ -177,25 +196,6 @@ class Continuous:
         directions = [axes & box for axes in [*torch.eye(len(middle), dtype=torch.bool), box]]
         points = [torch.where(axes, along, middle) for axes in directions if bool(axes.any())]
         return torch.cat(points) if points else latent[:0]
-
-    def slopes(self, result: Diagnosis) -> None:
-        """Tests automatic differentiation against differences of the values."""
-        function, support = self.function, self.support
-        u = result.draws.latent[: SLOPES // 10 if self.slow else SLOPES].clone().requires_grad_()
-        if function.dtype != torch.float64 or not function.gives_tensors:
-            return
-        value = function(support.action(u), u)
-        if not value.requires_grad:
-            return
-        (found,) = torch.autograd.grad(value.sum(), u)
-        spread = result.latent.quantile(0.75, 0) - result.latent.quantile(0.25, 0)
-        worst = 0.0
-        for i, away in enumerate(torch.diag(1e-4 * spread)):
-            after, before = (function(support.action(x), x).detach() for x in (u + away, u - away))
-            slope = (after - before) / (2 * away[i])
-            error = (found[:, i] - slope).abs() / (1 / spread[i] + slope.abs())
-            worst = max(worst, float(error.nan_to_num(torch.inf).quantile(0.9)))
-        result.add("slope of log_prob against differences, relative", worst, SLOPE)
 
 
 def neighbours(

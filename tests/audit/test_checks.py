@@ -8,13 +8,17 @@ import torch
 from scipy import stats
 
 from audit.checks import (
+    bartlett,
     chi2_p_value,
     factor,
     ks_bound,
     ks_p_value,
     ks_statistic,
+    line_integral,
     line_pit,
+    mean_p_value,
     normaliser,
+    quadratic,
 )
 from audit.support import log_slope, support_between
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
@@ -215,3 +219,58 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
 @pytest.mark.parametrize("p_value", [1e-3, 1e-7])
 def test_the_bound_of_ks_is_the_distance_of_that_p_value(count, p_value):
     assert ks_p_value(ks_bound(count, p_value), count) == pytest.approx(p_value)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        torch.distributions.Normal(3.0, 0.01),
+        torch.distributions.Laplace(0.0, 2.0),
+        torch.distributions.Cauchy(1.0, 2.0),
+        torch.distributions.MixtureSameFamily(
+            torch.distributions.Categorical(torch.tensor([0.3, 0.7])),
+            torch.distributions.Normal(torch.tensor([-3.0, 2.0]), torch.tensor([0.1, 1.0])),
+        ),
+    ],
+)
+def test_a_line_is_integrated_whatever_its_form_and_tails(wanted):
+    draws = torch.from_numpy(np.random.default_rng(0).uniform(size=(20_000, 1)))
+    if hasattr(wanted, "mixture_distribution"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            draws = wanted.sample((20_000, 1)).double()
+    else:
+        draws = wanted.icdf(draws)
+    integral, distance = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws)
+    assert integral == pytest.approx(1, abs=3e-4)
+    few, _ = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws[:500])
+    assert few == pytest.approx(1, abs=1e-3)
+    assert distance < ks_bound(20_000, 1e-4)
+    shift = 0.3 * (draws.quantile(0.75) - draws.quantile(0.25))
+    shifted, distance = line_integral(lambda u: wanted.log_prob(u - shift).squeeze(-1) + 0.1, draws)
+    assert shifted == pytest.approx(math.exp(0.1), abs=1e-2)
+    assert distance > 0.04
+
+
+def test_the_gaussian_of_scores_is_found_with_what_is_left():
+    latent = torch.from_numpy(np.random.default_rng(1).standard_normal((3000, 3))) @ TRIL.T + 5.0
+    mean = torch.tensor([5.0, 4.0, 6.0], dtype=torch.float64)
+    right = torch.distributions.MultivariateNormal(mean, scale_tril=TRIL).log_prob(latent)
+    found = quadratic(latent, right + 0.3, 3000)
+    assert found.offset == pytest.approx(0.3, abs=1e-8)
+    assert torch.allclose(found.mean, mean)
+    assert torch.allclose(found.covariance, TRIL @ TRIL.T)
+    assert found.residual.abs().max() < 1e-8
+    bump = torch.zeros(3000, dtype=torch.float64)
+    bump[-1] = 0.5
+    assert quadratic(latent, right + bump, 2999).residual[-1] == pytest.approx(0.5, abs=1e-8)
+    for other in (0 * right, 1e-9 * right, -right):
+        assert math.isnan(quadratic(latent, other, 3000).offset)
+
+
+def test_the_mean_and_the_covariance_of_right_draws_have_uniform_p_values():
+    noise = np.random.default_rng(2).standard_normal((300, 200, 3))
+    for test in (mean_p_value, bartlett):
+        found = np.array([test(torch.from_numpy(draws)) for draws in noise])
+        assert 0.04 < np.mean(found < 0.1) < 0.17 if test is mean_p_value else found.min() > 1e-4
+        assert test(torch.from_numpy(1.2 * noise[:, 0] + 0.2)) < 1e-3

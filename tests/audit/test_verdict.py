@@ -343,6 +343,26 @@ def test_noise_is_what_sample_is_called_with():
     assert report.verdict.startswith("right: 5,000 draws")
 
 
+def test_the_gradient_of_log_pi_by_its_noise_is_checked():
+    noise = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0)).double()
+
+    def sample(noise, detach=False):
+        u = 0.5 + 0.6 * noise
+        scored = u.detach() if detach else u
+        log_det = 2 * (math.log(2) - scored - torch.nn.functional.softplus(-2 * scored))
+        return torch.tanh(u), (gaussian(u, 0.5, 0.6) - log_det).sum(-1)
+
+    def log_prob(action):
+        return (gaussian(torch.atanh(action), 0.5, 0.6) - torch.log(1 - action**2)).sum(-1)
+
+    given = {"log_prob": log_prob, "noise": noise, "low": -1, "high": 1}
+    right = audit.check(sample=sample, **given)
+    assert right.passed, str(right)
+    assert "slope of log_pi by its noise" in str(right)
+    wrong = audit.check(sample=lambda noise: sample(noise, True), **given)
+    assert "the gradient of" in wrong.verdict
+
+
 def test_the_library_needs_torch_and_numpy_alone():
     code = (
         "import sys, audit;"
