@@ -84,8 +84,8 @@ class Diagnosis:
         wrong = self.shape in SLIPS and (size > 1 or self.shape != "sum_forgotten")
         self.add("one number for each action: 0 if so", float(wrong), 0.0)
 
-    def bounds(self, actions: Tensor) -> Tensor:
-        """Tests whether draws (S, A) on a bound were clipped; which are on one, (S,).
+    def bounds(self, actions: Tensor) -> None:
+        """Tests whether draws (S, A) on a bound were clipped.
 
         Where they were rounded to it, many others are very near.
         """
@@ -96,9 +96,7 @@ class Diagnosis:
             rare = near < 0.05 * float(on_it.sum()) and float(inner.sum()) < NEAR * len(inner)
             self.clipped |= int(on_it.sum()) >= 3 and rare
         share = float(bound.any(-1).double().mean())
-        self.cut = share > CUT
         self.add("share of the draws that are clipped", share * self.clipped, 0.0)
-        return bound.any(-1)
 
     def of_clipping(self) -> Report:
         text = f"{self.trials[-1].figure:.1%} of the draws lie exactly on a bound"

@@ -9,11 +9,12 @@ from torch import Tensor
 from audit.checks import factor
 from audit.choices import choices, of_pairs
 from audit.density import CURVES, DEVIATIONS, Curve, in_units
-from audit.diagnosis import Diagnosis, Scores
+from audit.diagnosis import CUT, Diagnosis, Scores
 from audit.given import FEWEST, Drawn, Given, read, seeded
 from audit.report import Report
 from audit.support import floats, tensor
 
+KEPT = 0.1  # the least share of pairs with a finite log_pi, of an action inside the bounds
 WINDOWS = 10  # of neighbouring draws, in one dimension
 LONGEST = 5.0  # spacings are cut there, in units of their mean
 CENTRES, SHARE = 400, 0.01  # of bumps in several dimensions, and of the draws in each
@@ -67,14 +68,19 @@ def pairs(given: Given, drawn: Drawn, generator: torch.Generator, shape: str = "
     support, log_pi = given.support, drawn.second.double().sum(-1)
     result = Diagnosis("log_pi", support, given.latent, shape)
     result.shapes()
-    bound = result.bounds(given.actions)
+    result.bounds(given.actions)
     if result.clipped:
         return result.of_clipping()
-    unknown = ~log_pi.isfinite() & ~bound
+    least, largest = support.reach(drawn.actions.dtype)
+    inside = ((given.latent >= least) & (given.latent <= largest)).all(-1)
+    unknown = inside & ~log_pi.isfinite()
     result.add("draws at which log_pi is not finite", float(unknown.sum()), 0.0)
-    kept = ~bound & log_pi.isfinite()
-    if float(kept.double().mean()) < 0.5:
-        raise ValueError(f"log_pi: is finite for {int(kept.sum())} of {len(kept)} pairs; give more")
+    result.cut, kept = float(inside.double().mean()) < 1.0 - CUT, inside & ~unknown
+    if float(kept.double().mean()) < KEPT:
+        raise ValueError(
+            f"log_pi: {int(kept.sum())} of {len(kept)} pairs have a finite one and an action that "
+            "is not rounded to a bound; give others"
+        )
     u = support.latent(given.actions[kept])
     claim = log_pi[kept] + support.log_slope(u)
     result.latent = given.latent[kept]

@@ -17,6 +17,7 @@ THOROUGH = Effort(nodes=(33, 129))
 QUICK = Effort(lines=40, nodes=(17, 17), curve_lines=16, curve_nodes=61)
 FEW = 1000  # draws that are scored by a function that takes one action, or a few, at a time
 KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
+WITHOUT = 0.9  # the largest share of draws at which log_prob is not finite
 FAR = 1e-3  # nats
 SLOPES = 200  # draws at which the slope is tried
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
@@ -129,6 +130,11 @@ class Continuous:
         some = latent[: FEW if self.slow else None]
         draws = self.scores(some)
         unknown = ~draws.claim.isfinite()
+        if float(unknown.double().mean()) > WITHOUT:
+            raise ValueError(
+                f"log_prob: is not finite at {int(unknown.sum())} of {len(unknown)} draws; return a "
+                "number for every action that `sample` draws"
+            )
         result.add("draws at which log_prob is not finite", float(unknown.sum()), 0.0)
         far = self.scores(self.saturated(latent))
         beyond = result.fit(draws[~unknown], far)

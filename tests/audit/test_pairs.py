@@ -121,7 +121,7 @@ def test_shapes_of_log_pi():
     [
         (torch.randn(COUNT), torch.zeros(7), "log_pi: shape (7,) does not fit"),
         (torch.randn(10), torch.zeros(10), "10 are too few"),
-        (torch.randn(COUNT), torch.full((COUNT,), math.nan), "log_pi: is finite for 0"),
+        (torch.randn(COUNT), torch.full((COUNT,), math.nan), "log_pi: 0 of 20000 pairs"),
         (torch.zeros(COUNT), torch.zeros(COUNT), "always 0"),
         (torch.randn(COUNT, 2, 2), torch.zeros(COUNT), "does not fit"),
         ("text", torch.zeros(COUNT), "gave a str"),
