@@ -132,8 +132,8 @@ class Continuous:
         unknown = ~draws.claim.isfinite()
         if float(unknown.double().mean()) > WITHOUT:
             raise ValueError(
-                f"log_prob: is not finite at {int(unknown.sum())} of {len(unknown)} draws; return a "
-                "number for every action that `sample` draws"
+                f"log_prob: is not finite at {int(unknown.sum())} of {len(unknown)} draws; return "
+                "a number for every action that `sample` draws"
             )
         result.add("draws at which log_prob is not finite", float(unknown.sum()), 0.0)
         far = self.scores(self.saturated(latent))
