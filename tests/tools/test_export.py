@@ -174,17 +174,26 @@ def test_a_checkpoint_that_is_passed_over_is_named(pendulum, tmp_path, capsys):
     assert certificate["checkpoint_step"] == int(older[5:])
 
 
-def exported(space, obs_dim, folder):
-    """A policy for that action space, as a file without a certificate."""
+def deployed(space, obs_dim):
+    """What is written of a policy for that action space."""
     if isinstance(space, spaces.Box):
         spec = Spec(obs_dim, space.shape[0], False)
     elif isinstance(space, spaces.Discrete):
         spec = Spec(obs_dim, int(space.n), True)
     else:
         spec = Spec(obs_dim, int(space.nvec.max()), True, tuple(space.nvec.tolist()))
-    made = agent("a2c", spec)
-    write(Deployed(made, ActionMap(space), (obs_dim,)), folder / "policy.onnx")
+    return Deployed(agent("a2c", spec), ActionMap(space), (obs_dim,))
+
+
+def exported(space, obs_dim, folder):
+    """It as a file without a certificate."""
+    write(deployed(space, obs_dim), folder / "policy.onnx")
     return folder / "policy.onnx"
+
+
+def played(module):
+    """In place of a file: the module itself, as a function of arrays."""
+    return lambda obs: module(torch.from_numpy(obs)).detach().numpy()
 
 
 @pytest.mark.parametrize(
@@ -199,8 +208,13 @@ def exported(space, obs_dim, folder):
         (spaces.Discrete(2, start=1), 4, "cartpole", "2 is not of this environment's Discrete(2"),
     ],
 )
-def test_a_file_for_other_actions_is_refused(space, obs_dim, env, words, tmp_path, capsys):
-    file = exported(space, obs_dim, tmp_path)
+def test_a_file_for_other_actions_is_refused(
+    space, obs_dim, env, words, tmp_path, monkeypatch, capsys
+):
+    """By what it gives."""
+    made, file = deployed(space, obs_dim), tmp_path / "policy.onnx"
+    monkeypatch.setattr("runtime.deploy.exported.open_onnx", lambda path: played(made))
+    file.touch()
     assert play([f"policy={file}", f"env={env}", "episodes=3"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: policy: its action")
@@ -420,7 +434,7 @@ def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path,
             written[path] = module
 
         def opened(path):
-            return lambda obs: written[path](torch.from_numpy(obs)).detach().numpy()
+            return played(written[path])
 
         monkeypatch.setattr("runtime.deploy.exported.write", keep)
         monkeypatch.setattr("runtime.deploy.exported.open_torch", opened)
