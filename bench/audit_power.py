@@ -24,6 +24,7 @@ Audits each policy of bench/mistakes.py, and right ones, anew for each seed; pri
 seeds=FIRST-LAST: of the policies with a mistake; 0-19 by default, and seeds=none for none.
 right=FIRST-LAST: of the right ones; likewise.
 only=WORDS: mistakes whose names contain them. draws=N: of each audit, 20000 by default.
+dimensions=1 or 3: these alone, and choices. pairs=false: without check_pairs.
 out=FOLDER: where each audit is a line, runs/audit_power by default. Audits found there are not
 repeated, so a run can be continued, and several can share the work by their seeds.
 Exit code 1 if a mistake is missed more than once in 1,000, or a right density is accused."""
@@ -37,6 +38,8 @@ class Options(Seeds):
     right: str = key("")
     only: str = key("")
     draws: int = key(20_000, ge=1000)
+    dimensions: int = key(0, ge=0)
+    pairs: bool = key(True)
 
     def check(self) -> None:
         for given in (self.seeds, self.right):
@@ -127,7 +130,12 @@ def measure(arguments: list[str]) -> int:
     torch.set_num_threads(1)  # nothing here is large
     folder = Path(given.out or "runs/audit_power")
     folder.mkdir(parents=True, exist_ok=True)
-    chosen, done = list(cases(given.only)), read(folder)
+    done = read(folder)
+    chosen = [
+        case
+        for case in cases(given.only)
+        if case.pairs <= given.pairs and given.dimensions in (0, case.size or given.dimensions)
+    ]
     name = f"{given.seeds or 'few'}_{given.right or 'few'}_{given.only or 'all'}.jsonl"
     with (folder / name).open("a", encoding="utf-8") as file:
         file.write("\n")  # after a line that may be cut
