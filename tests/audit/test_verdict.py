@@ -223,7 +223,7 @@ WRONG = {  # sample, log_prob, what else, form, words
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_density_is_caught_and_the_verdict_says_what_is_wrong(name):
+def test_a_wrong_density_is_caught_and_its_mistake_named(name):
     sample, log_prob, others, form, words = WRONG[name]
     report = audit.check(
         sample=getattr(sample, "sample", sample),
