@@ -253,10 +253,14 @@ def slope_error(function: Density, points: Tensor) -> float | None:
         return None
     (found,) = torch.autograd.grad(value.sum(), leaf)
     spread, worst = points.quantile(0.75, 0) - points.quantile(0.25, 0), 0.0
-    for axis, away in enumerate(torch.diag(1e-4 * spread)):
-        after, before = (function(leaf.detach() + step).detach() for step in (away, -away))
-        slope = (after - before) / (2 * away[axis])
-        error = (found[:, axis] - slope).abs() / (1 / spread[axis] + slope.abs())
+    for axis, width in enumerate(spread):
+        step, slopes = torch.zeros_like(spread), []
+        for step[axis] in (1e-4 * width, 1e-3 * width):
+            after, before = (function(leaf.detach() + sign * step).detach() for sign in (1, -1))
+            slopes.append((after - before) / (2 * step[axis]))
+        rounding = (slopes[1] - slopes[0]).abs()  # and curvature
+        error = (found[:, axis] - slopes[0]).abs() - 2 * rounding
+        error = error / (1 / width + slopes[0].abs())
         worst = max(worst, float(error.nan_to_num(math.inf).quantile(0.9)))
     return worst
 

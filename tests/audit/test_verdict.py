@@ -147,6 +147,15 @@ def test_in_float32_what_is_rounded_to_a_bound_is_left_out(size):
     assert audit.check(log_prob=lambda a: log_prob(a, 1e-6), **given).form == "epsilon"
 
 
+def test_float32_inside_a_function_that_returns_float64_passes():
+    def log_prob(action):
+        u = torch.atanh(action.float())
+        return (gaussian(u, 0.5, 0.6) - torch.log(1 - action.float() ** 2)).double()
+
+    report = audit.check(sample=TANH.sample, log_prob=log_prob, low=-1, high=1)
+    assert report.passed, str(report)
+
+
 @pytest.mark.parametrize(("low", "high"), [(-0.5, 1.5), (10.0, 11.0), (-3.0, 1.0)])
 def test_a_box_that_is_not_about_zero_passes_in_float32(low, high):
     half, middle = (high - low) / 2, (high + low) / 2
