@@ -178,6 +178,13 @@ def test_the_gallery_needs_only_the_core_dependencies(file: str) -> None:
         assert found_import.top in allowed, f"{file}:{found_import.line} {found_import.name}"
 
 
+@pytest.mark.parametrize("file", [file for file in FILES if package_of(file) == "audit"])
+def test_the_audit_can_be_copied_alone(file: str) -> None:
+    allowed = {*sys.stdlib_module_names, "audit", "torch", "numpy", "PIL"}
+    for found_import in imports(file):
+        assert found_import.top in allowed, f"{file}:{found_import.line} {found_import.name}"
+
+
 @pytest.mark.parametrize("module", ONLY_IN)
 def test_libraries_stay_where_they_belong(module: str) -> None:
     for file in FILES:
