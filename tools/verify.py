@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from common.errors import warn
 from runtime.launch.door import tool
 from storage import rundir
-from tools import anyones
+from tools import any_policy
 from tools.gallery import settings
 from tools.gallery.report import HEADER, Check, Section, as_json, line, markdown, summary
 from tools.shared import new_folder
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 def verify(arguments: list[str]) -> int:
     """Runs what the arguments ask for; returns 0 if all of it holds, else 1."""
     if any(argument.lstrip("+").startswith("of=") for argument in arguments):
-        return anyones.verify(arguments)
+        return any_policy.verify(arguments)
     options, chosen = settings.parse(arguments)
     import torch
 

@@ -24,7 +24,7 @@ class Options(Keys):
 
 
 @dataclass(frozen=True)
-class Anyones(Keys):
+class AnyPolicy(Keys):
     """Keys that go with `of`."""
 
     of: str = key("", "MODULE:NAME of a distribution, or of a function that returns one or a pair")
@@ -172,5 +172,5 @@ def help_text() -> str:
     ]
     for section, group in SECTIONS.items():
         lines += [f"section={section}: {group.__doc__}", *described(group, 44)]
-    lines += ["of=MODULE:NAME, which goes with these alone:", *described(Anyones, 44)]
+    lines += ["of=MODULE:NAME, which goes with these alone:", *described(AnyPolicy, 44)]
     return "\n".join([*lines, "without section=NAME, samples=N holds for all sections that draw"])

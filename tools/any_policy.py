@@ -10,7 +10,7 @@ from configs.compose import parse
 from configs.validate import nearest
 from storage import provenance, rundir
 from tools.gallery.report import HEADER, Check, line, summary
-from tools.gallery.settings import Anyones
+from tools.gallery.settings import AnyPolicy
 from tools.shared import new_folder, read_keys
 
 
@@ -60,7 +60,7 @@ def verify(arguments: list[str]) -> int:
     Raises:
         ConfigError: a key is wrong, or what was named cannot be checked.
     """
-    options = read_keys(Anyones, arguments)[0]
+    options = read_keys(AnyPolicy, arguments)[0]
     bounds = {name: value(name, getattr(options, name)) for name in ("low", "high")}
     policy = target(options.of, value("args", options.args))
     import audit
