@@ -563,7 +563,7 @@ def test_memory_that_runs_out_while_a_state_is_taken_up_is_told(
         for door in (partial(play, [f"run={run}"]), partial(learn, [f"resume={run}", MORE])):
             capsys.readouterr()
             assert door() == 4
-            assert "checkpoint: there is not the memory to take it up" in capsys.readouterr().err
+            assert "checkpoint: there is not enough memory to load it" in capsys.readouterr().err
     assert learn([f"resume={run}", MORE]) == 0
 
 

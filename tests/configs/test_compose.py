@@ -17,7 +17,7 @@ from configs import compose, files, validate
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
 from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import options, to_yaml
-from configs.schema import EnvConfig, EvaluateConfig, TrainConfig
+from configs.schema import EnvConfig, EvaluateConfig, TrainConfig, Wrapper
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
 
 CONFIGS = files.DIRECTORY
@@ -132,7 +132,7 @@ def test_another_id_means_general_defaults(group: list[str]) -> None:
     config = train_config([*group, "env.id=Acrobot-v1"])
     general = yaml.safe_load((CONFIGS / "agent" / "a2c.yaml").read_text())
     base = yaml.safe_load((CONFIGS / "train.yaml").read_text())
-    assert config.env == EnvConfig("Acrobot-v1", 8, "sync", {}, 60.0)
+    assert config.env == EnvConfig("Acrobot-v1", 8, "sync", {}, [], 60.0)
     assert dataclasses.asdict(config.agent) == general
     assert config.total_steps == base["total_steps"]
 
@@ -791,6 +791,8 @@ def wrong_values(hint: Any) -> list[Any]:
         wrong += [True, False]
     if list[int] in candidates:
         wrong += [[True], [1.0], ["64"], [-1], {1}]
+    elif list[Wrapper] in candidates:
+        wrong += [[1], (1,), [["TimeLimit"]], [""], ["a b"], [{}], [{"name": 1}], [{"a": 1}]]
     else:
         wrong += [[], [1], (1,)]
     return wrong

@@ -172,7 +172,7 @@ def test_logs_that_cannot_be_written_cost_one_warning_and_no_training(nursery, t
     digest_, _ = outcome(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     (tmp_path / "out.txt").unlink()
-    size = 40_000  # above every file of a checkpoint, below the event file
+    size = 60_000  # above git's index and every file of a checkpoint, below the event file
     prepare = {"name": "limit_files", "with": {"size": size}}
     assert nursery.run(often, tmp_path, prepare) == 0, (tmp_path / "out.txt").read_text()
     said = (tmp_path / "out.txt").read_text()

@@ -320,7 +320,7 @@ def test_it_ends_with_a_file_that_can_be_saved(capsys):
     assert doctor.main([f"env.id={ILL}", "env.kwargs.has=both", "steps=50"]) == 0
     head, text = capsys.readouterr().out.split("\n\n")[1:]
     assert head == "configs/env/ill_v0.yaml, for env=ill_v0:"
-    config = build(EnvConfig, yaml.safe_load(text))
+    config = build(EnvConfig, {"wrappers": [], **yaml.safe_load(text)})
     assert (config.id, config.kwargs) == (ILL, {"has": "both"})
 
 
