@@ -56,7 +56,11 @@ def table_of(
             what = {"probs": "probabilities", "log_probs": "their logarithms"}.get(name, "numbers")
             raise ValueError(f"{name}: have {float(values[wrong][0]):g} in them; give {what}")
         if name == "logits" and mask is not None:
-            values = values.masked_fill(~floats(mask, "mask").bool(), -math.inf)
+            may = floats(mask, "mask").bool()
+            if may.numel() != values.numel():
+                came = f"{tuple(may.shape)} came for logits {tuple(values.shape)}"
+                raise ValueError(f"mask: {came}; give one of their shape")
+            values = values.masked_fill(~may.reshape(values.shape), -math.inf)
         if name != "log_probs":
             values = values.log_softmax(-1) if name == "logits" else values.log()
         return values
@@ -105,6 +109,8 @@ def choices(
             f"{actions.shape[1]} components; give (K,) for one, (D, K) for more"
         )
     permitted = permitted.bool().reshape(rows.shape)
+    if not bool(permitted.any(-1).all()):
+        raise ValueError("mask: forbids every choice; permit one")
     finding = examine_choices(
         actions, [*rows], scored(log_prob, drawn), number_of(entropy, len(rows) > 1)
     )
@@ -201,4 +207,5 @@ def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
             f"log_pi: differs between pairs with the same choice {where}; give those of one state"
         )
     rest = (1.0 - table.exp().sum()).clamp_min(0.0).log()
-    return Drawn(chosen, drawn.second), torch.cat([table, rest.unsqueeze(0)])
+    known = torch.cat([table, rest.unsqueeze(0)])
+    return Drawn(chosen, drawn.second), known.to(drawn.second.dtype)  # which says how it rounds

@@ -236,7 +236,8 @@ def apart(result: Any) -> tuple[Tensor, Tensor | None, bool]:
     """(actions, log_pi or what else came second or None, whether they were arrays)."""
     pair = result[:2] if isinstance(result, tuple) and len(result) > 1 else (result, None)
     actions, second = (None if one is None else tensor(one, "sample").detach() for one in pair)
-    assert actions is not None
+    if actions is None:
+        raise ValueError("sample: returned None, expected actions; return them")
     return actions, second, not isinstance(pair[0], Tensor)
 
 

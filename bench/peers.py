@@ -262,8 +262,7 @@ Where the two differ, the action is the reason, as it is all that the tool has. 
 than what the rounding of the action may cost is not seen: that of 1.2e-7 up to |u| = 8, and what is
 returned at ±1, which float64 does not reach before |u| = 18. And an action that is not tanh u is
 held against its log-probability: TorchRL hands out actions clamped at 1 − 1e-6 (in float64 at
-1 − 1e-15), |u| = 7.25, with the log π of u itself; XLA's float32 tanh, which SBX uses, is 1 from
-|u| = 8 on.
+1 − 1e-15), |u| = 7.25, with the log π of u itself.
 """
 
 

@@ -132,3 +132,13 @@ def test_bad_pairs_are_one_line(actions, log_pi, words):
     with pytest.raises(ValueError, match="; ") as error:
         audit.check_pairs(actions, log_pi)
     assert words in str(error.value)
+
+
+def test_what_float32_rounds_in_the_sum_of_probabilities_is_no_mistake():
+    policy = dist.Categorical(torch.tensor([[0.2, 0.8], [0.4, 0.6]]))
+    action = policy.sample((20_000,))
+    log_pi = policy.log_prob(action).sum(-1)
+    assert log_pi.dtype == torch.float32
+    assert audit.check_pairs(action, log_pi).passed
+    off = torch.log(log_pi.double().exp() + 1e-4)
+    assert not audit.check_pairs(action, off).passed

@@ -331,6 +331,15 @@ BAD = {
     "no probabilities": ({"sample": NORMAL.sample, "probs": [-1.0, 2.0]}, "probs: have -1"),
     "two tables": ({"policy": NORMAL, "probs": [1.0], "logits": [1.0]}, "probs and logits: came"),
     "no choices": ({"sample": NORMAL.sample, "probs": [0.5, 0.5]}, "expected whole numbers"),
+    "no draws": ({"sample": lambda n: None, "log_prob": NORMAL.log_prob}, "returned None"),
+    "short mask": (
+        {"policy": dist.Categorical(torch.ones(4)), "mask": [True, False]},
+        "(2,) came for logits (4,); give one of their shape",
+    ),
+    "empty mask": (
+        {"policy": dist.Categorical(torch.ones(4)), "mask": [False] * 4},
+        "forbids every choice; permit one",
+    ),
     "table's shape": (
         {"sample": dist.Categorical(torch.ones(2)).sample, "probs": [[0.5, 0.5]] * 3},
         "do not fit draws of 1 components",
