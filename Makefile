@@ -15,7 +15,7 @@ help: ## list the targets
 train: $(READY) ## train A2C on CartPole; ARGS="env=pendulum agent=sac" passes overrides on
 	@$(BIN)/python train.py $(ARGS)
 
-test: $(READY) ## the fast tests, some seven minutes on two cores
+test: $(READY) ## the fast tests, five to seven minutes on two cores
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not faults" $(ARGS)
 
 test-all: $(READY) ## every test but the long campaigns
