@@ -132,9 +132,7 @@ class TrainConfig(Group):
 class PlayedConfig(Group):
     id: str | None = key("of the environment of `policy`; repeats that of a run which imports it")
     kwargs: dict[str, Any] = key("arguments of the environment of `policy`")
-    wrappers: list[Wrapper] = key(
-        "of the environment of `policy`; repeats those of a run which imports one", before=()
-    )
+    wrappers: list[Wrapper] = key("wrappers of the environment of `policy`")
 
     def check(self) -> None:
         check_wrappers(self)
@@ -172,8 +170,9 @@ class EvaluateConfig(Group):
                 raise ConfigError(f"{name}: is empty; name a file or folder")
         if self.policy is not None and self.env.id is None:
             raise ConfigError("env: is missing; give env=NAME or env.id=ID")
-        if self.run is not None and self.env.kwargs:
-            raise ConfigError("env.kwargs: are the run's; leave them out")
+        for name in ("kwargs", "wrappers"):
+            if self.run is not None and getattr(self.env, name):
+                raise ConfigError(f"env.{name}: are the run's; leave them out")
         of_runs = {"video": False, "render": None, "checkpoint": "latest", "deterministic": True}
         for name, left_out in of_runs.items():
             if self.policy is not None and getattr(self, name) != left_out:

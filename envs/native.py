@@ -165,10 +165,8 @@ class NativeVector(Arrays):
     def __init__(self, envs: Any, env_id: str) -> None:
         self.envs, self.env_id, self.count = envs, env_id, envs.num_envs
         self.mode = AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        self.whole = envs.single_observation_space
-        self.observation_space: Any = self.whole
-        if not isinstance(self.whole, Box):
-            self.observation_space = Flat(env_id, self.whole)
+        space = envs.single_observation_space
+        self.observation_space: Any = space if isinstance(space, Box) else Flat(env_id, space)
         self.action_space = envs.single_action_space
         self.limit: int | None = getattr(envs.spec, "max_episode_steps", None)
 

@@ -104,6 +104,9 @@ def test_wrappers_are_recorded_and_the_same_at_every_door(run, tmp_path, capsys)
     assert play([*file, *GIVEN]) == 0
     assert capsys.readouterr().err == ""
     assert play(file) == 2  # of other spaces
+    capsys.readouterr()
+    assert play([f"run={run}", *GIVEN]) == 2
+    assert "env.wrappers: are the run's; leave them out" in capsys.readouterr().err
     assert learn([f"resume={run}", "total_steps=1024"]) == 0
     assert json.loads((run / "result.json").read_text())["exact"] is True
     assert train_config([f"resume={run}"]).env.wrappers == [STACK, CUT]
