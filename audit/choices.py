@@ -18,6 +18,7 @@ MOST = 100_000  # choices
 FEW = 500  # draws that are scored one at a time
 EPSILON = ("log_with_epsilon",)  # a mistake that only the sum of the probabilities shows
 FAILED = {  # words for the tests
+    "one number": "log_prob gives one number for each component of a choice",
     "share": "what the mask forbids is drawn",
     "probability": "what the mask forbids has a probability",
     "mistakes": "the probabilities sum to {total:.9g}",
@@ -111,9 +112,9 @@ def choices(
     permitted = permitted.bool().reshape(rows.shape)
     if not bool(permitted.any(-1).all()):
         raise ValueError("mask: forbids every choice; permit one")
-    finding = examine_choices(
-        actions, [*rows], scored(log_prob, drawn), number_of(entropy, len(rows) > 1)
-    )
+    scores = scored(log_prob, drawn)
+    joint = None if scores is None else scores.sum(-1)
+    finding = examine_choices(actions, [*rows], joint, number_of(entropy, len(rows) > 1))
     trials = list(finding.trials)
     held = [column.clamp_max(rows.shape[1] - 1) for column in actions.T]
     counts = [torch.bincount(column, minlength=rows.shape[1]) for column in held]
@@ -124,6 +125,9 @@ def choices(
         trials.append(Trial("share of the draws that the mask forbids", share, 0.0))
         trials.append(Trial("probability of what the mask forbids", claimed, FORBIDDEN))
     names: tuple[str, ...] = ()
+    if scores is not None and scores.shape[1] == len(rows) > 1:
+        trials.append(Trial("one number for each action: 0 if so", 1.0, 0.0))
+        names = ("sum_forgotten",)
     for row, count, may in zip(rows, counts, permitted, strict=True):
         names = names or recognise_choices(row, count, None if mask is None else may)
     if all(trial.passed for trial in trials):
@@ -146,17 +150,13 @@ def choices(
 
 
 def scored(log_prob: Any, drawn: Drawn) -> Tensor | None:
-    """What log_prob or `sample` gives for the draws, (S,) or fewer; None where neither does."""
+    """What log_prob or `sample` gives for the draws, (S, any), or fewer; None if neither does."""
     if log_prob is None:
         second = drawn.second
-        return (
-            None
-            if second is None or second.dtype == drawn.actions.dtype
-            else second.double().sum(-1)
-        )
+        return None if second is None or second.dtype == drawn.actions.dtype else second.double()
     if drawn.batch:  # one at a time
         some = [called("log_prob", log_prob, drawn.as_came(one)) for one in drawn.actions[:FEW]]
-        return torch.stack([floats(one, "log_prob").detach().double().sum() for one in some])
+        return torch.stack([floats(one, "log_prob").detach().double().flatten() for one in some])
     found = called("log_prob", log_prob, drawn.as_came(drawn.actions))
     found = floats(found, "log_prob").detach().double()
     if not found.ndim or len(found) != len(drawn.actions):
@@ -164,7 +164,7 @@ def scored(log_prob: Any, drawn: Drawn) -> Tensor | None:
             f"log_prob: gave shape {tuple(found.shape)} for {len(drawn.actions)} draws; return one "
             "number for each"
         )
-    return found.reshape(len(found), -1).sum(-1)
+    return found.reshape(len(found), -1)
 
 
 def integers(drawn: Drawn) -> Tensor:

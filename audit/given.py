@@ -12,12 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.support import Support, floats, latents, support_of, tensor
+from audit.support import Support, floats, latents, served, support_of, tensor
 
 FEWEST = 1000  # draws
 CHUNK = {"": 200_000, "broadcast": 64}  # actions in one call, by what is wrong with the shape
 FINE = 1e-9  # a relative change that float64 does not round away
 LONGEST = 160  # characters of another's message
+DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have a density
+REMEDIES = {  # for what raises an error
+    "policy": "make it work without arguments",
+    "sample": "let it take (draws,), a number of draws, or nothing, and draw at one state",
+    "log_prob": "make it work for actions as `sample` draws them, inside low and high",
+}
 
 
 @dataclass(eq=False)
@@ -28,6 +34,7 @@ class Drawn:
     second: Tensor | None = None  # what came with them, (S, any)
     batch: int = 0  # rows of one call without arguments
     numpy: bool = False  # whether they were arrays
+    name: str = "sample"  # of the argument that they came by
 
     @property
     def precision(self) -> torch.dtype:
@@ -167,10 +174,10 @@ def read(
     if log_prob is not None:
         by_latent = second is not None and "latent" in parameters(log_prob)
         function = Function(log_prob, drawn, by_latent)
-        checked(second if second is not None and by_latent else actions)
+        checked(second if second is not None and by_latent else actions, drawn.name)
         function.adapt(actions, second)
     else:
-        checked(actions)
+        checked(actions, drawn.name)
     support = support_of(policy, function, actions, low, high)
     inner = latents(actions, drawn.actions.dtype, support)
     if second is not None and function is not None and function.takes_latent:
@@ -182,9 +189,12 @@ def read(
 def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
     """(policy, what samples, what scores); raises ValueError where there is nothing to sample."""
     if callable(policy) and not hasattr(policy, "log_prob"):
-        policy = called("policy", policy)
+        function, policy = policy, called("policy", policy)
+        if isinstance(policy, tuple) and len(policy) > 1 and not callable(policy[0]):
+            sample, policy = function, None  # it returned actions and log_pi
     if isinstance(policy, tuple) and len(policy) == 2:
         (sample, log_prob), policy = policy, None
+    policy = served(policy)
     sample = getattr(policy, "sample", None) if sample is None else sample
     log_prob = getattr(policy, "log_prob", None) if log_prob is None else log_prob
     if not callable(sample) or not (log_prob is None or callable(log_prob)):
@@ -223,7 +233,14 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
             results = [apart(called("sample", sample, *way))]
             rows = len(results[0][0]) if results[0][0].ndim > bool(not way) else 1
             more = 0 if way else math.ceil(count / max(rows, 1)) - 1
-            results += [apart(called("sample", sample)) for _ in range(more)]
+            results += [apart(called("sample", sample)) for _ in range(min(more, 1))]
+            if len(results) > 1 and torch.equal(results[0][0], results[1][0]):  # stored ones
+                if rows < FEWEST:
+                    raise ValueError(
+                        f"sample: gave the same twice; draw anew each time, or {FEWEST:,} at once"
+                    )
+                results, more, count = results[:1], 0, rows
+            results += [apart(called("sample", sample)) for _ in range(more - 1)]
             return together(results, count, 0 if way else rows)
         except ValueError as error:
             errors.append(error)
@@ -264,21 +281,27 @@ def together(results: list[tuple[Tensor, Tensor | None, bool]], count: int, batc
     return Drawn(torch.cat(actions)[:count], second, batch, results[0][2])
 
 
-def checked(actions: Tensor) -> Tensor:
+def checked(actions: Tensor, name: str) -> Tensor:
     """Raises ValueError for draws that no density could have."""
     if not bool(actions.isfinite().all()):
         bad = int((~actions.isfinite()).any(-1).sum())
-        raise ValueError(f"sample: {bad} of {len(actions)} draws are not finite; draw numbers")
+        raise ValueError(f"{name}: {bad} of {len(actions)} draws are not finite; draw numbers")
     for column, values in enumerate(actions.T):
         kinds = len(values.unique())
-        where = f"component {column} of the draws" if actions.shape[1] > 1 else "the draws"
+        where = f"component {column} of the draws" if actions.shape[1] > 1 else "each draw"
         if kinds == 1:
-            raise ValueError(f"sample: {where} is always {float(values[0]):g}; draw at random")
+            raise ValueError(f"{name}: {where} is always {float(values[0]):g}; draw at random")
         if kinds < min(100, len(values) / 10):
             raise ValueError(
-                f"sample: {where} has only {kinds} different numbers; if they are choices, give "
-                "probs=, logits= or log_probs= too, else draw in float64"
+                f"{name}: {where} has only {kinds} different numbers; if they are choices, draw "
+                "indices and give probs=, logits= or log_probs= too, else draw in float64"
             )
+    several = 1 < actions.shape[1] < len(actions) / 10
+    if several and float(torch.linalg.eigvalsh(actions.T.corrcoef())[0]) < DEPENDENT:
+        raise ValueError(
+            f"{name}: the components of each draw determine one another, as on a simplex, so that "
+            "there is no density; hand check_pairs(actions[:, :-1], log_pi)"
+        )
     return actions
 
 
@@ -301,10 +324,8 @@ def called(what: str, function: Callable[..., Any], *arguments: Any, **named: An
     except Exception as error:
         text = " ".join(str(error).split())[:LONGEST]
         shapes = ", ".join(f"shape {tuple(a.shape)}" for a in arguments if hasattr(a, "shape"))
-        raise ValueError(
-            f"{what}: raised {type(error).__name__}{' for ' * bool(shapes)}{shapes}: {text}; make "
-            "it work for actions of one state as `sample` draws them, inside low and high"
-        ) from error
+        kind = f"{type(error).__name__}{' for ' * bool(shapes)}{shapes}"
+        raise ValueError(f"{what}: raised {kind}: {text}; {REMEDIES[what]}") from error
 
 
 @contextmanager

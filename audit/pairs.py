@@ -1,6 +1,7 @@
 """The check where there are only pairs of an action and its log_pi, as an actor returns them."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,13 +25,14 @@ POINTS = 200  # of a curve
 
 
 def check_pairs(
-    actions: Any, log_pi: Any, *, low: Any = None, high: Any = None, seed: int = 0
+    actions: Any, log_pi: Any, *others: Any, low: Any = None, high: Any = None, seed: int = 0
 ) -> Report:
     """Whether `log_pi` are the log-densities, in nats, of draws `actions`, all at one state.
 
     Args:
-        actions: (S,) or (S, A), or integers for choices.
+        actions: (S,) or (S, A), or integers for choices; 1,000 or more.
         log_pi: (S,) of them.
+        others: ignored, so that all that an actor returns can be handed in.
         low: least actions, a number or (A,); without it they are unbounded.
         high: largest actions.
         seed: of what is chosen at random.
@@ -50,10 +52,15 @@ def check_pairs(
             raise ValueError(f"actions: {rows} are too few to judge by; give {FEWEST:,} or more")
         shape = slip(tuple(second.shape), tuple(came.shape))
         values = second.diagonal() if shape == "broadcast" else second
-        drawn = Drawn(came, values.reshape(rows, -1))
+        drawn = Drawn(came, values.reshape(rows, -1), name="actions")
         if not came.is_floating_point():
             return choices(*of_pairs(drawn))
-        return pairs(read(None, drawn, None, None, low, high), drawn, generator, shape)
+        report = pairs(read(None, drawn, None, None, low, high), drawn, generator, shape)
+        inside = bool((came.abs() <= 1).all() and (came < 0).any())
+        if report.passed or low is not None or high is not None or not inside:
+            return report
+        hint = "; if the actions are tanh of something, give low=-1, high=1"
+        return replace(report, verdict=report.verdict + hint)
 
 
 def slip(of_log_pi: tuple[int, ...], of_actions: tuple[int, ...]) -> str:
@@ -66,6 +73,8 @@ def pairs(given: Given, drawn: Drawn, generator: torch.Generator, shape: str = "
     """Checks the log_pi that came with the draws."""
     assert drawn.second is not None
     support, log_pi = given.support, drawn.second.double().sum(-1)
+    if not shape and 1 < drawn.second.shape[1] == given.latent.shape[1]:
+        shape = "sum_forgotten"
     result = Diagnosis("log_pi", support, given.latent, shape)
     result.shapes()
     result.bounds(given.actions)

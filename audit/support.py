@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
+from torch.distributions import constraints, transforms
+from torch.nn.functional import logsigmoid, one_hot
 
 LOG_2 = math.log(2.0)
 
@@ -123,22 +125,25 @@ def support_of(
     if bool((lower >= upper).any()):
         raise ValueError(f"low: {low} is not below high={high}; exchange them")
     rounding = 1e-6 * (1 + actions.abs())
-    outside = (actions < lower - rounding) | (actions > upper + rounding)
-    if bool(outside.any()):
-        raise ValueError(
-            f"low, high: the draw {float(actions[outside][0]):.6g} lies outside of low={low}, "
-            f"high={high}; give the bounds of the actions, or none"
-        )
+    for name, outside, where in (
+        ("low", actions < lower - rounding, f"below low={low}"),
+        ("high", actions > upper + rounding, f"above high={high}"),
+    ):
+        if bool(outside.any()):
+            raise ValueError(
+                f"{name}: the draw {float(actions[outside][0]):.6g} lies {where}; give bounds "
+                "inside which all actions lie, or leave low and high out"
+            )
     return Support(lower, upper)
 
 
 def bounds_of(policy: Any) -> tuple[Tensor, Tensor]:
     """Those that a distribution like torch's has, also through its transforms; else infinite."""
     unbounded = torch.tensor([[-math.inf], [math.inf]], dtype=torch.float64)
-    base, transforms = policy, getattr(policy, "transforms", ())
+    base, maps = policy, getattr(policy, "transforms", ())
     while hasattr(base, "base_dist"):
         base = base.base_dist
-        transforms = getattr(base, "transforms", transforms)
+        maps = getattr(base, "transforms", maps)
     try:
         bound = base.support
         while hasattr(bound, "base_constraint"):
@@ -146,12 +151,72 @@ def bounds_of(policy: Any) -> tuple[Tensor, Tensor]:
         ends = unbounded.clone()
         ends[0] = getattr(bound, "lower_bound", ends[0])
         ends[1] = getattr(bound, "upper_bound", ends[1])
-        for transform in transforms:
+        if isinstance(base, distributions.VonMises):  # an angle; torch calls its support real
+            ends = torch.tensor([[-math.pi], [math.pi]], dtype=torch.float64)
+        for transform in maps:
             ends = transform(ends).detach()
+            if isinstance(transform, transforms.AbsTransform):
+                ends[0] = 0.0
     except Exception:  # no distribution of torch: nothing is found out
         return unbounded[0], unbounded[1]
     ends = torch.where(ends.isnan(), unbounded, ends.double().cpu()).sort(0).values
     return ends[0], ends[1]
+
+
+@dataclass(frozen=True)
+class Served:
+    """A distribution of torch, with other draws than its own."""
+
+    sample: Callable[..., Tensor]
+    log_prob: Callable[[Tensor], Tensor]
+    entropy: Callable[[], Tensor] | None = None
+    log_probs: Tensor | None = None  # (K,) or (D, K) of choices
+    support: Any = constraints.nonnegative_integer
+
+
+def served(policy: Any) -> Any:
+    """A distribution of torch as one of vectors with a density, or of choices from 0.
+
+    A one-hot vector becomes its index, a point of a simplex that of R^(A-1) which stick-breaking
+    maps to it; independent choices get their table. Others are returned as they are.
+
+    Raises:
+        ValueError: its draws are counts or matrices.
+    """
+    base, table = policy, None
+    while isinstance(base, distributions.Independent):
+        base = base.base_dist
+    if isinstance(base, distributions.OneHotCategorical):
+        size = base.event_shape[0]
+        return Served(
+            lambda shape: policy.sample(shape).argmax(-1),
+            lambda choice: policy.log_prob(one_hot(choice, size).to(base.logits.dtype)),
+            policy.entropy,
+            base.logits,
+        )
+    if isinstance(base, distributions.Categorical) and base.batch_shape:
+        table = base.logits
+    elif isinstance(base, distributions.Bernoulli):
+        table = logsigmoid(torch.stack([-base.logits, base.logits], -1))
+    if table is not None:
+        return Served(policy.sample, policy.log_prob, policy.entropy, table)
+    found = getattr(policy, "support", None)
+    if found is constraints.simplex:
+        sticks = transforms.StickBreakingTransform()
+
+        def log_prob(latent: Tensor) -> Tensor:
+            action = sticks(latent)
+            return policy.log_prob(action) + sticks.log_abs_det_jacobian(latent, action)
+
+        sample: Callable[..., Tensor] = lambda shape: sticks.inv(policy.sample(shape))  # noqa: E731
+        return Served(sample, log_prob, support=constraints.real_vector)
+    if isinstance(found, constraints.Constraint) and found.event_dim > 1 - found.is_discrete:
+        kind, draws = type(base).__name__, "counts" if found.is_discrete else "matrices"
+        raise ValueError(
+            f"policy: a {kind} draws {draws}; give sample= and log_prob= of vectors in R^A with a "
+            "density, or of choices"
+        )
+    return policy
 
 
 def ends_at_one(function: Callable[[Tensor], Tensor] | None, size: int) -> bool:

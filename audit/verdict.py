@@ -106,6 +106,7 @@ class Continuous:
         """Claimed log-density of latents (*, A), (*,); none where a bound is too near."""
         inside = latent.clamp(self.least, self.largest)
         found = self.function(self.support.action(inside), inside).detach()
+        found = found.nan_to_num(-torch.inf, torch.inf, -torch.inf)  # where it overflows, far out
         known = (inside == latent).all(-1)
         return torch.where(known, found + self.support.log_slope(inside), -torch.inf)
 

@@ -316,7 +316,7 @@ BAD = {
         {"sample": NORMAL.sample, "log_prob": lambda a: a * math.nan},
         "log_prob: is not finite at 20000 of 20000 draws",
     ),
-    "outside": ({"policy": NORMAL, "low": -1, "high": 1}, "lies outside of low=-1, high=1"),
+    "outside": ({"policy": NORMAL, "low": -1, "high": 1}, "lies below low=-1; give bounds"),
     "turned round": ({"policy": NORMAL, "low": 1, "high": -1}, "low: 1 is not below"),
     "wrong size": ({"policy": NORMAL, "low": [0, 0]}, "low: [0, 0] does not fit 1"),
     "rounded": (
