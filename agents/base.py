@@ -64,7 +64,7 @@ class BaseAgent:
         if settings.normalise_obs and spec.pixels:
             why = "bytes of an image are scaled to [0, 1] anyway"
             raise ValueError(f"agent.normalise_obs: {why}; set it to false")
-        kind = (settings.normalise_obs, spec.pixels, spec.bytes)
+        kind = (settings.normalise_obs, spec.pixels, spec.bytes, spec.mask)
         self.normalizer = make_normalizer(spec.obs_dim, *kind).to(self.device)
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer}
         self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
@@ -79,10 +79,11 @@ class BaseAgent:
     ) -> CategoricalActor | GaussianActor:
         """The actor of this policy; its heads are orthogonal where there is a gain."""
         head = partial(Linear, self.settings.hidden[-1], generator=generator, gain=gain)
+        masked = self.spec.mask > 0
         if self.spec.choices:
-            return MultiCategoricalActor(torso, head, self.spec.choices)
+            return MultiCategoricalActor(torso, head, self.spec.choices, masked)
         if self.spec.discrete:
-            return CategoricalActor(torso, head, self.spec.action_dim)
+            return CategoricalActor(torso, head, self.spec.action_dim, masked)
         assert isinstance(self.settings, GaussianConfig)
         names = ("log_std", "log_std_init", "log_std_min", "log_std_max", "log_std_bound")
         options: dict[str, Any] = {name: getattr(self.settings, name) for name in names}
@@ -105,9 +106,9 @@ class BaseAgent:
         """The actor of deterministic actions, in evaluations and exported files."""
         return self.modules.get("actor_average", self.actor)
 
-    def policy(self, obs: Tensor) -> Policy:
-        """The policy at normalised observations (*, O)."""
-        return self.policy_class(*as_tuple(self.actor(obs)))
+    def policy(self, obs: Tensor, features: Tensor | None = None) -> Policy:
+        """The policy at normalised observations (*, O), and their features where computed."""
+        return self.policy_class(*as_tuple(self.actor(obs, features)))
 
     @torch.no_grad()
     def parameters(self, obs: Tensor, actor: nn.Module | None = None) -> tuple[Tensor, ...]:

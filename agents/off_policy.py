@@ -38,7 +38,7 @@ class OffPolicyAgent(BaseAgent):
         super().__init__(spec, settings, stream, horizon)
         init = stream("init")
         layers = (settings.hidden, settings.activation, init)
-        body = torso(spec.obs_dim, *layers, images=spec.images)
+        body = torso(spec.obs_dim, *layers, images=spec.images, mask=spec.mask)
         self.actor = self.make_actor(body, init)
         self.critic = make_critic(
             settings.critics,
@@ -47,6 +47,7 @@ class OffPolicyAgent(BaseAgent):
             *layers,
             normalise=settings.normalise_critic,
             images=spec.images,
+            mask=spec.mask,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
@@ -80,9 +81,16 @@ class OffPolicyAgent(BaseAgent):
         """Uniform actions (N, A) or (N,), new ones every `explore_hold` steps.
 
         One that is held gets further than the sum of as many independent ones: Dabney et al. 2021
-        (arXiv 2006.01782), there with random durations.
+        (arXiv 2006.01782), there with random durations. A mask ends that of an action it forbids.
         """
-        if self.explored % self.settings.explore_hold == 0:
+        anew = self.explored % self.settings.explore_hold == 0
+        if self.spec.mask:
+            permitted = self.normalizer(obs.to(self.device))[..., -self.spec.mask :]
+            drawn = torch.multinomial(permitted, 1, generator=self.generators["act"])
+            held = drawn if anew else self.held.to(self.device).unsqueeze(-1)
+            drawn = torch.where(permitted.gather(-1, held) > 0, held, drawn)
+            self.held = drawn.squeeze(-1).cpu()
+        elif anew:
             count, size, generator = len(obs), self.spec.action_dim, self.generators["act"]
             if self.spec.discrete:
                 action = torch.randint(size, (count,), generator=generator, device=self.device)
@@ -134,16 +142,19 @@ class OffPolicyAgent(BaseAgent):
                     old.lerp_(new, weight)
         return metrics
 
-    def temperature_loss(self, entropy: Tensor, alpha: Tensor) -> tuple[Losses, Metrics]:
+    def temperature_loss(
+        self, entropy: Tensor, alpha: Tensor, share: Tensor | float = 1.0
+    ) -> tuple[Losses, Metrics]:
         """Of a learned temperature, given the policy's entropy, 0-d; empty where it is fixed.
 
+        `share` is that of the target entropy which these states can be asked for, under a mask.
         Its gradient raises alpha where the entropy is below its target: arXiv 1812.05905, eq. 18,
         with log alpha in place of alpha as the factor: same root, and no stall near 0.
         """
         if self.settings.alpha != "auto":
             return {}, {}
-        loss = self.temperature["log_alpha"] * (entropy.detach() - self.target_entropy)
-        target = torch.full_like(alpha, self.target_entropy)
+        loss = self.temperature["log_alpha"] * (entropy.detach() - self.target_entropy * share)
+        target = torch.full_like(alpha, self.target_entropy) * share
         return {"alpha": loss}, {"loss/alpha": loss.detach(), "policy/target_entropy": target}
 
 

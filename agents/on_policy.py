@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from agents.base import BaseAgent, Stream, as_tuple
+from agents.base import BaseAgent, Stream
 from agents.optimizer import Optimizer, Peers
 from configs.agents import OnPolicyConfig
 from data import Spec, Transition, gae
@@ -34,7 +34,13 @@ class OnPolicyAgent(BaseAgent):
         init = stream("init")
         layers = (settings.hidden, settings.activation, init)
         make_torso = partial(
-            torso, spec.obs_dim, *layers, spec.images, gain=TORSO_GAIN, unit_input=settings.unit_obs
+            torso,
+            spec.obs_dim,
+            *layers,
+            spec.images,
+            gain=TORSO_GAIN,
+            unit_input=settings.unit_obs,
+            mask=spec.mask,
         )
         self.actor = self.make_actor(make_torso(), init, gain=HEAD_GAIN)
         body = self.actor.torso if settings.shared_torso else make_torso()
@@ -54,7 +60,7 @@ class OnPolicyAgent(BaseAgent):
         if not self.settings.shared_torso:
             return self.policy(obs), self.critic(obs)
         features = self.actor.torso(obs)
-        policy = self.policy_class(*as_tuple(self.actor.from_features(features)))
+        policy = self.policy(obs, features)
         features = features.detach() if self.settings.detach_critic else features
         return policy, self.critic.from_features(features)
 

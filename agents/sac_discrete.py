@@ -60,11 +60,11 @@ class SACDiscrete(OffPolicyAgent):
             return {"critic": critic_loss}, metrics
 
         log_probs = self.actor(obs)  # (B, K)
-        policy, probs, least = Categorical(log_probs), log_probs.exp(), values.detach().amin(0)
-        actor_loss = (probs * (alpha * log_probs - least)).sum(-1).mean()
+        policy, least = Categorical(log_probs), values.detach().amin(0)
+        actor_loss = policy.expectation(alpha * log_probs - least).mean()
 
-        entropy = policy.entropy()
-        alpha_loss, alpha_metrics = self.temperature_loss(entropy.mean(), alpha)
+        entropy, share = policy.entropy(), self.share(log_probs)
+        alpha_loss, alpha_metrics = self.temperature_loss(entropy.mean(), alpha, share)
 
         action, _ = policy.sample(noise)
         metrics |= {
@@ -74,6 +74,13 @@ class SACDiscrete(OffPolicyAgent):
         }
         return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics
 
+    def share(self, log_probs: Tensor) -> Tensor | float:
+        """Mean of log(permitted actions) / log K: the target entropy is that of K actions."""
+        if not self.spec.mask:
+            return 1.0
+        permitted = (log_probs > -torch.inf).sum(-1)
+        return permitted.log().mean() / math.log(self.spec.action_dim)
+
     @torch.no_grad()
     def soft_target(self, batch: Transition, next_obs: Tensor, alpha: Tensor) -> Tensor:
         """r + gamma (1 - terminated) sum_a pi(a|s') (min_e Q_e(s', a) - alpha log pi(a|s')), (B,).
@@ -82,5 +89,5 @@ class SACDiscrete(OffPolicyAgent):
         """
         log_probs = self.actor(next_obs)
         soft = self.critic_target(next_obs).amin(0) - alpha * log_probs
-        next_value = (log_probs.exp() * soft).sum(-1)
+        next_value = Categorical(log_probs).expectation(soft)
         return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)

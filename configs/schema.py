@@ -15,8 +15,9 @@ from configs.validate import Auto, Group, check_plain, key, show
 
 WRAPPERS = (
     "around each copy, the innermost first: a name of gymnasium.wrappers or module:Class, or with "
-    "arguments {name: NAME, ARGUMENT: VALUE}"
+    "arguments {name: NAME, ARGUMENT: VALUE}; last ActionMask: only permitted actions are taken"
 )
+MASKING = "ActionMask"  # of this project, see envs/masks.py
 KEPT = {  # a wrapper that keeps statistics, which no copy of it would have -> what to use
     "NormalizeObservation": "agent.normalise_obs=true",
     "NormalizeReward": "a constant factor (a2c and ppo: agent.reward_scale)",
@@ -47,6 +48,9 @@ def check_wrappers(env: "EnvConfig | PlayedConfig") -> None:
         if last in KEPT:
             why = f"{last} keeps statistics that an evaluation, a copy or a file would not have"
             raise ConfigError(f"wrappers: {why}; use {KEPT[last]} in its place")
+        if name == MASKING and wrapper is not env.wrappers[-1]:
+            why = f"a wrapper around {MASKING} would take the mask for an observation"
+            raise ConfigError(f"wrappers: {why}; name it last")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class EnvConfig(Group):
 
     def check(self) -> None:
         check_wrappers(self)
-        if self.wrappers and self.vectorization == "native":
+        if self.vectorization == "native" and self.wrappers not in ([], [MASKING]):
             raise ConfigError("vectorization: native copies take no wrappers; use sync or async")
 
 

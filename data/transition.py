@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,12 +71,23 @@ class Spec:
     images: tuple[tuple[int, tuple[int, ...]], ...] = ()  # first component and shape of each
     pixels: bool = False  # an observation is the bytes of one image, kept so until it is read
     bytes: tuple[tuple[int, int], ...] = ()  # of images among other numbers: first, last + 1
+    mask: int = 0  # last components of an observation: 1 for each permitted action, else 0
 
     @property
     def kind(self) -> str:
         if self.choices:
             return "multi_discrete"
         return "discrete" if self.discrete else "continuous"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many actions each discrete choice has."""
+        return self.choices or (self.action_dim,)
+
+    def choosable(self, mask: np.ndarray) -> np.ndarray:
+        """Whether masks (*, M) permit an action of every choice, (*,)."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        return np.logical_and.reduce(np.add.reduceat(mask, starts, axis=-1) > 0, axis=-1)
 
     @property
     def obs_bytes(self) -> int:

@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from common.errors import Halt, LogpiError
+from envs.masks import ActionMask, place
 from envs.spaces import LARGEST, Flat, read
 
 PASSED = (KeyboardInterrupt, Halt, LogpiError)  # what an environment has not raised itself
@@ -39,12 +40,14 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     Attributes:
         index: its place among the copies.
         lasting: why an episode may depend on those before it, if it is known to.
+        offers: where it gives masks of its actions which are not used, see `masks.place`.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any], env_id: str, index: int) -> None:
         super().__init__(env)
         self.index = index
         self.lasting: str | None = None
+        self.offers = ""
         self.space: Any = env.observation_space
         if not isinstance(self.space, gymnasium.spaces.Box):
             self.space = self.observation_space = Flat(env_id, self.space)
@@ -53,7 +56,8 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         before = [weakref.ref(world) for world in worlds(self.env)]
-        obs, _ = self.call("reset", seed=seed, options=options)
+        obs, info = self.call("reset", seed=seed, options=options)
+        self.offers = "" if isinstance(self.env, ActionMask) else place(self.env, info)
         if any(old() is world for old in before for world in worlds(self.env)):
             self.lasting = "its Box2D world outlives a reset"
         return self.observation(obs), {}

@@ -15,7 +15,7 @@ from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
 from envs.native import Backend
-from envs.spaces import ActionMap, as_vector, check_spaces, describe
+from envs.spaces import MASK, ActionMap, as_vector, check_spaces, describe, limits_of, short
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -118,7 +118,7 @@ class Envs:
         raw = self.to_env(action.numpy())
         next_raw, reward, terminated, truncated = self.guard(self.backend.step, raw)
         self.steps += self.num_envs
-        next_obs = self.observation(next_raw)
+        next_obs = self.observation(next_raw, terminated)
         self.returns += reward
         self.lengths += 1
         done = terminated | truncated
@@ -206,8 +206,11 @@ class Envs:
             self.abandon(strayed)
         return not strayed.any()
 
-    def observation(self, raw: np.ndarray) -> Tensor:
-        """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32."""
+    def observation(self, raw: np.ndarray, last: np.ndarray | None = None) -> Tensor:
+        """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32.
+
+        A mask may forbid everything in the `last` observations (N,), after which nothing is done.
+        """
         obs = raw.reshape(self.num_envs, self.spec.obs_dim)
         if self.spec.pixels:
             return torch.from_numpy(obs.copy())
@@ -223,9 +226,30 @@ class Envs:
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
             what = CopyFault(f"observation {obs[index]} is not finite", index)
             raise self.fault(what, index)
+        if self.spec.mask:
+            mask = rounded[:, -self.spec.mask :]
+            stuck = ~self.spec.choosable(mask)
+            if last is not None:
+                mask[stuck & last] = 1.0
+                stuck &= ~last
+            if stuck.any():
+                index = int(np.flatnonzero(stuck)[0])
+                what = CopyFault(f"{MASK} {short(mask[index])} permits no action", index)
+                raise self.fault(what, index)
         if images is not None:
             rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)
+
+    def permitted(self, action: Any, obs: np.ndarray) -> Any:
+        """An action of a copy; where its obs (O,) forbid it, the next one that they permit."""
+        spec = self.spec
+        if not spec.mask:
+            return action
+        start = limits_of(self.backend.action_space)[0]
+        masks = np.split(obs[-spec.mask :], np.cumsum(spec.sizes)[:-1])
+        pairs = zip(np.asarray(action - start).flat, masks, strict=True)
+        moved = [(one + np.roll(mask, -one).argmax()) % len(mask) for one, mask in pairs]
+        return np.reshape(moved, start.shape) + start
 
     def read(self, obs: np.ndarray) -> np.ndarray:
         """Observations (*, ·), as `obs` has them, -> (*, O)."""

@@ -14,11 +14,11 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
 from common.errors import ConfigError, EnvironmentFault, LogpiError
-from configs.schema import Wrappers, named
+from configs.schema import MASKING, Wrappers, named
 from configs.validate import nearest
 from envs.checked import PASSED, Checked
 from envs.native import Backend, NativeCartPole, NativePendulum, NativeVector
-from envs.spaces import check_spaces, short
+from envs.spaces import check_spaces, has_mask, short
 from envs.vector import Serial, Vector
 from envs.workers import Workers
 
@@ -46,7 +46,7 @@ def make_backend(
             warnings.simplefilter("ignore")
             spec = gymnasium_spec(env_id)
             if vectorization == "native":
-                return make_native(env_id, spec, count, kwargs)
+                return make_native(env_id, spec, count, kwargs, bool(wrappers))
             # A worker imports the module itself, once it has the path for it.
             known = None if ":" in env_id else spec
             arguments = env_id, known, kwargs, wrappers
@@ -60,17 +60,23 @@ def make_backend(
         raise making_error(error, env_id, kwargs) from error
 
 
-def make_native(env_id: str, spec: EnvSpec, count: int, kwargs: dict[str, Any]) -> Backend:
+def make_native(
+    env_id: str, spec: EnvSpec, count: int, kwargs: dict[str, Any], masked: bool = False
+) -> Backend:
     """Copies that are stepped as one; ConfigError where there is no such form of them."""
-    if spec.entry_point == PENDULUM:
+    if spec.entry_point == PENDULUM and not masked:
         return NativePendulum(count, **{"max_episode_steps": spec.max_episode_steps, **kwargs})
     if spec.vector_entry_point is None:
         why = f"native is not to be had for {env_id}, which has no vector_entry_point"
         raise ConfigError(f"env.vectorization: {why}; use sync or async")
     made: Any = gymnasium.make_vec(spec, count, "vector_entry_point", **deepcopy(kwargs))
+    if masked and not has_mask(made.single_observation_space):
+        made.close()
+        why = "native copies give their masks as a part action_mask of a Dict observation"
+        raise ConfigError(f"env.vectorization: {why}, {env_id} does not; use sync or async")
     if spec.vector_entry_point == CARTPOLE:
         return NativeCartPole(made.unwrapped)
-    return NativeVector(made, env_id)
+    return NativeVector(made, env_id, masked)
 
 
 def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:
@@ -136,9 +142,10 @@ def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) 
     """
     module, _, last = name.rpartition(":")
     try:
-        found: Any = getattr(import_module(module or "gymnasium.wrappers"), last)
+        own = "envs.masks" if last == MASKING else "gymnasium.wrappers"
+        found: Any = getattr(import_module(module or own), last)
     except (ImportError, AttributeError) as error:
-        known = [one for one in gymnasium.wrappers.__all__ if one[0].isupper()]
+        known = [MASKING, *(one for one in gymnasium.wrappers.__all__ if one[0].isupper())]
         remedy = nearest(last, known, "give a name of gymnasium.wrappers, or module:Class")
         raise ConfigError(f"env.wrappers: {name}: {error}; {remedy}") from error
     try:

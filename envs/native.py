@@ -13,7 +13,7 @@ from gymnasium.vector.utils import iterate
 from common.errors import EnvironmentFault
 from common.seeding import derive
 from envs.checked import CopyFault
-from envs.spaces import LARGEST, Flat, held, read
+from envs.spaces import LARGEST, Flat, held, read, with_mask
 from envs.vector import Step, Vector, episode_seed
 
 
@@ -158,16 +158,17 @@ class NativeVector(Arrays):
     Args:
         envs: `gymnasium.vector.VectorEnv`.
         env_id: for messages.
+        masked: whether the part `action_mask` of an observation is the mask of the actions.
     """
 
     lasting = "nothing that a vector environment has inside can be saved"
 
-    def __init__(self, envs: Any, env_id: str) -> None:
+    def __init__(self, envs: Any, env_id: str, masked: bool = False) -> None:
         self.envs, self.env_id, self.count = envs, env_id, envs.num_envs
         self.mode = AutoresetMode(envs.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
-        space = envs.single_observation_space
+        space, self.action_space = envs.single_observation_space, envs.single_action_space
+        space = with_mask(space, self.action_space) if masked else space
         self.observation_space: Any = space if isinstance(space, Box) else Flat(env_id, space)
-        self.action_space = envs.single_action_space
         self.limit: int | None = getattr(envs.spec, "max_episode_steps", None)
 
     def reset(self, seed: int) -> np.ndarray:

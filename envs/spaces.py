@@ -2,7 +2,8 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
 LONGEST = 100  # characters of a space or a value in a message
 LARGEST = float(np.finfo(np.float32).max)
 LISTED = 16  # numbers of a bound that are written out; of more, their hash
+MASK = "action_mask"  # the part of a Dict observation
 
 Choices = spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary
 
@@ -25,12 +27,13 @@ def check_spaces(env_id: str, observation: spaces.Space[Any], action: spaces.Spa
     width = flat_observation(env_id, observation).shape[0]
     seen = images_in(observation)
     if isinstance(action, Choices):
-        low, high = limits_of(action)
-        choices = tuple(map(int, (high - low + 1).flat))
+        choices = choices_of(action)
         if max(choices, default=0) < 2:
             raise refuse(env_id, "action", action, "leaves no choice", "give it two actions")
         several = () if isinstance(action, spaces.Discrete) else choices
-        return Spec(width, max(choices), discrete=True, choices=several, **seen)
+        *_, (_, last, _) = leaves(getattr(observation, "whole", observation))
+        mask = sum(last.sizes) if isinstance(last, Mask) else 0
+        return Spec(width, max(choices), discrete=True, choices=several, mask=mask, **seen)
     if not isinstance(action, spaces.Box):
         remedy = "use Discrete, MultiDiscrete, MultiBinary or a bounded Box"
         raise refuse(env_id, "action", action, "is not supported", remedy)
@@ -139,6 +142,43 @@ def leaves(
         yield from leaves(part, None if obs is None else obs[key], f"{name}[{key!r}]")
 
 
+class Mask(spaces.MultiBinary):
+    """Which actions are permitted, in one row of all choices; `sizes` are their numbers."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__(sum(sizes))
+        self.sizes = list(sizes)
+
+    def row(self, mask: Any) -> np.ndarray:
+        """0 and 1, (M,), of such a row, or of one for each choice; ValueError for all else."""
+        if mask is None:
+            raise ValueError(f"{MASK} is missing")
+        several = list(mask) if np.iterable(mask) else []
+        rows = [np.asarray(p) for p in (several if len(several) == len(self.sizes) else [mask])]
+        if [row.shape for row in rows] not in ([(self.n,)], [(size,) for size in self.sizes]):
+            shape = " and ".join(str(row.shape) for row in rows)
+            raise ValueError(f"{MASK} has shape {shape}, and choices of {self.sizes} actions")
+        row = np.concatenate(rows)
+        if row.dtype.kind not in "biuf" or not ((row == 0) | (row == 1)).all():
+            raise ValueError(f"{MASK} is {short(row)} of {row.dtype}, not of 0 and 1")
+        return row.astype(self.dtype)
+
+
+def has_mask(observation: spaces.Space[Any]) -> bool:
+    return isinstance(observation, spaces.Dict) and MASK in observation.spaces
+
+
+def with_mask(observation: Any, action: spaces.Space[Any]) -> spaces.Dict:
+    """The same observations with a mask of these actions as their last part."""
+    if not isinstance(action, Choices):
+        why = "masks permit single actions, these are continuous"
+        raise ConfigError(f"env.wrappers: ActionMask: {why}; leave ActionMask out")
+    parts = {"observation": observation}
+    if has_mask(observation):
+        parts = {name: part for name, part in observation.spaces.items() if name != MASK}
+    return spaces.Dict(OrderedDict({**parts, MASK: Mask(choices_of(action))}))
+
+
 class Flat(spaces.Box):
     """A space as one vector; `whole` is the space itself."""
 
@@ -162,6 +202,8 @@ def read(space: spaces.Box, obs: Any) -> np.ndarray:
 
 def flattened(space: spaces.Space[Any], obs: Any, name: str) -> Any:
     """A leaf of an observation as a vector."""
+    if isinstance(space, Mask):
+        return space.row(obs)
     if isinstance(space, spaces.Box):
         return finite(held(space, obs, name).ravel(), name)
     usual = not isinstance(space, (spaces.MultiDiscrete, spaces.MultiBinary))  # any numbers there
@@ -232,6 +274,12 @@ def limits_of(space: Any) -> tuple[np.ndarray, np.ndarray]:
     counts = space.n if isinstance(space, spaces.Discrete) else space.nvec
     start = np.asarray(space.start, np.int64)
     return start, start + np.asarray(counts, np.int64) - 1
+
+
+def choices_of(space: Any) -> tuple[int, ...]:
+    """How many actions each discrete choice has."""
+    low, high = limits_of(space)
+    return tuple(map(int, (high - low + 1).flat))
 
 
 class ActionMap:

@@ -25,15 +25,19 @@ def torso(
     images: Images = (),
     gain: float | None = None,
     unit_input: bool = False,
+    mask: int = 0,
 ) -> nn.Sequential:
     """Fully connected layers, obs (*, inputs) -> features (*, hidden[-1]), each with activation.
 
-    Images in the inputs are encoded before the first of them; `gain` is that of `Linear`.
+    Images in the inputs are encoded before the first of them, and the last `mask` inputs left out;
+    `gain` is that of `Linear`.
     """
-    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
-    if images:
-        encoders = ImageEncoders(inputs, images, generator)
-        layers, inputs = [*layers, encoders], encoders.width
+    layers: list[nn.Module] = []
+    if images or mask:
+        encoders = ImageEncoders(inputs - mask, images, generator)
+        layers, inputs = [encoders], encoders.width
+    if unit_input:
+        layers.append(UnitNorm())
     for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
         layers += [Linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
@@ -82,8 +86,8 @@ class GaussianActor(nn.Module):
         else:
             self.log_std = nn.Parameter(torch.full((action_dim,), start))
 
-    def forward(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        return self.from_features(self.torso(obs))
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.from_features(self.torso(obs) if features is None else features)
 
     def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean = self.mean(features)
@@ -107,6 +111,7 @@ class Ensemble(nn.Module):
         normalise: whether the outputs of a hidden layer are normalised before its activation.
         images: in an observation; all members share their encoders.
         outputs: K, of each member.
+        mask: last components of an observation, which are left out.
     """
 
     def __init__(
@@ -120,12 +125,13 @@ class Ensemble(nn.Module):
         normalise: bool = False,
         images: Images = (),
         outputs: int = 1,
+        mask: int = 0,
     ) -> None:
         super().__init__()
         self.members = members
         encoder = None
-        if images:
-            encoder = ImageEncoders(obs_dim, images, generator)
+        if images or mask:
+            encoder = ImageEncoders(obs_dim - mask, images, generator)
             obs_dim = encoder.width
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise([obs_dim + action_dim, *hidden]):

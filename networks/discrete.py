@@ -10,18 +10,28 @@ from torch.nn import functional
 from networks.actor_critic import Ensemble, Head
 
 
-class CategoricalActor(nn.Module):
-    """obs (*, O) -> log_probs (*, K), normalised: logsumexp over K is 0."""
+def masked_log_softmax(logits: Tensor, forbidden: Tensor) -> Tensor:
+    """log_softmax over what is not forbidden, and -inf, without a gradient, where it is."""
+    return functional.log_softmax(logits.masked_fill(forbidden, -torch.inf), dim=-1)
 
-    def __init__(self, torso: nn.Module, head: Head, actions: int) -> None:
+
+class CategoricalActor(nn.Module):
+    """obs (*, O) -> log_probs (*, K), normalised: logsumexp over K is 0.
+
+    Args:
+        masked: whether the last components of an observation permit actions (1) or forbid them (0).
+    """
+
+    def __init__(self, torso: nn.Module, head: Head, actions: int, masked: bool = False) -> None:
         super().__init__()
         self.torso, self.head = torso, head(actions)
+        self.actions, self.masked = actions, masked
 
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.from_features(self.torso(obs))
-
-    def from_features(self, features: Tensor) -> Tensor:
-        return functional.log_softmax(self.head(features), dim=-1)
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        logits = self.head(self.torso(obs) if features is None else features)
+        if self.masked:
+            return masked_log_softmax(logits, obs[..., -self.actions :] == 0)
+        return functional.log_softmax(logits, dim=-1)
 
 
 class MultiCategoricalActor(CategoricalActor):
@@ -29,18 +39,28 @@ class MultiCategoricalActor(CategoricalActor):
 
     Args:
         choices: number of actions of each component; K is the largest.
+        masked: as above, for the actions of the first component, then those of the second, ...
     """
 
     absent: Tensor  # (D, K) bool
+    places: Tensor  # (D, K) of each action in a mask
 
-    def __init__(self, torso: nn.Module, head: Head, choices: Sequence[int]) -> None:
-        super().__init__(torso, head, len(choices) * max(choices))
+    def __init__(
+        self, torso: nn.Module, head: Head, choices: Sequence[int], masked: bool = False
+    ) -> None:
+        super().__init__(torso, head, len(choices) * max(choices), masked)
+        self.total = sum(choices)
         absent = torch.arange(max(choices)) >= torch.tensor(choices).unsqueeze(-1)
+        places = (~absent).flatten().cumsum(0).unflatten(0, absent.shape) - 1
         self.register_buffer("absent", absent, persistent=False)
+        self.register_buffer("places", places, persistent=False)
 
-    def from_features(self, features: Tensor) -> Tensor:
-        logits = self.head(features).unflatten(-1, self.absent.shape)
-        return functional.log_softmax(logits.masked_fill(self.absent, -torch.inf), dim=-1)
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        outputs = self.head(self.torso(obs) if features is None else features)
+        forbidden = self.absent
+        if self.masked:
+            forbidden = forbidden | (obs[..., -self.total :][..., self.places] == 0)
+        return masked_log_softmax(outputs.unflatten(-1, self.absent.shape), forbidden)
 
 
 class DiscreteCritic(Ensemble):

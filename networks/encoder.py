@@ -58,11 +58,13 @@ class Encoder(nn.Module):
 class ImageEncoders(nn.Module):
     """Observations (*, O) -> (*, `width`): each image in them by an encoder of its own.
 
-    The other components stay as they are, and in their order.
+    The other components stay as they are, and in their order; those behind the O, a mask of
+    actions, are left out.
     """
 
     def __init__(self, obs_dim: int, images: Images, generator: torch.Generator) -> None:
         super().__init__()
+        self.inputs = obs_dim
         self.spans = [(start, start + math.prod(shape)) for start, shape in images]
         self.encoders = nn.ModuleList(Encoder(shape, generator) for _, shape in images)
         self.width = obs_dim - sum(stop - start - FEATURES for start, stop in self.spans)
@@ -72,4 +74,4 @@ class ImageEncoders(nn.Module):
         for (start, stop), encoder in zip(self.spans, self.encoders, strict=True):
             parts += [obs[..., rest:start], encoder(obs[..., start:stop])]
             rest = stop
-        return torch.cat([*parts, obs[..., rest:]], dim=-1)
+        return torch.cat([*parts, obs[..., rest : self.inputs]], dim=-1)

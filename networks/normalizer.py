@@ -90,7 +90,8 @@ class RunningNorm(Unpack):
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
     eq. 2.1; with fewer than two observations nothing is changed. The units of an observation do not
     matter; a component that is constant up to the resolution of float32 is centred, and not scaled.
-    Bytes of images are divided by 255, no more; observations may be rows as of `Unpack`.
+    Bytes of images are divided by 255, no more; observations may be rows as of `Unpack`. The last
+    `mask` components stay as they are.
     """
 
     mean: Tensor
@@ -100,8 +101,9 @@ class RunningNorm(Unpack):
     seen_square: Tensor  # sum of squared deviations from seen_mean
     pixels: Tensor | None  # which components are bytes
 
-    def __init__(self, obs_dim: int, ranges: Ranges = ()) -> None:
+    def __init__(self, obs_dim: int, ranges: Ranges = (), mask: int = 0) -> None:
         super().__init__(obs_dim, ranges)
+        self.mask = mask
         factor = SomePixels(obs_dim, ranges).factor
         self.register_buffer("pixels", factor < 1.0 if ranges else None)
         self.register_buffer("mean", torch.zeros(obs_dim))
@@ -138,12 +140,16 @@ class RunningNorm(Unpack):
         self.inverse_std.copy_(torch.where(enough, inverse_std, 1.0))
         if self.pixels is not None:
             self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)
+        if self.mask:
+            self.mean[-self.mask :], self.inverse_std[-self.mask :] = 0.0, 1.0
 
 
-def make_normalizer(obs_dim: int, running: bool, pixels: bool, ranges: Ranges) -> nn.Module:
+def make_normalizer(
+    obs_dim: int, running: bool, pixels: bool, ranges: Ranges, mask: int = 0
+) -> nn.Module:
     """The first layer of every network, for observations of numbers, of bytes, or of both."""
     if running:
-        return RunningNorm(obs_dim, ranges)
+        return RunningNorm(obs_dim, ranges, mask)
     if ranges:
         return SomePixels(obs_dim, ranges)
     return Pixels() if pixels else nn.Identity()

@@ -7,7 +7,10 @@ from policies.base import Policy, at_least_float32
 
 
 class Categorical(Policy):
-    """Categorical distribution over K actions: `log_probs` (*, K), as of `log_softmax`."""
+    """Categorical distribution over K actions: `log_probs` (*, K), as of `log_softmax`.
+
+    -inf forbids an action: it is never drawn, adds nothing to a sum, and has no gradient.
+    """
 
     action_kind = "discrete"
 
@@ -41,6 +44,11 @@ class Categorical(Policy):
         """-sum_k p_k log p_k, (*,), with 0 log 0 = 0."""
         probs = self.log_probs.exp()
         return -(probs * self.log_probs.clamp_min(torch.finfo(probs.dtype).min)).sum(-1)
+
+    def expectation(self, values: Tensor) -> Tensor:
+        """sum_k p_k values_k, (*,), of values (*, K), which may be infinite where p_k = 0."""
+        probs = self.log_probs.exp()
+        return (probs * torch.where(probs > 0, values, 0.0)).sum(-1)
 
     def deterministic(self) -> Tensor:
         """The most probable action, (*,) int64."""

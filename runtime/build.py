@@ -17,7 +17,7 @@ from common.seeding import derive, stream
 from common.tree import digest
 from configs.agents import AgentConfig
 from configs.automatic import updates
-from configs.schema import TrainConfig
+from configs.schema import MASKING, TrainConfig
 from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
 from data.replay_state import copy_rows, first_row, restore
@@ -120,6 +120,10 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
                     "eval.episodes=0 where there can be no other"
                 ) from fault
         undo.pop_all()
+    copies = [*envs.copies, *(evaluator.envs.copies if evaluator else [])]
+    if ranks.first and envs.spec.discrete and any(copy.offers for copy in copies):
+        what = "it gives masks of its actions, and they are not used"
+        warn(f'env {config.env.id}: {what}; "env.wrappers=[{MASKING}]", named last, uses them')
     return Parts(agent, envs, buffer, evaluator)
 
 
@@ -175,6 +179,10 @@ def example(config: TrainConfig, agent: BaseAgent, buffer: Any) -> Batch:
     leading = (settings.n_steps, count) if settings.on_policy else (settings.batch_size,)
     noise = stream(0, "example")
     rows = torch.randn((2, *leading, spec.obs_dim - spec.image_bytes), generator=noise)
+    if spec.mask:
+        mask = (rows[..., -spec.mask :] > 0).float()
+        mask[torch.from_numpy(~spec.choosable(mask.numpy()))] = 1.0
+        rows[..., -spec.mask :] = mask
     if spec.image_bytes:
         shape = (2, *leading, spec.image_bytes)
         images = torch.randint(256, shape, generator=noise, dtype=torch.uint8)

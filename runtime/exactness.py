@@ -67,7 +67,8 @@ def play(envs: Envs, index: int, seed: int, actions: Iterable[Any], limit: float
     obs, _ = call(copy.reset, seed=seed, options={})
     trace: Trace = [(np.array(obs), 0.0, False)]
     for action in actions:
-        obs, reward, terminated, truncated, _ = call(copy.step, action.copy())
+        action = envs.permitted(action.copy(), obs)
+        obs, reward, terminated, truncated, _ = call(copy.step, action)
         trace.append((np.array(obs), reward, terminated or truncated))
         if terminated or truncated:
             break

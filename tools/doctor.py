@@ -24,7 +24,7 @@ from agents import AGENTS
 from common.errors import ConfigError, EnvironmentFault
 from configs import files
 from configs.compose import train_config
-from configs.schema import EnvConfig
+from configs.schema import MASKING, EnvConfig
 from data import Transition
 from envs.envs import Envs
 from envs.make import layers
@@ -80,8 +80,13 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
     transitions, started = [], time.perf_counter()
     for _ in range(steps):
         if spec.discrete:
-            sizes = spec.choices or (spec.action_dim,)
-            columns = [torch.randint(n, (1,), generator=generator) for n in sizes]
+            masks = torch.ones(1, sum(spec.sizes))
+            if spec.mask:
+                masks = torch.from_numpy(envs.read(envs.obs.numpy())[:, -spec.mask :])
+            columns = [
+                torch.multinomial(mask, 1, generator=generator)[0]
+                for mask in masks.split(spec.sizes, 1)
+            ]
             action = torch.stack(columns, -1) if spec.choices else columns[0]
         else:
             action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
@@ -143,7 +148,11 @@ def examine(arguments: list[str]) -> int:
             say("wrappers", layers(envs.copies[0].env))
         played = play(envs, own.steps, own.seed)
         sole = beside(make)
+        offered = envs.spec.discrete and envs.copies[0].offers
     advice = observations(envs, played)
+    if offered:
+        wrappers = [*map(json.dumps, config.wrappers), MASKING]
+        advice.append(f'"env.wrappers=[{",".join(wrappers)}]" (masks of the actions, {offered})')
     handed_over(make, own.seed)
     say("action", str(envs.backend.action_space))
     ends(played, envs.backend.limit)
@@ -172,7 +181,8 @@ def handed_over(make: Make, seed: int) -> None:
         space = checked.observation_space
         checked.action_space.seed(seed)
         first, _ = checked.env.reset(seed=seed)
-        second, _, *flags, _ = checked.env.step(checked.action_space.sample())
+        action = copy.permitted(checked.action_space.sample(), copy.to_vector(first))
+        second, _, *flags, _ = checked.env.step(action)
     kinds = {str(getattr(obs, "dtype", type(obs).__name__)) for obs in (first, second)}
     if not isinstance(space, Flat) and (found := sorted(kinds - {str(space.dtype)})):
         come = f"observations come as {' and '.join(found)}, their space is of {space.dtype}"

@@ -96,7 +96,7 @@ def export(arguments: list[str]) -> int:
         rundir.require_writable(path.parent, "out", f"give out=FILE{path.suffix}")
         envs = evaluator.envs
         exported.write(exported.Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
-        file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read, envs.spec.mask)
         recorder = Recorder(trained.agent, envs.read)
         evaluator.examine()  # so that both play the same episodes, whatever copies keep
         of_run = evaluator(recorder, trained.step).summary()
@@ -152,6 +152,8 @@ def differences(recorder: Recorder, file: Any, to_env: Any) -> tuple[int, float,
     chosen = met if len(met) == half else met[torch.randint(len(met), (half,), generator=generator)]
     span = recorder.high - recorder.low
     anywhere = recorder.low + torch.rand(half, met.shape[1], generator=generator) * span
+    if masked := recorder.agent.spec.mask:
+        anywhere[:, -masked:] = chosen[:, -masked:]
     obs = torch.cat([chosen, anywhere.to(chosen.dtype)])
     gap = np.abs(actions(file, obs).astype(np.float64) - to_env(actions(recorder.agent, obs)))
     space = to_env.space

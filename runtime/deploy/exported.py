@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from agents.base import BaseAgent, as_tuple
 from common.errors import ConfigError, StorageFault
 from configs.schema import EvaluateConfig
-from envs.spaces import ActionMap, limits_of, require_same_spaces
+from envs.spaces import MASK, ActionMap, limits_of, require_same_spaces
 from runtime.evaluation import Evaluator
 
-INPUT, OUTPUT = "obs", "action"
+INPUTS, OUTPUT = ("obs", MASK), "action"
 SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
 
 
 class Deployed(nn.Module):
     """obs (B, ...) -> action (B, ...), both in the environment's own units; deterministic.
 
+    A policy of masked actions takes the mask (B, M), float32 of 0 and 1, as a second input.
     Normaliser, network, squashing, scaling and clipping, all that lies between the two.
     """
 
@@ -45,8 +46,9 @@ class Deployed(nn.Module):
             nn.Buffer(torch.as_tensor(number, dtype=wide)) for number in numbers
         )
 
-    def forward(self, obs: Tensor) -> Tensor:
+    def forward(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
         several = obs.flatten(1) if self.obs_shape else obs[:, None]
+        several = several if mask is None else torch.cat([several, mask], 1)
         parameters = as_tuple(self.actor(self.normalizer(several)))
         action: Tensor = self.policy_class(*parameters).deterministic()
         action = action.reshape(-1, *self.action_shape)
@@ -63,10 +65,12 @@ def write(module: Deployed, path: Path) -> None:
     for library in ("torch.onnx", "onnxscript"):
         logging.getLogger(library).setLevel(logging.ERROR)  # the rest concerns no user of ours
     kind = torch.uint8 if module.spec.pixels else torch.float32
-    example = (torch.zeros(2, *module.obs_shape, dtype=kind),)
+    example: tuple[Tensor, ...] = (torch.zeros(2, *module.obs_shape, dtype=kind),)
+    if masked := module.spec.mask:
+        example = (example[0][:, :-masked], torch.ones(2, masked))
     with torch.no_grad():
-        batch = {0: torch.export.Dim("batch")}
-        program = torch.export.export(module, example, dynamic_shapes=(batch,))
+        batches = ({0: torch.export.Dim("batch")},) * len(example)
+        program = torch.export.export(module, example, dynamic_shapes=batches)
     if path.suffix == ".pt2":
         torch.export.save(program, path)
         return
@@ -77,7 +81,7 @@ def write(module: Deployed, path: Path) -> None:
         raise ConfigError(
             'format: onnx needs onnx and onnxscript; pip install ".[export]", or use format=torch'
         ) from None
-    names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT]}
+    names: dict[str, Any] = {"input_names": INPUTS[: len(example)], "output_names": [OUTPUT]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(program, (), path, **names, external_data=False, verbose=False)
@@ -89,6 +93,7 @@ class FromFile:
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
         obs_shape, to_env, read: of the `Envs` that it is to play.
+        mask: last components of its observations, as of `Spec`.
 
     Raises:
         ConfigError: it is not such a file, what runs it is not installed, or, in `act`, the
@@ -104,17 +109,20 @@ class FromFile:
         obs_shape: tuple[int, ...],
         to_env: ActionMap,
         read: Callable[[np.ndarray], np.ndarray] = np.asarray,
+        mask: int = 0,
     ) -> None:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
-        self.obs_shape, self.to_env, self.read = obs_shape, to_env, read
+        self.obs_shape, self.to_env, self.read, self.mask = obs_shape, to_env, read, mask
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
         self, obs: Tensor, deterministic: bool = True, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         try:
-            action = torch.from_numpy(self.run(self.read(obs.numpy()).reshape(-1, *self.obs_shape)))
+            rows = self.read(obs.numpy()).reshape(-1, *self.obs_shape)
+            parts = np.split(rows, [-self.mask], 1) if self.mask else [rows]
+            action = torch.from_numpy(self.run(*parts))
         except Exception as error:
             shape = " x ".join(map(str, self.obs_shape))
             raise ConfigError(
@@ -176,7 +184,7 @@ def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, 
         envs, certificate = evaluator.envs, read_certificate(path)
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
         require_same_spaces(env_id, recorded, envs.spaces, made_in)
-        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read)
+        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read, envs.spec.mask)
         undo.pop_all()
     envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
     return file, evaluator, certificate
@@ -208,7 +216,7 @@ def open_onnx(path: Path) -> Any:
         session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
     except Exception as error:
         raise StorageFault(f"policy: {path} cannot be read as ONNX; export it again") from error
-    return lambda obs: session.run([OUTPUT], {INPUT: obs})[0]
+    return lambda *parts: session.run([OUTPUT], dict(zip(INPUTS, parts, strict=False)))[0]
 
 
 def open_torch(path: Path) -> Any:
@@ -217,4 +225,4 @@ def open_torch(path: Path) -> Any:
         module = torch.export.load(path).module()
     except Exception as error:
         raise StorageFault(f"policy: {path} cannot be read by torch; export it again") from error
-    return lambda obs: module(torch.from_numpy(obs)).detach().numpy()
+    return lambda *parts: module(*map(torch.from_numpy, parts)).detach().numpy()
