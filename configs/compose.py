@@ -5,18 +5,30 @@
 
 import os
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, key_value, quoted, warn
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
-from configs.files import compose, experiment, group, meant, options, read_run, require_run
+from configs.files import (
+    compose,
+    experiment,
+    flat,
+    group,
+    meant,
+    options,
+    place,
+    read_run,
+    require_run,
+)
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
 
-GROUPS = ("env", "agent", "experiment")
+GROUPS = ("env", "agent", "experiment", "tuned")
+USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
 TEXTS = (*PATHS, "checkpoint", "device", "env.id")
@@ -24,11 +36,37 @@ READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values 
 Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 
 
-def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
-    """The configuration that `train.py` runs: of a new run, or of one that is resumed.
+@dataclass(frozen=True)
+class Asked:
+    """What a command line of `train.py` comes to."""
 
-    A resumed run keeps what is left out; unless `quiet`, one warning names what differs. Raises
-    ConfigError: one line that names the key, what is wrong with it, and the nearest valid one.
+    config: TrainConfig
+    kept: list[str] = field(default_factory=list)  # KEY=VALUE that a resumed run has otherwise
+    sources: dict[str, str] = field(default_factory=dict)  # key -> what sets it, if no default
+
+    def notes(self) -> tuple[list[str], list[str]]:
+        """(lines, warnings) on tuned settings and kept values; none but in the first process."""
+        if os.environ.get("RANK", "0") != "0":
+            return [], []
+        places = [file for file in self.sources.values() if Path(file).parent.name == "tuned"]
+        keys = f"{len(places)} key{'s' * (len(places) > 1)}"
+        tuned = [f"tuned pair: {file}, {keys}; tuned=null leaves it out" for file in {*places}]
+        return tuned, [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
+
+
+def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
+    """The configuration of `asked`; unless `quiet`, one warning names what a resumed run keeps."""
+    found = asked(arguments)
+    if not quiet:
+        warn(*found.notes()[1])
+    return found.config
+
+
+def asked(arguments: list[str]) -> Asked:
+    """What the arguments of `train.py` come to: a new run, or one that is resumed.
+
+    A resumed run keeps what is left out. Raises ConfigError: one line that names the key, what is
+    wrong with it, and the nearest valid one.
     """
     given = [(name, value) for name, _, value in map(parse, arguments)]
     named = dict(given)
@@ -36,19 +74,16 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     if run not in (None, "auto"):
         recorded = read_run(require_run("resume", str(run)))
         require_keys(given, TrainConfig, recorded.agent.name)
-        config, kept = resumed(recorded, named, str(run))
-    else:
-        asked = build(TrainConfig, new_run(given))
-        if run == "auto" and asked.run_dir is None:
-            raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
-        path = Path(str(asked.run_dir))
-        if run is None or not any(path.glob("checkpoints/step-*")):
-            return resolve(asked)
-        stated = {**experiment(named.get("experiment")), **named}
-        config, kept = continued(read_run(path), asked, stated)
-    if kept and not quiet and os.environ.get("RANK", "0") == "0":
-        warn(f"kept from the run: {', '.join(kept)}")
-    return config
+        return Asked(*resumed(recorded, named, str(run)))
+    plain, sources = new_run(given)
+    config = build(TrainConfig, plain)
+    if run == "auto" and config.run_dir is None:
+        raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
+    path = Path(str(config.run_dir))
+    if run is None or not any(path.glob("checkpoints/step-*")):
+        return Asked(resolve(config), sources=sources)
+    stated = {**experiment(named.get("experiment")), **named}
+    return Asked(*continued(read_run(path), config, stated))
 
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
@@ -65,12 +100,18 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
 
 
-def new_run(given: Given) -> dict[str, Any]:
-    """Checks the arguments of a new run, and composes them with the files that they name."""
+def new_run(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
+    """Checks the arguments of a new run, and composes them with the files that they name.
+
+    Returns:
+        The configuration as plain data, and {key: what sets it} of all but the defaults.
+    """
     chosen = {name: value for name, value in given if name in GROUPS}
     values = [(name, value) for name, value in given if name not in GROUPS]
     for folder, name in chosen.items():
         known = options(folder)
+        if (folder, name) == ("tuned", None):
+            continue
         if name not in known:
             remedy = nearest(str(name), known, "choose one")
             remedy += " or give env.id=ID for any other" if folder == "env" else ""
@@ -84,13 +125,31 @@ def new_run(given: Given) -> dict[str, Any]:
         if meant(folder, chosen[folder]) != meant(folder, own):
             why = f"experiment={chosen['experiment']} is for {key}={show(own, quote=False)}"
             raise ConfigError(f"{folder}: {why}; leave {folder}= out")
-    sets = {**named, **chosen, **dict(values)}
-    require_keys(values, TrainConfig, meant("agent", sets.get("agent", "a2c")))
-    groups = [f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}" for name in chosen]
-    if "env.id" in sets and sets["env.id"] != meant("env", sets.get("env")):
-        groups.append("~tuned")  # made for the id of the file alone
-        groups += ["env=custom"] * ("env" not in sets)
-    return compose("train", groups, values)
+    files = {**named, **chosen}
+    sets = {**USUAL, **files, **dict(values)}
+    agent = meant("agent", sets["agent"])
+    require_keys(values, TrainConfig, agent)
+    pair = files.get("tuned", f"{sets['env']}-{sets['agent']}")
+    groups = [
+        f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}"
+        for name in chosen
+        if name != "tuned"
+    ]
+    if "env.id" in sets and sets["env.id"] != meant("env", files.get("env")):
+        pair = files.get("tuned")  # the usual one was made for the id of the file alone
+        groups += ["env=custom"] * ("env" not in files)
+    groups.append(f"tuned={quoted(pair)}" if pair in options("tuned") else "~tuned")
+    sources, known = {}, key_names(TrainConfig, agent)
+    for folder, name in (("tuned", pair), ("experiment", chosen.get("experiment"))):
+        if name in options(folder):
+            keys = named if folder == "experiment" else dict(flat(group(folder, name)))
+            other = [k for k in keys if k.startswith("agent.") and k not in known]
+            if folder == "tuned" and folder in files and other:
+                why = f"{name} sets {other[0]}, which agent={agent} does not have"
+                raise ConfigError(f"{folder}: {why}; leave it out, or choose its agent")
+            sources.update(dict.fromkeys(keys, place(folder, name)))
+    sources.update(dict.fromkeys(dict(values), "the command line"))
+    return compose("train", groups, values), sources
 
 
 def require_keys(given: Given, group: type[Group], agent: str = "") -> None:

@@ -35,6 +35,11 @@ def group(folder: str, name: str) -> dict[str, Any]:
     return file
 
 
+def place(folder: str, name: str) -> str:
+    """The path of the file of `folder=name`, as a user would name it."""
+    return f"configs/{folder}/{name}.yaml"
+
+
 def meant(folder: str, name: Any) -> Any:
     """The id of the environment, or the name of the agent, that `folder=name` stands for."""
     if name not in options(folder) or name in AGENT_GROUPS:  # whose files have their names

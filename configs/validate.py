@@ -144,6 +144,8 @@ def key_names(group: type[Group], variant: str = "") -> list[str]:
 
 def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
     """`value` as the type `hint`, inside its limits; raises ConfigError."""
+    if int in alternatives(hint) or hint == list[int]:
+        value = whole(value)
     fitting = [candidate for candidate in alternatives(hint) if fits(value, candidate, limits)]
     if not fitting:
         wanted = f"must be {described(hint, limits)}, got {show(value)}"
@@ -156,6 +158,14 @@ def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
     if isinstance(value, (list, tuple)):
         return list(value)
     return float(value) if fitting[0] is float else value
+
+
+def whole(value: Any) -> Any:
+    """1e6 as 1000000: a whole number, or a list of them, however it is written."""
+    if isinstance(value, list):
+        return [whole(one) for one in value]
+    exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
+    return int(value) if exact else value
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:

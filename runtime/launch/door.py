@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, StorageFault
+from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, StorageFault, warn
 
 HELP = {"-h", "--help"}
 
@@ -26,7 +26,13 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
         if HELP.intersection(arguments):
             print(help.text(name))
             return 0
-        return run(getattr(compose, f"{name}_config")(arguments))
+        if name == "evaluate":
+            return run(compose.evaluate_config(arguments))
+        asked = compose.asked(arguments)
+        lines, warnings = asked.notes()
+        print(*lines, sep="\n", end="\n" * bool(lines))
+        warn(*warnings)
+        return run(asked.config)
 
     return guarded(work, arguments)
 

@@ -19,6 +19,7 @@ from configs.compose import evaluate_config, parse, quoted, train_config
 from configs.files import options, to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig, Wrapper
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
+from runtime.launch.door import enter
 
 CONFIGS = files.DIRECTORY
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
@@ -120,6 +121,31 @@ def test_a_key_of_the_command_line_wins_over_the_tuned_pair(order: int) -> None:
     tuned = yaml.safe_load((CONFIGS / "tuned" / "pendulum-sac.yaml").read_text())
     changed = {"total_steps": 777, "agent": {**tuned["agent"], "lr": 0.125}}
     assert within({**tuned, **changed}, dataclasses.asdict(config))  # the rest of the pair stays
+
+
+def test_a_tuned_pair_is_left_out_or_named() -> None:
+    pair = ["env=pendulum", "agent=sac"]
+    assert train_config([*pair, "tuned=null"]) == train_config(["env.id=Pendulum-v1", "agent=sac"])
+    assert train_config([*pair, "tuned=pendulum-sac"]) == train_config(pair)
+    other = train_config(["env.id=Acrobot-v1", "tuned=cartpole-a2c", "seed=2"])
+    tuned = yaml.safe_load((CONFIGS / "tuned" / "cartpole-a2c.yaml").read_text())
+    assert (other.env.id, other.seed) == ("Acrobot-v1", 2)
+    assert within(tuned, dataclasses.asdict(other))
+
+
+@pytest.mark.parametrize(("keys", "more"), [(8, []), (7, ["agent.lr=0.1"]), (0, ["tuned=null"])])
+def test_a_run_names_its_tuned_pair_in_a_line(keys: int, more: list[str], capsys: Any) -> None:
+    assert enter("train", lambda config: 0, ["env=pendulum", "agent=sac", *more]) == 0
+    line = f"tuned pair: configs/tuned/pendulum-sac.yaml, {keys} keys; tuned=null leaves it out\n"
+    assert capsys.readouterr() == (line * (keys > 0), "")
+
+
+def test_a_whole_number_is_one_however_it_is_written() -> None:
+    config = train_config(["total_steps=1e6", "agent.hidden=[6.4e1,32]", "env.kwargs.x=1e1"])
+    assert to_yaml(config) == to_yaml(
+        train_config(["total_steps=1000000", "agent.hidden=[64,32]", "env.kwargs.x=10.0"])
+    )
+    assert type(config.total_steps) is int
 
 
 def test_the_id_of_the_chosen_group_keeps_the_tuned_pair() -> None:
@@ -366,7 +392,8 @@ BAD: dict[str, tuple[list[str], str]] = {  # name: (arguments, the key that the 
     "an off-policy agent's lack": (["agent=sac", "agent.n_steps=4"], "agent.n_steps"),
     "the agent's name": (["agent.name=sac"], "agent.name"),
     "defaults": (["defaults=[]"], "defaults"),
-    "tuned": (["tuned=pendulum-sac"], "tuned"),
+    "unknown tuned pair": (["tuned=pendulum-zzz"], "tuned"),
+    "tuned pair of another agent": (["tuned=pendulum-sac"], "tuned"),
     "hydra's run directory": (["hydra.run.dir=x"], "hydra.run.dir"),
     "hydra's job": (["hydra.job.chdir=true"], "hydra.job.chdir"),
     "hydra's launcher": (["hydra/launcher=joblib"], "hydra/launcher"),
@@ -378,7 +405,8 @@ BAD: dict[str, tuple[list[str], str]] = {  # name: (arguments, the key that the 
     "text for an integer": (["seed=abc"], "seed"),
     "quoted integer": (['seed="1"'], "seed"),
     "fraction for an integer": (["seed=1.5"], "seed"),
-    "float for an integer": (["total_steps=1e5"], "total_steps"),
+    "fraction with an exponent": (["total_steps=1.5e0"], "total_steps"),
+    "float beyond the exact ones": (["seed=1e18"], "seed"),
     "bool for an integer": (["seed=true"], "seed"),
     "bool for a float": (["agent.lr=true"], "agent.lr"),
     "integer for a bool": (["debug=1"], "debug"),
@@ -786,11 +814,11 @@ def wrong_values(hint: Any) -> list[Any]:
     if int not in candidates and float not in candidates:
         wrong += [0, 1, 1.0]
     if int in candidates:
-        wrong += [1.0, 1.5]
+        wrong += [1.5, 2.0**60]
     if bool not in candidates:
         wrong += [True, False]
     if list[int] in candidates:
-        wrong += [[True], [1.0], ["64"], [-1], {1}]
+        wrong += [[True], [1.5], ["64"], [-1], {1}]
     elif list[Wrapper] in candidates:
         wrong += [[1], (1,), [["TimeLimit"]], [""], ["a b"], [{}], [{"name": 1}], [{"a": 1}]]
     else:

@@ -89,7 +89,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         *(train_config, ["experiment=textbook_a2c", "agent=ppo"], "leave agent= out"),
         ["experiment=textbook_a2c"],
     ),
-    "type": (train_config, ["total_steps=1e5"], "must be an integer", ["total_steps=100000"]),
+    "type": (train_config, ["total_steps=0.5"], "must be an integer", ["total_steps=100000"]),
     "near choice": (
         *(train_config, ["agent.activation=silo"], "'silo'; did you mean silu?"),
         ["agent.activation=silu"],
