@@ -22,6 +22,7 @@ from configs.files import (
     place,
     read_run,
     require_run,
+    to_yaml,
 )
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
@@ -38,9 +39,9 @@ Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line of `train.py` comes to."""
+    """What a command line comes to."""
 
-    config: TrainConfig
+    config: Any  # a TrainConfig, of `evaluate.py` an EvaluateConfig
     kept: list[str] = field(default_factory=list)  # KEY=VALUE that a resumed run has otherwise
     sources: dict[str, str] = field(default_factory=dict)  # key -> what sets it, if no default
 
@@ -53,13 +54,23 @@ class Asked:
         tuned = [f"tuned pair: {file}, {keys}; tuned=null leaves it out" for file in {*places}]
         return tuned, [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
 
+    def to_yaml(self) -> str:
+        """The configuration as YAML, after comments on which key is set by what."""
+        keys: dict[str, list[str]] = {}
+        for key, what in self.sources.items():
+            if key not in GROUPS:
+                keys.setdefault(what, []).append(key)
+        lines = [f"# {what}: {' '.join(keys[what])}\n" for what in sorted(keys)]
+        return "".join(lines) + to_yaml(self.config)
+
 
 def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
     """The configuration of `asked`; unless `quiet`, one warning names what a resumed run keeps."""
     found = asked(arguments)
     if not quiet:
         warn(*found.notes()[1])
-    return found.config
+    config: TrainConfig = found.config
+    return config
 
 
 def asked(arguments: list[str]) -> Asked:
@@ -100,7 +111,7 @@ def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
 
 
-def new_run(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
+def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
     """Checks the arguments of a new run, and composes them with the files that they name.
 
     Returns:
@@ -149,7 +160,7 @@ def new_run(given: Given) -> tuple[dict[str, Any], dict[str, str]]:
                 raise ConfigError(f"{folder}: {why}; leave it out, or choose its agent")
             sources.update(dict.fromkeys(keys, place(folder, name)))
     sources.update(dict.fromkeys(dict(values), "the command line"))
-    return compose("train", groups, values), sources
+    return compose("train", groups, values, whole), sources
 
 
 def require_keys(given: Given, group: type[Group], agent: str = "") -> None:

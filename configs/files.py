@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import ConfigError, quoted, shown
 from configs.agents import AGENT_GROUPS
-from configs.schema import TrainConfig
+from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
@@ -177,7 +177,7 @@ def read_run(path: Path) -> TrainConfig:
         raise fault from None
 
 
-def to_yaml(config: TrainConfig) -> str:
+def to_yaml(config: TrainConfig | EvaluateConfig) -> str:
     """The resolved configuration as YAML, plain data."""
     from omegaconf import OmegaConf
 

@@ -1,17 +1,22 @@
-"""`--help` of the two doors, and docs/configuration.md, from the schema and the YAML files.
+"""`--help` of train.py and evaluate.py, and docs/configuration.md, from schema and YAML files.
 
 `python -m configs.help > docs/configuration.md`
 """
 
 import json
+import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS
+from configs.compose import GROUPS, new_run, parse
 from configs.files import DIRECTORY, flat, options, read_yaml
+from configs.resume import assignment
 from configs.schema import EvaluateConfig, TrainConfig
-from configs.validate import Group, described, walk
+from configs.validate import Group, described, key_names, unknown_key, walk
 
 USAGE = {
     "train": """usage: python train.py [KEY=VALUE ...]
@@ -22,12 +27,9 @@ USAGE = {
   python train.py +experiment=textbook_a2c      a named experiment
   python train.py resume=RUN_DIR                continues a run that was stopped or killed
   python train.py -m "seed=range(5)" agent=a2c,ppo run_dir=runs/mine
-                                                all combinations, one after another, in
-                                                runs/mine/0 and so on, and a table; with
-                                                hydra/launcher=joblib threads=1 on all cores, with
-                                                hydra/launcher=submitit_slurm on a cluster
-  torchrun --standalone --nproc-per-node=2 train.py env=pendulum agent=ppo
-                                                two processes, or machines, train one policy
+                                                all combinations (docs/sweeps.md)
+  python train.py --help agent.tau              one key in full
+  python train.py --cfg job                     prints the configuration, and what sets each key
 """,
     "evaluate": """usage: python evaluate.py run=RUN_DIR [KEY=VALUE ...]
 
@@ -36,31 +38,117 @@ USAGE = {
   python evaluate.py run=runs/... render=human          shows episodes in a window
   python evaluate.py policy=policy.onnx env=pendulum    an exported file
   python evaluate.py run=RUN_DIR out=FOLDER             for a read-only run
+  python evaluate.py --help max_length                  one key in full
 """,
 }
+FLAGS = ("-h", "--help")
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = ("runs", "sweeps", "logging", "performance")  # in docs/
+WIDTH = 100  # columns
 
 
-def text(name: str) -> str:
-    """The help of `train` or `evaluate`."""
+def wanted(arguments: Sequence[str]) -> bool:
+    """Whether help is what the arguments ask for."""
+    return any(word in FLAGS or word.startswith("help=") for word in arguments)
+
+
+def text(name: str, arguments: Sequence[str] = ()) -> str:
+    """The help of `train` or `evaluate`: every key in a line, or in full those that are named.
+
+    Defaults are those of the environment and agent that the arguments choose, the tuned pair
+    included. Raises ConfigError for a name that is no key.
+    """
+    files = (*GROUPS, "env.id")
+    chosen = [word for word in arguments if word.lstrip("+").rpartition("=")[0] in files]
+    named = [word for word in arguments if re.match("help=|[^-=][^=]*$", word)]
+    if named:
+        return "\n\n".join(about(name, word.removeprefix("help="), chosen) for word in named)
     if name == "evaluate":
-        return "\n".join([USAGE[name], "keys:", *lines(EvaluateConfig)])
-    groups = ("env", "agent", "experiment")
-    named = [wrapped(f"{group}=NAME", ", ".join(options(group)), 18) for group in groups]
-    parts = [USAGE[name], *named, "\nkeys:", *lines(TrainConfig)]
-    for agent, group in AGENT_GROUPS.items():
-        parts += [f"\nkeys of agent={agent}:", *lines(group, "agent.")]
-    return "\n".join(parts)
+        values = defaults("evaluate.yaml")
+        return "\n".join([USAGE[name], "keys and defaults:", *lines(EvaluateConfig, "", values)])
+    values, sources, agent = settings(chosen)
+    tuned = {key: file for key, file in sources.items() if Path(file).parent.name == "tuned"}
+    note = "".join(f"* is set by {file}; tuned=null leaves it out\n" for file in {*tuned.values()})
+    return "\n".join(
+        [
+            USAGE[name],
+            *(wrapped(f"{group}=NAME", ", ".join(options(group)), 18) for group in GROUPS[:3]),
+            f"\n{note}keys and defaults with env.id={values['env.id']} agent={agent}:",
+            *lines(TrainConfig, agent, values, tuned),
+        ]
+    )
 
 
-def lines(group: type[Group], prefix: str = "") -> list[str]:
-    """One paragraph per key: its name, meaning, type and range."""
-    return [wrapped(f"  {name}", f"{doc} ({kind})", 28) for name, doc, kind in rows(group, prefix)]
+def settings(chosen: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str]:
+    """(key -> default, key -> what sets it, the agent) with the groups that are chosen."""
+    plain, sources = new_run([(key, value) for key, _, value in map(parse, chosen)], whole=False)
+    return dict(flat(plain)), sources, plain["agent"]["name"]
+
+
+def lines(
+    group: type[Group], agent: str, values: dict[str, Any], tuned: Collection[str] = ()
+) -> list[str]:
+    """One line for each key: its default, and its meaning as far as there is room."""
+    found = []
+    for key, _, limits in walk(group, agent):
+        if key != "agent.name":
+            given = assignment(key, {key: {}, **values}) + " *" * (key in tuned)
+            room = WIDTH - 3 - max(33, len(given))
+            doc = textwrap.shorten(limits["doc"], room, placeholder=" ...")
+            found.append(f"  {given:<33} {doc}")
+    return found
+
+
+def about(name: str, key: str, chosen: Sequence[str]) -> str:
+    """A key in full: meaning, values, default, what it is with the chosen groups, page."""
+    if name == "train" and key in GROUPS:
+        return wrapped(f"{key}=NAME", ", ".join(options(key)), 11)
+    group = TrainConfig if name == "train" else EvaluateConfig
+    every = {one: row for agent in AGENT_GROUPS for one, *row in walk(group, agent)}
+    if key not in every:
+        raise ConfigError(unknown_key(key, [*every]))
+    hint, limits = every[key]
+    having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
+    found = {"meaning": limits["doc"], "values": described(hint, limits)}
+    having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
+    pages: tuple[str, ...] = ("environments", "wrappers") if key.startswith("env.") else ()
+    if name == "evaluate":
+        found["default"] = value_of(key, defaults("evaluate.yaml"))
+    else:
+        values, sources, agent = settings(chosen)
+        if agent not in having:
+            values, sources, agent = settings([*chosen, f"agent={having[0]}"])
+        found["default"] = value_of(key, general(agent))
+        if key in sources:
+            found["here"] = f"{value_of(key, values)}, by {sources[key]}"
+        if key.startswith("agent."):
+            found["agents"] = ", ".join(having)
+            pages = (f"agent_{agent}",)
+    mentions = re.compile(rf"`[^`\n]*(?<![\w.]){re.escape(key)}\b")
+    found["page"] = "docs/configuration.md"
+    for page in (*pages, *PAGES):
+        file = DOCS / f"{page}.md"
+        if file.is_file() and mentions.search(file.read_text(encoding="utf-8")):
+            found["page"] = f"docs/{file.name}"
+            break
+    return "\n".join([key, *(wrapped(f"  {what}", of, 11) for what, of in found.items())])
+
+
+def value_of(key: str, values: dict[str, Any]) -> str:
+    """A value as on the command line."""
+    return assignment(key, {key: {}, **values}).partition("=")[2]
+
+
+def general(agent: str) -> dict[str, Any]:
+    """key -> default, without a tuned pair."""
+    run = defaults("train.yaml") | defaults("env/custom.yaml", "env.")
+    return run | defaults(f"agent/{agent}.yaml", "agent.")
 
 
 def wrapped(name: str, text: str, column: int) -> str:
     """A name, and a text from this column on."""
     indent = "\n" + " " * column
-    return f"{name:<{column - 1}} " + indent.join(textwrap.wrap(text, 72))
+    return f"{name:<{column - 1}} " + indent.join(textwrap.wrap(text, WIDTH - column))
 
 
 def rows(group: type[Group], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -78,8 +166,7 @@ def markdown() -> str:
         "the schema.\nDefaults are those without a tuned pair (`configs/tuned/`). `auto` is "
         "resolved before the run\nbegins; its value is recorded in the run's `config.yaml`.",
     ]
-    general = defaults("train.yaml") | defaults("env/custom.yaml", "env.")
-    parts += table("`train.py`", TrainConfig, "", general)
+    parts += table("`train.py`", TrainConfig, "", general("a2c"))
     for agent, group in AGENT_GROUPS.items():
         parts += table(
             f"`agent={agent}`", group, "agent.", defaults(f"agent/{agent}.yaml", "agent.")

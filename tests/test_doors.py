@@ -23,11 +23,9 @@ import evaluate
 import train
 from common.errors import ConfigError
 from configs import automatic
-from configs.agents import AGENT_GROUPS
 from configs.compose import train_config
 from configs.files import read_run
-from configs.schema import EvaluateConfig, TrainConfig
-from configs.validate import key_names
+from configs.schema import TrainConfig
 from runtime.launch.door import enter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -381,24 +379,6 @@ def test_help_of_the_real_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python train.py")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "keys"),
-    [
-        ("train", [key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)]),
-        ("evaluate", key_names(EvaluateConfig)),
-    ],
-)
-@pytest.mark.parametrize("flag", ["--help", "-h"])
-def test_help_names_every_key(
-    name: str, keys: list[str], flag: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert enter(name, lambda config: 1, [flag]) == 0
-    said = capsys.readouterr().out
-    for key in keys:
-        assert re.search(rf"^  {re.escape(key)} +\S", said, re.MULTILINE), key
-    assert max(map(len, said.splitlines())) <= 100
 
 
 # a run

@@ -17,21 +17,24 @@ HELP = {"-h", "--help"}
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     """Composes the configuration of `name` from the arguments and runs it; returns the exit code.
 
-    --help prints the keys of `name` instead.
+    --help prints the keys of `name` instead, --cfg job the configuration.
     """
 
     def work() -> int:
-        from configs import compose, help
+        from configs import compose, flags, help
 
-        if HELP.intersection(arguments):
-            print(help.text(name))
+        if help.wanted(arguments):
+            print(help.text(name, arguments))
             return 0
-        if name == "evaluate":
-            return run(compose.evaluate_config(arguments))
-        asked = compose.asked(arguments)
+        only_shown, given = flags.take_cfg(arguments)
+        evaluated = name == "evaluate"
+        asked = compose.Asked(compose.evaluate_config(given)) if evaluated else compose.asked(given)
         lines, warnings = asked.notes()
-        print(*lines, sep="\n", end="\n" * bool(lines))
         warn(*warnings)
+        if only_shown:
+            print(asked.to_yaml(), end="")
+            return 0
+        print(*lines, sep="\n", end="\n" * bool(lines))
         return run(asked.config)
 
     return guarded(work, arguments)
