@@ -41,13 +41,10 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     if ranks.first:
         warn(*session.unrecorded())
     path = ranks.found(config.run_dir) if config.resume else None
-    if path is not None and ranks.decided(partial(rundir.finished, path, config.total_steps)):
+    if path and (continuing := ranks.decided(partial(rundir.finished, path, config))):
         if checkpoint.names(path):
             warn(*checkpoint.load_newest(path, config=config)[2])
-        more = f"more steps: total_steps=N, above {config.total_steps}"
-        if config.agent.lr_schedule == "linear":  # has fallen to 0
-            more = "for more steps train longer from the start, in another run_dir"
-        print(f"run {path} is finished; {more}")
+        print(f"run {path} is finished; {continuing}")
         return 0
     config, parts = ranks.together(lambda: session.make(config, ranks, begun=path is not None))
     try:

@@ -186,10 +186,11 @@ def race_ours(spec: Spec, seed: int) -> Curve:
     """The evaluations of one `train.py`, with the time at which its log has them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    ends = [f"eval.stop_at={spec['at_least']}", f"eval.stop_after={spec['hold'] + 1}"]
     with tempfile.TemporaryDirectory() as folder:
         run_dir, started = Path(folder) / "run", time.time()
         output_of(
-            ["train.py", *spec["overrides"], f"seed={seed}", f"run_dir={quoted(run_dir)}"],
+            ["train.py", *spec["overrides"], *ends, f"seed={seed}", f"run_dir={quoted(run_dir)}"],
             "train.py",
         )
         events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})

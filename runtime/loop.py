@@ -15,7 +15,7 @@ def train(
     """Runs from `step` to the last step of the run; returns the evaluation at the end."""
     if step:
         schedule.due(step)  # what was due when the run was stopped
-    while step < schedule.config.total_steps:
+    while not schedule.over(step):
         step = advance(agent, envs, buffer, schedule, step)
     return schedule.record.evaluation(step)
 

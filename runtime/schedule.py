@@ -1,5 +1,6 @@
 """What a run does every so many steps: logs, evaluations, audits and checkpoints."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault, warn
+from configs.schema import EvalConfig
 from data import Batch
 from runtime import audits
 from runtime.console import Progress
@@ -36,12 +38,28 @@ class Record:
     """What the next log, evaluation and checkpoint depend on; checkpoints have the same names."""
 
     updates: int = 0
-    best: float | None = None  # mean return of the best evaluation
+    returns: list[float] = field(default_factory=list)  # mean return of each evaluation
     learning_since: tuple[int, float] | None = None  # (step, seconds of training), first update
     last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
     last_audit: int = 0  # its step
     last_evaluation: tuple[Any, ...] = (-1, [], [], 0)  # its step, the fields of `Evaluation`
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
+
+    @property
+    def best(self) -> float:
+        """Mean return of the best evaluation; -inf before the first."""
+        return max(self.returns, default=-math.inf)
+
+    def stopping(self, settings: EvalConfig) -> str | None:
+        """Why the run ends by the evaluations so far; None where it continues."""
+        last, wanted = self.returns[-settings.stop_after :], settings.stop_at
+        if wanted is not None and len(last) == settings.stop_after and min(last) >= wanted:
+            times = f" {settings.stop_after} times in a row" * (settings.stop_after > 1)
+            return f"eval.stop_at={wanted:g} was reached{times}"
+        since = len(self.returns) - 1 - self.returns.index(self.best) if self.returns else 0
+        if settings.patience is not None and since >= settings.patience:
+            return f"no new best return in eval.patience={settings.patience} evaluations"
+        return None
 
     def evaluation(self, step: int) -> Evaluation | None:
         """The evaluation at this step; None where there is none."""
@@ -84,8 +102,8 @@ class Schedule:
         self.agent, self.envs, self.evaluator = parts.agent, parts.envs, parts.evaluator
         self.stride = self.envs.num_envs * self.ranks.size  # steps that are made at once
         self.actions = [
-            (int(self.config.log.every), self.log),
             (int(self.config.eval.every), self.evaluate),
+            (int(self.config.log.every), self.log),
             (int(self.config.audit.every), self.audit),
         ]
         self.save_every = int(self.config.checkpoint.every)
@@ -93,6 +111,7 @@ class Schedule:
         self.temperature = TemperatureWatch()
         self.clock = Clock()  # of training alone
         self.last_save = saver.step
+        self.stopped: str | None = None  # why the run ends before `total_steps`
         self.improved = False  # the last evaluation was the best, and is not saved yet
         self.unsaved = 0  # checkpoints for which there was no room
         self.checked = 0  # updates when a signal was last looked for
@@ -108,7 +127,10 @@ class Schedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` gave, its times included."""
+        best = state.get("best")  # runs from before `returns` have it alone
+        state = {"returns": [] if best is None else [best], **state}
         self.record = Record(**{name: state[name] for name in vars(self.record)})
+        self.stopped = self.record.stopping(self.config.eval)
         self.temperature = TemperatureWatch(**state["temperature"])
         self.clock = Clock(time.perf_counter() - state["seconds"])
         self.logger.load_state_dict(state["logger"])
@@ -134,13 +156,14 @@ class Schedule:
     def due(self, step: int) -> None:
         """After every step of the environments; at the last one of the run all is due.
 
-        Raises Stopped where a signal came: this step is saved, and what is left can be done later.
+        That is at `total_steps`, or where an evaluation, which comes first, ends the run. Raises
+        Stopped where a signal came: this step is saved, and what is left can be done later.
         """
-        last = step >= self.config.total_steps
         try:
             for every, action in self.actions:
-                if last or reached(every, step, self.stride):
+                if self.over(step) or reached(every, step, self.stride):
                     action(step)
+            last = self.over(step)
             if last or self.improved or reached(self.save_every, step, self.stride):
                 self.checkpoint(step, final=last)
             # other ranks' answers take as long as a step: they look after updates and logs alone
@@ -151,6 +174,10 @@ class Schedule:
         except Stopped:
             self.checkpoint(step, final=True)
             raise
+
+    def over(self, step: int) -> bool:
+        """Whether this is the last step of the run."""
+        return step >= self.config.total_steps or self.stopped is not None
 
     def log(self, step: int) -> None:
         """Writes the interval; raises Divergence where an update in it was not finite."""
@@ -176,7 +203,7 @@ class Schedule:
         self.progress.update(step)
 
     def evaluate(self, step: int) -> None:
-        """Evaluates, and notes where it is the best so far."""
+        """Evaluates, and notes where it is the best so far, or ends the run."""
         evaluator = self.evaluator
         if evaluator is None or self.record.last_evaluation[0] >= step:
             return
@@ -191,8 +218,9 @@ class Schedule:
         if saved:  # when a signal had cut this evaluation short
             with self.saving():
                 self.saver.rate(step, mean)
-        if self.record.best is None or mean > self.record.best:
-            self.record.best, self.improved = mean, not saved
+        self.improved = mean > self.record.best and not saved
+        self.record.returns.append(mean)
+        self.stopped = self.record.stopping(self.config.eval)
 
     def audit(self, step: int) -> None:
         """Audits the policy at observations of the last logs and at the present one."""

@@ -85,6 +85,8 @@ def run(saver: Saver, stop: Stop) -> Evaluation | None:
             parts.evaluator.check = stop.check
         evaluation = train(parts.agent, parts.envs, parts.buffer, schedule, saver.step)
     write_result(saver, schedule, evaluation)
+    if schedule.stopped is not None:
+        print(f"stopped early, at step {schedule.last_save:,}: {schedule.stopped}")
     return evaluation
 
 
@@ -126,6 +128,7 @@ def write_result(saver: Saver, schedule: Schedule, evaluation: Evaluation | None
         "revision": setting["revision"],  # of when this process began
         "exact": saver.exact,
         **({"ranks": ranks.size} if ranks.size > 1 else {}),
+        **(rundir.stopping(saver.config, schedule.stopped) if schedule.stopped else {}),
         "state_digest": digests[0] if len(digests) == 1 else digest({"ranks": digests}),
     }
     rundir.write_json(saver.path / "result.json", result)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, StorageFault
+from configs.schema import TrainConfig
 from storage.files import read_json, sync_directory, write_synced, writing
 
 STAMP = "%Y%m%d-%H%M%S"
@@ -34,10 +35,27 @@ def existing(run_dir: str | None) -> Path | None:
     return path if run_dir and (path / "config.yaml").is_file() else None
 
 
-def finished(path: Path, total_steps: int) -> bool:
-    """Whether the run there has reached so many steps and left its result."""
-    steps = read_result(path).get("steps")
-    return isinstance(steps, int) and steps >= total_steps
+def finished(path: Path, config: TrainConfig) -> str | None:
+    """How to continue the run there, where it has reached its last step and left its result.
+
+    None where it is not finished: there are fewer steps than `total_steps`, and its evaluations
+    have not ended it, or had other keys than `config`.
+    """
+    result = read_result(path)
+    why = result.get("stopped")
+    if why and stopping(config, why).items() <= result.items():
+        return f"{why}; eval.stop_at=null eval.patience=null continues it"
+    if not isinstance(steps := result.get("steps"), int) or steps < config.total_steps:
+        return None
+    if config.agent.lr_schedule == "linear":  # has fallen to 0
+        return "for more steps train longer from the start, in another run_dir"
+    return f"more steps: total_steps=N, above {config.total_steps}"
+
+
+def stopping(config: TrainConfig, why: str) -> dict[str, Any]:
+    """What `result.json` has of a run that its evaluations ended: the reason, and the keys."""
+    names = ("stop_at", "stop_after", "patience")
+    return {"stopped": why, **{f"eval.{name}": getattr(config.eval, name) for name in names}}
 
 
 def read_result(path: Path) -> dict[str, Any]:

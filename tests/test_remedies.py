@@ -461,6 +461,21 @@ def test_a_run_that_is_finished_gets_more_steps(run, door, capsys):
     assert rundir.read_result(Path(run))["steps"] == 12
 
 
+def test_a_run_that_ended_early_goes_on_as_it_says(door, capsys):
+    early = [*RUN, "total_steps=16", "eval.every=4", "run_dir=early"]
+    door("train", *early, "eval.stop_at=0")
+    result = rundir.read_result(Path("early"))
+    assert (result["steps"], result["stopped"]) == (4, "eval.stop_at=0 was reached")
+    capsys.readouterr()
+    for more in ([], ["total_steps=20"]):
+        assert enter("train", train.run, ["resume=early", *more]) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("run early is finished; eval.stop_at=0 was reached; eval.stop_at=n")
+    assert rundir.read_result(Path("early")) == result
+    door("train", "resume=early", *said.split("; ")[-1].split()[:2])
+    assert rundir.read_result(Path("early"))["steps"] == 16
+
+
 def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, capsys):
     linear = [*RUN, "agent.lr_schedule=linear", "resume=auto"]
     assert door("train", *linear, "run_dir=first") == ""

@@ -54,6 +54,10 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         *(train_config, [ID, "hydra/launcher=joblib"], "leave it out, or add -m to train.py"),
         [ID],
     ),
+    "goal": (
+        *(train_config, ["eval.stop_at=1", "eval.episodes=0"], "leave it out, or raise eval.epis"),
+        ["eval.stop_at=1", "eval.episodes=1"],
+    ),
     "typo": (train_config, ["agent.lrr=0.1"], "did you mean agent.lr?", ["agent.lr=0.1"]),
     "group": (train_config, ["log=3"], "set a single one, e.g. log.every", ["log.every=3"]),
     "arguments": (

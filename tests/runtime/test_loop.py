@@ -102,6 +102,76 @@ def test_each_step_is_saved_once_with_its_evaluation(schedule):
     assert made.record.best == 9.0
 
 
+class Later:
+    """A signal that comes after so many steps."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def __call__(self):
+        self.left -= 1
+        if not self.left:
+            raise Stopped("stopped: by a test; go on", 75)
+
+
+SCORES = (1.0, 5.0, 4.0, 5.0, 5.0, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "last"),
+    [
+        ({"stop_at": 5.0}, 200),
+        ({"stop_at": 4.0, "stop_after": 2}, 300),
+        ({"stop_at": 5.0, "stop_after": 2}, 500),
+        ({"patience": 1}, 300),
+        ({"patience": 3}, 500),
+        ({"patience": 4, "stop_at": 7.0}, 600),
+    ],
+)
+@pytest.mark.parametrize("stopped_at", [None, 150, 300])
+def test_evaluations_end_a_run(keys, last, stopped_at, schedule, monkeypatch):
+    """All is due at that step, whatever the intervals, and a resumed run ends at the same one."""
+    audits = []
+    monkeypatch.setattr("runtime.audits.audit", lambda *given: audits.append(given[3]))
+    envs = counting(1)
+
+    def make(scores, step=0):
+        whole = {"total_steps": 600, "log_every": 70, "step": step}
+        made, saved, quiet = schedule(agent("a2c", envs.spec), envs, scores=scores, **whole)
+        ends = replace(made.config.eval, every=100, **keys)
+        made.config = replace(made.config, eval=ends)
+        made.actions[-1] = (400, made.audit)
+        return made, saved, quiet
+
+    made, saved, quiet = make(SCORES)
+    if stopped_at is not None and stopped_at < last:
+        made.stop.check = Later(stopped_at)
+        with pytest.raises(Stopped):
+            train(made.agent, envs, Rollout(5), made)
+        state = saved_and_read(made.state_dict())
+        made, saved, quiet = make(SCORES[len(made.record.returns) :], stopped_at)
+        made.load_state_dict(state)
+        assert made.stopped is None
+    evaluation = train(made.agent, envs, Rollout(5), made, made.saver.step)
+    assert saved[-1] == (last, SCORES[last // 100 - 1])
+    assert evaluation.returns == [saved[-1][1]]
+    assert audits[-1] == quiet.written[-1][0] == made.record.last_log[0] == last
+    assert (made.stopped is None) == (last == 600)
+
+
+def test_a_run_that_its_evaluations_have_ended_does_not_go_on_from_there(schedule):
+    """With a goal that is lowered later, too; with a higher one it does."""
+    envs = counting(1)
+    made, _, _ = schedule(agent("a2c", envs.spec), envs, scores=(5.0, 2.0), total_steps=200)
+    train(made.agent, envs, Rollout(5), made)
+    for goal, more in ((1.0, False), (3.0, True)):
+        again, saved, _ = schedule(made.agent, envs, step=200)
+        again.config = replace(again.config, eval=replace(again.config.eval, stop_at=goal))
+        again.load_state_dict(made.state_dict())
+        train(again.agent, envs, Rollout(5), again, 200)
+        assert [step for step, _ in saved] == ([300] if more else [])
+
+
 @pytest.mark.parametrize("score", [9.0, 5.0, 1.0])
 @pytest.mark.parametrize("last", [200, 300])
 def test_an_evaluation_that_a_signal_cut_short_is_saved_with_its_step_later(last, score, schedule):
@@ -132,7 +202,7 @@ def test_log_and_evaluation_stand_at_the_end_whatever_the_intervals(schedule):
     evaluation = train(made.agent, envs, Rollout(5), made)
     assert evaluation.returns == [1.0]
     assert quiet.written[-2][0] == quiet.written[-1][0] == 132  # 33 steps of 4 environments
-    assert "eval/return_mean" in quiet.written[-1][1]
+    assert "eval/return_mean" in quiet.written[-2][1]
     assert saved == [(132, 1.0)]
 
 
@@ -254,13 +324,17 @@ def test_a_schedule_goes_on_where_it_was(best, schedule):
     made.updated(10, {}, None)
     made.updated(20, {}, None)
     made.log(50)
-    made.record.best = best
+    made.record.returns = [] if best is None else [1.0, best]
     again, _, _ = schedule(made.agent, envs)
     again.load_state_dict(saved_and_read(made.state_dict()))
     for name in ("updates", "best", "learning_since", "last_log"):
         was, now = getattr(made.record, name), getattr(again.record, name)
         assert now == (list(was) if isinstance(was, tuple) else was)
     assert again.record.updates == 2
+    earlier = {**made.state_dict(), "best": best}  # of a run from before the list
+    del earlier["returns"]
+    again.load_state_dict(earlier)
+    assert again.record.best == (-np.inf if best is None else best)
     assert again.clock.elapsed() >= made.record.last_log[1] > 0
 
 
