@@ -24,17 +24,18 @@ def audit(agent: BaseAgent, obs: Tensor, seed: int, step: int, logger: Logger) -
     warning: training continues.
     """
     findings = at_states(agent, obs, torch.Generator().manual_seed(derive(seed, "audit", step)))
+    normaliser = max((f.normaliser for f in findings), key=lambda value: abs(value - 1))
     worst = {
-        "audit/pit_ks": max(f.pit_ks for f in findings),
-        "audit/normaliser": max((f.normaliser for f in findings), key=lambda value: abs(value - 1)),
-        "audit/entropy_gap": max((f.entropy_gap for f in findings), key=abs),
+        "verification/pit_ks": max(f.pit_ks for f in findings),
+        "verification/normaliser": normaliser,
+        "verification/entropy_gap": max((f.entropy_gap for f in findings), key=abs),
     }
     logger.write(step, worst)
-    logger.image("audit/actions", picture(findings), step)
+    logger.image("verification/actions", picture(findings), step)
     failures = [f"{text} at state {n}" for n, f in enumerate(findings) for text in f.failures]
     if failures:
         warn(
             f"audit at step {step}: {'; '.join(failures[:3])}: the draws do not follow log_prob; "
-            "see audit/actions in TensorBoard"
+            "see verification/actions in TensorBoard"
         )
     return not failures

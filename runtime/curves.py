@@ -2,12 +2,15 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from common.errors import StorageFault
+
+COPIES = "at_a_glance/"  # a group of tags, for the eye: their values have other tags, too
 
 
 def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
@@ -25,10 +28,12 @@ def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
         except OSError as error:
             why = f"its event files cannot be read, {error.strerror}"
             raise StorageFault(f"{run_dir}: {why}; make its files readable") from error
-    return {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for tag in events.Tags()["scalars"]:
+        if not tag.startswith(COPIES):
+            now = re.sub("^audit/", "verification/", tag)  # of a run that older code began
+            curves.setdefault(now, []).extend((one.step, one.value) for one in events.Scalars(tag))
+    return curves
 
 
 @contextmanager

@@ -15,29 +15,42 @@ import numpy as np
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionStartInfo
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 from torch.utils.tensorboard import summary
 
 from common.errors import warn
 from common.metrics import split_scalars
+from runtime.curves import COPIES
 
 HISTOGRAM_EVERY = 5  # flushes: a histogram costs as much as all scalars
 MOST = 8  # action components, or actions, with a curve of their own
 QUANTILES = {"q05": 0.05, "q50": 0.5, "q95": 0.95}
 FRAMES, WIDTH = 100, 300  # of a film: the most, and pixels
 EVENTS = "events.out.tfevents."  # what the names of event files begin with
-LAYOUT = {  # the tab Custom Scalars
-    "entropy, its target and alpha": [
-        "Multiline",
-        ["policy/entropy", "policy/target_entropy", "policy/alpha"],
-    ],
+COPIED = {  # the first group of the tab Time Series; its first five are columns of HPARAMS
+    "rollout/return": "1_return",
+    "eval/return_mean": "2_evaluation",
+    "time/steps_per_second": "4_steps_per_second",
+    "policy/log_prob_mean": "5_log_prob",
+    "policy/entropy": "6_entropy",
+    "policy/target_entropy": "7_target_entropy",
+    "policy/alpha": "8_alpha",
+}
+BEST = f"{COPIES}3_best_evaluation"  # in that group, and nowhere else
+LAYOUT = {  # the tab Custom Scalars: a run has one colour, so that a chart has two lines at most
+    "return: in training, evaluated": ["Multiline", ["rollout/return", "eval/return_mean"]],
+    "entropy and its target": ["Multiline", ["policy/entropy", "policy/target_entropy"]],
+    "alpha": ["Multiline", ["policy/alpha"]],
     "log-probability: median, 5 % and 95 %": [
         "Margin",
         ["policy/log_prob_q50", "policy/log_prob_q05", "policy/log_prob_q95"],
     ],
-    "return": ["Multiline", ["rollout/return", "eval/return_mean"]],
-    "loss": ["Multiline", ["loss/actor", "loss/critic", "loss/alpha"]],
+    "loss of the actor": ["Multiline", ["loss/actor"]],
+    "loss of the critic": ["Multiline", ["loss/critic"]],
+    "loss of alpha": ["Multiline", ["loss/alpha"]],
 }
 
 
@@ -63,6 +76,7 @@ class Logger:
         self.device, self.actions, self.flushes = device, actions, 0
         self.rows: dict[tuple[str, ...], list[Tensor]] = {}  # names (K) -> (K,) of each update
         self.arrays: dict[str, Tensor] = {}  # of the last update
+        self.charts: dict[str, list[Any]] = {}  # of LAYOUT: those that have a value
         self.file: BinaryIO | None = None
         if run_dir is None:
             return
@@ -73,7 +87,6 @@ class Logger:
         self.event(file_version="brain.Event:2")
         if purge_step is not None:
             self.event(step=purge_step, session_log=SessionLog(status=SessionLog.START))
-        self.event(summary=summary.custom_scalars({"logpi": LAYOUT}))
 
     def add(self, metrics: Mapping[str, Tensor]) -> None:
         """Keeps detached metrics: every 0-d one, and the last of those with dimensions."""
@@ -98,13 +111,34 @@ class Logger:
     def write(self, step: int, values: Mapping[str, float]) -> dict[str, float]:
         """Writes scalars at once, as one event; returns those that had a finite value."""
         shown = {name: value for name, value in sorted(values.items()) if math.isfinite(value)}
-        scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in shown.items()]
+        copies = {f"{COPIES}{COPIED[tag]}": shown[tag] for tag in COPIED if tag in shown}
+        scalars = [Summary.Value(tag=tag, simple_value=v) for tag, v in (copies | shown).items()]
         self.event(step=step, summary=Summary(value=scalars))
+        charts = {title: chart for title, chart in LAYOUT.items() if shown.keys() & chart[1]}
+        if not charts.keys() <= self.charts.keys():
+            self.charts |= charts
+            own = {title: LAYOUT[title] for title in LAYOUT if title in self.charts}
+            self.event(summary=summary.custom_scalars({"overview": own}))
         return shown
 
     def text(self, tag: str, text: str) -> None:
         """Writes Markdown."""
         self.event(summary=summary.text(tag, text))
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Writes what the tab HPARAMS has of the run; of two in one run the first counts."""
+        info = SessionStartInfo(start_time_secs=time.time())
+        for name, value in values.items():
+            if isinstance(value, bool):
+                info.hparams[name].bool_value = value
+            elif isinstance(value, int | float):
+                info.hparams[name].number_value = value
+            elif value not in (None, [], {}):
+                info.hparams[name].string_value = str(value)
+        data = metadata.create_summary_metadata(HParamsPluginData(session_start_info=info))
+        tag = metadata.SESSION_START_INFO_TAG
+        value = Summary.Value(tag=tag, metadata=data, tensor=metadata.NULL_TENSOR)
+        self.event(summary=Summary(value=[value]))
 
     def image(self, tag: str, pixels: np.ndarray, step: int) -> None:
         """Writes an image, (H, W, 3) uint8."""

@@ -20,7 +20,7 @@ from runtime.console import Progress
 from runtime.divergence import cause, leave_evidence, remedy
 from runtime.evaluation import Evaluation
 from runtime.launch.signals import Stop
-from runtime.logger import Logger
+from runtime.logger import BEST, Logger
 from runtime.saver import Saver
 
 STATES = 4  # observations at which a policy is audited
@@ -213,7 +213,6 @@ class Schedule:
         self.record.last_evaluation = (step, *played)
         summary = Evaluation(*played).summary()
         tags = ("return_mean", "return_std", "length_mean")
-        self.progress.note(self.logger.write(step, {f"eval/{t}": summary[t] for t in tags}))
         saved, mean = self.last_save == step, summary["return_mean"]
         if saved:  # when a signal had cut this evaluation short
             with self.saving():
@@ -221,6 +220,8 @@ class Schedule:
         self.improved = mean > self.record.best and not saved
         self.record.returns.append(mean)
         self.stopped = self.record.stopping(self.config.eval)
+        values = {**{f"eval/{tag}": summary[tag] for tag in tags}, BEST: self.record.best}
+        self.progress.note(self.logger.write(step, values))
 
     def audit(self, step: int) -> None:
         """Audits the policy at observations of the last logs and at the present one."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import ConfigError, warn
 from common.tree import digest
 from configs.automatic import acceleration
-from configs.files import to_yaml
+from configs.files import flat, to_yaml
 from configs.schema import TrainConfig
 from runtime.build import Parts, make_parts
 from runtime.console import Progress
@@ -99,9 +99,10 @@ def make_logger(saver: Saver) -> Logger:
         device=saver.parts.agent.device,
         actions=spec.action_dim if spec.discrete else 0,
     )
+    settings = dict(flat(dataclasses.asdict(config)))
+    kept = ("seed", "env.", "agent.")  # which a resumed run cannot change
+    logger.settings({key: value for key, value in settings.items() if key.startswith(kept)})
     if saver.schedule is None:
-        rows = "".join(f"| {key} | {value} |\n" for key, value in vars(config.agent).items())
-        logger.text("hyperparameters", f"| key | value |\n|---|---|\n{rows}")
         logger.text("config", f"```yaml\n{to_yaml(config)}```")
     return logger
 

@@ -143,14 +143,23 @@ COMMON = [
     "policy/log_prob_q05",
     "policy/log_prob_q50",
     "policy/log_prob_q95",
-    "audit/pit_ks",
-    "audit/normaliser",
-    "audit/entropy_gap",
+    "verification/pit_ks",
+    "verification/normaliser",
+    "verification/entropy_gap",
+    "at_a_glance/1_return",
+    "at_a_glance/2_evaluation",
+    "at_a_glance/3_best_evaluation",
+    "at_a_glance/4_steps_per_second",
+    "at_a_glance/5_log_prob",
+    "at_a_glance/6_entropy",
 ]
 DISCRETE = ["policy/action_share/0", "policy/action_share/1", "policy/effective_actions"]
 CONTINUOUS = ["policy/log_std_mean", "policy/saturation", "ledger/gaussian/0", "ledger/scale/0"]
 SQUASHED = [*CONTINUOUS, "ledger/jacobian/0"]
-LEARNED_ALPHA = ["policy/target_entropy", "policy/alpha", "loss/alpha", "grad_norm/alpha"]
+LEARNED_ALPHA = [
+    *("policy/target_entropy", "policy/alpha", "loss/alpha", "grad_norm/alpha"),
+    *("at_a_glance/7_target_entropy", "at_a_glance/8_alpha"),
+]
 RUNS = {
     "a2c": (["total_steps=600", "env.num_envs=4", "agent.n_steps=5"], COMMON + DISCRETE),
     "a2c-continuous": (
@@ -200,7 +209,7 @@ def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tm
     events.Reload()
     tags = events.Tags()
     assert sorted(tags["scalars"]) == sorted(expected)
-    assert tags["images"] == ["audit/actions"]
+    assert tags["images"] == ["verification/actions"]
     assert sorted(tags["histograms"]) == ["policy/action", "policy/log_prob"]
     last = {tag: events.Scalars(tag)[-1].step for tag in ("policy/entropy", "eval/return_mean")}
     assert (

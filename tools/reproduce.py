@@ -31,7 +31,7 @@ The repetition is a separate run, in run_dir or in runs/reproduced, and is kept;
 env.id repeats the id if it names a module to import.
 exit code 0: equal; 1: different, with the step; otherwise as train.py"""
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-LOOKS = ("eval/", "audit/")  # tags of evaluations and audits
+LOOKS = ("eval/", "verification/")  # tags of evaluations and audits
 SHOWN = 5  # tags that differ
 Rows = dict[tuple[int, str], float]  # (step, tag) -> what was logged
 

@@ -24,10 +24,10 @@ def test_scalars_and_a_figure_are_written(tmp_path, capsys):
     for name, spec in (("sac", Spec(3, 2, False)), ("a2c", Spec(3, 4, True))):
         passed, events = run(tmp_path / name, agent(name, spec))
         assert passed
-        tags = ["audit/entropy_gap", "audit/normaliser", "audit/pit_ks"]
+        tags = ["verification/entropy_gap", "verification/normaliser", "verification/pit_ks"]
         assert sorted(events.Tags()["scalars"]) == tags
-        assert events.Images("audit/actions")[0].step == 500
-        assert abs(events.Scalars("audit/normaliser")[0].value - 1.0) < 0.1
+        assert events.Images("verification/actions")[0].step == 500
+        assert abs(events.Scalars("verification/normaliser")[0].value - 1.0) < 0.1
     assert capsys.readouterr().err == ""
 
 
@@ -42,7 +42,7 @@ def test_a_wrong_density_is_one_warning_that_names_the_figure(tmp_path, capsys):
     assert not passed
     warning = capsys.readouterr().err
     assert warning.startswith("warning: audit at step 500: |normaliser - 1| 0.6")
-    assert "audit/actions" in warning
+    assert "verification/actions" in warning
     assert warning.count("\n") == 1
 
 
@@ -63,5 +63,5 @@ def test_what_is_written_is_the_worst_of_the_states(tmp_path):
              "normaliser": 1 + max((f.normaliser - 1 for f in findings), key=abs),
              "entropy_gap": max((f.entropy_gap for f in findings), key=abs)}  # fmt: skip
     for tag, value in worst.items():
-        assert events.Scalars(f"audit/{tag}")[0].value == pytest.approx(value, rel=1e-6)
+        assert events.Scalars(f"verification/{tag}")[0].value == pytest.approx(value, rel=1e-6)
     assert len({f.pit_ks for f in findings}) == 3

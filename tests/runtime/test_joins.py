@@ -503,8 +503,7 @@ def test_a_stopped_run_repeats_nothing_and_leaves_nothing_out(
     for tag in events(run).Tags()["histograms"]:
         shown = [[e.step for e in events(one).Histograms(tag)] for one in (mine, run)]
         assert shown[0] == shown[1], tag
-    for tag in ("config/text_summary", "hyperparameters/text_summary"):
-        assert len(events(mine).Tensors(tag)) == 1
+    assert len(events(mine).Tensors("config/text_summary")) == 1
     assert first.audits + again.audits == seen.audits
     assert {*checkpoint.names(mine)} == {*checkpoint.names(run), f"step-{step:012d}"}
     told, said = result(mine), result(run)

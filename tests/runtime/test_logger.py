@@ -10,7 +10,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.metrics import Packed, packing
-from runtime.curves import read_scalars
+from runtime.curves import read_curves, read_scalars
 from runtime.launch.door import enter
 from runtime.logger import Logger, last_update
 from tests.helpers import saved_and_read
@@ -97,6 +97,16 @@ def test_what_was_logged_in_the_future_is_taken_back_all_the_same(tmp_path):
     assert read_scalars(tmp_path, "a") == [(10, 0.0), (20, 7.0)]
 
 
+def test_a_run_that_older_code_began_goes_on_under_the_new_names(tmp_path):
+    for step, group in ((10, "audit"), (20, "verification")):
+        logger = Logger(tmp_path, purge_step=step)
+        logger.write(step, {f"{group}/pit_ks": 5 / step, "policy/alpha": 1.0})
+        logger.close()
+    curves = read_curves(tmp_path)
+    assert curves.keys() == {"policy/alpha", "verification/pit_ks"}
+    assert curves["verification/pit_ks"] == [(10, 0.5), (20, 0.25)]
+
+
 def test_the_unwritten_interval_goes_through_a_checkpoint(tmp_path):
     first, second = Logger(tmp_path / "a"), Logger(tmp_path / "b")
     for value in (1.0, 4.0):
@@ -111,9 +121,9 @@ def test_the_unwritten_interval_goes_through_a_checkpoint(tmp_path):
 def test_an_image_comes_back_pixel_by_pixel(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
     logger = Logger(tmp_path)
-    logger.image("audit/actions", pixels, 30)
+    logger.image("verification/actions", pixels, 30)
     logger.close()
-    (event,) = read(tmp_path).Images("audit/actions")
+    (event,) = read(tmp_path).Images("verification/actions")
     assert (event.step, event.width, event.height) == (30, 7, 5)
     decoded = Image.open(io.BytesIO(event.encoded_image_string))
     assert decoded.format == "PNG"
