@@ -192,6 +192,8 @@ def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
         function, policy = policy, called("policy", policy)
         if isinstance(policy, tuple) and len(policy) > 1 and not callable(policy[0]):
             sample, policy = function, None  # it returned actions and log_pi
+        elif callable(policy) and not hasattr(policy, "sample"):
+            sample, policy = policy, None
     if isinstance(policy, tuple) and len(policy) == 2:
         (sample, log_prob), policy = policy, None
     policy = served(policy)

@@ -3,13 +3,15 @@
 import os
 import sys
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from configs.compose import parse
 from configs.validate import nearest
 from storage import provenance, rundir
-from tools.gallery.report import HEADER, Check, line, summary
+from tools.gallery.report import explained
 from tools.gallery.settings import AnyPolicy
 from tools.shared import new_folder, read_keys
 
@@ -23,6 +25,21 @@ def value(name: str, text: str) -> Any:
     return found
 
 
+def imported(name: str) -> Any:
+    """A module by its name, or by the path of its file."""
+    path = Path(name)
+    if path.suffix != ".py":
+        sys.path.append(os.getcwd())
+        return import_module(name)
+    sys.path.append(str(path.resolve().parent))  # for what it imports itself
+    spec = spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def target(of: str, args: Any) -> Any:
     """What MODULE:NAME is, called where it is a class or where there are arguments.
 
@@ -34,15 +51,17 @@ def target(of: str, args: Any) -> Any:
     module, colon, path = of.partition(":")
     if not (module and colon and path):
         raise ConfigError(f"of: {of} is not MODULE:NAME; e.g. of=torch.distributions:Normal")
-    sys.path.append(os.getcwd())
     try:
-        found: Any = import_module(module)
+        found: Any = imported(module)
     except Exception as error:
         why = f"importing {module} raised {type(error).__name__}: {error}"
-        raise ConfigError(f"of: {why}; start where {module} is found") from error
+        raise ConfigError(f"of: {why}; start where it is found, or give FILE.py:NAME") from error
     for name in path.split("."):
         if not hasattr(found, name):
-            raise ConfigError(f"of: {module} has no {path}; {nearest(name, dir(found))}")
+            known = [one for one in dir(found) if callable(getattr(found, one, None))]
+            raise ConfigError(
+                f"of: {module} has no {path}; {nearest(name, known, 'see its names')}"
+            )
         found = getattr(found, name)
     if not isinstance(found, type) and args is None:
         return found
@@ -54,6 +73,19 @@ def target(of: str, args: Any) -> Any:
         raise ConfigError(f"args: {why}; give what it is called with, args=[...]") from error
 
 
+def stored(path: str) -> list[Any]:
+    """[actions, log_pi] of an .npz file; raises ConfigError."""
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return [arrays[name] for name in ("actions", "log_pi")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{path} was not read ({' '.join(str(error).split())})"
+        remedy = "np.savez(FILE, actions=actions, log_pi=log_pi) writes such a file"
+        raise ConfigError(f"pairs: {why}; {remedy}") from error
+
+
 def verify(arguments: list[str]) -> int:
     """Prints the table and the verdict, and writes them with a picture; 0 if all holds, else 1.
 
@@ -61,25 +93,31 @@ def verify(arguments: list[str]) -> int:
         ConfigError: a key is wrong, or what was named cannot be checked.
     """
     options = read_keys(AnyPolicy, arguments)[0]
+    if options.of and options.pairs:
+        raise ConfigError("pairs: came beside of=; give one of them")
     bounds = {name: value(name, getattr(options, name)) for name in ("low", "high")}
-    policy = target(options.of, value("args", options.args))
+    given: Any = stored(options.pairs) if options.pairs else None
+    policy = None if given else target(options.of, value("args", options.args))
     import audit
     from audit.density import CURVES
 
     try:
-        report = audit.check(policy, draws=options.draws, seed=options.seed, **bounds)
+        if isinstance(policy, tuple) and not callable(policy[0]):
+            given = policy
+        if given:
+            report = audit.check_pairs(*given, seed=options.seed, **bounds)
+        else:
+            report = audit.check(policy, draws=options.draws, seed=options.seed, **bounds)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     shown = len(report.curves)
     if options.dim and min(options.dim, CURVES) != shown > 0:
         raise ConfigError(f"dim: is {options.dim}, but actions have {shown}; leave dim out")
-    checks = [Check("", trial.name, trial.figure, trial.bound) for trial in report.trials]
-    print("\n".join(line(cells)[22:] for cells in [HEADER, *(check.cells for check in checks)]))
     folder = new_folder(options.out, "runs/verify")
     rundir.write_text(folder / "report.md", report.markdown())
-    about = {"of": options.of, "args": options.args, "seed": options.seed, "draws": options.draws}
+    about = {name: getattr(options, name) for name in ("of", "args", "pairs", "seed", "draws")}
     versions = {"versions": provenance.versions(), "revision": provenance.revision()}
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())
-    print(f"\n{report.verdict}\n{summary(checks)}; {folder / 'report.md'}")
+    print(f"{report}\n\n{explained(str(report))}\n\n{folder / 'report.md'}")
     return int(not report.passed)

@@ -1,7 +1,8 @@
 """Is every log-probability right? `python tools/verify.py`; --help lists sections and keys.
 
-Prints a row for each check, writes pictures, report.md, report.json and TensorBoard events; exits 0
-if all hold, 1 otherwise. Wrong formulas are run too, and have to be rejected.
+Prints a row for each section, or with verbose=true for each check; writes pictures, report.md,
+report.json and TensorBoard events. Exits 0 if all checks hold, 1 otherwise. Wrong formulas are run
+too, and have to be rejected.
 """
 
 import io
@@ -18,7 +19,16 @@ from runtime.launch.door import tool
 from storage import rundir
 from tools import any_policy
 from tools.gallery import settings
-from tools.gallery.report import HEADER, Check, Section, as_json, line, markdown, summary
+from tools.gallery.report import (
+    HEADER,
+    Check,
+    Section,
+    as_json,
+    explained,
+    lines,
+    markdown,
+    summary,
+)
 from tools.shared import new_folder
 
 STATES = 8  # of a trained policy, at which it is audited
@@ -31,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 def verify(arguments: list[str]) -> int:
     """Runs what the arguments ask for; returns 0 if all of it holds, else 1."""
-    if any(argument.lstrip("+").startswith("of=") for argument in arguments):
+    if any(argument.lstrip("+").startswith(("of=", "pairs=")) for argument in arguments):
         return any_policy.verify(arguments)
     options, chosen = settings.parse(arguments)
     import torch
@@ -49,16 +59,25 @@ def verify(arguments: list[str]) -> int:
     if options.run:
         checks, images["run"] = audit_run(options)
     folder = new_folder(options.out, "runs/verify")
-    print("\n".join(line(cells) for cells in [HEADER, *(row.cells for row in checks)]))
+    shown: list[str] = []
+
+    def show(rows: list[Check]) -> None:
+        new = lines(rows, options.verbose)
+        print("\n".join(new if shown else [HEADER, *new]), flush=True)
+        shown.extend(new)
+
+    if options.run:
+        show(checks)
     for section in sections:
         rows = [*section.own(options.seed), *section.controls(options.seed)]
-        print("\n".join(line(row.cells) for row in rows), flush=True)
+        show(rows)
         checks += rows
         images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
     for name, image in images.items():
         save(image, folder / f"{name}.png")
     write(folder, options.seed, chosen, checks, images)
-    print(f"\n{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
+    print(f"\n{explained(' '.join([HEADER, *shown]))}\n")
+    print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 
 
@@ -97,7 +116,7 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
         trained.evaluator.close()
     findings = at_states(agent, torch.stack(met), generator)
     rows = [
-        Check(f"step {trained.step}", f"state {index}: {trial.name}", trial.figure, trial.bound)
+        Check(f"step {trained.step}, state {index}", trial.name, trial.figure, trial.bound)
         for index, finding in enumerate(findings)
         for trial in finding.trials
     ]
@@ -148,7 +167,7 @@ def false_alarms(seeds: int, sections: list[Section]) -> int:
             key = row.section, row.name
             least[key] = min(row.figure, least.get(key, 1.0))
     for (section, name), p_value in least.items():
-        print(f"{section:<20}  {name:<70}  smallest {p_value:.2g}")
+        print(f"{section:<20}  smallest {p_value:<8.2g}  {name}")
     print(f"\n{len(least)} tests of chance; the gallery failed on {failures} of {seeds} seeds")
     return int(failures > 0)
 

@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 
+import numpy as np
 import pytest
 
 from tests.tracked import ROOT
@@ -23,6 +25,13 @@ def wrong(shift=0.3):
 
 def narrow(low, high):
     return Normal(torch.as_tensor(low), torch.as_tensor(high))
+
+def pairs(count=1500):
+    action = normal.sample((count,))
+    return action, normal.log_prob(action) + 0.5, 7.0
+
+def actor():
+    return pairs
 
 def explodes():
     raise RuntimeError("boom")
@@ -63,6 +72,32 @@ def test_lists_are_tensors_and_the_shape_is_checked(here, capsys):
     assert verify.main([*given, "dim=3"]) == 2
 
 
+def test_a_file_by_its_path_and_pairs_that_a_function_returns_or_a_file_holds(here, capsys):
+    (here / "sub").mkdir()
+    (here / "mine.py").rename(here / "sub" / "mine.py")
+    path = "of=sub/mine.py"
+    assert verify.main([f"{path}:right", "draws=2000"]) == 0
+    for of in (f"{path}:pairs", f"{path}:actor"):
+        assert verify.main([of, "draws=2000"]) == 1
+    assert verify.main([f"{path}:pairs", "args=[1200]"]) == 1
+    sys.path.append(str(here / "sub"))
+    action, log_pi, _ = import_module("mine").pairs()
+    np.savez(here / "right.npz", actions=action, log_pi=log_pi - 0.5)
+    np.savez(here / "wrong.npz", actions=action, log_pi=log_pi)
+    assert verify.main(["pairs=right.npz", "out=report"]) == 0
+    assert json.loads((here / "report" / "report.json").read_text())["pairs"] == "right.npz"
+    assert verify.main(["pairs=wrong.npz"]) == 1
+    assert capsys.readouterr().out.count("too high by exactly 0.5 nat") == 4
+
+
+def test_words_of_the_table_are_explained_below_it(here, capsys):
+    assert verify.main(["of=mine:right", "draws=2000"]) == 0
+    printed = capsys.readouterr().out
+    for word in ("pit_ks", "normaliser"):
+        assert printed.count(f"\n{word}: ") == 1
+    assert "control" not in printed
+
+
 def test_a_distribution_of_torch_needs_no_file(tmp_path):
     command = [sys.executable, str(ROOT / "tools/verify.py"), "of=torch.distributions:Normal"]
     done = subprocess.run(
@@ -77,6 +112,11 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["of=mine"], "of: mine is not MODULE:NAME; e.g."),
         (["of=nowhere:x"], "of: importing nowhere raised ModuleNotFoundError"),
         (["of=mine:rigth"], "did you mean right?"),
+        (["of=torch.distributions:Nomal"], "did you mean Normal?"),
+        (["of=nowhere.py:x"], "nowhere.py raised FileNotFoundError"),
+        (["pairs=nowhere.npz"], "np.savez(FILE, actions=actions, log_pi=log_pi) writes"),
+        (["pairs=mine.py"], "pairs: mine.py was not read"),
+        (["pairs=a.npz", "of=mine:right"], "pairs: came beside of=; give one"),
         (["of=mine:explodes"], "policy: raised RuntimeError: boom"),
         (["of=mine:narrow", "args=[1]"], "args: narrow raised TypeError"),
         (["of=mine:right", "low=-1", "high=1"], "lies below low=-1"),

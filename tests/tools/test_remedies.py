@@ -251,7 +251,11 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
         ["section=log_exp", "values=[[1]]"],
     ),
     "a run": (
-        *(settings.parse, ["run=a", "samples=500"], "seed, out, checkpoint and env.id alone"),
+        *(
+            settings.parse,
+            ["run=a", "samples=500"],
+            "checkpoint, verbose and env.id; leave",
+        ),
         ["run=a", "seed=1", "out=b", "checkpoint=best", "env.id=c:D-v0"],
     ),
     "benchmark": (bench.parse, ["only=sac65"], "did you mean sac64?", ["only=sac64"]),

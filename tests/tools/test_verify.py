@@ -16,6 +16,7 @@ from tools import verify
 from tools.gallery import controls, densities
 from tools.gallery.densities import DensitySection
 from tools.gallery.functions import TanhAtanh
+from tools.gallery.report import Check, explained, lines, rejection
 from tools.gallery.settings import SECTIONS
 from tools.shared import new_folder
 
@@ -220,6 +221,21 @@ def test_the_real_command_from_anywhere_and_its_folders(tmp_path):
     assert "log_exp.png" in os.listdir(folder)
 
 
+def test_a_section_is_one_line_with_its_worst_check_and_all_that_fails():
+    right = [Check("normal", "far", 1e-9, 1e-6), Check("normal", "p", 2e-6, 1e-6, ">=")]
+    controls = [rejection("normal", "epsilon", ["pit"], ["pit"])]
+    (shown,) = lines([*right, *controls], verbose=False)
+    assert re.fullmatch(r"normal +pass +2 +1 of 1 +2e-06 +>= 1e-06 +p", shown)
+    assert len(lines([*right, *controls], verbose=True)) == 4
+    for wrong in (rejection("normal", "epsilon", ["pit"], []), Check("normal", "x", math.nan, 1)):
+        shown, failed = lines([*right, wrong], verbose=False)
+        assert shown.split()[1] == "FAIL"
+        assert failed.split()[0] == "FAIL"
+        assert failed.endswith(wrong.name)
+    assert explained("KS of 5 draws, p-value").splitlines()[0].startswith("p-value: ")
+    assert explained("KSQ") == ""
+
+
 def test_a_folder_in_use_gets_a_suffix_and_an_empty_one_is_taken(tmp_path):
     used = tmp_path / "used"
     used.mkdir()
@@ -257,7 +273,8 @@ def test_a_trained_run_is_audited_and_a_planted_error_found(tmp_path, capsys, mo
     assert verify.main([f"run={run}", f"out={tmp_path / 'right'}"]) == 0
     assert (tmp_path / "right" / "run.png").exists()
     out = capsys.readouterr().out
-    assert out.count("normaliser") == 8
+    assert len(re.findall(r"step \d+, state \d  +pass", out)) == 8
+    assert (tmp_path / "right" / "report.md").read_text().count("normaliser - 1") == 8
     right = policies.TanhGaussian.log_prob
     monkeypatch.setattr(policies.TanhGaussian, "log_prob", lambda *given: right(*given) + 0.2)
     assert verify.main([f"run={run}", f"out={tmp_path / 'wrong'}"]) == 1

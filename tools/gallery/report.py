@@ -1,12 +1,34 @@
 """Sections and rows of the gallery, and their table, Markdown and JSON."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from tools.gallery.settings import SECTIONS
 from tools.shared import table
+
+WORDS = {  # what is printed beside a figure, explained
+    "wrong formulas": "mistakes that people make, run on purpose: how many are rejected",
+    "worst": "the figure nearest to its bound",
+    "control": "one of these mistakes, and the checks that reject it",
+    "50 digits": "the exact value, computed by mpmath",
+    "p-value": "the probability of draws that are farther off, if the code is right",
+    "KS": "Kolmogorov-Smirnov test of the draws against the integral of exp(log_prob)",
+    "pit": "the same: probability integral transform, the share of the density below each draw",
+    "pit_ks": "largest distance between the share of draws below an action and the integral of "
+    "exp(log_prob) up to it",
+    "normaliser": "integral of exp(log_prob), or sum of the probabilities",
+    "integral": "that of exp(log_prob) over all actions, less 1",
+    "entropy_gap": "mean of -log_prob over the draws, less entropy()",
+    "Bartlett": "test of the covariance of draws by its Cholesky factor",
+    "chi-square": "test of frequencies against probabilities",
+    "u": "the action before tanh",
+    "latent": "u, handed to log_prob beside the action",
+    "terms": "parts of log_pi: Gaussian, scale, Jacobian of tanh",
+}
 
 
 @dataclass(frozen=True)
@@ -18,6 +40,7 @@ class Check:
     figure: float
     bound: float
     relation: str = "<="
+    control: bool = False  # whether the figure counts checks that reject a wrong formula
 
     @property
     def passed(self) -> bool:
@@ -25,9 +48,17 @@ class Check:
         return self.figure >= self.bound if self.relation == ">=" else self.figure <= self.bound
 
     @property
+    def nearness(self) -> float:
+        """1 at the bound, less inside, infinite where it fails."""
+        small, large = self.figure, self.bound
+        if self.relation == ">=":
+            small, large = large, small
+        return (small / large if large else 0.0) if self.passed else math.inf
+
+    @property
     def cells(self) -> list[str]:
         figure, bound = f"{self.figure:.3g}", f"{self.relation} {self.bound:.3g}"
-        return [self.section, self.name, figure, bound, "pass" if self.passed else "FAIL"]
+        return [self.name, figure, bound, "pass" if self.passed else "FAIL"]
 
 
 def rejection(
@@ -38,7 +69,7 @@ def rejection(
     result = f"rejected by {', '.join(rejecting) or 'nothing'}"
     result += f", NOT by {', '.join(missing)}" if missing else ""
     name = f"{case}: " * bool(case) + f"control {mistake}: {result}"
-    return Check(section, name, len(rejecting), len(expected), ">=")
+    return Check(section, name, len(rejecting), len(expected), ">=", control=True)
 
 
 class Section:
@@ -63,13 +94,37 @@ class Section:
         return Check(self.name, name, figure, bound)
 
 
-HEADER = ["section", "compared", "figure", "bound", ""]
-WIDTHS = (20, 82, 9, 10, 4)
+def line(*cells: str) -> str:
+    """A row of the table on the screen; what may be long stands last."""
+    widths = (20, 6, 6, 14, 9, 11, 0)
+    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def line(cells: Sequence[str]) -> str:
-    """A row of the table on the screen."""
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, WIDTHS, strict=True)).rstrip()
+HEADER = line("section", "result", "checks", "wrong formulas", "worst", "bound", "of")
+
+
+def lines(checks: Sequence[Check], verbose: bool) -> list[str]:
+    """Of each section a line with its worst check, then what fails or, if `verbose`, all."""
+    found = []
+    for section, group in groupby(checks, key=lambda check: check.section):
+        rows = list(group)
+        own = [row for row in rows if not row.control]
+        controls = [row.passed for row in rows if row.control]
+        rejected = f"{sum(controls)} of {len(controls)}" if controls else ""
+        name, figure, bound, _ = max(own, key=lambda row: row.nearness).cells
+        result = "pass" if all(row.passed for row in rows) else "FAIL"
+        found.append(line(section, result, str(len(own)), rejected, figure, bound, name))
+        for row in rows:
+            name, figure, bound, result = row.cells
+            if verbose or not row.passed:
+                found.append(line("", result, "", "", figure, bound, name))
+    return found
+
+
+def explained(text: str) -> str:
+    """A line for each of the `WORDS` in a text."""
+    held = [word for word in WORDS if re.search(rf"(?<!\w){word}(?!\w)", text)]
+    return "\n".join(f"{word}: {WORDS[word]}" for word in held)
 
 
 def summary(checks: Sequence[Check]) -> str:
@@ -80,13 +135,18 @@ def summary(checks: Sequence[Check]) -> str:
 def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
     """The report: for each section its settings, a table and its picture."""
     parts = ["# Verification gallery\n", f"{summary(checks)}.\n"]
-    for section, values in settings.items():
-        about = SECTIONS[section].__doc__
-        set_to = [f"`{key}={value}`".replace(" ", "") for key, value in asdict(values).items()]
-        parts.append(f"## {section}\n\n{about}; {', '.join(set_to)}\n")
-        rows = [check.cells[1:] for check in checks if check.section == section]
-        parts += [table(HEADER[1:], rows), f"\n![{about}]({section}.png)\n"]
-    return "\n".join(parts)
+    head = ["compared", "figure", "bound", ""]
+    for section, group in groupby(checks, key=lambda check: check.section):
+        parts.append(f"## {section}\n")
+        if section in settings:
+            about, values = SECTIONS[section].__doc__, asdict(settings[section])
+            set_to = [f"`{key}={value}`".replace(" ", "") for key, value in values.items()]
+            parts.append(f"{about}; {', '.join(set_to)}\n")
+        parts.append(table(head, [check.cells for check in group]) + "\n")
+        if section in settings:
+            parts.append(f"![{about}]({section}.png)\n")
+    text = "\n".join(parts)
+    return f"{text}\n{explained(text).replace(chr(10), '  ' + chr(10))}\n"
 
 
 def as_json(check: Check) -> dict[str, Any]:

@@ -20,6 +20,7 @@ class Options(Keys):
     run: str = key("", "audit the policy of this run directory instead")
     checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
     env_id: str = key("", "repeats the id of a run that a module registers", name="env.id")
+    verbose: bool = key(False, "print every check, not one line for each section")
     false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
 
 
@@ -27,7 +28,8 @@ class Options(Keys):
 class AnyPolicy(Keys):
     """Keys that go with `of`."""
 
-    of: str = key("", "MODULE:NAME of a distribution, or of a function that returns one or a pair")
+    of: str = key("", "MODULE:NAME of a distribution, of a function that returns one, or of pairs")
+    pairs: str = key("", "in place of it, an .npz file with `actions` and `log_pi`, 1,000 or more")
     args: str = key("", "what NAME is called with, a list")
     low: str = key("", "least actions, a number or a list; empty: unbounded, or found out")
     high: str = key("", "largest actions")
@@ -140,7 +142,7 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
     """
     own, rest = read_keys(Options, arguments, "")
     if own.run and (rest or own.section != "all" or own.false_alarms):
-        raise ConfigError("run: takes seed, out, checkpoint and env.id alone; leave others out")
+        raise ConfigError("run: takes seed, out, checkpoint, verbose and env.id; leave others out")
     chosen = own.section.split(",")
     own.require_names("section", ["all", *SECTIONS])
     if "all" not in chosen:
@@ -165,7 +167,8 @@ def help_text() -> str:
         "  python tools/verify.py run=runs/...                        a trained policy",
         "  python tools/verify.py false_alarms=1000                   its rate of false alarms",
         "  python tools/verify.py of=my_module:my_policy low=-1 high=1   anyone's policy",
-        "  python tools/verify.py of=torch.distributions:Normal args=[4.0,0.8]\n",
+        "  python tools/verify.py of=torch.distributions:Normal args=[4.0,0.8]",
+        "  python tools/verify.py pairs=pairs.npz low=-1 high=1        actions and log_pi\n",
         "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
         "keys:",
         *described(Options, 44),
