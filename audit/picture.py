@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,38 @@ FINE = 2  # drawn so many times larger, then averaged: smooth lines
 WIDTH, HEIGHT, TOP = 264, 236, 30  # pixels of a panel, and of what stands above all of them
 LEFT, RIGHT, ABOVE, BELOW = 40, 8, 18, 112  # pixels of a panel around its axes
 ERROR = 56  # pixels of the axes of errors, below them
+LINE, LETTER = 14, 6  # pixels of a line of the title, and of a letter
+WITHIN = np.linspace(-0.5, 0.5, 17)[1::2]  # places in a bin, in units of its width
 FEWEST = 10  # draws in a bin whose error is drawn
 HIGHEST = 3.0  # times the highest bar: a claim beyond leaves the picture
 BARS, CLAIM, INK, GRID = "#9ecae1", "#d94801", "#30363d", "#e4e7eb"
 
 
-def picture(findings: Sequence[Finding], names: Sequence[str] = ()) -> np.ndarray:
+def picture(findings: Sequence[Finding], names: Sequence[str] = (), title: str = "") -> np.ndarray:
     """Histogram of the draws under the claimed density, and its error, (height, width, 3) uint8.
 
     One column per state, or per name, and one row per curve: action components, the first ones
-    where they are many.
+    where they are many. The title may be long.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     rows, columns = len(findings[0].curves), len(findings)
-    size = (FINE * WIDTH * columns, FINE * (HEIGHT * rows + TOP))
+    titles = wrap(title, (WIDTH * columns - 2 * RIGHT) // LETTER)
+    head = LINE * len(titles)  # pixels
+    size = (FINE * WIDTH * columns, FINE * (HEIGHT * rows + TOP + head))
     image = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(image)
     pen.font = ImageFont.load_default(FINE * 11)
-    legend(pen, findings[0].curves[0])
+    for number, text in enumerate(titles):
+        write(pen, RIGHT, 3 + LINE * number, text, "la")
+    for curve in findings[0].curves[:1]:  # clipped draws have none
+        legend(pen, head, curve)
     for column, finding in enumerate(findings):
-        title = names[column] if names else f"state {column}"
-        write(pen, WIDTH * column + (LEFT + WIDTH - RIGHT) / 2, TOP, title, "ma")
+        above = names[column] if names else f"state {column}"
+        write(pen, WIDTH * column + (LEFT + WIDTH - RIGHT) / 2, head + TOP, above, "ma")
         for row in range(rows):
             name = f"action {row}" if rows > 1 else "action"
-            panel(pen, WIDTH * column, TOP + HEIGHT * row, finding.curves[row], name)
+            panel(pen, WIDTH * column, head + TOP + HEIGHT * row, finding.curves[row], name)
     return np.asarray(image.reduce(FINE))
 
 
@@ -73,12 +81,20 @@ def claim(pen: Any, xs: Sequence[float], ys: Sequence[float], dots: bool, top: f
             pen.line(fine(x, y, next_x, next_y), CLAIM, round(1.75 * FINE))
 
 
-def legend(pen: Any, curve: Curve) -> None:
-    pen.rectangle(fine(LEFT, 6, LEFT + 14, 16), BARS)
-    write(pen, LEFT + 20, 11, f"{len(curve.draws):,} draws", "lm")
+def legend(pen: Any, top: float, curve: Curve) -> None:
+    middle = top + 11
+    pen.rectangle(fine(LEFT, middle - 5, LEFT + 14, middle + 5), BARS)
+    write(pen, LEFT + 20, middle, f"{len(curve.draws):,} draws", "lm")
     dots = curve.unit == "choice"
-    claim(pen, [LEFT + 116] if dots else [LEFT + 104, LEFT + 122], [11] * (2 - dots), dots, 0)
-    write(pen, LEFT + 128, 11, "exp(log_prob)", "lm")
+    claim(pen, [LEFT + 116] if dots else [LEFT + 104, LEFT + 122], [middle] * (2 - dots), dots, 0)
+    write(pen, LEFT + 128, middle, "exp(log_prob)", "lm")
+
+
+def cut_off(pen: Any, peak: float, place: float, start: float, end: float, top: float) -> None:
+    """An arrow where the density leaves the picture, and how high it is."""
+    pen.polygon(fine(place, top - 6, place - 4, top, place + 4, top), CLAIM)
+    aside, anchor = (8, "lt") if place < (start + end) / 2 else (-8, "rt")
+    write(pen, place + aside, top + 1, f"up to {peak:.3g}", anchor)
 
 
 def panel(pen: Any, left: float, top: float, curve: Curve, name: str) -> None:
@@ -123,9 +139,13 @@ def panel(pen: Any, left: float, top: float, curve: Curve, name: str) -> None:
     pen.line(fine(start, bottom, end, bottom), INK, FINE)
     shown = (grid >= low) & (grid <= high) & ~np.isnan(density)
     claim(pen, x(grid[shown]), y(density[shown]), choice, top)
-    middles = (edges[1:] + edges[:-1]) / 2
-    claimed = density if choice else np.interp(middles, grid, density, left=math.nan)
-    counts = heights * np.diff(edges) * len(draws)
+    if density[shown].max(initial=0.0) > highest:
+        peak = int(density[shown].argmax())
+        cut_off(pen, density[shown][peak], x(grid[shown][peak]), start, end, top)
+    middles, width = (edges[1:] + edges[:-1]) / 2, edges[1:] - edges[:-1]
+    inside = middles[:, None] + WITHIN * width[:, None]
+    claimed = density if choice else np.interp(inside, grid, density, left=math.nan).mean(-1)
+    counts = heights * width * len(draws)
     errors(pen, x(middles), claimed, heights, counts, start, end, bottom + 42)
 
 
@@ -147,7 +167,7 @@ def errors(
     def y(value: Any) -> Any:
         return top + ERROR * (0.5 - 0.5 * np.clip(value / (1.1 * largest), -1.0, 1.0))
 
-    for value in ticks(-largest, largest, 3):
+    for value in ticks(-largest, largest, 4):
         pen.line(fine(start, y(value), end, y(value)), INK if value == 0 else GRID, FINE)
         write(pen, start - 5, y(value), f"{value:g}", "rm")
     for place, middle, width in zip(places[held], error, chance, strict=True):

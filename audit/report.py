@@ -26,12 +26,11 @@ class Report:
         return all(trial.passed for trial in self.trials)
 
     def picture(self) -> np.ndarray:
-        """Histogram, claimed density and their difference in nats, (height, width, 3) uint8."""
+        """Histogram, claimed density, their difference in nats; (height, width, 3) uint8."""
         from audit.picture import picture
 
-        return picture(
-            [Finding(math.nan, math.nan, math.nan, self.trials, self.curves)], names=[""]
-        )
+        finding = Finding(math.nan, math.nan, math.nan, self.trials, self.curves)
+        return picture([finding], names=[""], title=self.verdict)
 
     def save(self, folder: str | Path) -> Path:
         """Writes report.md, report.json and picture.png into a folder, which it returns."""

@@ -15,6 +15,7 @@ from audit.picture import (
     ERROR,
     HEIGHT,
     LEFT,
+    LINE,
     RIGHT,
     TOP,
     WIDTH,
@@ -105,6 +106,37 @@ def test_a_claim_beyond_all_bounds_leaves_the_picture_and_the_bars_stay_visible(
     assert line[1].min() < LEFT + 3
     assert line[1].max() < middle + 8  # no plateau at the top
     assert np.abs(line[0][line[1] < middle - 5] - bars[0].min()).max() < 4
+
+
+def test_a_peak_that_leaves_the_picture_is_marked_with_its_height():
+    def density(grid):
+        return torch.where((grid > 0.2) & (grid < 0.3), 30.0, 1.0).double()
+
+    above = {"start": 8, "end": 17}  # of the axes
+    assert len(where(picture([finding(uniform())]), CLAIM, **above)[0]) == 0
+    arrow = where(picture([finding(uniform(density))]), CLAIM, **above)
+    place = LEFT + 0.2 * (WIDTH - LEFT - RIGHT)
+    assert 5 < len(arrow[0]) < 40
+    assert abs(arrow[1].mean() - place) < 4
+
+
+def test_a_title_stands_above_all_and_takes_as_many_lines_as_it_needs():
+    bare = picture([finding(uniform())])
+    pixels = picture([finding(uniform())], title="wrong: " + "word " * 16)
+    head = len(pixels) - len(bare)
+    assert head == 3 * LINE
+    assert np.array_equal(pixels[head:], bare)
+    assert all(pixels[LINE * row : LINE * (row + 1)].min() < 100 for row in range(3))
+    assert picture([finding()], title="nothing was drawn").shape == (TOP + LINE, WIDTH, 3)
+
+
+def test_the_error_of_a_bin_is_that_of_its_share_of_a_steep_density():
+    quantiles = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    grid = torch.linspace(0.0, 1.0, 4001, dtype=torch.float64)[1:] ** 2
+    curve = Curve(quantiles**2, grid, 0.5 / grid.sqrt(), "action")  # infinite at 0
+    start = HEIGHT - BELOW + 42
+    dots = where(picture([finding(curve)]), CLAIM, start=start, end=start + ERROR)
+    assert abs(dots[0][dots[1] < LEFT + 5].mean() - ERROR / 2) < 0.3 * ERROR
 
 
 def test_probabilities_are_dots_on_the_bars():
