@@ -79,11 +79,10 @@ class BaseAgent:
     ) -> CategoricalActor | GaussianActor:
         """The actor of this policy; its heads are orthogonal where there is a gain."""
         head = partial(Linear, self.settings.hidden[-1], generator=generator, gain=gain)
-        masked = self.spec.mask > 0
         if self.spec.choices:
-            return MultiCategoricalActor(torso, head, self.spec.choices, masked)
+            return MultiCategoricalActor(torso, head, self.spec.choices, self.spec.mask > 0)
         if self.spec.discrete:
-            return CategoricalActor(torso, head, self.spec.action_dim, masked)
+            return CategoricalActor(torso, head, self.spec.action_dim, self.spec.mask > 0)
         assert isinstance(self.settings, GaussianConfig)
         names = ("log_std", "log_std_init", "log_std_min", "log_std_max", "log_std_bound")
         options: dict[str, Any] = {name: getattr(self.settings, name) for name in names}

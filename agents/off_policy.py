@@ -47,7 +47,6 @@ class OffPolicyAgent(BaseAgent):
             *layers,
             normalise=settings.normalise_critic,
             images=spec.images,
-            mask=spec.mask,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
@@ -78,26 +77,15 @@ class OffPolicyAgent(BaseAgent):
         self.optimizer = Optimizer(groups, settings.lr, settings.max_grad_norm, self.horizon)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Uniform actions (N, A) or (N,), new ones every `explore_hold` steps.
+        """Uniform actions (N, A), new ones every `explore_hold` steps.
 
         One that is held gets further than the sum of as many independent ones: Dabney et al. 2021
-        (arXiv 2006.01782), there with random durations. A mask ends that of an action it forbids.
+        (arXiv 2006.01782), there with random durations.
         """
-        anew = self.explored % self.settings.explore_hold == 0
-        if self.spec.mask:
-            permitted = self.normalizer(obs.to(self.device))[..., -self.spec.mask :]
-            drawn = torch.multinomial(permitted, 1, generator=self.generators["act"])
-            held = drawn if anew else self.held.to(self.device).unsqueeze(-1)
-            drawn = torch.where(permitted.gather(-1, held) > 0, held, drawn)
-            self.held = drawn.squeeze(-1).cpu()
-        elif anew:
-            count, size, generator = len(obs), self.spec.action_dim, self.generators["act"]
-            if self.spec.discrete:
-                action = torch.randint(size, (count,), generator=generator, device=self.device)
-            else:
-                unit = torch.rand(count, size, generator=generator, device=self.device)
-                action = unit * 2.0 - 1.0
-            self.held = action.cpu()
+        if self.explored % self.settings.explore_hold == 0:
+            size, generator = (len(obs), self.spec.action_dim), self.generators["act"]
+            unit = torch.rand(*size, generator=generator, device=self.device)
+            self.held = (unit * 2.0 - 1.0).cpu()
         self.explored += 1
         return self.held, self.held
 

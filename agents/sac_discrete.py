@@ -1,6 +1,7 @@
 """Soft actor-critic for discrete actions: Christodoulou 2019 (arXiv 1910.07207)."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class SACDiscrete(OffPolicyAgent):
     def __init__(
         self, spec: Spec, settings: SACDiscreteConfig, stream: Stream, horizon: int
     ) -> None:
-        super().__init__(spec, settings, stream, horizon, DiscreteCritic)
+        critic = partial(DiscreteCritic, mask=spec.mask)
+        super().__init__(spec, settings, stream, horizon, critic)
         most = math.log(spec.action_dim)
         risky = RISKY * most
         remedy = (
@@ -73,6 +75,22 @@ class SACDiscrete(OffPolicyAgent):
             **alpha_metrics,
         }
         return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics
+
+    def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Uniform actions (N,), held as those of `OffPolicyAgent`, and only while permitted."""
+        generator, count, mask = self.generators["act"], self.spec.action_dim, self.spec.mask
+        anew = self.explored % self.settings.explore_hold == 0
+        if mask:
+            permitted = self.normalizer(obs.to(self.device))[..., -mask:]
+            drawn = torch.multinomial(permitted, 1, generator=generator)
+            held = drawn if anew else self.held.to(self.device).unsqueeze(-1)
+            drawn = torch.where(permitted.gather(-1, held) > 0, held, drawn)
+            self.held = drawn.squeeze(-1).cpu()
+        elif anew:
+            drawn = torch.randint(count, (len(obs),), generator=generator, device=self.device)
+            self.held = drawn.cpu()
+        self.explored += 1
+        return self.held, self.held
 
     def share(self, log_probs: Tensor) -> Tensor | float:
         """Mean of log(permitted actions) / log K: the target entropy is that of K actions."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,16 +77,6 @@ class Spec:
         if self.choices:
             return "multi_discrete"
         return "discrete" if self.discrete else "continuous"
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """How many actions each discrete choice has."""
-        return self.choices or (self.action_dim,)
-
-    def choosable(self, mask: np.ndarray) -> np.ndarray:
-        """Whether masks (*, M) permit an action of every choice, (*,)."""
-        starts = np.cumsum([0, *self.sizes[:-1]])
-        return np.logical_and.reduce(np.add.reduceat(mask, starts, axis=-1) > 0, axis=-1)
 
     @property
     def obs_bytes(self) -> int:

@@ -15,7 +15,16 @@ from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
 from envs.native import Backend
-from envs.spaces import MASK, ActionMap, as_vector, check_spaces, describe, limits_of, short
+from envs.spaces import (
+    MASK,
+    ActionMap,
+    as_vector,
+    check_spaces,
+    describe,
+    limits_of,
+    masks_in,
+    short,
+)
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -228,7 +237,7 @@ class Envs:
             raise self.fault(what, index)
         if self.spec.mask:
             mask = rounded[:, -self.spec.mask :]
-            stuck = ~self.spec.choosable(mask)
+            stuck = ~np.all([one.any(-1) for one in masks_in(self.spec, rounded)], 0)
             if last is not None:
                 mask[stuck & last] = 1.0
                 stuck &= ~last
@@ -242,12 +251,10 @@ class Envs:
 
     def permitted(self, action: Any, obs: np.ndarray) -> Any:
         """An action of a copy; where its obs (O,) forbid it, the next one that they permit."""
-        spec = self.spec
-        if not spec.mask:
+        if not self.spec.mask:
             return action
         start = limits_of(self.backend.action_space)[0]
-        masks = np.split(obs[-spec.mask :], np.cumsum(spec.sizes)[:-1])
-        pairs = zip(np.asarray(action - start).flat, masks, strict=True)
+        pairs = zip(np.asarray(action - start).flat, masks_in(self.spec, obs), strict=True)
         moved = [(one + np.roll(mask, -one).argmax()) % len(mask) for one, mask in pairs]
         return np.reshape(moved, start.shape) + start
 

@@ -179,6 +179,12 @@ def with_mask(observation: Any, action: spaces.Space[Any]) -> spaces.Dict:
     return spaces.Dict(OrderedDict({**parts, MASK: Mask(choices_of(action))}))
 
 
+def masks_in(spec: Spec, obs: np.ndarray) -> list[np.ndarray]:
+    """Views of the masks in observations (*, O), one (*, K) for each discrete choice."""
+    sizes = spec.choices or (spec.action_dim,)
+    return np.split(obs[..., -spec.mask :], np.cumsum(sizes)[:-1], axis=-1)
+
+
 class Flat(spaces.Box):
     """A space as one vector; `whole` is the space itself."""
 

@@ -29,15 +29,12 @@ def torso(
 ) -> nn.Sequential:
     """Fully connected layers, obs (*, inputs) -> features (*, hidden[-1]), each with activation.
 
-    Images in the inputs are encoded before the first of them, and the last `mask` inputs left out;
-    `gain` is that of `Linear`.
+    Images in the inputs are encoded, the last `mask` inputs left out; `gain` is that of `Linear`.
     """
-    layers: list[nn.Module] = []
+    layers: list[nn.Module] = [UnitNorm()] if unit_input else []
     if images or mask:
         encoders = ImageEncoders(inputs - mask, images, generator)
-        layers, inputs = [encoders], encoders.width
-    if unit_input:
-        layers.append(UnitNorm())
+        layers, inputs = [encoders, *layers], encoders.width
     for width_in, width_out in zip([inputs, *hidden], hidden, strict=False):
         layers += [Linear(width_in, width_out, generator, gain), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers)
@@ -111,7 +108,6 @@ class Ensemble(nn.Module):
         normalise: whether the outputs of a hidden layer are normalised before its activation.
         images: in an observation; all members share their encoders.
         outputs: K, of each member.
-        mask: last components of an observation, which are left out.
     """
 
     def __init__(
@@ -125,13 +121,12 @@ class Ensemble(nn.Module):
         normalise: bool = False,
         images: Images = (),
         outputs: int = 1,
-        mask: int = 0,
     ) -> None:
         super().__init__()
         self.members = members
         encoder = None
-        if images or mask:
-            encoder = ImageEncoders(obs_dim - mask, images, generator)
+        if images:
+            encoder = ImageEncoders(obs_dim, images, generator)
             obs_dim = encoder.width
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise([obs_dim + action_dim, *hidden]):

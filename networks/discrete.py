@@ -64,13 +64,13 @@ class MultiCategoricalActor(CategoricalActor):
 
 
 class DiscreteCritic(Ensemble):
-    """obs (*, O) -> Q of every member and action (E, *, K)."""
+    """obs (*, O) -> Q of every member and action (E, *, K); the last `mask` of O are left out."""
 
     def __init__(
-        self, members: int, obs_dim: int, actions: int, *layers: Any, **options: Any
+        self, members: int, obs_dim: int, actions: int, *layers: Any, mask: int = 0, **options: Any
     ) -> None:
-        options["outputs"] = actions
-        super().__init__(members, obs_dim, 0, *layers, **options)
+        self.inputs, options["outputs"] = obs_dim - mask, actions
+        super().__init__(members, self.inputs, 0, *layers, **options)
 
     def forward(self, obs: Tensor) -> Tensor:
-        return self.every(self.encoder(obs))
+        return self.every(self.encoder(obs[..., : self.inputs]))

@@ -22,6 +22,7 @@ from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
 from data.replay_state import copy_rows, first_row, restore
 from envs.envs import Envs
+from envs.spaces import masks_in
 from runtime.accelerate.acceleration import accelerate
 from runtime.divergence import Recorded
 from runtime.evaluation import MOST_ENVS, Evaluator, several_or_one
@@ -180,9 +181,9 @@ def example(config: TrainConfig, agent: BaseAgent, buffer: Any) -> Batch:
     noise = stream(0, "example")
     rows = torch.randn((2, *leading, spec.obs_dim - spec.image_bytes), generator=noise)
     if spec.mask:
-        mask = (rows[..., -spec.mask :] > 0).float()
-        mask[torch.from_numpy(~spec.choosable(mask.numpy()))] = 1.0
-        rows[..., -spec.mask :] = mask
+        for mask in masks_in(spec, rows.numpy()):
+            mask[:] = mask == mask.max(-1, keepdims=True)  # one action of each choice, and
+            mask[..., 0] = 1.0  # the first
     if spec.image_bytes:
         shape = (2, *leading, spec.image_bytes)
         images = torch.randint(256, shape, generator=noise, dtype=torch.uint8)

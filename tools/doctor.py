@@ -28,7 +28,7 @@ from configs.schema import MASKING, EnvConfig
 from data import Transition
 from envs.envs import Envs
 from envs.make import layers
-from envs.spaces import Flat
+from envs.spaces import Flat, masks_in
 from runtime.evaluation import LONGEST
 from runtime.exactness import before_training
 from runtime.launch.door import tool
@@ -80,13 +80,10 @@ def play(envs: Envs, steps: int, seed: int) -> Played:
     transitions, started = [], time.perf_counter()
     for _ in range(steps):
         if spec.discrete:
-            masks = torch.ones(1, sum(spec.sizes))
+            weights = [torch.ones(1, size) for size in spec.choices or (spec.action_dim,)]
             if spec.mask:
-                masks = torch.from_numpy(envs.read(envs.obs.numpy())[:, -spec.mask :])
-            columns = [
-                torch.multinomial(mask, 1, generator=generator)[0]
-                for mask in masks.split(spec.sizes, 1)
-            ]
+                weights = list(map(torch.from_numpy, masks_in(spec, envs.read(envs.obs.numpy()))))
+            columns = [torch.multinomial(one, 1, generator=generator)[0] for one in weights]
             action = torch.stack(columns, -1) if spec.choices else columns[0]
         else:
             action = torch.rand(1, spec.action_dim, generator=generator) * 2.0 - 1.0
