@@ -33,6 +33,7 @@ USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
 TEXTS = (*PATHS, "checkpoint", "device", "env.id")
+UNREFERRING = (*GROUPS, "env.id", "resume", "hydra.sweep.dir")  # keys that are read first
 READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values of paths, by Hydra
 Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 
@@ -85,6 +86,9 @@ def asked(arguments: list[str]) -> Asked:
     if run not in (None, "auto"):
         recorded = read_run(require_run("resume", str(run)))
         require_keys(given, TrainConfig, recorded.agent.name)
+        for name, value in given:
+            if "${" in str(value):
+                raise ConfigError(f"{name}: refers to a key of a new run; write the value itself")
         return Asked(*resumed(recorded, named, str(run)))
     plain, sources = new_run(given)
     config = build(TrainConfig, plain)
@@ -206,9 +210,8 @@ def parse(given: str) -> tuple[str, str, Any]:
         if os.path.isfile(os.path.join(given, "config.yaml")):
             remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
-    if "${" in given:
-        why = "refers to another key or the environment"
-        raise ConfigError(f"{key}: {why}; write the value itself")
+    if name in UNREFERRING and "${" in text:
+        raise ConfigError(f"{key}: is read before other keys; write the value itself")
     if (path and not READ.match(text)) or (name in GROUPS and text in options(name)):
         return name, text, text
     try:

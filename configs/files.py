@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
 GLOBAL = "# @package _global_"  # Hydra's mark of a file whose keys are those of the run
+RESOLVER = re.compile(r"\$\{[\w.]+:")
 LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
 
@@ -69,14 +71,24 @@ def compose(
     Unless `whole`, a key may be without a value. Raises ConfigError, in one line.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError, InterpolationResolutionError
 
     try:
         found = composed(name, groups)
         for key, value in values:
             OmegaConf.update(found, key, value, force_add=True)
+        for key, value in flat(OmegaConf.to_container(found, resolve=False)):
+            if resolver := RESOLVER.search(str(value)):
+                why = f"{resolver[0]}...}} would be executed, and configurations are data"
+                raise ConfigError(f"{key}: {why}; write the value, or refer to a key, ${{seed}}")
         plain: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=whole)
         if misplaced := {"tuned", "experiment"}.intersection(plain):
             raise ValueError(f"the keys of a file are below {misplaced.pop()}")
+    except ConfigError:
+        raise
+    except (GrammarParseError, InterpolationResolutionError) as error:
+        why = f"its ${{...}} cannot be resolved, {first_line(error)}"
+        raise ConfigError(f"{error.full_key}: {why}; use a key that --help lists") from error
     except Exception as error:
         if mark := getattr(error, "problem_mark", None):
             raise unreadable(Path(mark.name), error) from error

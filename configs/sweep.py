@@ -86,6 +86,8 @@ def read_folder(arguments: list[str]) -> Path | None:
     if len(folders) > 1 or "" in folders:
         remedy = "give one, in quotes if it has a comma, and no hydra.sweep.dir beside it"
         raise ConfigError(f"run_dir: one folder holds all jobs of a sweep; {remedy}")
+    if "${" in str(folders):
+        raise ConfigError("run_dir: one folder holds all jobs of a sweep; write it without ${...}")
     return Path(str(folders[0])) if folders else None
 
 

@@ -140,6 +140,21 @@ def test_a_run_names_its_tuned_pair_in_a_line(keys: int, more: list[str], capsys
     assert capsys.readouterr() == (line * (keys > 0), "")
 
 
+def test_a_value_may_refer_to_other_keys() -> None:
+    config = train_config(
+        [
+            *["agent=ppo", "agent.hidden=[${agent.batch_size},64]", "agent.n_steps=256"],
+            *["run_dir=runs/${env.id}/lr${agent.lr}", "agent.batch_size=${agent.n_steps}"],
+            *["env.kwargs.x=${seed}", "seed=7", "env=acrobot"],
+        ]
+    )
+    assert (config.agent.hidden, config.agent.batch_size) == ([256, 64], 256)  # type: ignore[attr-defined]
+    assert config.run_dir == f"runs/Acrobot-v1/lr{config.agent.lr}"
+    assert config.env.kwargs == {"x": 7}
+    assert "${" not in to_yaml(config)
+    assert evaluate_config(["run=x", "episodes=5", "seed=${episodes}"]).seed == 5
+
+
 def test_a_whole_number_is_one_however_it_is_written() -> None:
     config = train_config(["total_steps=1e6", "agent.hidden=[6.4e1,32]", "env.kwargs.x=1e1"])
     assert to_yaml(config) == to_yaml(
@@ -451,7 +466,13 @@ BAD: dict[str, tuple[list[str], str]] = {  # name: (arguments, the key that the 
     "flag": (["--multirun"], "--multirun"),
     "empty part of a key": (["agent..lr=1"], "agent..lr"),
     "interpolation": (["seed=${nope}"], "seed"),
-    "interpolation of a key": (["agent.lr=${agent.gamma}"], "agent.lr"),
+    "interpolation of itself": (["seed=${seed}"], "seed"),
+    "interpolation of a group": (["agent.lr=${agent}"], "agent.lr"),
+    "interpolation that is cut off": (["run_dir=a${seed"], "run_dir"),
+    "interpolation of a name": (["env.kwargs.x=${${env.id}}"], "env.kwargs.x"),
+    "interpolation for a group": (["agent=${env}"], "agent"),
+    "environment variable in a list": (["agent.hidden=[${oc.env:HOME}]"], "agent.hidden"),
+    "code": (["env.kwargs.x=${eval:1}"], "env.kwargs.x"),
     "environment variable": (["run_dir=${oc.env:HOME}"], "run_dir"),
     "environment variable in kwargs": (["env.kwargs.x=${oc.env:HOME}"], "env.kwargs.x"),
     "missing mark": (["env.kwargs.x=???"], "env.kwargs.x"),

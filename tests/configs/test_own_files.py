@@ -272,7 +272,6 @@ BUILT = {
     "above": "defaults: [pendulum]\nnum_envs: 3\nkwargs: {g: 2.0}\n",
     "below": "defaults:\n  - custom\n  - _self_\nid: Pendulum-v1\nnum_envs: 3\nkwargs: {g: 2.0}\n",
     "placed": "# @package _global_\nenv: {id: Pendulum-v1, num_envs: 3, kwargs: {g: 2.0}}\n",
-    "referring": "id: Pendulum-v1\nnum_envs: 3\nkwargs: {g: '${oc.decode:\"2.0\"}'}\n",
 }
 
 
@@ -290,6 +289,18 @@ def test_a_file_may_be_built_on_others(name: str, write: Any, stopped: Any, caps
     write(f"env/{name}", BUILT[name].replace("2.0", "5.0"))
     train_config([f"resume={path}", f"env={name}"])
     assert capsys.readouterr().err == "warning: kept from the run: env.kwargs.g=2.0\n"
+
+
+def test_a_file_may_refer_to_keys_and_to_nothing_else(write: Any) -> None:
+    write("env/mine", "id: Pendulum-v1\nkwargs: {g: '${seed}', h: 1}\n")
+    assert train_config(["env=mine", "seed=3"]).env.kwargs == {"g": 3, "h": 1}
+    for resolver in ("${oc.env:HOME}", "${oc.decode:1}", "a${hydra:job.name}"):
+        write("env/mine", f"id: Pendulum-v1\nkwargs: {{g: '{resolver}'}}\n")
+        with pytest.raises(ConfigError, match=r"^env.kwargs.g: \$\{[a-z.]+:\.\.\.\} would be exec"):
+            train_config(["env=mine"])
+    write("env/mine", "id: Pendulum-v1\nkwargs: {g: '${sed}'}\n")
+    with pytest.raises(ConfigError, match=r"^env.kwargs.g: its .* cannot be resolved, .*'sed' not"):
+        train_config(["env=mine"])
 
 
 @pytest.mark.parametrize("value", ["!!binary aGVsbG8=", "[1, !!binary aGVsbG8=]"])

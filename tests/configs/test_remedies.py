@@ -47,7 +47,16 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     ),
     "name": (train_config, ["agent..lr=1"], "is not KEY=VALUE; --help", ["agent.lr=1"]),
     "no value": (train_config, ["seed"], "is not KEY=VALUE; --help lists the keys", ["seed=1"]),
-    "interpolation": (train_config, ["seed=${x}"], "write the value itself", ["seed=1"]),
+    "reference": (train_config, ["seed=${x}"], "use a key that --help", ["seed=${total_steps}"]),
+    "variable": (
+        *(train_config, ["env.kwargs.x=${oc.env:X}"], "write the value, or refer"),
+        ["env.kwargs.x=${seed}"],
+    ),
+    "agent by a key": (train_config, ["agent=${x}"], "write the value itself", ["agent=a2c"]),
+    "folder of a key": (
+        *(read_sweep, ["seed=1,2", "run_dir=${env.id}"], "write it without ${...}"),
+        ["seed=1,2", "run_dir=x"],
+    ),
     "missing": (train_config, ["seed=???"], "is missing; give it a value", ["seed=1"]),
     "long": (train_config, [f"env.kwargs.x={'a' * 10_001}"], "shorten", ["env.kwargs.x=aaa"]),
     "sweep's": (
@@ -310,6 +319,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ([ID], ["run_dir=elsewhere"], "is not runs/run; leave it out", []),
         ([ID], ["total_steps=5"], "give more, or leave it out", ["total_steps=200000"]),
         ([ID], ["total_steps=5"], "or leave it out", []),
+        ([ID], ["total_steps=${eval.every}"], "write the value itself", ["total_steps=200000"]),
         ([ID], ["agent.lrr=1"], "did you mean agent.lr?", ["agent.lr=0.001"]),
         (["env.id=mine:A-v0"], [], "repeat env.id=mine:A-v0", ["env.id=mine:A-v0"]),
     ],
