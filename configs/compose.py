@@ -13,12 +13,16 @@ from common.errors import ConfigError, key_value, quoted, warn
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.files import (
+    GROUPS,
     compose,
     experiment,
+    find,
     flat,
     group,
+    is_path,
     meant,
     options,
+    own_files,
     place,
     read_run,
     require_run,
@@ -28,7 +32,6 @@ from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
 
-GROUPS = ("env", "agent", "experiment", "tuned")
 USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
@@ -36,6 +39,7 @@ TEXTS = (*PATHS, "checkpoint", "device", "env.id")
 UNREFERRING = (*GROUPS, "env.id", "resume", "hydra.sweep.dir")  # keys that are read first
 READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values of paths, by Hydra
 Given = list[tuple[str, Any]]  # (key in full, value) of each argument
+Values = dict[str, Any]  # key in full, or a group of files -> value
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,12 @@ def asked(arguments: list[str]) -> Asked:
     A resumed run keeps what is left out. Raises ConfigError: one line that names the key, what is
     wrong with it, and the nearest valid one.
     """
-    given = [(name, value) for name, _, value in map(parse, arguments)]
+    with own_files(arguments) as words:
+        return new_or_resumed([(name, value) for name, _, value in map(parse, words)])
+
+
+def new_or_resumed(given: Given) -> Asked:
+    """The same from the arguments as (key, value)."""
     named = dict(given)
     run = named.get("resume")
     if run not in (None, "auto"):
@@ -103,16 +112,17 @@ def asked(arguments: list[str]) -> Asked:
 
 def evaluate_config(arguments: list[str]) -> EvaluateConfig:
     """The configuration that `evaluate.py` runs; raises ConfigError like `train_config`."""
-    given = [(name, value) for name, _, value in map(parse, arguments)]
-    require_keys(given, EvaluateConfig)
-    named, file = dict(given), Given()
-    if "env" in named:
-        played = train_config([f"env={quoted(named['env'])}"]).env
-        file = [("env.id", played.id)]
-        if named.get("policy") is not None:  # of a run, the arguments are its own
-            file += [("env.kwargs", played.kwargs), ("env.wrappers", played.wrappers)]
-    rest = [(name, value) for name, value in given if name != "env"]
-    return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
+    with own_files(arguments) as words:
+        given = [(name, value) for name, _, value in map(parse, words)]
+        require_keys(given, EvaluateConfig)
+        named, file = dict(given), Given()
+        if "env" in named:
+            played = train_config([f"env={quoted(named['env'])}"]).env
+            file = [("env.id", played.id)]
+            if named.get("policy") is not None:  # of a run, the arguments are its own
+                file += [("env.kwargs", played.kwargs), ("env.wrappers", played.wrappers)]
+        rest = [(name, value) for name, value in given if name != "env"]
+        return build(EvaluateConfig, compose("evaluate", [], [*file, *rest]))
 
 
 def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str, str]]:
@@ -123,48 +133,66 @@ def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str,
     """
     chosen = {name: value for name, value in given if name in GROUPS}
     values = [(name, value) for name, value in given if name not in GROUPS]
-    for folder, name in chosen.items():
-        known = options(folder)
-        if (folder, name) == ("tuned", None):
-            continue
-        if name not in known:
-            remedy = nearest(str(name), known, "choose one")
-            remedy += " or give env.id=ID for any other" if folder == "env" else ""
-            raise ConfigError(f"{folder}: {show(name)} is not one of {', '.join(known)}; {remedy}")
-        group(folder, name)  # it can be read
+    require_files(chosen)
     named = experiment(chosen.get("experiment"))
-    for folder, key in (("agent", "agent"), ("env", "env.id")):
-        own = named.get(key)
-        if not own or folder not in chosen or key in dict(values):
-            continue
-        if meant(folder, chosen[folder]) != meant(folder, own):
-            why = f"experiment={chosen['experiment']} is for {key}={show(own, quote=False)}"
-            raise ConfigError(f"{folder}: {why}; leave {folder}= out")
+    require_agreement(named, chosen, dict(values))
     files = {**named, **chosen}
     sets = {**USUAL, **files, **dict(values)}
     agent = meant("agent", sets["agent"])
     require_keys(values, TrainConfig, agent)
     pair = files.get("tuned", f"{sets['env']}-{sets['agent']}")
-    groups = [
-        f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}"
-        for name in chosen
-        if name != "tuned"
-    ]
-    if "env.id" in sets and sets["env.id"] != meant("env", files.get("env")):
+    other_id = "env.id" in sets and sets["env.id"] != meant("env", files.get("env"))
+    if other_id:
         pair = files.get("tuned")  # the usual one was made for the id of the file alone
-        groups += ["env=custom"] * ("env" not in files)
-    groups.append(f"tuned={quoted(pair)}" if pair in options("tuned") else "~tuned")
-    sources, known = {}, key_names(TrainConfig, agent)
-    for folder, name in (("tuned", pair), ("experiment", chosen.get("experiment"))):
-        if name in options(folder):
-            keys = named if folder == "experiment" else dict(flat(group(folder, name)))
-            other = [k for k in keys if k.startswith("agent.") and k not in known]
-            if folder == "tuned" and folder in files and other:
-                why = f"{name} sets {other[0]}, which agent={agent} does not have"
-                raise ConfigError(f"{folder}: {why}; leave it out, or choose its agent")
-            sources.update(dict.fromkeys(keys, place(folder, name)))
-    sources.update(dict.fromkeys(dict(values), "the command line"))
+    tuned = dict(flat(group("tuned", pair))) if find("tuned", pair) else {}
+    require_tuned_for(agent, files, tuned)
+    sources = {
+        **(dict.fromkeys(tuned, place("tuned", pair)) if tuned else {}),
+        **(dict.fromkeys(named, place("experiment", chosen["experiment"])) if named else {}),
+        **dict.fromkeys(dict(values), "the command line"),
+    }
+    if is_path(chosen.get("experiment")):  # which is none of Hydra's: as if it were typed
+        values = [*((key, named[key]) for key in named if key not in GROUPS), *values]
+        chosen = {folder: files[folder] for folder in files if folder in ("env", "agent")}
+    chosen.pop("tuned", None)
+    groups = [f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}" for name in chosen]
+    groups += ["env=custom"] * (other_id and "env" not in files)
+    groups.append(f"tuned={quoted(pair)}" if tuned else "~tuned")
     return compose("train", groups, values, whole), sources
+
+
+def require_files(chosen: Values) -> None:
+    """Raises ConfigError with the nearest name unless each is a file that can be read."""
+    for folder, name in chosen.items():
+        if find(folder, name):
+            group(folder, name)
+        elif (folder, name) != ("tuned", None):
+            known = options(folder)
+            remedy = nearest(str(name), known, "choose one")
+            remedy += " or give env.id=ID for any other" if folder == "env" else ""
+            raise ConfigError(f"{folder}: {show(name)} is not one of {', '.join(known)}; {remedy}")
+
+
+def require_agreement(
+    named: dict[str, Any], chosen: dict[str, Any], values: dict[str, Any]
+) -> None:
+    """Raises ConfigError where an experiment is for another environment or agent than is chosen."""
+    for folder, key in (("agent", "agent"), ("env", "env.id")):
+        own = named.get(key)
+        if not own or folder not in chosen or key in values:
+            continue
+        if meant(folder, chosen[folder]) != meant(folder, own):
+            why = f"experiment={chosen['experiment']} is for {key}={show(own, quote=False)}"
+            raise ConfigError(f"{folder}: {why}; leave {folder}= out")
+
+
+def require_tuned_for(agent: str, files: Values, tuned: Values) -> None:
+    """Raises ConfigError where the tuned pair that is named is of another agent."""
+    known = key_names(TrainConfig, agent)
+    other = [key for key in tuned if key.startswith("agent.") and key not in known]
+    if other and files.get("tuned"):
+        why = f"{files['tuned']} sets {other[0]}, which agent={agent} does not have"
+        raise ConfigError(f"tuned: {why}; leave it out, or choose its agent")
 
 
 def require_keys(given: Given, group: type[Group], agent: str = "") -> None:
@@ -212,7 +240,7 @@ def parse(given: str) -> tuple[str, str, Any]:
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
     if name in UNREFERRING and "${" in text:
         raise ConfigError(f"{key}: is read before other keys; write the value itself")
-    if (path and not READ.match(text)) or (name in GROUPS and text in options(name)):
+    if (path and not READ.match(text)) or (name in GROUPS and find(name, text)):
         return name, text, text
     try:
         override = OverridesParser.create().parse_override(f"{name}={text}")

@@ -4,42 +4,93 @@ import dataclasses
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, quoted, shown
 from configs.agents import AGENT_GROUPS
+from configs.flags import take
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
 GLOBAL = "# @package _global_"  # Hydra's mark of a file whose keys are those of the run
 RESOLVER = re.compile(r"\$\{[\w.]+:")
+GROUPS = ("env", "agent", "experiment", "tuned")  # folders of DIRECTORY, and of one's own
+OWN: ContextVar[Path | None] = ContextVar("OWN", default=None)  # the folder of --config-dir
 LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
 
 
 # the groups of this folder
 
 
+@contextmanager
+def own_files(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """The arguments without --config-dir DIR; meanwhile, files are found in that folder, too.
+
+    Raises ConfigError where it has no files, or one with the name of another here.
+    """
+    folder, rest = take(arguments, "--config-dir", "-cd")
+    if folder is None:
+        yield rest
+        return
+    own = [(group, path) for group in GROUPS for path in Path(folder).glob(f"{group}/*.yaml")]
+    if not own:
+        why = f"there is no YAML file in env, agent, experiment or tuned of {folder}"
+        raise ConfigError(f"--config-dir: {why}; put one there, or name another folder")
+    for group, path in own:
+        if (DIRECTORY / group / path.name).is_file():
+            remedy = f"rename it, and choose it by {group}=NAME"
+            raise ConfigError(f"--config-dir: {path} has the name of a file of configs/; {remedy}")
+    token = OWN.set(Path(folder))
+    try:
+        yield rest
+    finally:
+        OWN.reset(token)
+
+
+def folders() -> list[Path]:
+    """Where the files of groups are."""
+    return [DIRECTORY, *filter(None, [OWN.get()])]
+
+
 def options(group: str) -> list[str]:
     """The names that `group=NAME` accepts."""
-    names = sorted(path.stem for path in (DIRECTORY / group).glob("*.yaml") if path.is_file())
+    paths = (path for folder in folders() for path in (folder / group).glob("*.yaml"))
+    names = sorted(path.stem for path in paths if path.is_file())
     return [name for name in names if (group, name) != ("env", "custom")]
 
 
+def is_path(name: Any) -> bool:
+    """Whether `experiment=name` is the path of a file."""
+    return isinstance(name, str) and name.endswith((".yaml", ".yml"))
+
+
+def find(folder: str, name: Any) -> Path | None:
+    """The file of `folder=name`; None where there is none."""
+    if folder == "experiment" and is_path(name):
+        return Path(name) if os.path.isfile(name) else None
+    if name not in options(folder):
+        return None
+    return next(path for own in folders() if (path := own / folder / f"{name}.yaml").is_file())
+
+
 def group(folder: str, name: str) -> dict[str, Any]:
-    """The file of `folder=name`; of an environment what it comes to, with all that it refers to."""
-    file = read_yaml(DIRECTORY / folder / f"{name}.yaml")
-    if folder == "env" and ({"defaults", "env"} & {*file} or "${" in str(file)):
-        whole = compose("train", [f"env={quoted(name)}", "~tuned"], whole=False)["env"]
+    """A file; of an environment or agent what it comes to, with all that it refers to."""
+    file = read_yaml(find(folder, name) or DIRECTORY / folder / f"{name}.yaml")
+    if folder in ("env", "agent") and ({"defaults", folder} & {*file} or "${" in str(file)):
+        whole = compose("train", [f"{folder}={quoted(name)}", "~tuned"], whole=False)[folder]
         return whole if isinstance(whole, dict) else file
     return file
 
 
 def place(folder: str, name: str) -> str:
-    """The path of the file of `folder=name`, as a user would name it."""
-    return f"configs/{folder}/{name}.yaml"
+    """The path of the file of `folder=name`; of one here, from configs/ on."""
+    path = find(folder, name) or Path(name)
+    return str(path).replace(f"{DIRECTORY.parent}{os.sep}", "")
 
 
 def meant(folder: str, name: Any) -> Any:
@@ -51,7 +102,7 @@ def meant(folder: str, name: Any) -> Any:
 
 def experiment(name: Any) -> dict[str, Any]:
     """What an experiment sets, by key, and the groups that it chooses; its own bases included."""
-    if name not in options("experiment"):
+    if not find("experiment", name):
         return {}
     file = group("experiment", name)
     sets: dict[str, Any] = {}
@@ -103,6 +154,9 @@ def composed(name: str, overrides: list[str], **options: Any) -> Any:
     import hydra
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    for folder in folders()[1:]:
+        place = quoted(f"file://{folder.absolute()}")
+        overrides = [*overrides, f"hydra.searchpath=[{place}]"]
     with warnings.catch_warnings(), hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
         warnings.simplefilter("ignore")
         return hydra.compose(name, overrides=overrides, **options)

@@ -1,9 +1,11 @@
 """Arguments that begin with a dash."""
 
+from collections.abc import Sequence
+
 from common.errors import ConfigError
 
 
-def take(arguments: list[str], *flags: str) -> tuple[str | None, list[str]]:
+def take(arguments: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
     """(The value of a flag, None without it; the other arguments), of FLAG VALUE or FLAG=VALUE."""
     words, rest, value = iter(arguments), [], None
     for word in words:
@@ -15,7 +17,7 @@ def take(arguments: list[str], *flags: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
-def take_cfg(arguments: list[str]) -> tuple[bool, list[str]]:
+def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     """(Whether the configuration is only to be printed, the other arguments)."""
     value, rest = take(arguments, "--cfg", "-c")
     if value not in (None, "job"):

@@ -12,8 +12,8 @@ from typing import Any
 
 from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS
-from configs.compose import GROUPS, new_run, parse
-from configs.files import DIRECTORY, flat, options, read_yaml
+from configs.compose import new_run, parse
+from configs.files import DIRECTORY, GROUPS, flat, options, own_files, read_yaml
 from configs.resume import assignment
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, described, key_names, unknown_key, walk
@@ -58,6 +58,12 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
     Defaults are those of the environment and agent that the arguments choose, the tuned pair
     included. Raises ConfigError for a name that is no key.
     """
+    with own_files(arguments) as words:
+        return screen(name, words)
+
+
+def screen(name: str, arguments: Sequence[str]) -> str:
+    """The same where the files are found."""
     files = (*GROUPS, "env.id")
     chosen = [word for word in arguments if word.lstrip("+").rpartition("=")[0] in files]
     named = [word for word in arguments if re.match("help=|[^-=][^=]*$", word)]
@@ -126,8 +132,8 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
             pages = (f"agent_{agent}",)
     mentions = re.compile(rf"`[^`\n]*(?<![\w.]){re.escape(key)}\b")
     found["page"] = "docs/configuration.md"
-    for page in (*pages, *PAGES):
-        file = DOCS / f"{page}.md"
+    for stem in (*pages, *PAGES):
+        file = DOCS / f"{stem}.md"
         if file.is_file() and mentions.search(file.read_text(encoding="utf-8")):
             found["page"] = f"docs/{file.name}"
             break

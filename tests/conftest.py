@@ -48,7 +48,8 @@ def remembering(compose: Any) -> Any:
     known: dict[Any, Any] = {}
 
     def remembered(name: str, overrides: list[str], **options: Any) -> Any:
-        paths = sorted(configs.files.DIRECTORY.glob("**/*.yaml"))
+        folders = configs.files.folders()
+        paths = sorted(path for folder in folders for path in folder.glob("**/*.yaml"))
         stats = [path.stat() for path in paths]
         state = tuple(
             (path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True)
