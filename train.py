@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import Stopped, shown, warn
+from common.errors import Stopped, warn
 from configs.schema import TrainConfig
 from runtime.console import number
 from runtime.launch.door import enter
@@ -55,7 +55,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
             if config.resume not in (None, "auto") or known:
                 warn(*saver.restore())
             if ranks.first:
-                session.announce(path, config, saver.step, ranks.size)
+                session.announce(path, config, saver.step, ranks)
             try:
                 evaluation = session.run(saver, stop)
             except Stopped as stopped:
@@ -63,7 +63,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     finally:
         parts.close()
     print(f"{ending(evaluation)}, after {time.perf_counter() - saver.started:.1f} s in all")
-    print(f"run directory: {path}\nsee it learn: tensorboard --logdir {shown(path)}")
+    print(f"run directory: {path}\n{session.next_commands(path, config.env.id)}")
     return 0
 
 

@@ -121,9 +121,9 @@ class Logger:
             self.event(summary=summary.custom_scalars({"overview": own}))
         return shown
 
-    def text(self, tag: str, text: str) -> None:
+    def text(self, tag: str, text: str, step: int = 0) -> None:
         """Writes Markdown."""
-        self.event(summary=summary.text(tag, text))
+        self.event(step=step, summary=summary.text(tag, text))
 
     def settings(self, values: Mapping[str, Any]) -> None:
         """Writes what the tab HPARAMS has of the run; of two in one run the first counts."""

@@ -1,11 +1,12 @@
 """A run from its first message to its result: it is begun or found, announced, and trained."""
 
 import dataclasses
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
-from common.errors import ConfigError, warn
+from common.errors import ConfigError, key_value, shown, warn
 from common.tree import digest
 from configs.automatic import acceleration
 from configs.files import flat, to_yaml
@@ -22,6 +23,8 @@ from runtime.saver import Saver
 from runtime.schedule import Schedule
 from storage import provenance, rundir
 from storage.checkpoint import taking_up
+
+COMMANDS = "commands.txt"  # in the run directory
 
 
 def make(config: TrainConfig, ranks: Ranks, begun: bool) -> tuple[TrainConfig, Parts]:
@@ -54,16 +57,35 @@ def unrecorded() -> list[str]:
     return [f"the run's revision is not recorded: {why}"] if why else []
 
 
-def announce(path: Path, config: TrainConfig, step: int, ranks: int) -> None:
-    """Prints what runs where, and writes it to config.yaml."""
+def announce(path: Path, config: TrainConfig, step: int, ranks: Ranks) -> None:
+    """Prints what runs where, and keeps the configuration and the command in the run."""
     rundir.write_text(path / "config.yaml", to_yaml(config))
+    command = " ".join(map(shown, (*ranks.launcher.split(), *sys.argv)))
+    rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{command}\n")
     auto, why = acceleration(config)
     reason = f" ({why})" if auto == config.accelerate else ""
     begun = f", from step {step:,} on" if step else ""
-    processes = f"; {ranks} processes" if ranks > 1 else ""
+    processes = f"; {ranks.size} processes" if ranks.size > 1 else ""
     print(
         f"{config.agent.name} on {config.env.id}, {config.total_steps:,} steps{begun}; run {path}\n"
         f"accelerate={config.accelerate}{reason}; threads={config.threads}{processes}"
+    )
+
+
+def commands(path: Path) -> str:
+    """The commands that began and continued the run, as they were typed."""
+    file = path / COMMANDS
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def next_commands(path: Path, env_id: str) -> str:
+    """What a user does after a run, as commands: TensorBoard, where it has a name, and a test."""
+    root = rundir.RUNS if rundir.RUNS in path.parents else path.parent
+    own = f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
+    return (
+        "next, its curves (the overview is http://localhost:6006/#custom_scalars), and a test:\n"
+        f"  tensorboard --logdir {shown(root)}\n"
+        f"  python evaluate.py {key_value('run', path)} episodes=100{own}"
     )
 
 
@@ -102,6 +124,7 @@ def make_logger(saver: Saver) -> Logger:
     settings = dict(flat(dataclasses.asdict(config)))
     kept = ("seed", "env.", "agent.")  # which a resumed run cannot change
     logger.settings({key: value for key, value in settings.items() if key.startswith(kept)})
+    logger.text("command", f"```\n{commands(saver.path)}```", saver.step)
     if saver.schedule is None:
         logger.text("config", f"```yaml\n{to_yaml(config)}```")
     return logger

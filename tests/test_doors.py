@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,10 +24,12 @@ import evaluate
 import train
 from common.errors import ConfigError
 from configs import automatic
-from configs.compose import train_config
+from configs.compose import evaluate_config, train_config
 from configs.files import read_run
 from configs.schema import TrainConfig
 from runtime.launch.door import enter
+from runtime.session import next_commands
+from tests.runtime.test_logger import read
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 400
@@ -388,7 +391,29 @@ def test_a_tiny_run_by_the_real_command_says_nothing_on_stderr(finished: Any) ->
     path, done = finished
     assert (done.returncode, done.stderr) == (0, "")
     assert "final evaluation: return" in done.stdout
-    assert f"run directory: {path.name}" in done.stdout
+    *_, where, _, board, evaluation = done.stdout.splitlines()
+    assert where == f"run directory: {path.name}"
+    assert board == "  tensorboard --logdir ."  # where its name is that of its folder
+    assert evaluate_config(shlex.split(evaluation)[2:]).run == path.name
+    (text,) = read(path).Tensors("command/text_summary")
+    kept = text.tensor_proto.string_val[0].decode()
+    assert kept == f"```\n{(path / 'commands.txt').read_text()}```"
+    assert shlex.split(kept.splitlines()[2]) == [
+        "python",
+        str(ROOT / "train.py"),
+        *TINY,
+        "run_dir=run",
+    ]
+
+
+def test_what_is_printed_to_do_next_can_be_pasted() -> None:
+    for name in ("it's my run/1", 'say "a,b"', "runs/b/$c", "runs/true"):
+        _, board, evaluation = next_commands(Path(name), "some.module:Env-v0").splitlines()
+        config = evaluate_config(shlex.split(evaluation)[2:])
+        assert (config.run, config.env.id) == (name, "some.module:Env-v0")
+        logdir = Path(shlex.split(board)[2])
+        assert str(Path(name).relative_to(logdir)) != "."
+        assert (logdir == Path("runs")) == name.startswith("runs/")
 
 
 def test_a_run_leaves_exactly_the_documented_files(finished: Any) -> None:
@@ -397,7 +422,7 @@ def test_a_run_leaves_exactly_the_documented_files(finished: Any) -> None:
     events = [child.name for child in path.glob("events.out.tfevents.*")]
     assert len(events) == 1
     names = {child.name for child in path.iterdir()} - {"uncommitted.patch"}  # of a developer
-    assert names == {"config.yaml", "result.json", "checkpoints", *events}
+    assert names == {"config.yaml", "commands.txt", "result.json", "checkpoints", *events}
     steps = sorted(child.name for child in (path / "checkpoints").iterdir())
     assert steps == ["step-000000000000", "step-000000000200", "step-000000000400"]
     for step in steps:

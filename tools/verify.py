@@ -1,8 +1,8 @@
 """Is every log-probability right? `python tools/verify.py`; --help lists sections and keys.
 
-Prints a row for each section, or with verbose=true for each check; writes pictures, report.md,
-report.json and TensorBoard events. Exits 0 if all checks hold, 1 otherwise. Wrong formulas are run
-too, and have to be rejected.
+Prints a row for each section, or with verbose=true for each check; writes pictures, report.md and
+report.json. Exits 0 if all checks hold, 1 otherwise. Wrong formulas are run too, and have to be
+rejected.
 """
 
 import io
@@ -75,7 +75,7 @@ def verify(arguments: list[str]) -> int:
         images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
     for name, image in images.items():
         save(image, folder / f"{name}.png")
-    write(folder, options.seed, chosen, checks, images)
+    write(folder, options.seed, chosen, checks)
     print(f"\n{explained(' '.join([HEADER, *shown]))}\n")
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
@@ -132,15 +132,11 @@ def save(image: Any, path: Path) -> None:
     rundir.write_bytes(path, content.getvalue())
 
 
-def write(
-    folder: Path, seed: int, chosen: dict[str, Any], checks: list[Check], images: dict[str, Any]
-) -> None:
-    """The report as Markdown, as JSON, and in TensorBoard."""
-    from runtime.logger import Logger
+def write(folder: Path, seed: int, chosen: dict[str, Any], checks: list[Check]) -> None:
+    """The report as Markdown and as JSON."""
     from storage import provenance
 
-    text = markdown(checks, chosen)
-    rundir.write_text(folder / "report.md", text)
+    rundir.write_text(folder / "report.md", markdown(checks, chosen))
     report = {
         "passed": all(check.passed for check in checks),
         "seed": seed,
@@ -150,11 +146,6 @@ def write(
         "revision": provenance.revision(),
     }
     rundir.write_json(folder / "report.json", report)
-    logger = Logger(folder)
-    logger.text("verify/report", text)
-    for name, image in images.items():
-        logger.image(f"verify/{name}", image, 0)
-    logger.close()
 
 
 def false_alarms(seeds: int, sections: list[Section]) -> int:

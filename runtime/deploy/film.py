@@ -2,19 +2,21 @@
 
 import os
 import sys
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from common.errors import ConfigError
+from common.errors import ConfigError, StorageFault
 from envs.spaces import require_same_spaces
 from runtime.build import make_evaluator, not_shown
 from runtime.deploy.trained import Trained
 from runtime.evaluation import Evaluation
 from runtime.logger import Logger
 from storage.files import own_folder
+from storage.lock import locked
 from storage.rundir import require_writable
 
 PICTURE = "an array (height, width, 3) of uint8"
@@ -50,7 +52,8 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     finally:
         evaluator.close()
     path = folder / f"{name}-episode-0.mp4"
-    show(path, trained.step)
+    if out == trained.path:
+        show(path, out, trained.step)
     return path, evaluation
 
 
@@ -112,12 +115,14 @@ def wrong(picture: Any) -> str | None:
     return None
 
 
-def show(path: Path, step: int) -> None:
-    """Puts a film into TensorBoard, as a run of its own beside the training's."""
+def show(path: Path, run_dir: Path, step: int) -> None:
+    """Puts a film into TensorBoard, in the run itself.
+
+    Not while it is in training: TensorBoard reads no further in older event files.
+    """
     from moviepy import VideoFileClip
 
     with VideoFileClip(str(path)) as clip:
         frames, seconds = list(clip.iter_frames()), clip.duration
-    logger = Logger(path.parent)
-    logger.film("video/episode", frames, seconds, step)
-    logger.close()
+    with suppress(StorageFault), locked(run_dir), closing(Logger(run_dir)) as logger:
+        logger.film("video/episode", frames, seconds, step)

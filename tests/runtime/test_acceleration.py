@@ -16,6 +16,7 @@ from data import Replay, Spec
 from runtime.accelerate import acceleration, captured
 from runtime.accelerate.acceleration import accelerate
 from runtime.accelerate.compiled import Compiled
+from runtime.launch.ranks import ALONE
 from runtime.session import announce
 from tests.helpers import (
     agent,
@@ -285,7 +286,7 @@ def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     config = train_config(["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"])
     assert config.accelerate == "none"
-    announce(tmp_path, config, 0, 1)
+    announce(tmp_path, config, 0, ALONE)
     why = "20,000 updates would pay, but it needs torch 2.13 and a C++ compiler"
     assert f"accelerate=none ({why})" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="accelerate: compile needs a C\\+\\+ compiler"):

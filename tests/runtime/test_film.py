@@ -18,6 +18,7 @@ from common.errors import ConfigError
 from configs.files import read_run
 from runtime.build import make_evaluator
 from runtime.launch.door import enter
+from storage.lock import locked
 from train import run as train
 
 SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
@@ -43,17 +44,21 @@ def test_a_film_holds_the_episode_frame_by_frame(cartpole, capsys):
         frames = [*clip.iter_frames()]
     assert len(frames) == pytest.approx(reward + 1, abs=2)  # and what reset shows
     assert np.abs(frames[0].astype(int) - frames[-1]).max() > 100  # it moved
-    events = EventAccumulator(str(path.parent), size_guidance={"images": 0}).Reload()
+    assert not [*path.parent.glob("*tfevents*")]  # of which TensorBoard would make a run
+    events = EventAccumulator(str(cartpole), size_guidance={"images": 0}).Reload()
     (image,) = events.Images("video/episode")
+    assert events.Scalars("eval/return_mean")
     gif = Image.open(io.BytesIO(image.encoded_image_string))
     assert image.step == 1280
     assert len(frames) - 3 <= gif.n_frames <= len(frames)  # equal neighbours are one
     assert json.loads((cartpole / "evaluation.json").read_text())["episodes"] == 2
 
 
-def test_a_film_of_an_episode_that_was_cut_says_so(cartpole, tmp_path, capsys):
-    assert film([f"run={cartpole}", "video=true", "episodes=1", "max_length=3",
-                 f"out={tmp_path}"]) == 0  # fmt: skip
+def test_a_film_of_a_run_in_training_is_a_file_alone_and_says_where_it_was_cut(cartpole, capsys):
+    before = len(list(cartpole.glob("*tfevents*")))
+    with locked(cartpole):  # by its training
+        assert film([f"run={cartpole}", "video=true", "episodes=1", "max_length=3"]) == 0
+    assert len(list(cartpole.glob("*tfevents*"))) == before
     assert "film of an episode with return 3.0, cut short: " in capsys.readouterr().out
 
 

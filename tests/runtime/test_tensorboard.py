@@ -75,6 +75,8 @@ def test_a_sweep_can_be_sorted_in_the_tab_hparams_and_a_resumed_run_stays_one_ro
     resumed = ["total_steps=80", f"resume={folder / 'slow'}"]
     before = hparams(opened(folder))
     assert enter("train", train, resumed) == 0
+    begun = (folder / "slow" / "commands.txt").read_text().splitlines()[::2]
+    assert begun == ["# step 0", "# step 60"]
     differing, metrics, rows = hparams(opened(folder))
     assert differing == before[0] == {"agent.lr"}
     first = ["1_return", "2_evaluation", "3_best_evaluation", "4_steps_per_second", "5_log_prob"]

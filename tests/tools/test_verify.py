@@ -63,6 +63,7 @@ def test_each_mistake_is_run_and_rejected(gallery, mistake):
 
 def test_the_report_and_its_pictures(gallery):
     folder = gallery[1]
+    assert not [*folder.glob("**/*tfevents*")]  # which TensorBoard would take for a run
     text = (folder / "report.md").read_text()
     for section in SECTIONS:
         assert f"## {section}\n" in text
@@ -71,17 +72,6 @@ def test_the_report_and_its_pictures(gallery):
     assert "FAIL" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert all(len(re.findall(r"(?<!\\)\|", line)) == 5 for line in rows)
-
-
-def test_the_report_is_in_tensorboard(gallery):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(gallery[1]), size_guidance={"images": 0, "tensors": 0})
-    events.Reload()
-    tags = events.Tags()
-    assert sorted(tags["images"]) == sorted(f"verify/{section}" for section in SECTIONS)
-    (text,) = events.Tensors("verify/report/text_summary")
-    assert "# Verification gallery" in text.tensor_proto.string_val[0].decode()
 
 
 # planted mistakes
