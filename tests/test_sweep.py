@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from runtime.launch.signals import CODES, PASSED_ON, passing_on
 from runtime.launch.sweep import STOP, Job, ending, handled, sweep
 from tests.slurm import stand_in
 from tools.compare import main as compare
+from tools.compare import parse
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 SHORT = ["total_steps=1280", "eval.episodes=1", "eval.every=1280", "agent.hidden=[8]"]
@@ -270,8 +272,12 @@ def test_a_sweep_of_one_job_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, "Popen", Process(0))
     assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("1 job; out\n\njob 0 of 1\n")
+    assert said.startswith("1 job; out\n\njob 0 (1 of 1)\n")
     assert said.endswith("run directories: out/0\n")
+    assert sweep(["-m", "seed=1,2", "run_dir=it's"]) == 0  # and of two how they are compared
+    *_, comparison, board = capsys.readouterr().out.splitlines()
+    paths, _ = parse(shlex.split(comparison)[2:])
+    assert (paths, shlex.split(board)) == (["it's"], ["tensorboard", "--logdir", "it's"])
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="as a cluster sends it")

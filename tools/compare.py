@@ -1,5 +1,7 @@
 """Compare runs: `python tools/compare.py runs/CartPole-v1 threshold=475`."""
 
+import csv
+import io
 import itertools
 import math
 import sys
@@ -14,11 +16,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import ConfigError
+from runtime.curves import read_curves
 from runtime.launch.door import tool
 from storage.rundir import make_by_time, make_folder, write_text
 from tools.comparison import (
     Groups,
+    Run,
     Scores,
+    chance,
     find,
     grouped,
     interquartile_mean,
@@ -27,21 +32,25 @@ from tools.comparison import (
     overlapping,
     pooled,
     probability_of_improvement,
+    scored,
     steps_to,
 )
 from tools.shared import Keys, key, read_keys, save, table
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
+                               [csv=true]
 
 RUNS are run directories, or directories that contain some; `runs` is all of yours, except those
 made by a search or by tools/reproduce.py. Runs form a group if they differ only in their seed, or
 in their length at one learning rate. Runs of a task without a value at the step at which most have
-one are left out. The table shows the interquartile mean of each group at the last step that all
-runs of the task reach, with a 95 % interval (bootstrap). Groups with runs of every task are also
-described over all tasks, with scores between the lowest and the highest run of each task, and each
-pair of groups by the probability that a run of the first is above one of the second (both
-bootstraps stratified by task). threshold=NUMBER adds the steps until the curve reaches NUMBER.
+one are left out, and runs that cannot be read. The table shows the interquartile mean of each group
+at the last step that all runs of the task reach, the best first, with a 95 % interval (bootstrap);
+a sentence tells what differs between the best two, and whether so many seeds show it. Groups with
+runs of every task are also described over all tasks, with scores between the lowest and the highest
+run of each task, and each pair of groups by the probability that a run of the first is above one of
+the second (both bootstraps stratified by task). threshold=NUMBER adds the steps until the curve
+reaches NUMBER, csv=true a file of all curves of these runs, with the columns run, tag, step, value.
 Without out=FOLDER, the table and its picture are written to runs/comparisons/<date-time>."""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
 number, share = "{:.4g}".format, "{:.2f}".format
@@ -52,6 +61,7 @@ class Options(Keys):
     tag: str = key("eval/return_mean")
     threshold: float | None = key(None)
     out: str = key("")
+    csv: bool = key(False)
 
     def check(self) -> None:
         self.require(bool(self.tag), "tag", "is empty", "give a tag of docs/logging.md")
@@ -73,8 +83,21 @@ def compare(arguments: list[str]) -> int:
     text = report(groups, given)
     write_text(out / "comparison.md", text + "\n")
     draw(groups, given, out / "comparison.png")
-    print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png")
+    if given.csv:
+        write_text(out / "curves.csv", curves(groups))
+    print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png{', curves.csv' * given.csv}")
     return 0
+
+
+def curves(groups: Groups) -> str:
+    """All curves of all runs, as CSV."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["run", "tag", "step", "value"])
+    for run in itertools.chain.from_iterable(groups.values()):
+        for tag, curve in read_curves(run.path).items():
+            rows.writerows((run.path, tag, step, value) for step, value in curve)
+    return text.getvalue()
 
 
 def report(groups: Groups, given: Options) -> str:
@@ -83,11 +106,11 @@ def report(groups: Groups, given: Options) -> str:
     if given.threshold is not None:
         head.append(f"steps to {given.threshold:g}, median of those that reach it")
     every = [run for runs in groups.values() for run in runs]
-    rows, finals = [], Finals()
-    for (task, label), runs in groups.items():
-        last = min(run.steps[-1] for run in every if run.task == task)
-        scores = np.array([run.at(last) for run in runs])
+    rows, finals, ranked = [], Finals(), dict[str, list[str]]()
+    for (task, label), (last, scores) in scored(groups).items():
+        runs = groups[task, label]
         finals.setdefault(label, {})[task] = scores
+        ranked.setdefault(task, []).append(label)
         cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, pooled, [scores])]
         cells += [number(scores.min()), number(scores.max())]
         if given.threshold is not None:
@@ -96,13 +119,40 @@ def report(groups: Groups, given: Options) -> str:
             middle = f"{np.median(reached):,.0f}, " if reached else ""
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         rows.append(cells)
-    parts = [table(head, rows), overall(finals), improvements(finals)]
+    parts = [table(head, rows)]
+    for task, (first, second) in ((t, labels[:2]) for t, labels in ranked.items() if labels[1:]):
+        pair = (groups[task, first][0], groups[task, second][0])
+        shown = evidence(finals[first][task], finals[second][task])
+        parts.append(f"{task}: {first} is the best, {second} the next; {differing(*pair)}. {shown}")
+    parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
     sizes = [len(runs) for runs in groups.values()]
     if min(sizes) < 5 and max(sizes) > 1:  # single runs have no interval
         parts.append("Fewer than five runs in a group: their intervals are too narrow.")
     return "\n\n".join(filter(None, parts))
+
+
+def differing(first: Run, second: Run) -> str:
+    """What differs between the settings of two groups, in words."""
+    if first.config.agent.name != second.config.agent.name:
+        return "they differ in the agent"
+    keys = {*first.settings, *second.settings}
+    changed = sorted(k for k in keys if first.settings.get(k) != second.settings.get(k))
+    return f"they differ in {' and '.join(changed)}"
+
+
+def evidence(first: np.ndarray, second: np.ndarray) -> str:
+    """Whether so many runs show, at 5 %, that one group is above the other."""
+    counts = f"{len(first)} and {len(second)} run{'s' * (len(second) > 1)}"
+    least = 2 / math.comb(len(first) + len(second), len(first))
+    if least > 0.05:
+        why = f"{least:.0%} of the time chance separates so few completely"
+        return f"{counts} cannot show that this is no accident: {why}; train 4 seeds of each."
+    found = f"permutation test, p = {chance(first, second):.2g}"
+    if chance(first, second) > 0.05:
+        return f"{counts} do not show that this is no accident ({found}); more seeds may."
+    return f"{counts} show that this is no accident ({found})."
 
 
 def estimate(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> list[str]:
@@ -127,6 +177,7 @@ def overall(finals: Finals) -> str:
                 scaled.append((scores[task] - every.min()) / (np.ptp(every) or 1.0))
             counts = [str(len(tasks)), str(sum(map(len, scaled)))]
             rows.append([label, *counts, *estimate(share, pooled, scaled)])
+    rows.sort(key=lambda row: -float(row[3]))
     head = ["group", "tasks", "runs", "IQM, each task's lowest run as 0, its highest as 1", "95 %"]
     return table(head, rows) if len(rows) > 1 else ""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.errors import ConfigError, shown, warn
+from common.errors import ConfigError, LogpiError, shown, warn
 from configs.files import read_run
 from configs.resume import values_of
 from configs.schema import TrainConfig
@@ -25,6 +25,7 @@ NAMED = 3  # runs in a warning
 SHORT = 0.9  # of the median of the runs' last steps
 RESAMPLES = 2000
 LEVEL = 0.95
+SHUFFLES = 9_999  # of a permutation test
 Scores = Sequence[np.ndarray]  # of each task, one number per run
 
 
@@ -56,9 +57,11 @@ def find(paths: list[str], tag: str) -> list[Run]:
 
     Raises:
         ConfigError: there is none in one of them.
+        LogpiError: of none the configuration and the log can be read; else such runs are left out.
     """
     runs: dict[Path, Run] = {}
     without: list[Path] = []
+    unreadable: list[LogpiError] = []
     for given in paths:
         found = sorted(Path(given).rglob("config.yaml"))
         if not found:
@@ -69,10 +72,16 @@ def find(paths: list[str], tag: str) -> list[Run]:
             why = "holds only runs of a search, or repetitions"
             raise ConfigError(f"{given}: {why}; name their folder, such as {folder}")
         for path in own:
-            if curve := read_scalars(path, tag):
-                runs[path.resolve()] = read(path, curve)
-            else:
-                without.append(path)
+            try:
+                if curve := read_scalars(path, tag):
+                    runs[path.resolve()] = read(path, curve)
+                else:
+                    without.append(path)
+            except LogpiError as error:
+                unreadable.append(error)
+    if unreadable and not runs:
+        raise unreadable[0]
+    warn(*(f"{error.problem}; the run is left out" for error in unreadable))
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
     if without:
@@ -173,6 +182,19 @@ def grouped(runs: list[Run]) -> Groups:
     return dict(sorted(groups.items()))
 
 
+def scored(groups: Groups) -> dict[tuple[str, str], tuple[float, np.ndarray]]:
+    """Of each group the last step that all runs of the task reach, and each run's value there.
+
+    By task, and of a task the group with the highest interquartile mean first.
+    """
+    found = {}
+    for task, label in groups:
+        of_task = (run for (other, _), runs in groups.items() if other == task for run in runs)
+        last = min(run.steps[-1] for run in of_task)
+        found[task, label] = (last, np.array([run.at(last) for run in groups[task, label]]))
+    return dict(sorted(found.items(), key=lambda one: (one[0][0], -pooled([one[1][1]]))))
+
+
 def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
     """The mean without the lowest and the highest quarter, rounded down, along one axis."""
     count = scores.shape[axis]
@@ -191,6 +213,20 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
         for own, other in zip(ours, theirs, strict=True)
     ]
     return sum(shares) / len(shares)
+
+
+def chance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """How often chance alone separates two groups as clearly, by the statistic above, two-sided.
+
+    A permutation test (Efron and Tibshirani 1993, algorithm 15.1), whose shuffles are drawn.
+    """
+    every = np.concatenate([ours, theirs])
+    ranks = np.mean((every[:, None] > every) + 0.5 * (every[:, None] == every), axis=1)
+    rows = np.tile(ranks, (SHUFFLES, 1))
+    drawn = np.random.default_rng(0).permuted(rows, axis=1)[:, : len(ours)].mean(1)
+    found = abs(ranks[: len(ours)].mean() - ranks.mean())
+    as_clear = np.count_nonzero(abs(drawn - ranks.mean()) >= found - 1e-9)
+    return float(as_clear + 1) / (SHUFFLES + 1)
 
 
 def resampled(scores: Scores, generator: np.random.Generator) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, key_value, warn
+from common.errors import ConfigError, key_value, shown, warn
 from configs.help import text
 from configs.sweep import Sweep, launcher_settings, read_sweep
 from runtime.console import number as display
@@ -74,6 +74,9 @@ def run_jobs(chosen: Sweep) -> int:
     where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
     again = f"the same command with {where}resume=auto continues"
     print(table(chosen.names, codes, chosen.folder, again))
+    if codes.count(0) > 1:
+        folder = shown(chosen.folder)
+        print(f"next:\n  python tools/compare.py {folder}\n  tensorboard --logdir {folder}")
     if signals:
         print(f"{again} the sweep")
         return CODES[signal.Signals(signals[0]).name]
@@ -89,7 +92,7 @@ def one_by_one(chosen: Sweep) -> tuple[list[int | None], list[int]]:
     jobs, codes, came = chosen.jobs, list[int | None](), list[int]()
     with handled((*PASSED_ON, "SIGINT"), lambda number, frame: came.append(number)):
         for number, name in enumerate(chosen.names):
-            print(f"\njob {number} of {len(jobs)}{name and f': {name}'}", flush=True)
+            print(f"\njob {number} ({number + 1} of {len(jobs)}){name and f': {name}'}", flush=True)
             # of SIGINT a terminal tells the job, too
             code = call(jobs[number], lambda: [one for one in came if one != signal.SIGINT])
             codes.append(code)

@@ -14,6 +14,7 @@ from runtime.launch.door import enter
 from runtime.logger import Logger
 from tools import compare
 from tools.comparison import (
+    chance,
     find,
     grouped,
     interquartile_mean,
@@ -193,6 +194,43 @@ def test_a_log_that_cannot_be_read_is_one_line(tmp_path, capsys):
     assert line.startswith(f"error: {tmp_path / 'a'}: its event files cannot be read, ")
 
 
+def test_a_run_that_cannot_be_read_is_left_out_and_the_others_are_written_as_csv(tmp_path, capsys):
+    for name in ("a", "b"):
+        planted(tmp_path, name, {100: 1.0, 200: 2.5}, f"seed={ord(name)}")
+    file = tmp_path / "b/config.yaml"
+    file.write_text(file.read_text().replace("name: a2c", "name: of_my_branch"))
+    out = tmp_path / "out"
+    assert compare.main([str(tmp_path), "csv=true", f"out={out}"]) == 0
+    said = capsys.readouterr()
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"warning: run: {file}, ")
+    assert "of_my_branch" in line
+    assert line.endswith("; the run is left out")
+    rows = (out / "curves.csv").read_text().splitlines()
+    run, tag = tmp_path / "a", "eval/return_mean"
+    assert rows == ["run,tag,step,value", f"{run},{tag},100,1.0", f"{run},{tag},200,2.5"]
+    assert said.out.endswith("comparison.md, comparison.png, curves.csv\n")
+
+
+def test_chance_is_that_of_every_order_of_the_runs():
+    """Against scipy's permutation test, which counts all orders."""
+    for ours, theirs in (
+        (TREATED, CONTROL),
+        (np.arange(4.0) + 9, np.arange(4.0)),
+        (CONTROL, CONTROL),
+    ):
+        exact = scipy.stats.mannwhitneyu(ours, theirs, method=scipy.stats.PermutationMethod(99_999))
+        assert chance(ours, theirs) == pytest.approx(exact.pvalue, abs=0.02)
+
+
+def test_the_fewest_runs_that_can_show_a_difference_are_four_of_each():
+    for count, word in ((3, "cannot show"), (4, "show"), (1, "1 run cannot show")):
+        said = compare.evidence(10 + np.arange(count), np.arange(count))
+        assert f"{word} that this is no accident" in said
+        assert ("10% of the time" in said) == (count == 3)  # 2 of 20 orders
+    assert "do not show" in compare.evidence(np.array([1.0, 2, 5, 6]), np.array([3.0, 4, 7, 8]))
+
+
 def test_a_report_by_hand(tmp_path, capsys):
     ends = [1.0, 2.0, 30.0, 3.0, 100.0]
     for seed, last in enumerate(ends):
@@ -206,18 +244,23 @@ def test_a_report_by_hand(tmp_path, capsys):
     out = tmp_path / "out"
     assert compare.main([str(tmp_path), "threshold=20", f"out={out}"]) == 0
     lines = (out / "comparison.md").read_text().splitlines()
-    cells = [line.strip("| ").split(" | ") for line in lines if line.startswith("| CartPole")]
+    best, *cells = [
+        line.strip("| ").split(" | ") for line in lines if line.startswith("| CartPole")
+    ]
     assert cells[0][:5] == ["CartPole-v1", "lr=0.003", "5", "200", "11.67"]
     low, high = interval(pooled, [np.array(ends)])
     assert cells[0][5] == f"{low:.4g} to {high:.4g}"
     assert cells[0][6:] == ["1", "100", "200, 2 of 5"]
-    assert cells[1][:5] == ["CartPole-v1", "lr=0.01", "5", "200", "50"]
-    assert cells[1][5] == "50 to 50"
+    assert best[:6] == ["CartPole-v1", "lr=0.01", "5", "200", "50", "50 to 50"]
+    p = chance(np.full(5, 50.0), np.array(ends))
+    why = f"5 and 5 runs do not show that this is no accident (permutation test, p = {p:.2g})"
+    what = "lr=0.01 is the best, lr=0.003 the next; they differ in agent.lr"
+    assert f"CartPole-v1: {what}. {why}; more seeds may." in lines
     (pair,) = [line.strip("| ").split(" | ") for line in lines if line.startswith("| lr=")]
-    assert pair[:4] == ["lr=0.003", "lr=0.01", "1", "0.20"]
-    low, high = interval(probability_of_improvement, [np.array(ends)], [np.full(5, 50.0)])
-    assert (low, high) == (0.0, 0.6)  # of one in five, drawn five times
-    assert pair[4] == "0.00 to 0.60"
+    assert pair[:4] == ["lr=0.01", "lr=0.003", "1", "0.80"]
+    low, high = interval(probability_of_improvement, [np.full(5, 50.0)], [np.array(ends)])
+    assert (low, high) == (0.4, 1.0)  # of four in five, drawn five times
+    assert pair[4] == "0.40 to 1.00"
     assert (out / "comparison.png").stat().st_size > 5_000
     assert "written to" in capsys.readouterr().out
 
@@ -249,13 +292,13 @@ def test_groups_on_several_tasks_are_told_over_all_of_them(tmp_path, capsys):
     table = capsys.readouterr().out.split("IQM, each task's lowest run as 0")[1].split("\n\n")[0]
     cells = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     assert [row[:4] for row in cells] == [
-        ["lr=0.1", "2", "8", "0.38"],
         ["lr=0.2", "2", "8", "0.50"],
+        ["lr=0.1", "2", "8", "0.38"],
     ]
     scores = [np.array([0.0, 0.25, 0.5, 0.25]), np.array([1.0, 0, 1, 0.5])]
     assert pooled(scores) == 0.375  # the mean of 0.25, 0.25, 0.5 and 0.5
     low, high = interval(pooled, scores)
-    assert cells[0][4] == f"{low:.2f} to {high:.2f}"
+    assert cells[1][4] == f"{low:.2f} to {high:.2f}"
 
 
 def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
