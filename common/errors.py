@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import traceback
 from typing import Any
 
 WINDOWS = os.name == "nt"  # whose shells quote otherwise
@@ -56,6 +57,13 @@ def shown(word: object) -> str:
         for byte in os.fsencode(text)
     )
     return f"$'{octal}'"
+
+
+def in_words(error: BaseException) -> str:
+    """Type and text of an exception; of one without a text the function that raised it."""
+    kind, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)
+    where = f" in {frames[-1].name}()" if frames else ""
+    return f"{kind}: {error}" if str(error) else f"{kind}{where}"
 
 
 def warn(*warnings: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from common.errors import Halt, LogpiError
+from common.errors import Halt, LogpiError, in_words
 from envs.masks import ActionMask, place
 from envs.spaces import LARGEST, Flat, read
 
@@ -79,7 +79,7 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         except PASSED:
             raise
         except BaseException as error:  # some bindings raise what is no Exception
-            what = f"{name} raised {type(error).__name__}: {error}"
+            what = f"{name} raised {in_words(error)}"
             raise CopyFault(what, self.index, isinstance(error, MISSING)) from error
 
     def observation(self, obs: Any) -> np.ndarray:

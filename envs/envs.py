@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import EnvironmentFault, Halt, warn
+from common.errors import EnvironmentFault, Halt, in_words, warn
 from configs.schema import Wrappers
 from data import Transition
 from data.packing import pack, pieces, unpack
@@ -271,7 +271,7 @@ class Envs:
         except CopyFault as error:
             raise self.fault(error, error.index, error.missing) from error
         except BaseException as error:
-            what = f"raised {type(error).__name__}: {error}"
+            what = f"raised {in_words(error)}"
             raise self.fault(what, missing=isinstance(error, MISSING)) from error
 
     def fault(self, what: object, index: int = 0, missing: bool = False) -> EnvironmentFault:

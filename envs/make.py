@@ -13,7 +13,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from common.errors import ConfigError, EnvironmentFault, LogpiError
+from common.errors import ConfigError, EnvironmentFault, LogpiError, in_words
 from configs.schema import MASKING, Wrappers, named
 from configs.validate import nearest
 from envs.checked import PASSED, Checked
@@ -81,7 +81,7 @@ def make_native(
 
 def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> LogpiError:
     """Why an environment could not be made, and what to do."""
-    key, why = f"env.id: {env_id}", f"{type(error).__name__}: {error}"
+    key, why = f"env.id: {env_id}", in_words(error)
     if theirs := hidden(error):
         first = f"since this project's {theirs.stem} comes first"
         return ConfigError(f"{key}: {error}, {first}; rename {theirs}")
@@ -153,7 +153,7 @@ def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) 
     except PASSED:
         raise
     except Exception as error:
-        why = f"{type(error).__name__}: {error}"
+        why = in_words(error)
         remedy = f"correct its arguments, {{name:{name},ARGUMENT:VALUE}}, or leave it out"
         raise ConfigError(f"env.wrappers: {name}: {why}; {remedy}") from error
     if not isinstance(made, gymnasium.Env):

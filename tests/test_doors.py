@@ -286,6 +286,7 @@ FAULTY = {  # found out while running: exit code 3
     "NoObs": episode(step=at_step(5, with_observation(None))),
     "FewResults": episode(step=at_step(5, lambda row: row[:2])),
     "StepRaises": episode(step=raising(ValueError("out of\ntune"))),
+    "StepNotWritten": episode(step=raising(NotImplementedError())),
     "StepLong": episode(step=raising(ValueError("x" * 100_000))),
     "ResetRaises": episode(reset=raising(OSError("out of tune"))),
     "ResetNone": episode(reset=lambda self, **options: None),
@@ -354,6 +355,8 @@ def test_the_fault_says_what_where_and_when(in_environment: Any) -> None:
     assert "observation" in line
     assert "environment 0" in line
     assert "step 10" in line  # the fifth of two environments, counted over both
+    line = in_environment(3, "StepNotWritten")  # an exception without a text
+    assert "step raised NotImplementedError in method() in environment 0 at step 0; fix" in line
 
 
 def test_an_environment_of_another_module_is_named_as_it_was_given(

@@ -7,7 +7,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, in_words
 from configs.compose import parse
 from configs.validate import nearest
 from storage import provenance, rundir
@@ -54,7 +54,7 @@ def target(of: str, args: Any) -> Any:
     try:
         found: Any = imported(module)
     except Exception as error:
-        why = f"importing {module} raised {type(error).__name__}: {error}"
+        why = f"importing {module} raised {in_words(error)}"
         raise ConfigError(f"of: {why}; start where it is found, or give FILE.py:NAME") from error
     for name in path.split("."):
         if not hasattr(found, name):
@@ -69,7 +69,7 @@ def target(of: str, args: Any) -> Any:
     try:
         return found(*(torch.tensor(one) if isinstance(one, list) else one for one in given))
     except Exception as error:
-        why = f"{path} raised {type(error).__name__}: {error}"
+        why = f"{path} raised {in_words(error)}"
         raise ConfigError(f"args: {why}; give what it is called with, args=[...]") from error
 
 

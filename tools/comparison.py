@@ -85,7 +85,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
     if not runs:
         raise ConfigError(f"tag: no run has {tag}; see the tags in docs/logging.md")
     if without:
-        warn(f"{named(without)} have no {tag}; left out")
+        warn(f"{named(without)} {'have' if without[1:] else 'has'} no {tag}; left out")
     return distinct(list(runs.values()))
 
 
@@ -142,10 +142,11 @@ def overlapping(runs: list[Run]) -> list[Run]:
         common = starts[int(np.argmax(counts))]
         early = [run for run in of_task if run.steps[-1] < common]
         late = [run for run in of_task if run.steps[0] > common]
-        for what, others in (("end before", early), ("begin after", late)):
+        for verb, place, others in (("end", "before", early), ("begin", "after", late)):
             if others:
-                step = f"step {common:,.0f}, where most on {task} have a value"
-                warn(f"{named([run.path for run in others])} {what} {step}; left out")
+                what = f"{verb}{'s' * (len(others) == 1)} {place} step {common:,.0f}"
+                where = f"where most on {task} have a value"
+                warn(f"{named([run.path for run in others])} {what}, {where}; left out")
         compared = [run for run in of_task if run.steps[0] <= common <= run.steps[-1]]
         first = min(compared, key=lambda run: run.steps[-1])
         if first.steps[-1] < SHORT * np.median([run.steps[-1] for run in compared]):

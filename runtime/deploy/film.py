@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from common.errors import ConfigError, StorageFault
+from common.errors import ConfigError, StorageFault, in_words
 from envs.spaces import require_same_spaces
 from runtime.build import make_evaluator, not_shown
 from runtime.deploy.trained import Trained
@@ -94,7 +94,7 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
         except NotImplementedError as error:
             cause, why = error, f"it has no render; write one that gives {PICTURE}"
         except Exception as error:
-            cause, why = error, f"its render raised {type(error).__name__}: {error}; fix that"
+            cause, why = error, f"its render raised {in_words(error)}; fix that"
         if why is None:
             return picture
         env_id = self.env.spec.id if self.env.spec else type(self.unwrapped).__name__

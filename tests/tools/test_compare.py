@@ -272,8 +272,8 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    assert line == (f"warning: {tmp_path / 'short'} end before step 500, where most on CartPole-v1 "
-                    "have a value; left out")  # fmt: skip
+    where = "before step 500, where most on CartPole-v1 have a value"
+    assert line == f"warning: {tmp_path / 'short'} ends {where}; left out"
     table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
     assert table[0][3:5] == ["1,000", "2"]
