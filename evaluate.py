@@ -6,6 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if (ROOT := str(Path(__file__).resolve().parent)) not in sys.path:  # with PYTHONSAFEPATH it is not
+    sys.path.insert(0, ROOT)
+
 from common.errors import StorageFault, shown, warn
 from configs.files import flat
 from configs.resume import assignment

@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+if (ROOT := str(Path(__file__).resolve().parent)) not in sys.path:  # with PYTHONSAFEPATH it is not
+    sys.path.insert(0, ROOT)
+
 from common.errors import Stopped, warn
 from configs.schema import TrainConfig
 from runtime.console import number

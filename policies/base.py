@@ -1,6 +1,7 @@
 """The interface of policies: stateless values made from the actor's parameters."""
 
-from typing import ClassVar
+from inspect import signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,33 @@ class Policy:
 
     def deterministic(self) -> Tensor:
         """The action to take when nothing is to be explored."""
+        raise NotImplementedError
+
+    # For loops of one's own; training needs none of these.
+
+    def __repr__(self) -> str:
+        shapes = {
+            name: tuple(getattr(self, name).shape) for name in signature(type(self)).parameters
+        }
+        return f"{type(self).__name__}({', '.join(f'{k}: {v}' for k, v in shapes.items())})"
+
+    @property
+    def mode(self) -> Tensor:
+        """The action of the largest density or probability, (*, A) or (*,)."""
+        raise NotImplementedError
+
+    def kl_divergence(self, other: "Policy") -> Tensor:
+        """KL(self || other) = E[log p - log q] under self, (*,) nats, exact.
+
+        Raises:
+            TypeError: they are not of one class.
+        """
+        if type(other) is not type(self):
+            raise TypeError(f"kl_divergence: {self} and {other} differ in kind; give two of a kind")
+        return self.divergence(other)
+
+    def divergence(self, other: Any) -> Tensor:
+        """`kl_divergence` to a policy of the same class."""
         raise NotImplementedError
 
 

@@ -1,6 +1,7 @@
 """Gaussians and their densities, plain and squashed by tanh, exact also at saturation."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -129,6 +130,20 @@ class Gaussian(Policy):
         """The action of the mean, (*, A)."""
         return self.squash(self.mean)
 
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def divergence(self, other: Any) -> Tensor:
+        """sum_i [r_i^2 - 1 - 2 log r_i + d_i^2] / 2, (*,), also of squashed actions.
+
+        r is std over the other's, d the noise by which the other gives this mean. A bijection such
+        as tanh leaves a divergence unchanged.
+        """
+        log_ratio = self.log_scale - other.log_scale
+        spread = torch.expm1(2.0 * log_ratio) - 2.0 * log_ratio
+        return 0.5 * (spread + other.noise_of(self.mean).square()).sum(-1)
+
 
 class TanhGaussian(Gaussian):
     """Distribution of a = tanh(u), u ~ N(mean, diag(exp(log_std))^2).
@@ -154,6 +169,11 @@ class TanhGaussian(Gaussian):
     def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
         """The Gaussian's, and the correction for the squashing, exact at saturation, (*, A)."""
         return super().scores(noise, latent) - log_det_tanh(latent)
+
+    @property
+    def mode(self) -> Tensor:
+        """Raises NotImplementedError, as torch's does: there is no closed form."""
+        raise NotImplementedError("mode: has no closed form; deterministic() is the median")
 
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
         """Those of the Gaussian, and the squashing's `jacobian`."""

@@ -50,13 +50,14 @@ TINY_SAC = [
 
 
 def process(script: str, arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """One of the doors as a user starts it, from another directory."""
+    """One of the doors from another directory, with a path that lacks the script's own."""
     return subprocess.run(
         [sys.executable, str(ROOT / script), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
         timeout=120,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
     )
 
 

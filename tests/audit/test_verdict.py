@@ -1,6 +1,8 @@
 """Anyone's density: right ones pass whatever they are handed in as, wrong ones are named."""
 
 import math
+import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,16 @@ from tests.tracked import ROOT
 
 MEAN, STD = torch.tensor([0.5, -1.0, 2.0]), torch.tensor([0.3, 1.0, 0.1])
 TRIL = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.2, 0.0], [-0.5, 0.1, 0.05]])
+RUNS = (ROOT / "docs/runs.md").read_text()
+AUDITED = """
+import sys
+import audit
+
+one = TanhGaussian(torch.zeros(1, 2), torch.zeros(1, 2))
+both = lambda n: one.rsample_with_log_prob(torch.randn(n, 2))
+others = {"PIL", "matplotlib", "common", "hydra", "gymnasium"} & set(sys.modules)
+print(audit.check(sample=both, log_prob=one.log_prob, low=-1, high=1).passed, sorted(others))
+"""
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -385,12 +397,14 @@ def test_the_gradient_of_log_pi_by_its_noise_is_checked():
     assert "the gradient of" in wrong.verdict
 
 
-def test_the_library_needs_torch_and_numpy_alone():
-    code = (
-        "import sys, audit;"
-        "print(sorted({'PIL', 'matplotlib', 'policies', 'common', 'hydra'} & set(sys.modules)))"
-    )
+def test_policies_and_audit_are_complete_when_copied_and_need_torch_and_numpy_alone(tmp_path):
+    for folder in ("policies", "audit"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    (mine,) = re.findall(r"```python\n(import torch\nfrom policies .*?)```", RUNS, re.S)
+    (tmp_path / "mine.py").write_text(mine + AUDITED)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "mine.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
-    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    printed = "TanhGaussian(mean: (32, 2), log_std: (32, 2)) tensor(0.0100)"
+    assert (done.stdout.splitlines(), done.stderr) == ([printed, "True []"], "")
+    assert "TanhGaussian(mean: (32, 2), log_std: (32, 2)), 0.01" in mine

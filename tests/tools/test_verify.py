@@ -204,7 +204,10 @@ def test_a_right_formula_is_not_rejected_by_any_control(monkeypatch):
 
 def test_the_real_command_from_anywhere_and_its_folders(tmp_path):
     command = [sys.executable, str(ROOT / "tools/verify.py"), "section=log_exp"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    safe = os.environ | {"PYTHONSAFEPATH": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, env=safe
+    )
     assert (done.returncode, done.stderr) == (0, "")
     (folder,) = (tmp_path / "runs" / "verify").iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}", folder.name)
