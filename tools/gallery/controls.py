@@ -10,6 +10,7 @@ import policies
 from policies.gaussian import log_det_tanh
 
 Part = Callable[[Tensor], Tensor]
+Masked = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # logits, forbidden -> log p, entropy
 
 
 class Formula:
@@ -65,6 +66,28 @@ def log_of_softmax(logits: Tensor) -> Tensor:
     return torch.log(torch.softmax(logits, -1))
 
 
+def scored(log_probs: Tensor) -> tuple[Tensor, Tensor]:
+    return log_probs, policies.Categorical(log_probs).entropy()
+
+
+def minus_1e8(logits: Tensor, forbidden: Tensor) -> tuple[Tensor, Tensor]:
+    """logits - 1e8 (1 - mask): in float16 1e8 is infinite, and 0 times that is no number."""
+    huge = torch.full_like(logits, -1e8, dtype=torch.float32).to(logits)
+    return scored(torch.log_softmax(logits + forbidden.to(logits) * huge, -1))
+
+
+MASKED: dict[str, Masked] = {
+    # a softmax over all actions, some of which are left out afterwards
+    "not_renormalised": lambda logits, forbidden: scored(
+        torch.log_softmax(logits, -1).masked_fill(forbidden, -torch.inf)
+    ),
+    "minus_1e8": minus_1e8,
+    # an entropy that counts what is forbidden
+    "entropy_of_all": lambda logits, forbidden: (
+        torch.log_softmax(logits.masked_fill(forbidden, -torch.inf), -1),
+        policies.Categorical(torch.log_softmax(logits, -1)).entropy(),
+    ),
+}
 WRONG: dict[str, Callable[..., Formula]] = {
     # log pi = log N(u) + log det: compressed probability made thinner
     "jacobian_added": partial(Formula, log_det=lambda u: -log_det_tanh(u)),

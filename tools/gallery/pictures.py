@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tools.gallery.densities import DensitySection
 from tools.gallery.functions import Entropy, LogExp, LogSoftmax, TanhAtanh
+from tools.gallery.masks import ActionMask
 from tools.gallery.report import Section
 from tools.gallery.statistics import Case, kind
 
@@ -123,6 +124,30 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
     axes.errorbar(places, probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
     axes.set(xticks=places, ylim=(0, 1.25 * max(probs)))
     legend(axes, "upper right")
+    return figure
+
+
+def action_mask(section: ActionMask, seed: int) -> Figure:
+    figure = canvas(11.5, "The categorical policy under a mask, and three ways to get it wrong")
+    counts, probs = section.draws(seed)
+    total, places = int(counts.sum()), range(len(counts))
+    axes = panel(figure, (1, 2, 1), "action", "share of the draws", f"{total:,} draws")
+    axes.bar(places, (counts / total).numpy(), 0.6, color=DRAWN, label="drawn")
+    errors = 2 * (probs * (1 - probs) / total).sqrt()
+    label = "exp(log_prob), ±2 standard errors"
+    axes.errorbar(places, probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
+    for place in section.forbidden.nonzero().flatten().tolist():
+        axes.axvspan(place - 0.4, place + 0.4, color="#eeeeee", zorder=0)
+        axes.text(place, 0.02, "forbidden", ha="center", fontsize=9, color="grey")
+    axes.set(xticks=places, ylim=(0, 1.25 * float(probs.max())))
+    legend(axes, "upper right")
+    axes = panel(figure, (1, 2, 2), "largest error of log p, entropy, divergence", "")
+    for form, colour in reversed([*zip(section.FORMS, COLOURS, strict=True)]):
+        dtype, (of_value, _) = section.shown(form)
+        error, name = float(of_value.max()), f"{form}\n{kind(dtype)}"
+        axes.barh(name, min(error, 1e4), 0.5, left=1e-9, color=colour)
+        axes.text(2e-9, name, f"{error:.2g}".replace("inf", "NaN"), color="white", va="center")
+    axes.set(xscale="log", xlim=(1e-9, 1e3))
     return figure
 
 
@@ -275,5 +300,6 @@ GALLERY: dict[str, tuple[type[Section], Callable[[Any, int], Figure]]] = {
     "tanh_diagonal": (DensitySection, plane),
     "tanh_full": (DensitySection, plane),
     "log_softmax": (LogSoftmax, log_softmax),
+    "action_mask": (ActionMask, action_mask),
     "entropy": (Entropy, entropy),
 }

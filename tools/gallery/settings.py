@@ -54,6 +54,9 @@ class Settings(Group):
         remedy = "e.g. [[0.15,0],[0.044,0.033]]"
         self.require(fits and abs(b) <= 5 * c, "scale_tril", why, remedy)
         probs = getattr(self, "probs", [0.5, 0.5])
+        mask = getattr(self, "mask", [1] * len(probs))
+        chosen = len(mask) == len(probs) and sum(mask) > 0
+        self.require(chosen, "mask", "must permit an action of `probs`", "e.g. [1,0,1]")
         whole = len(probs) > 1 and abs(sum(probs) - 1) < 1e-6
         self.require(whole, "probs", "must be two or more that sum to 1", "e.g. [0.7,0.2,0.1]")
         values = getattr(self, "values", [[1.0]])
@@ -74,6 +77,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "std": {"doc": "of the Gaussian, or of u; of diagonal ones", "ge": 1e-3, "le": 3},
     "scale_tril": {"doc": "Cholesky factor of the covariance, of full ones"},
     "probs": {"doc": "probabilities of the categorical policy", "ge": 1e-6, "le": 1},
+    "mask": {"doc": "1 permits an action, 0 forbids it", "ge": 0, "le": 1},
     "points": {"doc": "drawn actions at which the density is shown", "ge": 10, "le": 5000},
     "samples": {"doc": "draws", "ge": 100, "le": 1_000_000},
 }
@@ -125,6 +129,10 @@ SECTIONS: dict[str, type[Settings]] = {
     "log_softmax": section(
         "log_softmax against log(softmax) out to large logits; frequencies of the categorical",
         **{"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
+    ),
+    "action_mask": section(
+        "the categorical under a mask: draws, log_prob, entropy, divergence, gradients",
+        **{"probs": [0.4, 0.3, 0.2, 0.1], "mask": [1, 0, 1, 1], "samples": 10_000},
     ),
     "entropy": section(
         "the entropy of every policy against its draws, its integral and 50 digits",
