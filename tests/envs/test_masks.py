@@ -37,9 +37,11 @@ class Gates(gymnasium.Env):
     At any other action it raises. After the last step of an episode nothing is permitted.
     """
 
-    def __init__(self, form="info", kind="one", ends="terminated", rows=False, spoiled=None):
+    def __init__(
+        self, form="info", kind="one", ends="terminated", rows=False, spoiled=None, drifts=0
+    ):
         self.form, self.sizes, self.ends, self.rows = form, SIZES[kind], ends, rows
-        self.action_space, self.spoiled = KINDS[kind], spoiled
+        self.action_space, self.spoiled, self.drift, self.drifts = KINDS[kind], spoiled, 0, drifts
         self.observation_space = box = spaces.Box(-1, 99, (2,), np.float32)
         if form == "dict":
             mask = spaces.Box(0.0, 1.0, (sum(self.sizes),), np.float32)
@@ -49,7 +51,7 @@ class Gates(gymnasium.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.count = 0
+        self.count, self.drift = 0, self.drift + self.drifts
         return self.seen()
 
     def step(self, action):
@@ -63,7 +65,7 @@ class Gates(gymnasium.Env):
         last = self.count == LENGTH
         obs, info = self.seen(last)
         ended = last and self.ends == "terminated"
-        return obs, float(np.sum(action)), ended, last and not ended, info
+        return obs, float(np.sum(action)) + self.drift, ended, last and not ended, info
 
     def seen(self, last=False):
         picked = [1 + self.np_random.integers(2**size - 1) for size in self.sizes]
@@ -242,6 +244,14 @@ def test_the_doctor_plays_by_the_mask(capsys):
     given = ["env.id=Gates-v0", "steps=60", "trace=true"]
     assert doctor.main(given) == 3
     assert doctor.main([*given, "env.wrappers=[ActionMask]"]) == 0
-    envs = Envs("Gates-v0", 2, "sync", {"kind": "several"}, 0, wrappers=["ActionMask"])
-    assert before_training(envs, 0) is None
-    doctor.handed_over(partial(Envs, "Gates-v0", 1, "sync", {}, 0, wrappers=["ActionMask"]), seed=0)
+    for seed in range(6):
+        made = partial(Envs, "Gates-v0", 1, "sync", {}, seed, wrappers=["ActionMask"])
+        doctor.handed_over(made, seed)
+
+
+def test_an_episode_is_repeated_by_the_mask():
+    """One that does not repeat is found, where a forbidden action would have ended the look."""
+    for drifts in (False, True):
+        kwargs = {"kind": "several", "drifts": drifts}
+        envs = Envs("Gates-v0", 2, "sync", kwargs, 0, wrappers=["ActionMask"])
+        assert (before_training(envs, 0) is not None) == drifts
