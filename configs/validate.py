@@ -7,8 +7,9 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from itertools import chain
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
 
 from common.errors import ConfigError
 
@@ -45,6 +46,7 @@ LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of `operator`, and as
 LARGEST = 1e300  # of which twice as much is finite
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
+get_type_hints = cache(typing.get_type_hints)  # a command line needs those of a group many times
 
 
 def key(

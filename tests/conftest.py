@@ -10,7 +10,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import hydra
 import pytest
 import torch
 
@@ -32,7 +31,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = TemporaryDirectory()
     config.add_cleanup(folder.cleanup)
     configs.files.DIRECTORY = copied(Path(folder.name), files("configs/**/*.yaml")) / "configs"
-    hydra.compose = remembering(hydra.compose)
+    configs.files.composed = remembering(configs.files.composed)
+    configs.files.read_yaml = remembering(configs.files.read_yaml)
     os.fsync = unsynced
 
 
@@ -43,20 +43,21 @@ def unsynced(descriptor: int) -> None:
     """
 
 
-def remembering(compose: Any) -> Any:
-    """Hydra's composition, made once for the same arguments and files: most tests are faster."""
+def remembering(read: Any) -> Any:
+    """What is read from `configs/`, once for the same arguments and files: most tests are faster."""
     known: dict[Any, Any] = {}
 
-    def remembered(name: str, overrides: list[str], **options: Any) -> Any:
+    def remembered(*given: Any, **options: Any) -> Any:
         folders = configs.files.folders()
         paths = sorted(path for folder in folders for path in folder.glob("**/*.yaml"))
+        paths += [path for path in given if isinstance(path, Path) and path.is_file()]
         stats = [path.stat() for path in paths]
         state = tuple(
             (path, at.st_mtime_ns, at.st_size) for path, at in zip(paths, stats, strict=True)
         )
-        key = state, name, tuple(overrides), tuple(options.items())
+        key = state, repr((given, options))
         if key not in known:
-            known[key] = compose(name, overrides=overrides, **options)
+            known[key] = read(*given, **options)
         return deepcopy(known[key])
 
     return remembered

@@ -69,6 +69,7 @@ CHOSEN = [*(("distributions", asks) for asks in KNOWN), ("normalised", "delay"),
 SEEING = [AGENTS[0], AGENTS[2], *AGENTS[-2:]]
 # What A2C and PPO learn of values does not depend on the kind of their actions.
 REPEATED = [(name, False, asks) for name in ("a2c", "ppo") for asks in KNOWN if asks != "action"]
+SLOW = [case for case in CASES if case[2] == "observation" and case != ("ppo", True, "observation")]
 
 
 def trained(name, discrete, asks, seed=0, choices=(), **options):
@@ -114,7 +115,14 @@ def errors(name, discrete, asks, seed=0, choices=()):
     return found, asks != "action" or action.item() > 0
 
 
-@pytest.mark.parametrize(("name", "discrete", "asks"), [c for c in CASES if c not in REPEATED])
+@pytest.mark.parametrize(
+    ("name", "discrete", "asks"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        for case in CASES
+        if case not in REPEATED
+    ],
+)
 def test_each_probe_reaches_its_known_value_within_four_standard_errors(name, discrete, asks):
     found, good = errors(name, discrete, asks)
     assert max(map(abs, found)) < 4 * ERROR[name], found
@@ -124,13 +132,14 @@ def test_each_probe_reaches_its_known_value_within_four_standard_errors(name, di
 @pytest.mark.parametrize(
     ("choice", "asks"),
     [
-        *(("distributions", asks) for asks in ("delay", "truncation")),
+        ("distributions", "delay"),
         ("normalised", "delay"),
         *(
             pytest.param(choice, asks, marks=pytest.mark.slow)
             for choice in ("distributions", "normalised")
             for asks in ("observation", "action")
         ),
+        pytest.param("distributions", "truncation", marks=pytest.mark.slow),
     ],
 )
 def test_each_probe_is_solved_with_the_choices_of_sac_too(choice, asks):
@@ -154,7 +163,13 @@ def test_the_standard_errors_are_those_of_other_seeds_too(name, discrete, asks):
     assert all(good for _, good in runs)
 
 
-@pytest.mark.parametrize(("name", "discrete"), SEEING)
+@pytest.mark.parametrize(
+    ("name", "discrete"),
+    [
+        pytest.param(*kind, marks=() if kind[0] in ("ppo", "sac") else pytest.mark.slow)
+        for kind in SEEING
+    ],
+)
 def test_what_is_to_be_done_is_read_off_a_picture(name, discrete):
     require_seen(trained(name, discrete, None), name, lambda picture: picture)
 

@@ -83,7 +83,7 @@ def test_the_target_follows_and_actor_and_temperature_wait_for_their_turn():
             assert torch.allclose(new, 0.75 * old + 0.25 * critic)
 
 
-@pytest.mark.parametrize("alpha", [0.2, 1.0])
+@pytest.mark.parametrize("alpha", [0.2, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_a_bandit_ends_in_the_boltzmann_policy_of_its_temperature(alpha):
     """pi(k) = exp(r_k / alpha) / sum, V = alpha log sum exp(r / alpha)."""
     reward = torch.tensor([0.0, 0.5, 1.0, -1.0])

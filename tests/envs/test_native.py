@@ -205,12 +205,16 @@ def test_pendulum_is_gymnasiums_from_equal_states_and_actions(g):
     obs, reward, terminated, truncated = many.step(action)
     assert not terminated.any()
     assert not truncated.any()
+    seen, paid, states = [], [], []
     for index in range(count):
         single.state = before[:, index]
-        wanted, paid, *_ = single.step(action[index])
-        assert reward[index] == paid
-        assert obs[index].tobytes() == wanted.tobytes()
-        assert (many.angle[index], many.speed[index]) == tuple(single.state)
+        wanted, earned, *_ = single.step(action[index])
+        seen.append(wanted)
+        paid.append(earned)
+        states.append(single.state)
+    assert obs.tobytes() == np.stack(seen).tobytes()
+    assert reward.tolist() == paid
+    assert np.stack([many.angle, many.speed], -1).tobytes() == np.stack(states).tobytes()
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"g": 5.0, "max_episode_steps": 30}])

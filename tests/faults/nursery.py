@@ -14,7 +14,6 @@ import time
 from functools import partial
 
 import gymnasium.envs.classic_control  # noqa: F401, ready in every child, as all that follow
-import hydra
 import PIL.ImageDraw  # noqa: F401
 import tensorboard.summary.writer.record_writer  # noqa: F401
 import torch.utils.tensorboard.summary  # noqa: F401
@@ -23,7 +22,7 @@ import runtime.session
 import train
 from agents import make_agent  # noqa: F401
 from common.errors import ConfigError
-from configs import compose, help  # noqa: F401
+from configs import compose, files, help  # noqa: F401
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from tests.conftest import remembering
@@ -112,7 +111,7 @@ PREPARATIONS = {made.__name__: made for made in (die_at, limit_files, hang_in_a_
 def main() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which `nohup` would have it ignore
     assert runtime.session
-    hydra.compose = remembering(hydra.compose)  # composed here, once for all children
+    files.composed = remembering(files.composed)  # composed here, once for all children
     ended: dict[int, int] = {}
     for line in sys.stdin:
         order = json.loads(line)

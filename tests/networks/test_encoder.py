@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from networks.actor_critic import Critic, torso
+from networks.discrete import DiscreteCritic
 from networks.encoder import FEATURES, Encoder, ImageEncoders
 from networks.normalizer import Pixels
 
@@ -62,12 +63,18 @@ def test_features_feel_every_pixel_and_none_of_another_image():
     assert (images.grad[1] == 0).all()
 
 
-def test_critics_and_torsos_read_images():
+def test_critics_and_torsos_read_images_and_every_weight_learns():
     generator = torch.Generator().manual_seed(0)
-    critic = Critic(2, 72, 3, [8], "relu", generator, images=[(0, (6, 6, 2))])
-    assert critic(torch.rand(5, 72), torch.rand(5, 3)).shape == (2, 5)
-    body = torso(72, [8], "tanh", generator, images=[(0, (6, 6, 2))])
-    assert body(torch.rand(4, 72)).shape == (4, 8)
+    layers, images = ([8], "tanh", generator), [(0, (6, 6, 2))]
+    obs, action = torch.rand(5, 72), torch.rand(5, 3)
+    critic = Critic(2, 72, 3, *layers, images=images)
+    choices = DiscreteCritic(2, 72, 3, *layers, images=images)
+    body = torso(72, *layers, images=images)
+    outputs = {critic: critic(obs, action), choices: choices(obs), body: body(obs)}
+    assert [tuple(made.shape) for made in outputs.values()] == [(2, 5), (2, 5, 3), (5, 8)]
+    for network, output in outputs.items():
+        output.square().sum().backward()
+        assert all((weight.grad != 0).any() for weight in network.parameters())
 
 
 def test_pixels_are_bytes_between_0_and_1():
