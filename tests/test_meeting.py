@@ -69,9 +69,8 @@ class Own(gymnasium.Env):
 
     def __init__(self, kind="box", render_mode=None):
         self.render_mode = render_mode
-        self.observation_space, self.action_space = (
-            SHOWN.get(kind, NOW[kind]) if render_mode else NOW[kind]
-        )
+        chosen = SHOWN.get(kind, NOW[kind]) if render_mode else NOW[kind]
+        self.observation_space, self.action_space = copy.deepcopy(chosen)  # which draw, each alone
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
