@@ -37,6 +37,7 @@ def run(config: TrainConfig, stop: Stop | None = None) -> int:
 def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
     from runtime import session
+    from runtime.initial import begin_from
     from runtime.saver import Saver
     from storage import checkpoint, rundir
     from storage.lock import locked
@@ -51,6 +52,9 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
         return 0
     config, parts = ranks.together(lambda: session.make(config, ranks, begun=path is not None))
     try:
+        initial = None
+        if config.init and ranks.decided(lambda: not (path and checkpoint.names(path))):
+            initial = ranks.together(partial(begin_from, config, parts))
         path = Path(ranks.decided(lambda: str(path or session.begin(config))))
         with locked(path) if ranks.first else nullcontext():
             saver = Saver(path, config, parts, STARTED, ranks)
@@ -58,7 +62,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
             if config.resume not in (None, "auto") or known:
                 warn(*saver.restore())
             if ranks.first:
-                session.announce(path, config, saver.step, ranks)
+                session.announce(path, config, saver.step, ranks, initial)
             try:
                 evaluation = session.run(saver, stop)
             except Stopped as stopped:

@@ -34,8 +34,8 @@ from configs.validate import Group, build, check_plain, key_names, nearest, show
 
 USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
-PATHS = ("run", "run_dir", "resume", "policy", "out", "study", "hydra.sweep.dir")
-TEXTS = (*PATHS, "checkpoint", "device", "env.id")
+PATHS = ("run", "run_dir", "resume", "init", "policy", "out", "study", "hydra.sweep.dir")
+TEXTS = (*PATHS, "checkpoint", "init_checkpoint", "device", "env.id")
 UNREFERRING = (*GROUPS, "env.id", "resume", "hydra.sweep.dir")  # keys that are read first
 READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values of paths, by Hydra
 Given = list[tuple[str, Any]]  # (key in full, value) of each argument

@@ -115,6 +115,8 @@ class TrainConfig(Group):
     total_steps: int = key("environment steps, counted over all environments", ge=1, le=10**12)
     run_dir: str | None = key("null: runs/<env>/<agent>/<date-time>-s<seed>")
     resume: str | None = key("run directory to continue; auto: the run in run_dir, or a new one")
+    init: str | None = key("a run whose weights and normaliser a new run begins with", before=None)
+    init_checkpoint: str = key("of init: latest, best, or step-<12 digits>", before="latest")
     threads: int | Auto = key(
         "auto: 1 while batch (A2C: 256) x width^2 < 4e6, else cores up to 4", ge=1, le=1024
     )
@@ -137,7 +139,7 @@ class TrainConfig(Group):
         if self.env.num_envs != "auto" and self.env.num_envs > replay:
             why = f"is more than agent.buffer_size={replay}"
             raise ConfigError(f"env.num_envs: {why}; enlarge the buffer")
-        for name in ("resume", "run_dir"):
+        for name in ("resume", "run_dir", "init"):
             value = getattr(self, name)
             if value is not None and (not value.strip() or set(value) & set("\n\r\0")):
                 raise ConfigError(f"{name}: {value!r} is empty or more than a line; name a folder")

@@ -38,7 +38,6 @@ class Saver:
     step: int = 0  # where the run began in this process
     resumed: bool = False
     schedule: dict[str, Any] | None = None  # its state there; None before the first step
-    exact: bool = True  # whether it is bit for bit what it would have been without interruptions
     lasting: str | None = None  # why episodes do not repeat, once that is found
     examined: int = 0  # step at which it was last looked for
     segments: list[Record] = field(default_factory=list)  # files of the replay that are written
@@ -46,6 +45,8 @@ class Saver:
     def __post_init__(self) -> None:
         self.setting = setting(self.config, self.parts.agent.device)
         self.setting_then = self.setting  # of the process that saved the run
+        # whether it is bit for bit what it would have been alone and without interruptions
+        self.exact = self.config.init is None
 
     def restore(self) -> list[str]:
         """Goes back to the newest valid checkpoint; returns warnings.

@@ -5,6 +5,7 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from common.errors import ConfigError, key_value, shown, warn
 from common.tree import digest
@@ -57,11 +58,19 @@ def unrecorded() -> list[str]:
     return [f"the run's revision is not recorded: {why}"] if why else []
 
 
-def announce(path: Path, config: TrainConfig, step: int, ranks: Ranks) -> None:
-    """Prints what runs where, and keeps the configuration and the command in the run."""
+def announce(
+    path: Path,
+    config: TrainConfig,
+    step: int,
+    ranks: Ranks,
+    initial: dict[str, Any] | None = None,
+) -> None:
+    """Prints what runs where; keeps configuration, command and what it begins with in the run."""
     rundir.write_text(path / "config.yaml", to_yaml(config))
     command = " ".join(map(shown, (*ranks.launcher.split(), *sys.argv)))
     rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{command}\n")
+    if initial is not None:
+        rundir.write_json(path / "init.json", initial)
     auto, why = acceleration(config)
     reason = f" ({why})" if auto == config.accelerate else ""
     begun = f", from step {step:,} on" if step else ""

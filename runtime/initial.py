@@ -1,0 +1,69 @@
+"""A new run that begins with the weights and the normaliser of another, `init=RUN_DIR`."""
+
+from pathlib import Path
+from typing import Any
+
+from agents.base import BaseAgent
+from common.errors import ConfigError, warn
+from configs.files import read_run, require_run
+from configs.resume import assignment
+from configs.schema import TrainConfig
+from envs.spaces import require_same_spaces
+from policies import POLICIES
+from runtime.build import Parts, restore_agent
+from storage.checkpoint import load_newest
+
+NETWORK = (  # keys of an agent by which its weights have other shapes, or another meaning
+    *("policy", "hidden", "activation", "normalise_obs", "unit_obs", "bounded_mean", "log_std"),
+    *("log_std_bound", "shared_torso", "bounded_value", "critics", "normalise_critic", "atoms"),
+)
+
+
+def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
+    """Loads the weights of the run `config.init` into a fresh agent, prints and returns what.
+
+    The critics of another kind of agent, and its temperature where the new run has a fixed one, are
+    left; an average of the actor that is not there begins with the actor.
+
+    Raises:
+        ConfigError: there is no such run, its spaces are others, or its weights do not fit.
+        StorageFault: no checkpoint of it is valid.
+    """
+    path, agent, spaces = require_run("init", str(config.init)), parts.agent, parts.envs.spaces
+    there = read_run(path)
+    try:
+        step, state, warnings = load_newest(path, config.init_checkpoint, config=there)
+    except ConfigError as error:
+        raise ConfigError(f"init_{error}") from error
+    warn(*warnings)
+    require_same_spaces(config.env.id, state.get("spaces"), spaces, there.env.id)
+    other = restore_agent(there, agent.spec, state, agent.device)
+    found = {"actor_average": other.actor, **other.modules}
+    if getattr(config.agent, "alpha", "auto") != "auto":
+        found.pop("temperature", None)
+    own = agent.modules
+    common = [name for name in own if type(own[name]) is type(found.get(name))]
+    require_same_network(path, other, agent)
+    for name in common:
+        try:
+            own[name].load_state_dict(found[name].state_dict())
+        except RuntimeError as error:  # torch names the weight in the last line
+            why = str(error).splitlines()[-1].strip()
+            raise ConfigError(f"init: {name} does not fit, {why}; train anew") from error
+    taken = [name for name in common if own[name].state_dict()]  # a normaliser may have none
+    left = [name for name in {**own, **other.modules} if name not in common]
+    print(
+        f"begins with {', '.join(taken)} of {path}, {there.agent.name} on {there.env.id} at step "
+        f"{step:,}; anew: {', '.join([*left, 'optimiser, buffer, random numbers'])}"
+    )
+    return {"run": f"{path}", "checkpoint_step": step, "taken": taken, "anew": left}
+
+
+def require_same_network(path: Path, other: BaseAgent, agent: BaseAgent) -> None:
+    """Raises ConfigError where two agents have other keys of their networks, naming those."""
+    names = {policy: name for name, policy in POLICIES.items()}
+    old, new = ({**vars(one.settings), "policy": names[one.policy_class]} for one in (other, agent))
+    both = [key for key in NETWORK if key in old and key in new]
+    if differing := {f"agent.{key}": old[key] for key in both if old[key] != new[key]}:
+        keys = " ".join(assignment(key, differing) for key in differing)
+        raise ConfigError(f"init: {path} has another network, {keys}; give these keys, too")
