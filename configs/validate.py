@@ -46,7 +46,12 @@ LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of `operator`, and as
 LARGEST = 1e300  # of which twice as much is finite
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
-get_type_hints = cache(typing.get_type_hints)  # a command line needs those of a group many times
+
+
+@cache
+def hints_of(group: "typing.Hashable") -> dict[str, Any]:
+    """The types of a group's keys; a command line needs them many times."""
+    return typing.get_type_hints(group)
 
 
 def key(
@@ -95,7 +100,7 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
     for name in data:
         if f"{prefix}{name}" not in known:
             raise ConfigError(unknown_key(f"{prefix}{name}", known))
-    values, hints = {}, get_type_hints(group)
+    values, hints = {}, hints_of(group)
     for declared, full in zip(fields(group), known, strict=True):
         name, hint, limits = declared.name, hints[declared.name], declared.metadata
         value = data.get(name, limits.get("before", MISSING) if recorded else MISSING)
@@ -129,7 +134,7 @@ def walk(group: type[Group], variant: str = "") -> Iterator[tuple[str, Any, Mapp
 
     Of a field that varies, the keys of `variant`, else those that all its variants share.
     """
-    hints = get_type_hints(group)
+    hints = hints_of(group)
     for declared in fields(group):
         hint = hints[declared.name]
         if is_group(hint):

@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
@@ -28,12 +29,27 @@ def number(value: SupportsFloat, least: int = 1) -> str:
 class Progress:
     """Steps done, time left, and the numbers to watch, in one order.
 
-    In the first `learning_starts` steps there is no update: their speed does not count.
+    The speed is that of whole rollouts, over the last `period` steps if there are so many.
+
+    Args:
+        learning_starts: steps without an update, whose speed does not count.
+        rollout: steps from one update to the next.
+        period: steps in which everything happens that takes time, evaluations too.
     """
 
-    def __init__(self, total_steps: int, first_step: int = 0, learning_starts: int = 0) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        first_step: int = 0,
+        learning_starts: int = 0,
+        rollout: int = 1,
+        period: int = 1,
+    ) -> None:
         self.total, self.learning_starts = total_steps, learning_starts
-        self.last = (first_step, time.perf_counter())  # line
+        self.rollout, self.period = rollout, period
+        self.ends = deque[tuple[int, float]]()  # (step, time) after rollouts in the last period
+        if first_step >= learning_starts:
+            self.ends.append((first_step, time.perf_counter()))
         self.next_line = first_step
         self.values: dict[str, float] = {}  # the newest of each tag
         self.bar: tqdm[Any] | None = None
@@ -44,6 +60,7 @@ class Progress:
                 unit=" steps",
                 dynamic_ncols=True,
                 file=sys.stdout,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
             )
 
     def note(self, values: Mapping[str, float]) -> None:
@@ -52,22 +69,34 @@ class Progress:
 
     def update(self, step: int) -> None:
         """Shows where the run is."""
+        speed = self.speed(step)
         known = {name: self.values[tag] for name, tag in SHOWN.items() if tag in self.values}
         shown = {name: f"{value:.4g}" for name, value in known.items()}
         if self.bar is not None:
-            self.bar.set_postfix(shown, refresh=False)
+            values = "  ".join(f"{name} {value}" for name, value in shown.items())
+            self.bar.set_postfix_str(f"{speed}  {values}".strip(), refresh=False)
             self.bar.update(step - self.bar.n)
         elif step >= self.next_line or step >= self.total:
             self.next_line = step + max(1, self.total // LINES)
-            past, then = self.last  # steps before the first update take next to no time
-            self.last = (step, time.perf_counter())
             values = "  ".join(f"{name} {value:>7}" for name, value in shown.items())
-            speed = "not yet learning" if step < self.learning_starts else ""
-            if past >= self.learning_starts:
-                rate = max(step - past, 1) / max(self.last[1] - then, 1e-9)
-                speed = f"{rate:,.0f} steps/s  {max(0, self.total - step) / rate:.0f} s left"
             line = f"step {step:>{len(str(self.total))}}/{self.total}  {values}  {speed}"
             print(line.rstrip(), flush=True)
+
+    def speed(self, step: int) -> str:
+        """Steps per second and the time left; empty before two rollouts have ended."""
+        now = time.perf_counter()
+        if step < self.learning_starts:
+            return "not yet learning"
+        if not self.ends or step // self.rollout > self.ends[-1][0] // self.rollout:
+            self.ends.append((step, now))
+        while len(self.ends) > 2 and self.ends[1][0] <= self.ends[-1][0] - self.period:
+            self.ends.popleft()
+        (past, then), (last, ended) = self.ends[0], self.ends[-1]
+        if past == last:
+            return ""
+        rate = (last - past) / max(ended - then, 1e-9)
+        left = (self.total - last) / rate - (now - ended) if step < self.total else 0
+        return f"{number(rate, 0)} steps/s  {max(0, left):.0f} s left"
 
     def close(self) -> None:
         if self.bar is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import ConfigError, key_value, shown, warn
 from common.tree import digest
-from configs.automatic import acceleration
+from configs.automatic import acceleration, cycle
 from configs.files import flat, to_yaml
 from configs.schema import TrainConfig
 from runtime.build import Parts, make_parts
@@ -103,10 +103,11 @@ def run(saver: Saver, stop: Stop) -> Evaluation | None:
     config, parts, ranks = saver.config, saver.parts, saver.ranks
     stop.hold(ranks.size)
     saver.begin()
-    warm_up = getattr(config.agent, "learning_starts", 0)
+    warm_up, rollout = getattr(config.agent, "learning_starts", 0), cycle(config)[0] * ranks.size
+    period = max(rollout, int(config.eval.every) if config.eval.episodes else 1)
     with (
         closing(make_logger(saver)) as logger,
-        closing(Progress(config.total_steps, saver.step, warm_up)) as progress,
+        closing(Progress(config.total_steps, saver.step, warm_up, rollout, period)) as progress,
     ):
         schedule = Schedule(saver, logger, progress, stop)
         if saver.schedule is not None:

@@ -2,7 +2,11 @@
 
 import sys
 
+import pytest
+
+import train
 from runtime.console import LINES, Progress
+from runtime.launch.door import enter
 
 
 def test_a_long_run_prints_few_lines(capsys):
@@ -29,15 +33,27 @@ def test_a_bar_is_drawn_where_the_terminal_is(monkeypatch, capsys):
     assert said.err == ""
 
 
-def test_the_time_left_is_that_of_the_present_speed(capsys, monkeypatch):
+@pytest.mark.parametrize(("rollout", "log"), [(1, 10), (64, 10), (256, 50), (300, 50)])
+def test_the_time_left_is_that_of_whole_rollouts_and_evaluations(rollout, log, capsys, monkeypatch):
+    """Steps take no time, the update after each rollout does; later all is three times slower."""
     now = [0.0]
     monkeypatch.setattr("runtime.console.time.perf_counter", lambda: now[0])
-    progress = Progress(1000)
-    for step in range(1, 1001):
-        now[0] += 0.001 if step <= 300 else 2.0  # the first ones without an update
-        progress.update(step)
-    told = [line.rsplit("  ", 1)[1] for line in capsys.readouterr().out.splitlines()]
-    assert told[5:10] == ["1 s left", "29 s left", "1298 s left", "1198 s left", "1098 s left"]
+    steps = range(1, 8001)
+    takes = [0.001 + rollout * (s % rollout == 0) + 100 * (s % 800 == log) for s in steps]
+    progress = Progress(8000, rollout=rollout, period=max(rollout, 800))
+    for step, seconds in zip(steps, takes, strict=True):
+        now[0] += seconds * (1 if step <= 4000 else 3)
+        if step % log == 0:
+            progress.update(step)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    told = {int(words[1].split("/")[0]): words[-3] for words in lines if words[-1] == "left"}
+    assert min(told) <= rollout + 400
+    for step, left in told.items():
+        slower = 1 if step <= 4000 else 3
+        wanted = slower * sum(takes[step:])  # as if nothing changed from here on
+        if step > 800 + rollout and not 4000 < step < 4800 + rollout:
+            assert abs(float(left) - wanted) <= wanted / 8 + slower * (rollout + 100), step
+    assert told[8000] == "0"
 
 
 def test_steps_without_an_update_tell_no_time(capsys):
@@ -46,4 +62,23 @@ def test_steps_without_an_update_tell_no_time(capsys):
         progress.update(step)
     said = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
     assert said[:3] == ["not yet learning"] * 3
-    assert [text.endswith("s left") for text in said[3:]] == [False, True]
+    assert [text.endswith("s left") for text in said[3:]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (
+            ["agent=ppo", "eval.every=700", "env.num_envs=4", "agent.n_steps=64"],
+            (20_000, 0, 0, 256, 700),
+        ),
+        (["agent=a2c", "env.num_envs=2", "eval.episodes=0"], (20_000, 0, 0, 32, 32)),
+        (["agent=sac", "agent.learning_starts=500"], (20_000, 0, 500, 1, 2000)),
+    ],
+)
+def test_a_run_gives_the_lengths_of_its_rollouts(arguments, given, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("runtime.session.Progress", lambda *lengths: seen.append(lengths) or 1 / 0)
+    of = ["env.id=Pendulum-v1", "total_steps=20000", "accelerate=none", f"run_dir={tmp_path}/run"]
+    assert enter("train", train.run, [*of, *arguments]) == 1
+    assert seen == [given]
