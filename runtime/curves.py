@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from common.errors import StorageFault
 
-COPIES = "at_a_glance/"  # a group of tags, for the eye: their values have other tags, too
+COPIES = "brief/"  # a group of tags, for the eye: their values have other tags, too
 
 
 def read_curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:

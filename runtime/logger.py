@@ -33,7 +33,7 @@ EVENTS = "events.out.tfevents."  # what the names of event files begin with
 COPIED = {  # the first group of the tab Time Series; its first five are columns of HPARAMS
     "rollout/return": "1_return",
     "eval/return_mean": "2_evaluation",
-    "time/steps_per_second": "4_steps_per_second",
+    "time/steps_per_second": "4_steps_per_s",
     "policy/log_prob_mean": "5_log_prob",
     "policy/entropy": "6_entropy",
     "policy/target_entropy": "7_target_entropy",

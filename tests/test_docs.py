@@ -146,19 +146,19 @@ COMMON = [
     "verification/pit_ks",
     "verification/normaliser",
     "verification/entropy_gap",
-    "at_a_glance/1_return",
-    "at_a_glance/2_evaluation",
-    "at_a_glance/3_best_evaluation",
-    "at_a_glance/4_steps_per_second",
-    "at_a_glance/5_log_prob",
-    "at_a_glance/6_entropy",
+    "brief/1_return",
+    "brief/2_evaluation",
+    "brief/3_best_evaluation",
+    "brief/4_steps_per_s",
+    "brief/5_log_prob",
+    "brief/6_entropy",
 ]
 DISCRETE = ["policy/action_share/0", "policy/action_share/1", "policy/effective_actions"]
 CONTINUOUS = ["policy/log_std_mean", "policy/saturation", "ledger/gaussian/0", "ledger/scale/0"]
 SQUASHED = [*CONTINUOUS, "ledger/jacobian/0"]
 LEARNED_ALPHA = [
     *("policy/target_entropy", "policy/alpha", "loss/alpha", "grad_norm/alpha"),
-    *("at_a_glance/7_target_entropy", "at_a_glance/8_alpha"),
+    *("brief/7_target_entropy", "brief/8_alpha"),
 ]
 RUNS = {
     "a2c": (["total_steps=600", "env.num_envs=4", "agent.n_steps=5"], COMMON + DISCRETE),

@@ -79,17 +79,15 @@ def test_a_sweep_can_be_sorted_in_the_tab_hparams_and_a_resumed_run_stays_one_ro
     assert begun == ["# step 0", "# step 60"]
     differing, metrics, rows = hparams(opened(folder))
     assert differing == before[0] == {"agent.lr"}
-    first = ["1_return", "2_evaluation", "3_best_evaluation", "4_steps_per_second", "5_log_prob"]
-    assert metrics[:5] == [f"at_a_glance/{name}" for name in first]  # as many are shown
+    first = ["1_return", "2_evaluation", "3_best_evaluation", "4_steps_per_s", "5_log_prob"]
+    assert metrics[:5] == [f"brief/{name}" for name in first]  # as many are shown
     assert {name: row["agent.lr"] for name, row in rows.items()} == {"slow": 0.001, "fast": 0.003}
     assert rows["fast"] == before[2]["fast"]
     for name, row in rows.items():
         curve = [value for _, value in read_scalars(folder / name, "eval/return_mean")]
-        assert row["at_a_glance/2_evaluation"] == pytest.approx(
-            read_result(folder / name)["return_mean"]
-        )
-        assert row["at_a_glance/3_best_evaluation"] == max(curve)
-        assert row["at_a_glance/4_steps_per_second"] > 0
+        assert row["brief/2_evaluation"] == pytest.approx(read_result(folder / name)["return_mean"])
+        assert row["brief/3_best_evaluation"] == max(curve)
+        assert row["brief/4_steps_per_s"] > 0
         assert (row["agent.name"], row["env.id"], row["seed"]) == ("sac_discrete", "CartPole-v1", 0)
         assert "total_steps" not in row  # which changes when a run is resumed
 
@@ -98,10 +96,10 @@ def test_the_first_group_is_what_matters_and_the_last_is_that_of_audits(folder):
     events = read(folder / "fast")
     tags = sorted(events.Tags()["scalars"])
     groups = list(dict.fromkeys(tag.partition("/")[0] for tag in tags))
-    assert (groups[0], groups[-1]) == ("at_a_glance", "verification")
-    assert sum(tag.startswith("at_a_glance/") for tag in tags) == 8
+    assert (groups[0], groups[-1]) == ("brief", "verification")
+    assert sum(tag.startswith("brief/") for tag in tags) == 8
     for copy, tag in (("6_entropy", "policy/entropy"), ("8_alpha", "policy/alpha")):
-        one, other = (events.Scalars(name) for name in (f"at_a_glance/{copy}", tag))
+        one, other = (events.Scalars(name) for name in (f"brief/{copy}", tag))
         assert [(e.step, e.value) for e in one] == [(e.step, e.value) for e in other]
 
 
