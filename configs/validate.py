@@ -5,11 +5,11 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from itertools import chain
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from common.errors import ConfigError
 
@@ -46,12 +46,7 @@ LIMITS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # of `operator`, and as
 LARGEST = 1e300  # of which twice as much is finite
 G = TypeVar("G", bound="Group")
 Auto = Literal["auto"]
-
-
-@cache
-def hints_of(group: "typing.Hashable") -> dict[str, Any]:
-    """The types of a group's keys; a command line needs them many times."""
-    return typing.get_type_hints(group)
+hints_of: Callable[[Any], dict[str, Any]] = cache(get_type_hints)  # needed many times
 
 
 def key(
