@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import distributions
@@ -15,6 +16,7 @@ from torch import distributions
 import audit
 from audit.forms import FORMS
 from tests.tracked import ROOT
+from tools import verify
 
 PAGE = (ROOT / "docs/check_your_own.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S)
@@ -117,7 +119,8 @@ def plain(line):
 def test_the_page_runs_and_shows_the_reports_of_today(tmp_path):
     code = [text for kind, text in BLOCKS if kind == "python" and not text.startswith("# my_")]
     _, *answers = execute(["import audit", *code], tmp_path, ROOT)
-    assert [passed for answer in answers for passed, _ in answer["found"]] == [False, True, False]
+    passed = [passed for answer in answers for passed, _ in answer["found"]]
+    assert passed == [False, True, False, True]
     texts = [text for kind, text in BLOCKS if kind == "text"]
     printed = [answer for answer in answers if answer["printed"]]
     for text, answer in zip(texts, printed, strict=True):
@@ -127,21 +130,27 @@ def test_the_page_runs_and_shows_the_reports_of_today(tmp_path):
         assert all(f"`{row}`" in PAGE for row in rows)
     saved = {file.name for file in (tmp_path / "report").iterdir()}
     assert saved == {"report.md", "report.json", "picture.png"}
+    with np.load(tmp_path / "pairs.npz", allow_pickle=False) as arrays:
+        assert audit.check_pairs(arrays["actions"], arrays["log_pi"], low=-2, high=2).passed
 
 
-def test_the_commands_of_the_page_check_its_policy(tmp_path):
+def test_the_commands_of_the_page_check_its_policy_and_its_pairs(tmp_path, monkeypatch, capsys):
     (module,) = [text for kind, text in BLOCKS if kind == "python" and text.startswith("# my_")]
     (tmp_path / "my_policy.py").write_text(module)
+    latent = torch.distributions.Normal(torch.tensor([0.3, -0.5]), 0.5).sample((2000,))
+    log_pi = torch.distributions.Normal(torch.tensor([0.3, -0.5]), 0.5).log_prob(latent)
+    log_pi = (log_pi - torch.log(2 * (1 - torch.tanh(latent) ** 2))).sum(-1)
+    np.savez(tmp_path / "pairs.npz", actions=2 * torch.tanh(latent), log_pi=log_pi)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     commands = [line for kind, text in BLOCKS if not kind for line in text.splitlines()]
     commands = [line for line in commands if line.startswith("python tools/verify.py")]
-    assert len(commands) == 2
+    assert len(commands) == 4
     for line in commands:
-        script, *arguments = shlex.split(line)[1:]
-        command = [sys.executable, ROOT / script, *arguments]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, ""), line
-        assert "right: " in done.stdout
+        assert verify.main(shlex.split(line)[2:]) == 0, line
+    assert capsys.readouterr().out.count("right") == 4
     assert (tmp_path / "report/picture.png").exists()
+    sys.modules.pop("my_policy")
 
 
 def test_the_lines_that_the_page_explains_are_lines_of_reports():
