@@ -1,11 +1,12 @@
 """Batch -> new weights."""
 
 from agents.a2c import A2C
-from agents.base import BaseAgent, Stream, require_methods
+from agents.base import BaseAgent, Stream
 from agents.ppo import PPO
 from agents.sac import SAC
 from agents.sac_discrete import SACDiscrete
 from configs.agents import AgentConfig
+from configs.validate import require_methods
 from data import Spec
 
 AGENTS: dict[str, type[BaseAgent]] = {

@@ -16,7 +16,7 @@ class A2C(OnPolicyAgent):
 
     def update(self, batch: Transition) -> Metrics:
         """One step on a rollout (T, N, ·)."""
-        self.optimizer.begin_update()
+        self.begin_update(batch)
         metrics = self.step(batch)
         self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
         return metrics

@@ -1,6 +1,6 @@
 """The base of all agents: acting, running statistics, and the state that is saved."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from agents.optimizer import Metrics, Optimizer
 from common.seeding import go_on
 from configs.agents import AgentConfig, GaussianConfig
+from configs.validate import require_methods
 from data import Spec, Transition
 from networks.actor_critic import GaussianActor
 from networks.discrete import CategoricalActor, MultiCategoricalActor
 from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
-from networks.normalizer import RunningNorm, make_normalizer
+from networks.normalizer import ReturnScale, RunningNorm, make_normalizer
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
@@ -67,6 +68,9 @@ class BaseAgent:
         kind = (settings.normalise_obs, spec.pixels, spec.bytes, spec.mask)
         self.normalizer = make_normalizer(spec.obs_dim, *kind).to(self.device)
         self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer}
+        self.returns: ReturnScale | None = None  # None: rewards have a constant scale
+        if settings.reward_scale == "auto":
+            self.modules["returns"] = self.returns = ReturnScale(settings.gamma).to(self.device)
         self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
 
     @classmethod
@@ -144,6 +148,18 @@ class BaseAgent:
             rows = self.optimizer.ranks.gather(obs.flatten(0, -2).to(self.device))
             self.normalizer.update(rows, skip=self.diverged)
 
+    def learn_returns(self, steps: Transition) -> None:
+        """Updates the unit of rewards, if it is learned, by fresh steps (N,) or (T, N)."""
+        if self.returns is not None:
+            fields = (steps.reward, steps.terminated.float(), steps.truncated.float())
+            rows = torch.stack(fields, -1).to(self.device)  # (N, 3) or (T, N, 3)
+            self.returns.update(rows, self.optimizer.ranks.gather, skip=self.diverged)
+
+    def scaled(self, reward: Tensor) -> Tensor:
+        """Rewards in the unit that is learned, or times the number of `agent.reward_scale`."""
+        scale: Any = self.settings.reward_scale
+        return reward * scale if self.returns is None else reward / self.returns.unit
+
     @property
     def diverged(self) -> Tensor:
         """0-d bool: a loss or gradient was not finite; nothing has been committed since."""
@@ -174,16 +190,6 @@ class BaseAgent:
         for name, generator in self.generators.items():
             go_on(generator, state["generators"][name])
         self.explored, self.held = state["explored"], state["held"]
-
-
-def require_methods(key: str, made: type, base: type, names: Sequence[str]) -> None:
-    """Raises ValueError where a class lacks methods that its base leaves to it."""
-    missing = [name for name in names if getattr(made, name, None) is getattr(base, name, None)]
-    if missing:
-        raise ValueError(
-            f"{key}: {made.__name__} does not define {', '.join(missing)}; write it in "
-            f"{made.__module__}, as {base.__module__} describes it"
-        )
 
 
 def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,59 +1,32 @@
 """A critic that gives the probabilities of K returns: `agent.atoms` of SAC."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from agents.off_policy import at_most
 from configs.agents import SACConfig
+from configs.validate import at_most
 from data import Transition
-from networks.normalizer import RunningNorm
+from networks.normalizer import ReturnScale
 
 LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
 
 
-class CategoricalReturn(nn.Module):
+class CategoricalReturn(ReturnScale):
     """The probability of each of K = `atoms` returns: Bellemare et al. 2017 (arXiv 1707.06887).
 
     The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
-    (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen
-    and a LIMIT-th of the largest one. While all of them are 0, the unit is 1.
+    (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen and a LIMIT-th
+    of the largest one. A return runs on where an episode is truncated, as the value does: of pieces
+    shorter than its horizon none would be as large.
     """
 
     values: Tensor
-    unit: Tensor
-    largest: Tensor
-    running: Tensor
 
     def __init__(self, atoms: int, gamma: float) -> None:
-        super().__init__()
-        self.atoms, self.gamma = atoms, gamma
+        super().__init__(gamma, share=1.0 / LIMIT, continuing=True)
+        self.atoms = atoms
         self.width = 2.0 * LIMIT / (atoms - 1)
-        self.statistics = RunningNorm(1)
         self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))
-        self.register_buffer("unit", torch.ones(()))
-        self.register_buffer("largest", torch.zeros(()))
-        self.register_buffer("running", torch.zeros(0))  # (N,), since the last terminated step
-
-    @torch.no_grad()
-    def observe(self, reward: Tensor, terminated: Tensor, skip: Tensor) -> None:
-        """Takes the rewards (N,) of a step into the unit, unless the 0-d bool `skip` is up.
-
-        A return runs on where an episode is truncated, as the value does: of pieces shorter than
-        its horizon none would be as large.
-        """
-        if len(self.running) != len(reward):
-            self.running = torch.zeros_like(reward)
-        discounted = self.gamma * self.running + reward
-        self.running = torch.where(skip, self.running, torch.where(terminated, 0.0, discounted))
-        self.statistics.update(discounted.unsqueeze(-1), skip=skip)
-        largest = torch.maximum(self.largest, discounted.abs().amax())
-        self.largest.copy_(torch.where(skip, self.largest, largest))
-        seen = self.statistics
-        deviation = (seen.seen_square[0] / seen.seen_count.clamp_min(1.0)).sqrt()
-        unit = torch.maximum(deviation.to(self.unit), self.largest / LIMIT)
-        self.unit.copy_(torch.where(unit > 0.0, unit, 1.0))
 
     def value(self, output: Tensor) -> Tensor:
         """Logits (E, B, K) -> the scaled return that they expect, (E, B)."""
@@ -84,10 +57,6 @@ class CategoricalReturn(nn.Module):
     def in_rewards(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """What outputs and target expect, (E, B) and (B,), in rewards."""
         return self.value(output) * self.unit, self.expected(target) * self.unit
-
-    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
-        self.running = torch.zeros_like(state_dict["running"], device=self.unit.device)
-        return super().load_state_dict(state_dict, *args, **kwargs)
 
 
 def caution(settings: SACConfig) -> str | None:

@@ -3,7 +3,6 @@
 import copy
 import math
 from collections.abc import Callable
-from decimal import ROUND_FLOOR, Context
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from agents.base import BaseAgent, Stream
 from agents.optimizer import Losses, Metrics, Optimizer
 from configs.agents import OffPolicyConfig
+from configs.validate import at_most
 from data import Batch, Spec, Transition
 from networks.actor_critic import Ensemble, torso
 
@@ -91,6 +91,7 @@ class OffPolicyAgent(BaseAgent):
 
     def observe(self, transition: Transition) -> None:
         self.learn_statistics(transition.obs)
+        self.learn_returns(transition)
 
     def set_target_entropy(
         self, default: float, least: float, most: float, remedy: str, risky: float = math.inf
@@ -144,8 +145,3 @@ class OffPolicyAgent(BaseAgent):
         loss = self.temperature["log_alpha"] * (entropy.detach() - self.target_entropy * share)
         target = torch.full_like(alpha, self.target_entropy) * share
         return {"alpha": loss}, {"loss/alpha": loss.detach(), "policy/target_entropy": target}
-
-
-def at_most(number: float) -> float:
-    """The number rounded down to four digits, for a message that names the largest allowed."""
-    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(number))

@@ -18,9 +18,10 @@ from policies import POLICIES, Policy
 class OnPolicyAgent(BaseAgent):
     """An actor and a value, on one torso or on two, for discrete and continuous actions.
 
-    The `update` of an algorithm begins with `optimizer.begin_update`, which sets the learning rate,
-    and ends with `learn_statistics`. Its losses are {"actor": total, "critic": total}: each group
-    of weights follows the gradient of the sum, as a shared torso, which is the actor's, has to.
+    The `update` of an algorithm begins with `begin_update`, which sets the learning rate and the
+    unit of rewards, and ends with `learn_statistics`. Its losses are {"actor": total, "critic":
+    total}: each group of weights follows the gradient of the sum, as a shared torso, which is the
+    actor's, has to.
     """
 
     on_policy = True
@@ -64,14 +65,18 @@ class OnPolicyAgent(BaseAgent):
         features = features.detach() if self.settings.detach_critic else features
         return policy, self.critic.from_features(features)
 
+    def begin_update(self, batch: Transition) -> None:
+        """Counts an update on a rollout (T, N, ·): the part of an update that is not traced."""
+        self.optimizer.begin_update()
+        self.learn_returns(batch)
+
     @torch.no_grad()
     def advantages(
         self, batch: Transition, value: Tensor, next_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(advantage, target) of a rollout (T, N, ·), given the values of its observations."""
-        settings, ends = self.settings, (batch.terminated, batch.truncated)
-        reward = batch.reward * settings.reward_scale
-        return gae(reward, value, next_value, *ends, settings.gamma, settings.gae_lambda)
+        reward, ends = self.scaled(batch.reward), (batch.terminated, batch.truncated)
+        return gae(reward, value, next_value, *ends, self.settings.gamma, self.settings.gae_lambda)
 
 
 def standardise(advantage: Tensor, ranks: Peers) -> Tensor:

@@ -33,7 +33,7 @@ class PPO(OnPolicyAgent):
 
         Where flags are not read, the minibatches after a stop change nothing, and are not logged.
         """
-        self.optimizer.begin_update()
+        self.begin_update(batch)
         merged = MergedMetrics()
         may_stop = self.settings.target_kl is not None
         for minibatch in self.minibatches(batch):

@@ -9,9 +9,10 @@ from torch import Tensor
 from agents.base import Stream, as_tuple
 from agents.categorical_critic import CategoricalReturn, caution
 from agents.metrics import policy_metrics, value_metrics
-from agents.off_policy import OffPolicyAgent, at_most
+from agents.off_policy import OffPolicyAgent
 from agents.optimizer import Losses, Metrics
 from configs.agents import SACConfig
+from configs.validate import at_most
 from data import Batch, Spec, Transition
 from networks.actor_critic import Critic
 from policies import POLICIES, largest_entropy
@@ -39,7 +40,6 @@ class SAC(OffPolicyAgent):
             f"agent.log_std_max={high:g} reaches at most {at_most(most):g}; give less than that"
         )
         self.set_target_entropy(-float(size), -math.inf, most, remedy)
-        self.returns: CategoricalReturn | None = None  # None: critics of the mean return
         if settings.atoms:
             self.returns = CategoricalReturn(settings.atoms, settings.gamma).to(self.device)
             self.modules["returns"] = self.returns
@@ -74,12 +74,12 @@ class SAC(OffPolicyAgent):
 
         target = self.soft_target(batch, next_obs, noise[0], alpha)
         output = self.critic(obs, batch.action)  # (E, B), or logits (E, B, K)
-        if self.returns is None:
-            critic_loss = 0.5 * (output - target).square().mean(-1).sum()
-            metrics = value_metrics(output, target, critic_loss)
-        else:
+        if isinstance(self.returns, CategoricalReturn):
             critic_loss = self.returns.loss(output, target)
             metrics = value_metrics(*self.returns.in_rewards(output, target), critic_loss)
+        else:
+            critic_loss = 0.5 * (output - target).square().mean(-1).sum()
+            metrics = value_metrics(output, target, critic_loss)
         metrics["policy/alpha"] = alpha
         if not train_actor:
             return {"critic": critic_loss}, metrics
@@ -113,18 +113,11 @@ class SAC(OffPolicyAgent):
         gamma = self.settings.gamma
         next_action, next_log_pi = self.policy(next_obs).rsample_with_log_prob(noise)
         output = self.critic_target(next_obs, next_action)
-        if self.returns is not None:
+        if isinstance(self.returns, CategoricalReturn):
             return self.returns.target(output, batch, gamma, -alpha * next_log_pi)
         next_value = output.amin(0) - alpha * next_log_pi
-        return batch.reward + gamma * torch.where(batch.terminated, 0.0, next_value)
+        return self.scaled(batch.reward) + gamma * torch.where(batch.terminated, 0.0, next_value)
 
     def value(self, output: Tensor) -> Tensor:
         """Outputs of the critics -> the return that each expects, (E, B)."""
-        return output if self.returns is None else self.returns.value(output)
-
-    def observe(self, transition: Transition) -> None:
-        super().observe(transition)
-        if self.returns is not None:
-            rows = torch.stack([transition.reward, transition.terminated.float()], -1)
-            reward, terminated = self.optimizer.ranks.gather(rows.to(self.device)).unbind(-1)
-            self.returns.observe(reward, terminated.bool(), self.diverged)
+        return self.returns.value(output) if isinstance(self.returns, CategoricalReturn) else output

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from agents.base import Stream
 from agents.metrics import policy_metrics, value_metrics
-from agents.off_policy import OffPolicyAgent, at_most
+from agents.off_policy import OffPolicyAgent
 from agents.optimizer import Losses, Metrics
 from configs.agents import SACDiscreteConfig
+from configs.validate import at_most
 from data import Batch, Spec, Transition
 from networks.discrete import DiscreteCritic
 from policies import Categorical
@@ -108,4 +109,5 @@ class SACDiscrete(OffPolicyAgent):
         log_probs = self.actor(next_obs)
         soft = self.critic_target(next_obs).amin(0) - alpha * log_probs
         next_value = Categorical(log_probs).expectation(soft)
-        return batch.reward + self.settings.gamma * torch.where(batch.terminated, 0.0, next_value)
+        reward, gamma = self.scaled(batch.reward), self.settings.gamma
+        return reward + gamma * torch.where(batch.terminated, 0.0, next_value)

@@ -27,6 +27,13 @@ class AgentConfig(Group):
     gamma: float = key("discount", ge=0, le=1)
     max_grad_norm: float | None = key("gradients are scaled down to this norm; null: never", gt=0)
     normalise_obs: bool = key("standardise observations by running statistics")
+    reward_scale: float | Auto = key(
+        "rewards are multiplied by it before learning; auto: divided by the deviation of "
+        "discounted returns so far",
+        gt=0,
+        le=1_000_000,
+        before=1.0,
+    )
 
     def check(self) -> None:
         if not self.hidden:
@@ -62,7 +69,6 @@ class OnPolicyConfig(GaussianConfig):
     gae_lambda: float = key("1: n-step returns; 0: one-step", ge=0, le=1)
     ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)
     value_coef: float = key("weight of the value loss", ge=0, le=1000)
-    reward_scale: float = key("rewards are multiplied by it before learning", gt=0, le=1_000_000)
     normalise_advantage: bool = key("mean 0, deviation 1 over the rollout; PPO: the minibatch")
     shared_torso: bool = key("actor and critic read one torso")
     detach_critic: bool = key("the critic's gradient stops before the shared torso")
@@ -139,6 +145,9 @@ class SACConfig(GaussianConfig, OffPolicyConfig):
         super().check()
         if self.atoms == 1:
             raise ConfigError("atoms: 1 is no choice of returns; use 0, or 51")
+        if self.atoms and self.reward_scale != 1.0:
+            why = "agent.atoms has a scale of its own, which undoes any other"
+            raise ConfigError(f"reward_scale: {why}; set it to 1, or agent.atoms=0")
 
 
 class SACDiscreteConfig(OffPolicyConfig):

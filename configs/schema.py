@@ -20,7 +20,7 @@ WRAPPERS = (
 MASKING = "ActionMask"  # of this project, see envs/masks.py
 KEPT = {  # a wrapper that keeps statistics, which no copy of it would have -> what to use
     "NormalizeObservation": "agent.normalise_obs=true",
-    "NormalizeReward": "a constant factor (a2c and ppo: agent.reward_scale)",
+    "NormalizeReward": "agent.reward_scale=auto",
 }
 Acceleration = Literal["auto", "none", "compile", "cudagraph"]
 

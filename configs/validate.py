@@ -5,8 +5,9 @@ import math
 import operator
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from decimal import ROUND_FLOOR, Context
 from functools import cache
 from itertools import chain
 from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -261,3 +262,18 @@ def show(value: Any, quote: bool = True) -> str:
     text = repr(value) if quote else str(value)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def at_most(number: float) -> float:
+    """The number rounded down to four digits, for a message that names the largest allowed."""
+    return float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal(number))
+
+
+def require_methods(key: str, made: type, base: type, names: Sequence[str]) -> None:
+    """Raises ValueError where a class lacks methods that its base leaves to it."""
+    missing = [name for name in names if getattr(made, name, None) is getattr(base, name, None)]
+    if missing:
+        raise ValueError(
+            f"{key}: {made.__name__} does not define {', '.join(missing)}; write it in "
+            f"{made.__module__}, as {base.__module__} describes it"
+        )

@@ -1,7 +1,8 @@
-"""The first layers of every network: scaling and standardising observations."""
+"""The first layers of every network, which scale observations, and the scale of rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 CLIP = 10.0  # standard deviations
 ROUNDING = torch.finfo(torch.float32).eps  # relative distance between neighbouring numbers
-SMALLEST = torch.finfo(torch.float32).tiny
+SMALLEST, LARGEST = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
 Ranges = Sequence[tuple[int, int]]  # components that are bytes of an image: first, last + 1
 
 
@@ -142,6 +143,64 @@ class RunningNorm(Unpack):
             self.inverse_std.masked_fill_(self.pixels, 1.0 / 255.0)
         if self.mask:
             self.mean[-self.mask :], self.inverse_std[-self.mask :] = 0.0, 1.0
+
+
+class ReturnScale(nn.Module):
+    """The size of discounted returns, in which `agent.reward_scale=auto` measures rewards.
+
+    The standard deviation of all discounted sums of rewards so far, each since the beginning of its
+    episode: Engstrom et al. 2020 (arXiv 2005.12729), appendix A.2, without clipping. While all are
+    equal, the unit is 1.
+
+    Args:
+        gamma: discount.
+        share: of the largest sum, below which the unit does not lie.
+        continuing: whether sums run on where an episode is truncated.
+    """
+
+    unit: Tensor
+    largest: Tensor
+    running: Tensor
+
+    def __init__(self, gamma: float, share: float = 0.0, continuing: bool = False) -> None:
+        super().__init__()
+        self.gamma, self.share, self.continuing = gamma, share, continuing
+        self.statistics = RunningNorm(1)
+        self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("largest", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("running", torch.zeros(0, dtype=torch.float64))  # (N,)
+
+    @torch.no_grad()
+    def update(self, rows: Tensor, gather: Callable[[Tensor], Tensor], skip: Tensor) -> None:
+        """Takes the fresh steps of all ranks into the unit, unless the 0-d bool `skip` is up.
+
+        Args:
+            rows: (N, 3) or (T, N, 3): reward, 1 where it terminated, 1 where it was truncated.
+            gather: from the rows (N, ...) of this rank to those of all.
+        """
+        copies = rows.reshape(-1, *rows.shape[-2:]).transpose(0, 1)  # (N, T, 3)
+        reward, terminated, truncated = gather(copies).transpose(0, 1).unbind(-1)
+        running, sums = self.running, []
+        if len(running) != reward.shape[1]:
+            running = self.running = running.new_zeros(reward.shape[1])
+        ends = terminated.bool() if self.continuing else (terminated + truncated).bool()
+        for paid, end in zip(reward, ends, strict=True):
+            sums.append(self.gamma * running + paid)
+            running = torch.where(end, 0.0, sums[-1])
+        returns, seen = torch.stack(sums), self.statistics
+        skip = skip | ~returns.isfinite().all()  # an update on them is found to diverge
+        returns = torch.where(skip, 0.0, returns)
+        self.running = torch.where(skip, self.running, running)
+        seen.update(returns.reshape(-1, 1), skip=skip)
+        largest = torch.maximum(self.largest, returns.abs().amax())
+        self.largest.copy_(torch.where(skip, self.largest, largest))
+        deviation = (seen.seen_square[0] / seen.seen_count.clamp_min(1.0)).sqrt()
+        unit = torch.maximum(deviation, self.share * self.largest)
+        self.unit.copy_(torch.where(unit > 0.0, unit, 1.0).clamp_max(LARGEST))
+
+    def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
+        self.running = self.running.new_zeros(state_dict["running"].shape)
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
 
 def make_normalizer(

@@ -68,11 +68,10 @@ def remedy(settings: AgentConfig, batch: Batch, images: Ranges = ()) -> str:
     if images:
         seen = torch.from_numpy(numbers_of(seen.cpu().numpy(), images))
     paid, far = (float(x.double().nan_to_num(0, 0, 0).abs().max()) for x in (rows.reward, seen))
-    scale = getattr(settings, "reward_scale", None)
-    if paid * (scale or 1.0) > LARGE:
+    learned = settings.reward_scale == "auto" or getattr(settings, "atoms", False)
+    if not learned and paid * float(settings.reward_scale) > LARGE:
         fitting = float(f"{max(1.0 / paid, 1e-37):.1g}")
-        key = f"start again with agent.reward_scale={fitting:g}"
-        return f"rewards reach {paid:.3g}, {key if scale else 'scale them in the environment'}"
+        return f"rewards reach {paid:.3g}, start again with agent.reward_scale={fitting:g}"
     if far > LARGE and not settings.normalise_obs:
         return f"observations reach {far:.3g}, start again with agent.normalise_obs=true"
     return f"start again with a lower agent.lr than {settings.lr:g}"

@@ -190,6 +190,8 @@ class Schedule:
             "time/steps_per_second": (step - past_step) / interval,
             "time/updates_per_second": (updates - past_updates) / interval,
         }
+        if self.agent.returns is not None:
+            values["train/reward_unit"] = float(self.agent.returns.unit)
         finished = self.envs.drain()
         if finished:
             values["rollout/return"] = float(np.mean([f[1] for f in finished]))

@@ -609,7 +609,7 @@ def test_what_diverged_does_not_again(provoked, remedy, followed, door):
         ("episodes", "make reset(seed=...) restart everything, generators too", None),
         ("", "use agent.normalise_obs=true in place of NormalizeObservation",
          gymnasium.wrappers.NormalizeObservation),
-        ("", "use a constant factor (a2c and ppo: agent.reward_scale) in place of NormalizeReward",
+        ("", "use agent.reward_scale=auto in place of NormalizeReward",
          gymnasium.wrappers.NormalizeReward),
     ],
 )  # fmt: skip
@@ -629,7 +629,7 @@ def test_an_environment_that_was_mended_repeats_its_episodes(own, remedy, wrong,
     monkeypatch.setitem(gymnasium.registry, "Mine-v0",
                         gymnasium.envs.registration.EnvSpec("Mine-v0", Mine))  # fmt: skip
     assert looked() is None
-    begun(["env.id=Mine-v0", "agent.normalise_obs=true", "agent.reward_scale=0.5"])
+    begun(["env.id=Mine-v0", "agent.normalise_obs=true", "agent.reward_scale=auto"])
 
 
 def failing(error: Exception) -> Any:

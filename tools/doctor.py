@@ -49,7 +49,6 @@ SLOW = 1e-3  # seconds of a step above which workers pay
 LIKE_ONE = (0.05, 10.0)  # standard deviations of observations that need no normaliser
 FAR = 10.0  # largest mean of observations that need no normaliser
 RETURNS = (0.1, 50.0)  # discounted returns that need no scale
-LARGEST_SCALE = 1e6  # of agent.reward_scale
 Make = Callable[[], Envs]
 
 
@@ -227,12 +226,8 @@ def rewards(played: Played) -> list[str]:
     say("reward", f"{found}; discounted returns up to {most:.4g} in size")
     if most == 0.0:
         warn("random actions received no reward; learning may not begin")
-    if most == 0.0 or RETURNS[0] <= most < RETURNS[1]:
-        return []
-    scale = float(f"{5 / most:.1g}")
-    if scale > LARGEST_SCALE:
-        return [f"rewards times {scale:g}, in the environment"]
-    return [f"agent.reward_scale={scale:g} (a2c and ppo, for sac times that in the environment)"]
+    fits = most == 0.0 or RETURNS[0] <= most < RETURNS[1]
+    return [] if fits else ["agent.reward_scale=auto"]
 
 
 def ends(played: Played, limit: int | None) -> None:

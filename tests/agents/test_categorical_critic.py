@@ -12,6 +12,12 @@ SPEC = Spec(3, 2, discrete=False)
 NEVER = torch.zeros((), dtype=torch.bool)
 
 
+def update(returns, reward, terminated, skip=NEVER):
+    """Takes one step of each copy into the unit."""
+    rows = torch.stack([reward, terminated.float(), torch.zeros_like(reward)], -1)
+    returns.update(rows, gather=lambda rows: rows, skip=skip)
+
+
 def step(reward, terminated):
     """Transitions of which no more is asked."""
     return batch(len(reward), spec=SPEC)._replace(reward=reward, terminated=terminated)
@@ -99,7 +105,7 @@ def test_the_unit_is_the_larger_of_deviation_and_a_share_of_the_largest_return()
         now = 0.9 * now + reward
         kept.append(now.copy())
         now[terminated] = 0.0
-        returns.observe(torch.from_numpy(reward).float(), torch.from_numpy(terminated), NEVER)
+        update(returns, torch.from_numpy(reward).float(), torch.from_numpy(terminated))
         expected = max(np.std(kept), np.abs(kept).max() / LIMIT) if step else 1.0
         if step > 2:
             assert returns.unit.item() == pytest.approx(expected, rel=1e-4)
@@ -128,9 +134,9 @@ def test_the_values_of_what_follows_an_end_count_for_nothing(changes):
 
 def test_a_step_that_is_to_be_skipped_leaves_no_trace():
     returns = CategoricalReturn(3, 0.9)
-    returns.observe(torch.tensor([1.0, 2.0]), torch.tensor([False, True]), NEVER)
+    update(returns, torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
     before = saved_and_read(returns.state_dict())
-    returns.observe(torch.tensor([1e3, 1e3]), torch.tensor([True, False]), ~NEVER)
+    update(returns, torch.tensor([1e3, 1e3]), torch.tensor([True, False]), ~NEVER)
     after = returns.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in after)
 
@@ -207,6 +213,6 @@ def test_the_unit_is_one_until_a_return_is_not_zero():
     returns = CategoricalReturn(3, 0.9)
     units = []
     for reward in (0.0, 0.0, 1e-6):
-        returns.observe(torch.tensor([reward]), torch.tensor([False]), NEVER)
+        update(returns, torch.tensor([reward]), torch.tensor([False]))
         units.append(returns.unit.item())
     assert units == pytest.approx([1.0, 1.0, np.std([0, 0, 1e-6])])

@@ -34,12 +34,16 @@ PASSES = {"epochs": 2, "batch_size": 10}
 KINDS = {
     "a2c": ("a2c", DISCRETE, {}),
     "a2c gaussian": ("a2c", CONTINUOUS, {"shared_torso": True}),
-    "a2c tanh": ("a2c", CONTINUOUS, {"policy": "tanh_full_gaussian", "log_std": "state"}),
-    "ppo several": ("ppo", SEVERAL, PASSES),
+    "a2c tanh": (
+        "a2c",
+        CONTINUOUS,
+        {"policy": "tanh_full_gaussian", "log_std": "state", "reward_scale": "auto"},
+    ),
+    "ppo several": ("ppo", SEVERAL, {**PASSES, "reward_scale": "auto"}),
     "ppo": ("ppo", CONTINUOUS, {**PASSES, "recompute_advantage": True}),
-    "sac": ("sac", CONTINUOUS, {"policy_delay": 2}),
+    "sac": ("sac", CONTINUOUS, {"policy_delay": 2, "reward_scale": "auto"}),
     "sac average": ("sac", CONTINUOUS, {"actor_tau": 0.3, "atoms": 7}),
-    "sac_discrete": ("sac_discrete", DISCRETE, {"actor_tau": 0.3}),
+    "sac_discrete": ("sac_discrete", DISCRETE, {"actor_tau": 0.3, "reward_scale": "auto"}),
 }
 ON_POLICY = [kind for kind, (name, _, _) in KINDS.items() if AGENTS[name].on_policy]
 OFF_POLICY = [kind for kind in KINDS if kind not in ON_POLICY]

@@ -685,6 +685,7 @@ COMPANIONS = {  # what must move along for the boundary to fit the other keys
     ("agent.batch_size", "le"): {"buffer_size": 10**9},
     ("agent.buffer_size", "ge"): {"batch_size": 1, "learning_starts": 1},
     ("eval.patience", "ge"): {"episodes": 1},
+    ("agent.atoms", "le"): {"reward_scale": 1.0},
 }
 UNREACHABLE = {("agent.log_std_min", "le"), ("agent.log_std_max", "ge")}  # min < max forbids them
 

@@ -149,7 +149,7 @@ def test_a_folder_that_cannot_be_written_does_not_hide_the_divergence(
     [
         ("a2c", "start again with agent.reward_scale=1e-20,", "agent.reward_scale=1e-20"),
         ("ppo", "start again with agent.reward_scale=1e-20,", "agent.reward_scale=1e-20"),
-        ("sac", "scale them in the environment,", "env.kwargs.reward=1.0"),
+        ("sac", "start again with agent.reward_scale=1e-20,", "agent.reward_scale=auto"),
     ],
 )
 def test_large_rewards_are_named_as_the_cause_and_the_remedy_helps(
@@ -160,8 +160,7 @@ def test_large_rewards_are_named_as_the_cause_and_the_remedy_helps(
     assert enter("train", train.run, [*run, "env.kwargs.reward=1e20"]) == 5
     (line,) = capsys.readouterr().err.splitlines()
     assert f"; rewards reach 1e+20, {words} the last checkpoint is good; python " in line
-    reward = [] if followed.startswith("env.") else ["env.kwargs.reward=1e20"]
-    assert enter("train", train.run, [*run, *reward, followed]) == 0
+    assert enter("train", train.run, [*run, "env.kwargs.reward=1e20", followed]) == 0
 
 
 def test_what_is_advised_follows_from_what_was_learned_from():
@@ -173,7 +172,8 @@ def test_what_is_advised_follows_from_what_was_learned_from():
     assert "lower agent.lr" in remedy(settings("sac", normalise_obs=True), far)
     paid = rows._replace(reward=torch.full((8,), -2e6))
     assert "agent.reward_scale=5e-07" in remedy(settings("ppo"), paid)
-    assert "lower agent.lr" in remedy(settings("ppo", reward_scale=1e-6), paid)
+    for scaled in ({"reward_scale": 1e-6}, {"reward_scale": "auto"}):
+        assert "lower agent.lr" in remedy(settings("ppo", **scaled), paid)
     among = Spec(8, 2, True, images=((1, (2, 3, 1)),), bytes=((1, 7),))
     rows = batch(8, spec=among)
     assert "lower agent.lr" in remedy(settings("sac_discrete"), rows, among.bytes)

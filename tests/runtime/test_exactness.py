@@ -132,7 +132,7 @@ def test_what_is_kept_is_found_before_training(keeps, words, episodes):
     ("wrappers", "remedy"),
     [
         ("NormalizeObservation", "use agent.normalise_obs=true in place of NormalizeObservation"),
-        ("NormalizeReward", "agent.reward_scale) in place of NormalizeReward"),
+        ("NormalizeReward", "use agent.reward_scale=auto in place of NormalizeReward"),
     ],
 )
 def test_statistics_inside_an_environment_are_named_with_what_to_use(wrappers, remedy):

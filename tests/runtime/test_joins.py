@@ -282,6 +282,7 @@ SETTINGS = [
     *(f"env.id={ID}", f"env.num_envs={COPIES}", "env.vectorization=sync", "agent=a2c", "seed=159"),
     *("agent.n_steps=4", "agent.hidden=[8]", "agent.lr_schedule=linear", "total_steps=100"),
     *("agent.normalise_obs=true", "log.every=14", "eval.every=40", "eval.episodes=2"),
+    *("agent.reward_scale=auto",),
     *("audit.every=60", "checkpoint.every=35", "checkpoint.keep=99"),
 ]  # fmt: skip
 LAST, UPDATE = 102, 12  # steps: the first multiple of 3 from 100 on, and those of one update
@@ -638,7 +639,8 @@ AGENTS = {
     "a2c": ["agent.n_steps=4", "env=pendulum", "env.num_envs=2"],
     "ppo": ["agent.n_steps=8", "agent.batch_size=8", "agent.epochs=2", "env=pendulum",
             "env.num_envs=2"],
-    "sac": ["agent.batch_size=8", "agent.learning_starts=20", "env=pendulum"],
+    "sac": ["agent.batch_size=8", "agent.learning_starts=20", "env=pendulum",
+            "agent.reward_scale=auto"],
     "sac_discrete": ["agent.batch_size=8", "agent.learning_starts=20", "env=cartpole"],
 }  # fmt: skip
 TAGS = {"policy/entropy", "policy/log_prob_mean", "policy/log_prob_std", "policy/log_prob_min",
@@ -649,7 +651,7 @@ TAGS = {"policy/entropy", "policy/log_prob_mean", "policy/log_prob_std", "policy
 SOFT = {"policy/target_entropy", "policy/alpha", "loss/alpha"}
 OWN = {"a2c": {"policy/log_std_mean", "policy/saturation"}, "sac_discrete": SOFT,
        "ppo": {"policy/log_std_mean", "policy/saturation", "policy/kl", "policy/clip_fraction"},
-       "sac": {"policy/log_std_mean", "policy/saturation", *SOFT}}  # fmt: skip
+       "sac": {"policy/log_std_mean", "policy/saturation", "train/reward_unit", *SOFT}}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -35,9 +35,9 @@ SPECS = {
     "sac_discrete": Spec(3, 4, discrete=True),
 }
 SETTINGS = {
-    "a2c": {"normalise_advantage": True, "max_grad_norm": 0.1},
-    "ppo": {"epochs": 1, "batch_size": 40, "target_kl": 10.0},
-    "sac": {"max_grad_norm": 0.5},
+    "a2c": {"normalise_advantage": True, "max_grad_norm": 0.1, "reward_scale": "auto"},
+    "ppo": {"reward_scale": "auto", "epochs": 1, "batch_size": 40, "target_kl": 10.0},
+    "sac": {"max_grad_norm": 0.5, "reward_scale": "auto"},
     "sac atoms": {"atoms": 11},
     "sac_discrete": {},
 }
@@ -56,7 +56,9 @@ def learned(name, ranks, part):
         learner.observe(rows)
         if learner.on_policy:
             learner.learn_statistics(rows.obs)
-        learner.optimizer.begin_update()
+            learner.begin_update(rows)
+        else:
+            learner.begin_update()
         if name == "ppo":
             advantage, target, log_prob = learner.evaluate_rollout(rows)
             fields = (rows.obs, rows.action, rows.latent, advantage, target, log_prob)
