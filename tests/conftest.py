@@ -44,7 +44,7 @@ def unsynced(descriptor: int) -> None:
 
 
 def remembering(read: Any) -> Any:
-    """What is read from `configs/`, once for the same arguments and files."""
+    """Reads `configs/` once for the same arguments and files: most tests are faster."""
     known: dict[Any, Any] = {}
 
     def remembered(*given: Any, **options: Any) -> Any:

@@ -34,8 +34,8 @@ CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 AMONG = Spec(4, 2, discrete=False, images=((0, (1, 3, 1)),), bytes=((0, 3),))
 SMALL = Spec(3, 1, discrete=False)
-FURTHER = ("sac", "squashed a2c", "ppo", "sac_discrete", "sac of pictures", "sac of one action",
-           "sac of distributions", "sac of pictures among numbers")  # fmt: skip
+KINDS = ("a2c", "sac", "squashed a2c", "ppo", "sac_discrete", "sac of pictures",
+         "sac of one action", "sac of distributions", "sac of pictures among numbers")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -48,7 +48,10 @@ def graphed(made, mode, data, obs):
 
 def learner(kind, mode="none"):
     """One of each kind of update, with what a user may add to it."""
-    if kind == "sac":
+    if kind == "sac of rows":
+        made = agent("sac", SMALL, normalise_obs=True, max_grad_norm=1.0, lr_schedule="linear")
+        data = replay().example(batch(8, spec=SMALL)._replace(latent=None), 2)
+    elif kind == "sac":
         made = agent("sac", CONTINUOUS, policy_delay=2, normalise_obs=True, max_grad_norm=1.0,
                      actor_tau=0.3)  # fmt: skip
         data = batch(8, spec=CONTINUOUS)._replace(latent=None)
@@ -83,12 +86,14 @@ def learner(kind, mode="none"):
     return made, data
 
 
+def replay():
+    """Of two environments and few rows, so that it wraps soon; batches of 8."""
+    return Replay(32, 8, 1, 1.0, torch.Generator().manual_seed(0))
+
+
 @pytest.fixture(
     scope="module",
-    params=[
-        "a2c",  # SAC in short: the two tests of rows, and tests/runtime/test_products.py
-        *(pytest.param(k, marks=pytest.mark.slow) for k in FURTHER),
-    ],
+    params=["sac of rows", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS)],
 )
 def compiled(request):
     """(kind, compiled agent, its batch), compiled once; tests restore `fresh` before use."""
@@ -100,7 +105,8 @@ def compiled(request):
 def test_compiled_equals_eager_on_the_same_batch_and_noise(compiled):
     kind, fast, data = compiled
     slow, _ = learner(kind)
-    slow.observe(batch(3, spec=CONTINUOUS, seed=1)) if "distributions" in kind else None
+    if kind in ("sac of rows", "sac of distributions"):
+        slow.observe(batch(3, spec=slow.spec, seed=1))
     fast.load_state_dict(saved_and_read(slow.state_dict()))
     for _ in range(6):
         told, expected = fast.update(data), slow.update(data)
@@ -156,19 +162,23 @@ def test_a_kl_that_is_too_large_stops_compiled_passes_too():
 
 
 @needs_compiler
-def test_a_compiled_update_reads_its_rows_from_the_replay():
-    slow, fast = agent("sac", SMALL), agent("sac", SMALL)
-    replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
-    rows = replay.example(batch(8, spec=SMALL)._replace(latent=None), 2)
-    graphed(fast, "compile", rows, torch.zeros(3, 3))
-    assert_reads_rows(fast, slow, replay, SMALL)
+@pytest.mark.parametrize("compiled", ["sac of rows"], indirect=True)
+def test_a_compiled_update_reads_its_rows_from_the_replay(compiled):
+    kind, fast, _ = compiled
+    slow, _ = learner(kind)
+    fast.load_state_dict(saved_and_read(slow.state_dict()))
+    assert_reads_rows(fast, slow, replay(), SMALL)
 
 
-@needs_compiler
-def test_each_combination_of_constants_is_a_graph_of_its_own():
+def test_each_combination_of_constants_is_a_graph_of_its_own(monkeypatch):
     def scaled(values, twice):
         return {"scaled": values * (2 if twice else 3)}
 
+    def trace(function, arguments, given):
+        *_, twice = arguments
+        return function(*arguments), lambda given: function(*given, twice)
+
+    monkeypatch.setattr("runtime.accelerate.compiled.trace", trace)
     fast = Compiled(scaled)
     for twice in (True, False, True, False):  # compiled, then called directly
         values = torch.rand(3)
@@ -205,7 +215,7 @@ class Recording(acceleration.CudaGraph):
         return graph, places, results
 
 
-@pytest.mark.parametrize("kind", ["a2c", *FURTHER])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monkeypatch):
     (slow, data), (fast, _) = learner(kind), learner(kind)
     Recording.agent = fast
@@ -215,16 +225,16 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
         monkeypatch.setattr(torch.cuda, name, lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Recorded)
     monkeypatch.setattr(acceleration, "CudaGraph", Recording)
-    replay = Replay(64, 8, 1, 1.0, torch.Generator().manual_seed(0))
-    example = data if fast.on_policy else replay.example(data, 2)
+    stored = replay()
+    example = data if fast.on_policy else stored.example(data, 2)
     seen = torch.ones(3, data.obs.shape[-1], dtype=data.obs.dtype)
     graphed(fast, "cudagraph", example, seen)
     held = []
-    for step in range(40):
+    for step in range(20):
         fresh = data
         if not fast.on_policy:
-            replay.add(batch(2, spec=fast.spec, seed=step))
-            fresh = replay.sample()
+            stored.add(batch(2, spec=fast.spec, seed=step))
+            fresh = stored.sample()
         told, expected = fast.update(fresh), slow.update(fresh.read())
         action = fast.act(seen)[0]
         held = [(told["loss/critic"], expected["loss/critic"]), (action, action.clone()), *held[:2]]
