@@ -28,6 +28,7 @@ from configs.files import (
     require_run,
     to_yaml,
 )
+from configs.flags import instead
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
@@ -212,7 +213,7 @@ def require_keys(given: Given, group: type[Group], agent: str = "") -> None:
         elif name in known:
             continue
         elif name.startswith("hydra"):
-            why = "is of sweeps; leave it out, or add -m to train.py"
+            why = f"is not used here; {instead(name)}"
         elif having:
             choice = f"choose agent={' or agent='.join(having)}"
             why = f"is a key of {' and '.join(having)} only; leave it out or {choice}"
@@ -234,7 +235,7 @@ def parse(given: str) -> tuple[str, str, Any]:
     if len(given) > LONGEST:
         raise ConfigError(f"{key}: is longer than {LONGEST} characters; shorten")
     if not equals or not re.fullmatch(r"[\w@/][\w@/-]*(\.[\w@/-]+)*", name):
-        remedy = "--help lists the keys"
+        remedy = instead(given) or "--help lists the keys"
         if os.path.isfile(os.path.join(given, "config.yaml")):
             remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")

@@ -128,8 +128,8 @@ def compose(
         found = composed(name, groups)
         for key, value in values:
             OmegaConf.update(found, key, value, force_add=True)
-        written: Any = OmegaConf.to_container(found, resolve=False)
-        for key, value in flat(written):
+        raw: Any = OmegaConf.to_container(found, resolve=False)
+        for key, value in flat(raw):
             if resolver := RESOLVER.search(str(value)):
                 why = f"{resolver[0]}...}} would be executed, and configurations are data"
                 raise ConfigError(f"{key}: {why}; write the value, or refer to a key, ${{seed}}")

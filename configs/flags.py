@@ -1,13 +1,30 @@
-"""Arguments that begin with a dash."""
+"""Arguments that begin with a dash, and what stands in for others of Hydra's."""
 
 from collections.abc import Sequence
 
-from common.errors import ConfigError
+INSTEAD = {  # what an argument of Hydra's begins with -> what to do here
+    "--info": "give --cfg job for the configuration, --help KEY for a key",
+    "--config-name": "choose settings by experiment=NAME or experiment=FILE.yaml",
+    "-cn": "choose settings by experiment=NAME or experiment=FILE.yaml",
+    "--config-path": "add a folder by --config-dir DIR",
+    "--shell-completion": 'type eval "$(python train.py --completion bash)"',
+    "~tuned": "give tuned=null",
+    "~": "give the key another value",
+    "hydra.run.dir": "give run_dir=DIR",
+    "hydra/sweeper": "give -m for all combinations, or search by tools/tune.py",
+    "hydra/launcher": "leave it out, or add -m to train.py",
+    "hydra": "of Hydra's keys, set hydra/launcher, hydra.launcher.*, hydra.sweep.dir, with -m",
+}
+
+
+def instead(argument: str) -> str | None:
+    """What to do in place of an argument of Hydra's that is not used here."""
+    return next((INSTEAD[begin] for begin in INSTEAD if argument.startswith(begin)), None)
 
 
 def take(arguments: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
     """(The value of a flag, None without it; the other arguments), of FLAG VALUE or FLAG=VALUE."""
-    words, rest, value = iter(arguments), [], None
+    words, rest, value = iter(arguments), list[str](), None
     for word in words:
         flag, equals, text = word.partition("=")
         if flag in flags:
@@ -15,12 +32,3 @@ def take(arguments: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
         else:
             rest.append(word)
     return value, rest
-
-
-def take_cfg(arguments: Sequence[str]) -> tuple[bool, list[str]]:
-    """(Whether the configuration is only to be printed, the other arguments)."""
-    value, rest = take(arguments, "--cfg", "-c")
-    if value not in (None, "job"):
-        why = f"{value} is not printed, Hydra's own configuration is not used"
-        raise ConfigError(f"--cfg: {why}; give --cfg job")
-    return value is not None, rest

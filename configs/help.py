@@ -13,7 +13,7 @@ from typing import Any
 from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS
 from configs.compose import new_run, parse
-from configs.files import DIRECTORY, GROUPS, flat, options, own_files, read_yaml
+from configs.files import DIRECTORY, GROUPS, flat, options, read_yaml
 from configs.resume import assignment
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, described, key_names, unknown_key, walk
@@ -30,6 +30,7 @@ USAGE = {
                                                 all combinations (docs/sweeps.md)
   python train.py --help agent.tau              one key in full
   python train.py --cfg job                     prints the configuration, and what sets each key
+  eval "$(python train.py --completion bash)"   completes groups, keys and values by Tab (or zsh)
 """,
     "evaluate": """usage: python evaluate.py run=RUN_DIR [KEY=VALUE ...]
 
@@ -42,8 +43,6 @@ USAGE = {
 """,
 }
 FLAGS = ("-h", "--help")
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = ("runs", "sweeps", "logging", "performance")  # in docs/
 WIDTH = 100  # columns
 
 
@@ -58,12 +57,6 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
     Defaults are those of the environment and agent that the arguments choose, the tuned pair
     included. Raises ConfigError for a name that is no key.
     """
-    with own_files(arguments) as words:
-        return screen(name, words)
-
-
-def screen(name: str, arguments: Sequence[str]) -> str:
-    """The same where the files are found."""
     files = (*GROUPS, "env.id")
     chosen = [word for word in arguments if word.lstrip("+").rpartition("=")[0] in files]
     named = [word for word in arguments if re.match("help=|[^-=][^=]*$", word)]
@@ -114,13 +107,11 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
     if key not in every:
         raise ConfigError(unknown_key(key, [*every]))
     hint, limits = every[key]
-    having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
     found = {"meaning": limits["doc"], "values": described(hint, limits)}
-    having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
-    pages: tuple[str, ...] = ("environments", "wrappers") if key.startswith("env.") else ()
     if name == "evaluate":
         found["default"] = value_of(key, defaults("evaluate.yaml"))
     else:
+        having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
         values, sources, agent = settings(chosen)
         if agent not in having:
             values, sources, agent = settings([*chosen, f"agent={having[0]}"])
@@ -128,15 +119,9 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
         if key in sources:
             found["here"] = f"{value_of(key, values)}, by {sources[key]}"
         if key.startswith("agent."):
-            found["agents"] = ", ".join(having)
-            pages = (f"agent_{agent}",)
-    mentions = re.compile(rf"`[^`\n]*(?<![\w.]){re.escape(key)}\b")
-    found["page"] = "docs/configuration.md"
-    for stem in (*pages, *PAGES):
-        file = DOCS / f"{stem}.md"
-        if file.is_file() and mentions.search(file.read_text(encoding="utf-8")):
-            found["page"] = f"docs/{file.name}"
-            break
+            found |= {"agents": ", ".join(having), "page": f"docs/agent_{agent}.md"}
+    page = "environments" if key.startswith("env.") else "runs"
+    found["page"] = f"{found.get('page', f'docs/{page}.md')}, docs/configuration.md"
     return "\n".join([key, *(wrapped(f"  {what}", of, 11) for what, of in found.items())])
 
 

@@ -11,11 +11,12 @@ from common.errors import ConfigError, quoted
 from configs.automatic import processes
 from configs.compose import parse, train_config
 from configs.files import composed, first_line
+from configs.flags import instead
 from configs.validate import nearest, show
 
 FLAGS = ("-m", "--multirun")
 MOST = 1000  # jobs, each of which is checked before the first begins
-LAUNCHERS = ("basic", "joblib", "submitit_local", "submitit_slurm")
+LAUNCHERS = ["basic", "joblib", "submitit_local", "submitit_slurm"]
 MANY = 30  # from which on their checks take seconds
 
 
@@ -128,8 +129,7 @@ def launcher_settings(arguments: list[str], folder: Path) -> tuple[str, dict[str
         elif key.startswith("hydra.launcher."):
             given.append((key, value))
         elif key != "hydra.sweep.dir":
-            which = "of Hydra's keys, set hydra/launcher, hydra.launcher.*, hydra.sweep.dir"
-            raise ConfigError(f"{key}: cannot be set; {which}")
+            raise ConfigError(f"{key}: is not used here; {instead(key)}")
     if name not in LAUNCHERS:
         why = f"{show(name)} is not one of {', '.join(LAUNCHERS)}"
         raise ConfigError(f"hydra/launcher: {why}; {nearest(name, [*LAUNCHERS], 'choose one')}")

@@ -21,23 +21,38 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     """
 
     def work() -> int:
-        from configs import compose, flags, help
+        from configs.files import own_files
 
-        if help.wanted(arguments):
-            print(help.text(name, arguments))
-            return 0
-        only_shown, given = flags.take_cfg(arguments)
-        evaluated = name == "evaluate"
-        asked = compose.Asked(compose.evaluate_config(given)) if evaluated else compose.asked(given)
-        lines, warnings = asked.notes()
-        warn(*warnings)
-        if only_shown:
-            print(asked.to_yaml(), end="")
-            return 0
-        print(*lines, sep="\n", end="\n" * bool(lines))
-        return run(asked.config)
+        with own_files(arguments) as words:
+            return follow(name, run, words)
 
     return guarded(work, arguments)
+
+
+def follow(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
+    """The same where the files of --config-dir are found."""
+    from configs import completion, compose, flags, help
+
+    if help.wanted(arguments):
+        print(help.text(name, arguments))
+        return 0
+    shell, arguments = flags.take(arguments, "--completion")
+    if shell is not None:
+        print(completion.script(shell))
+        return 0
+    shown, arguments = flags.take(arguments, "--cfg", "-c")
+    if shown not in (None, "job"):
+        why = f"{shown} is not printed, Hydra's own configuration is not used"
+        raise ConfigError(f"--cfg: {why}; give --cfg job")
+    train = name == "train"
+    asked = compose.asked(arguments) if train else compose.Asked(compose.evaluate_config(arguments))
+    lines, warnings = asked.notes()
+    warn(*warnings)
+    if shown:
+        print(asked.to_yaml(), end="")
+        return 0
+    print(*lines, sep="\n", end="\n" * bool(lines))
+    return run(asked.config)
 
 
 def tool(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
-from configs import help
 from configs.compose import asked, evaluate_config, train_config
 from configs.files import options, to_yaml
 from configs.sweep import read_sweep
+from runtime.launch.door import enter
 
 GLOBAL = "# @package _global_\n"
 FILES = {
@@ -32,7 +32,9 @@ def own(tmp_path: Path) -> list[str]:
     return ["--config-dir", str(tmp_path / "my files, 1")]
 
 
-def test_files_of_one_s_own_are_chosen_like_those_of_the_project(own: list[str]) -> None:
+def test_files_of_one_s_own_are_chosen_like_those_of_the_project(
+    own: list[str], capsys: Any
+) -> None:
     found = asked([*own, "env=mine", "agent=mysac", "agent.critics=3"])
     config, folder = found.config, own[1]
     kwargs = {"g": 9.0}
@@ -45,7 +47,8 @@ def test_files_of_one_s_own_are_chosen_like_those_of_the_project(own: list[str])
     assert (both.agent.name, both.agent.tau) == ("sac", 0.01)  # type: ignore[attr-defined]
     played = evaluate_config(["policy=x.onnx", "env=mine", f"--config-dir={folder}"])
     assert (played.env.id, played.env.kwargs) == ("Pendulum-v1", kwargs)
-    assert "agent.lr=0.5 *" in help.text("train", [*own, "--help", "env=mine", "agent=mysac"])
+    assert enter("train", lambda config: 1, [*own, "--help", "env=mine", "agent=mysac"]) == 0
+    assert "agent.lr=0.5 *" in capsys.readouterr().out
 
 
 def test_a_pair_of_sac_is_not_one_of_an_agent_that_is_based_on_it(own: list[str]) -> None:

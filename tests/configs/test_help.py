@@ -73,19 +73,12 @@ def test_help_of_evaluation_has_its_keys(capsys: Any) -> None:
             ["-h", "total_steps"],
             "default 100000 here 500000, by configs/tuned/cartpole-a2c.yaml page docs/runs.md",
         ),
-        (["-h", "env.wrappers"], "default [] page docs/wrappers.md"),
+        (["-h", "env.wrappers"], "default [] page docs/environments.md, docs/configuration.md"),
         (["-h", "agent"], "agent=NAME a2c, ppo, sac, sac_discrete"),
     ],
 )
 def test_help_of_a_key_is_all_that_there_is_to_it(arguments: list[str], words: str) -> None:
     assert words in " ".join(help.text("train", arguments).split())
-
-
-def test_every_key_has_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(help, "settings", lambda chosen: ({}, {}, chosen[-1][6:]))
-    for key in {key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)}:
-        if key != "agent.name":
-            assert "\n  page     docs/" in help.about("train", key, ["agent=sac"])
 
 
 def test_help_of_what_is_no_key_names_the_nearest() -> None:

@@ -245,8 +245,13 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         "is not a key; choose one of n_jobs, backend, prefer, require, verbose, timeout, pre_",
         ["hydra/launcher=joblib", "hydra.launcher.verbose=1"],
     ),
-    "hydra's": (
-        *(read_sweep, ["hydra.run.dir=x"], "hydra/launcher, hydra.launcher.*, hydra.sweep.dir"),
+    "hydra's": (read_sweep, ["hydra.run.dir=x"], "give run_dir=DIR", ["run_dir=x"]),
+    "hydra's others": (
+        *(
+            read_sweep,
+            ["hydra.job.name=x"],
+            "set hydra/launcher, hydra.launcher.*, hydra.sweep.dir",
+        ),
         ["hydra.sweep.dir=x"],
     ),
 }
