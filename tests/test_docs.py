@@ -84,6 +84,18 @@ def test_every_key_of_a_command_is_one_that_its_help_names(command, monkeypatch,
         assert not equals or named or name in of_training or name.startswith("env.kwargs."), name
 
 
+def test_twenty_questions_have_a_command_and_a_link_each():
+    """The tests above follow them; `resume`, `run` and `policy` are of a run that is not here."""
+    _, *questions = re.split(r"^## ", TEXT["how_do_i.md"], flags=re.M)
+    assert len(questions) == 20
+    for question in questions:
+        title, block, answer = re.fullmatch(
+            r"(.*\?)\n\n```\n(.*?)```\n(.*)", question, re.S
+        ).groups()
+        assert re.match(r"(python|tensorboard) ", block), title
+        assert re.search(r"\]\([\w.#-]+\.md[^)]*\)", answer), title
+
+
 @pytest.mark.parametrize("target", commands(r"(?m)(?:^|`)make ([a-z-]+)"))
 def test_every_make_target_exists(target):
     if target in ("things", "sure"):
