@@ -76,7 +76,7 @@ class Logger:
         self.device, self.actions, self.flushes = device, actions, 0
         self.rows: dict[tuple[str, ...], list[Tensor]] = {}  # names (K) -> (K,) of each update
         self.arrays: dict[str, Tensor] = {}  # of the last update
-        self.charts: dict[str, list[Any]] = {}  # of LAYOUT: those that have a value
+        self.charts: list[str] = []  # of LAYOUT: those that have a value
         self.file: BinaryIO | None = None
         if run_dir is None:
             return
@@ -114,9 +114,9 @@ class Logger:
         copies = {f"{COPIES}{COPIED[tag]}": shown[tag] for tag in COPIED if tag in shown}
         scalars = [Summary.Value(tag=tag, simple_value=v) for tag, v in (copies | shown).items()]
         self.event(step=step, summary=Summary(value=scalars))
-        charts = {title: chart for title, chart in LAYOUT.items() if shown.keys() & chart[1]}
-        if not charts.keys() <= self.charts.keys():
-            self.charts |= charts
+        filled = [title for title, (_, tags) in LAYOUT.items() if shown.keys() & tags]
+        if new := [title for title in filled if title not in self.charts]:
+            self.charts += new
             own = {title: LAYOUT[title] for title in LAYOUT if title in self.charts}
             self.event(summary=summary.custom_scalars({"overview": own}))
         return shown
@@ -178,14 +178,16 @@ class Logger:
         warn(f"logging stopped: {error}; training continues")
 
     def state_dict(self) -> dict[str, Any]:
-        """The metrics of the interval that is not written yet."""
+        """The metrics of the interval that is not written yet, and the charts that are."""
         rows = [[list(names), torch.hstack(rows)] for names, rows in self.rows.items()]
-        return {"rows": rows, "arrays": dict(self.arrays), "flushes": self.flushes}
+        own = {"flushes": self.flushes, "charts": list(self.charts)}
+        return {"rows": rows, "arrays": dict(self.arrays), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = {tuple(names): [row.to(self.device)] for names, row in state["rows"]}
         self.arrays = dict(state["arrays"])
         self.flushes = state["flushes"]
+        self.charts = list(state.get("charts", []))
 
     def close(self) -> None:
         file, self.file = self.file, None

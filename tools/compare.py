@@ -21,7 +21,6 @@ from runtime.launch.door import tool
 from storage.rundir import make_by_time, make_folder, write_text
 from tools.comparison import (
     Groups,
-    Run,
     Scores,
     chance,
     find,
@@ -46,7 +45,7 @@ made by a search or by tools/reproduce.py. Runs form a group if they differ only
 in their length at one learning rate. Runs of a task without a value at the step at which most have
 one are left out, and runs that cannot be read. The table shows the interquartile mean of each group
 at the last step that all runs of the task reach, the best first, with a 95 % interval (bootstrap);
-a sentence tells what differs between the best two, and whether so many seeds show it. Groups with
+a sentence tells which two are the best, and whether so many seeds show a difference. Groups with
 runs of every task are also described over all tasks, with scores between the lowest and the highest
 run of each task, and each pair of groups by the probability that a run of the first is above one of
 the second (both bootstraps stratified by task). threshold=NUMBER adds the steps until the curve
@@ -121,9 +120,8 @@ def report(groups: Groups, given: Options) -> str:
         rows.append(cells)
     parts = [table(head, rows)]
     for task, (first, second) in ((t, labels[:2]) for t, labels in ranked.items() if labels[1:]):
-        pair = (groups[task, first][0], groups[task, second][0])
         shown = evidence(finals[first][task], finals[second][task])
-        parts.append(f"{task}: {first} is the best, {second} the next; {differing(*pair)}. {shown}")
+        parts.append(f"{task}: {first} is the best, {second} the next. {shown}")
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
@@ -131,15 +129,6 @@ def report(groups: Groups, given: Options) -> str:
     if min(sizes) < 5 and max(sizes) > 1:  # single runs have no interval
         parts.append("Fewer than five runs in a group: their intervals are too narrow.")
     return "\n\n".join(filter(None, parts))
-
-
-def differing(first: Run, second: Run) -> str:
-    """What differs between the settings of two groups, in words."""
-    if first.config.agent.name != second.config.agent.name:
-        return "they differ in the agent"
-    keys = {*first.settings, *second.settings}
-    changed = sorted(k for k in keys if first.settings.get(k) != second.settings.get(k))
-    return f"they differ in {' and '.join(changed)}"
 
 
 def evidence(first: np.ndarray, second: np.ndarray) -> str:

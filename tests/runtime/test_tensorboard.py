@@ -16,6 +16,7 @@ from runtime.curves import read_scalars
 from runtime.launch.door import enter
 from runtime.logger import Logger
 from storage.rundir import read_result
+from tests.helpers import saved_and_read
 from tests.runtime.test_logger import read
 from train import run as train
 
@@ -118,8 +119,10 @@ def test_the_overview_has_what_a_run_has_and_losses_apart(folder, tmp_path):
     assert ["policy/entropy", "policy/target_entropy"] in shown
     assert shown[-3:] == [["loss/actor"], ["loss/critic"], ["loss/alpha"]]
     assert {tag for chart in shown for tag in chart} <= {*read(folder / "fast").Tags()["scalars"]}
-    logger = Logger(tmp_path / "a")
-    logger.write(1, {"loss/actor": 1.0})
-    logger.write(2, {"rollout/return": 1.0})
-    logger.close()
-    assert charts(tmp_path) == [["rollout/return", "eval/return_mean"], ["loss/actor"]]
+    logger, resumed = (Logger(tmp_path / "a", purge_step=step) for step in (None, 3))
+    for step, tag in ((1, "loss/actor"), (2, "rollout/return")):
+        logger.write(step, {tag: 1.0})
+    resumed.load_state_dict(saved_and_read(logger.state_dict()))
+    resumed.write(3, {"policy/alpha": 1.0})
+    returns = ["rollout/return", "eval/return_mean"]
+    assert charts(tmp_path) == [returns, ["policy/alpha"], ["loss/actor"]]
