@@ -41,7 +41,7 @@ MODULES = {file[:-3].removesuffix("/__init__").replace("/", "."): file for file 
 ONLY_IN = {
     "gymnasium": {
         *("envs/make.py", "envs/checked.py", "runtime/deploy/film.py", "envs/spaces.py"),
-        *("envs/workers.py", "envs/native.py"),
+        *("envs/workers.py", "envs/native.py", "envs/masks.py"),
     },
     "tensorboard": {"runtime/curves.py", "runtime/logger.py"},
     "torch.utils.tensorboard": {"runtime/logger.py"},
