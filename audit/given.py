@@ -17,6 +17,7 @@ from audit.support import Support, floats, latents, served, support_of, tensor
 FEWEST = 1000  # draws
 CHUNK = {"": 200_000, "broadcast": 64}  # actions in one call, by what is wrong with the shape
 FINE = 1e-9  # a relative change that float64 does not round away
+WIDEST = 100  # components of one action
 LONGEST = 160  # characters of another's message
 DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have a density
 REMEDIES = {  # for what raises an error
@@ -233,7 +234,8 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
     for way in ways:
         try:
             results = [apart(called("sample", sample, *way))]
-            rows = len(results[0][0]) if results[0][0].ndim > bool(not way) else 1
+            first = results[0][0]
+            rows = len(first) if many(first) or (way and first.ndim) else 1
             more = 0 if way else math.ceil(count / max(rows, 1)) - 1
             results += [apart(called("sample", sample)) for _ in range(min(more, 1))]
             if len(results) > 1 and torch.equal(results[0][0], results[1][0]):  # stored ones
@@ -260,12 +262,17 @@ def apart(result: Any) -> tuple[Tensor, Tensor | None, bool]:
     return actions, second, not isinstance(pair[0], Tensor)
 
 
+def many(action: Tensor) -> bool:
+    """Whether a call without arguments gave a batch: (B, A), or (B,) numbers."""
+    return action.ndim > 1 or action.numel() > WIDEST
+
+
 def together(results: list[tuple[Tensor, Tensor | None, bool]], count: int, batch: int) -> Drawn:
     """The draws of one call, or of several; raises ValueError for shapes that do not fit."""
     actions = [action for action, _, _ in results]
     shapes = sorted({tuple(action.shape) for action in actions})
     if batch:  # one action, or B of them, in each
-        actions = [action if action.ndim > 1 else action.unsqueeze(0) for action in actions]
+        actions = [action if many(action) else action.unsqueeze(0) for action in actions]
     if len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][1] == 1:
         actions = [action.squeeze(1) for action in actions]
     rows = [len(action) if action.ndim else 0 for action in actions]

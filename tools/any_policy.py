@@ -119,5 +119,6 @@ def verify(arguments: list[str]) -> int:
     versions = {"versions": provenance.versions(), "revision": provenance.revision()}
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())
-    print(f"{report}\n\n{explained(str(report))}\n\n{folder / 'report.md'}")
+    table, _, verdict = str(report).rpartition("\n")
+    print(f"{table}\n\n{explained(table)}\n\n{verdict}\n{folder / 'report.md'}")
     return int(not report.passed)

@@ -70,6 +70,9 @@ def test_all_that_an_actor_returns_can_be_handed_in():
     assert "right: 3,000 draws" in audit.check(lambda: stored, **BOX).verdict
     assert "right: 5,000 draws" in audit.check(lambda: get_action(500), draws=5000, **BOX).verdict
     assert audit.check(sample=lambda n: get_action(n, True), **BOX).form == "sum_forgotten"
+    line = dist.Normal(0.5, 2.0)
+    numbers = lambda count: (action := line.sample((count,)), line.log_prob(action))  # noqa: E731
+    assert "right: 3,000 draws" in audit.check(lambda: numbers(200), draws=3000).verdict
     with pytest.raises(ValueError, match="gave the same twice; draw anew each time, or 1,000"):
         audit.check(lambda: (stored[0][:500], stored[1][:500]), **BOX)
 
