@@ -50,7 +50,9 @@ def target(of: str, args: Any) -> Any:
 
     module, colon, path = of.partition(":")
     if not (module and colon and path):
-        raise ConfigError(f"of: {of} is not MODULE:NAME; e.g. of=torch.distributions:Normal")
+        raise ConfigError(
+            f"of: {of or 'nothing'} is not MODULE:NAME; e.g. of=torch.distributions:Normal"
+        )
     try:
         found: Any = imported(module)
     except Exception as error:
@@ -59,9 +61,8 @@ def target(of: str, args: Any) -> Any:
     for name in path.split("."):
         if not hasattr(found, name):
             known = [one for one in dir(found) if callable(getattr(found, one, None))]
-            raise ConfigError(
-                f"of: {module} has no {path}; {nearest(name, known, 'see its names')}"
-            )
+            remedy = nearest(name, known, "give one of dir(MODULE)")
+            raise ConfigError(f"of: {module} has no {path}; {remedy}")
         found = getattr(found, name)
     if not isinstance(found, type) and args is None:
         return found
@@ -120,5 +121,5 @@ def verify(arguments: list[str]) -> int:
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())
     table, _, verdict = str(report).rpartition("\n")
-    print(f"{table}\n\n{explained(table)}\n\n{verdict}\n{folder / 'report.md'}")
+    print(f"{table}\n{explained(table)}\n{verdict}\n{folder / 'report.md'}")
     return int(not report.passed)

@@ -76,7 +76,7 @@ def verify(arguments: list[str]) -> int:
     for name, image in images.items():
         save(image, folder / f"{name}.png")
     write(folder, options.seed, chosen, checks)
-    print(f"\n{explained(' '.join([HEADER, *shown]))}\n")
+    print(explained(" ".join([HEADER, *shown])))
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 

@@ -13,7 +13,7 @@ from tools.shared import table
 WORDS = {  # what is printed beside a figure, explained
     "wrong formulas": "mistakes that people make, run on purpose: how many are rejected",
     "worst": "the figure nearest to its bound",
-    "control": "one of these mistakes, and the checks that reject it",
+    "control": "a wrong formula, run on purpose, and the checks that reject it",
     "50 digits": "the exact value, computed by mpmath",
     "p-value": "the probability of draws that are farther off, if the code is right",
     "KS": "Kolmogorov-Smirnov test of the draws against the integral of exp(log_prob)",
@@ -21,7 +21,9 @@ WORDS = {  # what is printed beside a figure, explained
     "pit_ks": "largest distance between the share of draws below an action and the integral of "
     "exp(log_prob) up to it",
     "normaliser": "integral of exp(log_prob), or sum of the probabilities",
-    "integral": "that of exp(log_prob) over all actions, less 1",
+    "integral": "that of exp(log_prob) over all actions",
+    "-log10 p": "of a p-value: 9 is one in a billion",
+    "gaps": "between neighbours of S sorted draws, on average 1 / (S exp(log_pi)) wide",
     "entropy_gap": "mean of -log_prob over the draws, less entropy()",
     "Bartlett": "test of the covariance of draws by its Cholesky factor",
     "chi-square": "test of frequencies against probabilities",
@@ -122,9 +124,9 @@ def lines(checks: Sequence[Check], verbose: bool) -> list[str]:
 
 
 def explained(text: str) -> str:
-    """A line for each of the `WORDS` in a text."""
+    """A line for each of the `WORDS` in a text, after an empty one."""
     held = [word for word in WORDS if re.search(rf"(?<!\w){word}(?!\w)", text)]
-    return "\n".join(f"{word}: {WORDS[word]}" for word in held)
+    return "".join(f"\n{word}: {WORDS[word]}" for word in held) + "\n"
 
 
 def summary(checks: Sequence[Check]) -> str:
@@ -146,7 +148,7 @@ def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
         if section in settings:
             parts.append(f"![{about}]({section}.png)\n")
     text = "\n".join(parts)
-    return f"{text}\n{explained(text).replace(chr(10), '  ' + chr(10))}\n"
+    return f"{text}{explained(text).replace(chr(10), chr(10) + '* ')[:-2]}"
 
 
 def as_json(check: Check) -> dict[str, Any]:
