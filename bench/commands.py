@@ -55,7 +55,8 @@ def train_and_evaluate(
     run, started = quoted(run_dir.absolute()), time.perf_counter()
     door("train.py", *overrides, f"seed={seed}", f"run_dir={run}")
     seconds = time.perf_counter() - started
-    door("evaluate.py", f"run={run}", *evaluation)
+    repeated = [given for given in overrides if given.startswith("env.id=")]
+    door("evaluate.py", f"run={run}", *repeated, *evaluation)
     evaluated = json.loads((run_dir / "evaluation.json").read_text())
     row = {
         "seed": seed,

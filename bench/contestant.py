@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from bench.comparisons import Spec
 
-PEERS = {"SB3": "stable_baselines3", "SBX": "sbx"}  # their modules
+PEERS = {"SB3": "stable_baselines3", "SBX": "sbx", "contrib": "sb3_contrib"}  # their modules
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 UNSEEN = 10_000  # added to the seed of environments that training does not see
 
@@ -139,11 +139,21 @@ def make_envs(spec: Spec, count: int, seed: int, training: bool) -> Any:
     # The peer's default, "rgb_array", lets LunarLander collect the sparks of its engines for
     # pictures that nobody takes: a step then costs many times as much.
     kwargs = {"render_mode": None, **spec.get("kwargs", {})}
-    envs = make_vec_env(spec["env"], count, seed=seed, env_kwargs=kwargs)
+    wrapper = with_masks if spec["library"] == "contrib" else None
+    envs = make_vec_env(spec["env"], count, seed=seed, env_kwargs=kwargs, wrapper_class=wrapper)
     if not spec.get("normalise"):
         return envs
     gamma = spec["settings"].get("gamma", 0.99)
     return VecNormalize(envs, training=training, norm_reward=training, gamma=gamma)
+
+
+def with_masks(env: Any) -> Any:
+    """The environment with a method `action_masks`, which sb3-contrib asks for the mask."""
+    from sb3_contrib.common.wrappers import ActionMasker
+
+    if env.has_wrapper_attr("action_masks"):
+        return env
+    return ActionMasker(env, lambda env: env.unwrapped.action_mask(env.unwrapped.s))  # Taxi's
 
 
 def schedule(value: Any) -> Any:
@@ -172,8 +182,9 @@ def learn(spec: Spec, seed: int, answers: TextIO) -> None:
     episode of a last evaluation, "seconds": that it took}.
     """
     model = make_model(spec, seed)
-    from stable_baselines3.common.evaluation import evaluate_policy
-
+    contrib = spec["library"] == "contrib"
+    name = "sb3_contrib.common.maskable" if contrib else "stable_baselines3.common"
+    evaluate_policy = importlib.import_module(f"{name}.evaluation").evaluate_policy
     judge = make_envs(spec, spec["episodes"], UNSEEN + seed, training=False)
     curve: Curve = []
     paused = 0.0

@@ -176,6 +176,9 @@ def with_mask(observation: Any, action: spaces.Space[Any]) -> spaces.Dict:
     parts = {"observation": observation}
     if has_mask(observation):
         parts = {name: part for name, part in observation.spaces.items() if name != MASK}
+    if not parts:
+        why = "there is nothing but the mask to observe"
+        raise ConfigError(f"env.wrappers: ActionMask: {why}; add a part, e.g. Discrete(1)")
     return spaces.Dict(OrderedDict({**parts, MASK: Mask(choices_of(action))}))
 
 

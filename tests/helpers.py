@@ -54,6 +54,22 @@ def batch(*leading, spec=None, seed=0, discrete=False):
     )  # fmt: skip
 
 
+def masked(*leading, spec, seed=0):
+    """Random transitions of permitted actions; those of next_obs are others."""
+    data = batch(*leading, spec=spec, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    sizes = spec.choices or (spec.action_dim,)
+    for obs in (data.obs, data.next_obs):
+        mask = torch.rand(*leading, spec.mask, generator=generator) < 0.5
+        for part in mask.split(sizes, -1):  # views
+            part[..., -1] |= ~part.any(-1)
+        obs[..., -spec.mask :] = mask.float()
+    parts = data.obs[..., -spec.mask :].split(sizes, -1)
+    action = torch.stack([torch.distributions.Categorical(probs=p).sample() for p in parts], -1)
+    action = action if spec.choices else action.squeeze(-1)
+    return data._replace(action=action, latent=action)
+
+
 class Counting(gymnasium.Env):
     """Observation: (episode number, step within it). Ends by `length`, in one way or the other."""
 

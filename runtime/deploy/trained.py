@@ -16,7 +16,7 @@ from configs.files import read_run, require_run
 from configs.resume import require_repeated
 from configs.schema import TrainConfig
 from envs.envs import Envs
-from envs.spaces import require_same_spaces
+from envs.spaces import masks_in, require_same_spaces
 from runtime.build import make_evaluator, restore_agent, set_up_torch
 from runtime.evaluation import Evaluator
 from runtime.launch.door import with_revisions
@@ -109,6 +109,9 @@ class TrainedPolicy:
                 f"{self.obs_shape}; give one, or several as (N, ...)"
             )
         rows = obs.astype(np.float32).reshape(-1, math.prod(self.obs_shape))
+        spec = self.agent.spec
+        if spec.mask and not all(mask.any(-1).all() for mask in masks_in(spec, rows)):
+            raise ValueError("action_mask permits no action; give 1 for those that are permitted")
         action, _ = self.agent.act(torch.from_numpy(rows), deterministic, self.generator)
         mapped = self.to_env(action.numpy())
         return mapped[0] if one else mapped

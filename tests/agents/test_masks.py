@@ -8,26 +8,10 @@ import torch
 
 from data import Spec
 from networks.normalizer import RunningNorm
-from tests.helpers import agent, batch
+from tests.helpers import agent, masked
 
 ONE = Spec(3 + 4, 4, discrete=True, mask=4)
 SEVERAL = Spec(3 + 5, 3, discrete=True, choices=(2, 3), mask=5)
-
-
-def masked(*leading, spec=ONE, seed=0):
-    """Random transitions of permitted actions; those of next_obs are others."""
-    data = batch(*leading, spec=spec, seed=seed)
-    generator = torch.Generator().manual_seed(seed + 1)
-    sizes = spec.choices or (spec.action_dim,)
-    for obs in (data.obs, data.next_obs):
-        mask = torch.rand(*leading, spec.mask, generator=generator) < 0.5
-        for part in mask.split(sizes, -1):  # views
-            part[..., -1] |= ~part.any(-1)
-        obs[..., -spec.mask :] = mask.float()
-    parts = data.obs[..., -spec.mask :].split(sizes, -1)
-    action = torch.stack([torch.distributions.Categorical(probs=p).sample() for p in parts], -1)
-    action = action if spec.choices else action.squeeze(-1)
-    return data._replace(action=action, latent=action)
 
 
 def tables(spec, mask):
@@ -78,7 +62,7 @@ def test_a_policy_is_the_softmax_of_what_is_permitted(spec, shared):
     ("a2c", {}), ("ppo", {"shared_torso": True, "normalise_obs": True}),
     ("ppo", {"unit_obs": True}), ("sac_discrete", {"normalise_obs": True})])  # fmt: skip
 def test_networks_do_not_see_the_mask(name, changes):
-    learner, data = agent(name, ONE, **changes), masked(40)
+    learner, data = agent(name, ONE, **changes), masked(40, spec=ONE)
     learner.learn_statistics(data.obs)
     free = data.obs.clone()
     free[:, -4:] = 1.0
@@ -103,7 +87,7 @@ def test_statistics_leave_the_last_components_alone():
 
 def test_losses_of_discrete_sac_equal_their_formulas():
     learner = agent("sac_discrete", ONE, alpha_init=0.3, target_entropy=0.5)
-    data = masked(6)
+    data = masked(6, spec=ONE)
     with torch.no_grad():
         for parameter in learner.critic_target.parameters():  # it begins as the critic itself
             parameter.add_(0.05)

@@ -10,7 +10,7 @@ class Corridor(gymnasium.Env):
     The most that can be reached is -`rooms`.
     """
 
-    def __init__(self, rooms=12, doors=32):
+    def __init__(self, rooms=12, doors=32, render_mode=None):
         self.observation_space = gymnasium.spaces.Discrete(rooms)
         self.action_space = gymnasium.spaces.Discrete(doors)
         drawn = np.random.default_rng(0)

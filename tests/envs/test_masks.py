@@ -16,7 +16,7 @@ import train
 from common.errors import ConfigError, EnvironmentFault
 from configs.compose import train_config
 from envs.envs import Envs
-from envs.spaces import Mask
+from envs.spaces import Mask, with_mask
 from runtime.build import make_parts
 from runtime.exactness import before_training
 from runtime.launch.door import enter
@@ -196,6 +196,12 @@ def test_it_is_refused_where_it_cannot_be(arguments, why):
         make_parts(config)
 
 
+def test_a_mask_alone_is_no_observation():
+    alone = spaces.Dict({"action_mask": spaces.MultiBinary(4)})
+    with pytest.raises(ConfigError, match="nothing but the mask to observe; add a part"):
+        with_mask(alone, KINDS["one"])
+
+
 def test_it_is_the_outermost():
     with pytest.raises(ConfigError, match=r"env.wrappers: .*; name it last"):
         train_config(["env.wrappers=[ActionMask,FlattenObservation]"])
@@ -229,6 +235,8 @@ def test_a_run_obeys_its_masks_and_so_do_its_continuation_and_its_file(run, tmp_
         mask = np.arange(4) == number
         for obs in ({"observation": [0, 1 << number], "action_mask": mask}, [0, 1, *mask]):
             assert policy(obs) == number + 1
+    with pytest.raises(ValueError, match="action_mask permits no action; give 1 for"):
+        policy({"observation": [0, 0], "action_mask": np.zeros(4)})
 
 
 def test_masks_that_are_not_used_are_named(capsys):

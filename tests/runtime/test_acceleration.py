@@ -25,6 +25,7 @@ from tests.helpers import (
     assert_repeats_and_resumes,
     assert_told_the_same,
     batch,
+    masked,
     numbers,
     saved_and_read,
     tensors,
@@ -34,8 +35,11 @@ CONTINUOUS, DISCRETE = Spec(3, 2, discrete=False), Spec(3, 2, discrete=True)
 PICTURE = Spec(3, 2, discrete=False, images=((0, (1, 3, 1)),), pixels=True)
 AMONG = Spec(4, 2, discrete=False, images=((0, (1, 3, 1)),), bytes=((0, 3),))
 SMALL = Spec(3, 1, discrete=False)
+MASKED = Spec(3 + 4, 4, discrete=True, mask=4)
+CHOICES = Spec(3 + 5, 3, discrete=True, choices=(2, 3), mask=5)
 KINDS = ("a2c", "sac", "squashed a2c", "ppo", "sac_discrete", "sac of pictures",
-         "sac of one action", "sac of distributions", "sac of pictures among numbers")  # fmt: skip
+         "sac of one action", "sac of distributions", "sac of pictures among numbers",
+         "masked sac_discrete", "masked ppo")  # fmt: skip
 needs_compiler = pytest.mark.skipif(automatic.compiler() is None, reason="no C++ compiler")
 
 
@@ -71,6 +75,12 @@ def learner(kind, mode="none"):
     elif kind == "sac of pictures among numbers":
         made = agent("sac", AMONG, normalise_obs=True)
         data = batch(8, spec=AMONG)._replace(latent=None)
+    elif kind == "masked sac_discrete":
+        made = agent("sac_discrete", MASKED, normalise_obs=True)
+        data = masked(8, spec=MASKED)._replace(latent=None)
+    elif kind == "masked ppo":
+        made = agent("ppo", CHOICES, batch_size=6, epochs=3, shared_torso=True, ent_coef=0.01)
+        data = masked(4, 3, spec=CHOICES)
     elif kind == "ppo":
         made = agent("ppo", CONTINUOUS, policy="tanh_gaussian", batch_size=6, epochs=3,
                      target_kl=0.05, lr_schedule="linear", clip_schedule="linear")  # fmt: skip
@@ -82,7 +92,8 @@ def learner(kind, mode="none"):
         made = agent("a2c", CONTINUOUS, policy="tanh_gaussian", shared_torso=True, ent_coef=0.01)
         data = batch(4, 3, spec=CONTINUOUS)
     if mode != "none":
-        graphed(made, mode, data, torch.zeros(3, data.obs.shape[-1], dtype=data.obs.dtype))
+        shape, masks = (3, data.obs.shape[-1]), float(made.spec.mask > 0)
+        graphed(made, mode, data, torch.full(shape, masks, dtype=data.obs.dtype))
     return made, data
 
 

@@ -89,8 +89,6 @@ class ActionMask(Section):
 
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)
-        counts, _ = self.draws(seed)
-        yield self.row("forbidden actions drawn", float(counts[self.forbidden].sum()), 0.0)
         for dtype in BOUND:
             for what, error in zip(PARTS, self.errors("masked_log_softmax", dtype), strict=True):
                 name = f"log p, entropy, divergence: {what} against 50 digits, {kind(dtype)}"
