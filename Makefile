@@ -5,6 +5,7 @@ READY := .venv/.ready
 PEERS := .venv/.peers
 DENSITIES := .venv/.densities
 ARGS ?=
+unexport PYTHONDONTWRITEBYTECODE # or each of the processes that tests begin compiles all modules anew
 
 .DEFAULT_GOAL := help
 .PHONY: help train test test-all faults verify lint format results bench bench-learning peers planted clean

@@ -149,10 +149,13 @@ def stopped(first_part, tmp_path, monkeypatch):
     "name",
     [
         *("sac-pendulum", "a2c-cartpole", "a2c-pendulum", "a2c-counting-async", "ppo-cartpole"),
-        *("sac_discrete-cartpole", "sac_discrete-picture", "sac-atoms", "sac-held"),
+        "sac_discrete-cartpole",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("sac-mountaincar", "a2c-picture", *COMPILED)
+            for name in (
+                *("sac-mountaincar", "a2c-picture", "sac_discrete-picture", "sac-atoms"),
+                *("sac-held", *COMPILED),
+            )
         ),
     ],
 )

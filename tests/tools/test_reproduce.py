@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def run(made, tmp_path, monkeypatch):
     return shutil.copytree(made, tmp_path / "run")
 
 
+@pytest.fixture
+def here(monkeypatch):
+    """Repeats in this process, where a new one is no matter: the test after this has one."""
+    begin = subprocess.run
+
+    def call(command, **options):
+        if command[:2] != [sys.executable, str(reproduce.TRAIN)]:
+            return begin(command, **options)
+        return subprocess.CompletedProcess(command, start(command[2:]))
+
+    monkeypatch.setattr(subprocess, "run", call)
+
+
 def test_a_run_is_repeated_to_the_last_bit(run, capsys):
     assert reproduce.main(["run_dir=again"]) == 2
     assert capsys.readouterr().err == "error: run: is missing; give a run directory\n"
@@ -45,7 +59,7 @@ def test_a_run_is_repeated_to_the_last_bit(run, capsys):
     assert int(last.split()[1]) > 50
 
 
-def test_a_change_is_named_by_its_first_step(run, capsys):
+def test_a_change_is_named_by_its_first_step(run, here, capsys):
     text = (run / "config.yaml").read_text()
     assert "lr: 0.003\n" in text
     (run / "config.yaml").write_text(text.replace("lr: 0.003\n", "lr: 0.003001\n"))
@@ -84,7 +98,7 @@ class StopAfter(Stop):
             raise Stopped("stopped: by a test; go on", 75)
 
 
-def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_stopped_is_compared_as_far_as_it_went(here, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     stopped = partial(train, stop=StopAfter(70))  # of 15 steps of 128 environments
     assert enter("train", stopped, [*SHORT, "log.every=128", "run_dir=run"]) == 75
@@ -105,7 +119,7 @@ def test_a_run_without_a_log_is_not_called_equal(run, capsys):
     assert capsys.readouterr().err.startswith("error: run: ")
 
 
-def test_a_run_that_was_made_longer_is_repeated(tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_made_longer_is_repeated(here, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     constant = "agent.lr_schedule=constant"  # a schedule would have kept its first horizon
     uneven = "log.every=500"  # of which the first end is no multiple
