@@ -1,5 +1,6 @@
 """Copies that are stepped as one: Pendulum bit for bit, and every mode of resetting them."""
 
+import re
 from functools import partial
 
 import gymnasium
@@ -15,9 +16,13 @@ from envs.envs import Envs
 from envs.native import NativePendulum
 from runtime.evaluation import Evaluator
 from tests.helpers import Counting, saved_and_read
+from tests.tracked import ROOT
 
 LENGTHS = (1, 2, 7)
 MODES = [mode.name for mode in AutoresetMode]
+TABLE = re.findall(
+    r"^\| `(\w+)` .* \| (\d+) \| (\d+) \|$", (ROOT / "docs/wrappers.md").read_text(), re.M
+)
 
 
 class Parts(gymnasium.ObservationWrapper):
@@ -95,6 +100,8 @@ def test_no_row_is_false(mode, lengths, ends, parts):
             repeated += 1
     assert envs.drain() == expected
     assert (repeated > 0) == (mode == "NEXT_STEP" and len(set(lengths)) > 1)
+    if lengths == LENGTHS:
+        assert (mode, str(42 * 3 - repeated), str(repeated)) in TABLE
     envs.close()
 
 
