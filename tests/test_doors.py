@@ -24,7 +24,7 @@ import evaluate
 import train
 from common.errors import ConfigError
 from configs import automatic
-from configs.compose import evaluate_config, train_config
+from configs.compose import Asked, evaluate_config, train_config
 from configs.files import read_run
 from configs.schema import TrainConfig
 from runtime.launch.door import enter
@@ -322,7 +322,7 @@ def in_environment(door: Any, monkeypatch: pytest.MonkeyPatch):
     def call(code: int, name: str) -> str:
         config = tiny_config()
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, id=f"{name}-v0"))
-        monkeypatch.setattr("configs.compose.train_config", lambda arguments: config)
+        monkeypatch.setattr("configs.compose.asked", lambda arguments: Asked(config))
         line = refused(door, code, "train")
         assert f"{name}-v0" in line
         return line

@@ -14,7 +14,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 import train
-from configs.compose import train_config
+from configs.compose import Asked, train_config
 from runtime.launch.door import enter
 from storage import checkpoint
 from tests.test_doors import (
@@ -177,7 +177,7 @@ def test_every_environment_ends_as_tabled(name, tmp_path, monkeypatch, capsys):
     config = dataclasses.replace(
         config, env=dataclasses.replace(config.env, id=f"{name}-v0"), run_dir="run"
     )
-    monkeypatch.setattr("configs.compose.train_config", lambda arguments: config)
+    monkeypatch.setattr("configs.compose.asked", lambda arguments: Asked(config))
     began = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's, of spaces that are refused later
