@@ -1,5 +1,6 @@
 """Evaluate a trained agent: `python evaluate.py run=runs/... episodes=100`."""
 
+import re
 import sys
 from contextlib import closing
 from dataclasses import asdict
@@ -23,22 +24,31 @@ if TYPE_CHECKING:
 
 def run(config: EvaluateConfig) -> int:
     """Plays whole episodes with the agent of a run, or with a policy from a file."""
+    from runtime.deploy.film import film, require_display
     from storage.rundir import make_folder
 
     agent: Any
     more: dict[str, Any]
+    if config.render == "human":
+        require_display()
     if config.policy is None:
         trained = open_run(config)
         warn(*trained.warnings)
         agent, evaluator, step = trained.agent, trained.evaluator, trained.step
-        path = trained.path / "evaluation.json"
+        changed = "".join(f" env.kwargs.{key}={value}" for key, value in trained.changed.items())
+        mark = re.sub(r"[^\w.-]+", "-", changed.replace("env.kwargs.", ""))[:80]
+        path, name = trained.path / f"evaluation{mark}.json", f"step-{step:012d}{mark}"
         played = f"{trained.config.agent.name} on {trained.config.env.id}"
-        what = f"{played}, checkpoint of step {step:,}"
+        world = f", changed to{changed}" if changed else ""
+        what = f"{played}{world}, checkpoint of step {step:,}"
         more, warnings = {"checkpoint_step": step}, []
+        more |= {"changed": trained.changed} if changed else {}
+        shown_in = None if changed or config.out else trained.path
     else:
         from runtime.deploy.exported import open_file
 
         file = Path(config.policy)
+        name, shown_in = file.name, None
         agent, evaluator, certificate = open_file(file, config)
         step = certificate.get("checkpoint_step", 0)
         path = file.with_name(f"{file.name}.evaluation.json")
@@ -51,9 +61,8 @@ def run(config: EvaluateConfig) -> int:
         if config.render is None and (found := evaluator.examine()):
             warn(f"env {evaluator.envs.env_id}: {found}")
         if config.video:
-            from runtime.deploy.film import film
-
-            filmed, seen = film(trained, path.parent, config.seed, config.deterministic)
+            place = (path.parent, f"{name}-s{config.seed}", config.deterministic)
+            filmed, seen = film(agent, evaluator, step, *place, shown_in)
         evaluation = evaluator(agent, step, config.deterministic)
     warn(*warnings)
     report(config, evaluation, what, path, more)
@@ -65,11 +74,8 @@ def run(config: EvaluateConfig) -> int:
 
 def open_run(config: EvaluateConfig) -> "Trained":
     from runtime.build import make_device
-    from runtime.deploy.film import require_display
     from runtime.deploy.trained import open_trained
 
-    if config.render == "human":
-        require_display()
     return open_trained(
         str(config.run),
         config.checkpoint,
@@ -79,6 +85,7 @@ def open_run(config: EvaluateConfig) -> "Trained":
         env_id=config.env.id,
         render=config.render,
         max_length=config.max_length,
+        kwargs=config.env.kwargs,
     )
 
 

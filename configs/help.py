@@ -37,6 +37,7 @@ USAGE = {
   python evaluate.py run=runs/... episodes=100
   python evaluate.py run=runs/... video=true            films an episode, also in TensorBoard
   python evaluate.py run=runs/... render=human          shows episodes in a window
+  python evaluate.py run=runs/... env.kwargs.g=5.0      in a changed world, marked so
   python evaluate.py policy=policy.onnx env=pendulum    an exported file
   python evaluate.py run=RUN_DIR out=FOLDER             for a read-only run
   python evaluate.py --help max_length                  one key in full

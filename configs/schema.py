@@ -148,7 +148,7 @@ class TrainConfig(Group):
 @dataclass(frozen=True)
 class PlayedConfig(Group):
     id: str | None = key("of the environment of `policy`; repeats that of a run which imports it")
-    kwargs: dict[str, Any] = key("arguments of the environment of `policy`")
+    kwargs: dict[str, Any] = key("arguments of the environment; of a run, those that change")
     wrappers: list[Wrapper] = key("wrappers of the environment of `policy`")
 
     def check(self) -> None:
@@ -187,10 +187,9 @@ class EvaluateConfig(Group):
                 raise ConfigError(f"{name}: is empty; name a file or folder")
         if self.policy is not None and self.env.id is None:
             raise ConfigError("env: is missing; give env=NAME or env.id=ID")
-        for name in ("kwargs", "wrappers"):
-            if self.run is not None and getattr(self.env, name):
-                raise ConfigError(f"env.{name}: are the run's; leave them out")
-        of_runs = {"video": False, "render": None, "checkpoint": "latest", "deterministic": True}
+        if self.run is not None and self.env.wrappers:
+            raise ConfigError("env.wrappers: are the run's; leave them out")
+        of_runs = {"checkpoint": "latest", "deterministic": True}
         for name, left_out in of_runs.items():
             if self.policy is not None and getattr(self, name) != left_out:
                 raise ConfigError(f"{name}: is of runs, a file cannot do that; leave it out")

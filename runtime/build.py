@@ -12,7 +12,7 @@ from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent, Stream
-from common.errors import ConfigError, EnvironmentFault, of_making, warn
+from common.errors import ConfigError, EnvironmentFault, warn
 from common.seeding import derive, stream
 from common.tree import digest
 from configs.agents import AgentConfig
@@ -25,7 +25,7 @@ from envs.envs import Envs
 from envs.spaces import masks_in
 from runtime.accelerate.acceleration import accelerate
 from runtime.divergence import Recorded
-from runtime.evaluation import MOST_ENVS, Evaluator, several_or_one
+from runtime.evaluation import Evaluator, several_or_one
 from runtime.launch.ranks import ALONE, Ranks
 from runtime.memory import PIECE, require_memory
 from storage.checkpoint import taking_up
@@ -223,29 +223,19 @@ def make_evaluator(
 ) -> Evaluator:
     """Evaluation never needs workers: native where training is, else sync.
 
-    Where training has workers, a deadline stands for theirs. With `render`, a render_mode of
-    Gymnasium's, one environment plays all episodes.
+    Where training has workers, a deadline stands for theirs.
     """
-    env, most, longest = config.env, MOST_ENVS, config.eval.max_length
-    if render is not None:
-        kwargs = {**env.kwargs, "render_mode": render}
-        env, most = replace(env, vectorization="sync", kwargs=kwargs), 1
-    mode = "native" if env.vectorization == "native" else "sync"
-    deadline = env.timeout if env.vectorization == "async" else None
-    try:
-        given = env.id, mode, env.kwargs, episodes, seed, most, deadline, longest, env.wrappers
-        return Evaluator(*given)
-    except (ConfigError, EnvironmentFault) as fault:
-        if render is None or not (of_making(fault) or "render_mode" in str(fault)):
-            raise
-        raise type(fault)(str(not_shown(env.id, render, fault.why))) from fault
-
-
-def not_shown(env_id: str, render: str, why: str = "it has no such mode") -> ConfigError:
-    key, value = ("video", "true") if render == "rgb_array" else ("render", render)
-    return ConfigError(
-        f"{key}: {env_id} cannot be shown, {why}; let it take Gymnasium's render_mode={render}, or "
-        f"leave {key}={value} out"
+    env = config.env
+    return Evaluator(
+        env.id,
+        "native" if env.vectorization == "native" else "sync",
+        env.kwargs,
+        episodes,
+        seed,
+        deadline=env.timeout if env.vectorization == "async" else None,
+        max_length=config.eval.max_length,
+        wrappers=env.wrappers,
+        render=render,
     )
 
 

@@ -96,7 +96,7 @@ class Progress:
             return ""
         rate = (last - past) / max(ended - then, 1e-9)
         left = (self.total - last) / rate - (now - ended) if step < self.total else 0
-        return f"{number(rate, 0)} steps/s  {max(0, left):.0f} s left"
+        return f"{rate:{',.0f' if rate >= 10 else '.2g'}} steps/s  {max(0, left):.0f} s left"
 
     def close(self) -> None:
         if self.bar is not None:

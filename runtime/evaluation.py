@@ -80,6 +80,7 @@ class Evaluator:
         deadline: seconds that they have to answer, in this process; then EnvironmentFault.
         max_length: steps after which an episode is cut; auto: the environment's own limit, or
             10,000 where it has none.
+        render: a render_mode of Gymnasium's, with which one environment plays all episodes.
     """
 
     def __init__(
@@ -93,7 +94,10 @@ class Evaluator:
         deadline: float | None = None,
         max_length: int | Auto = "auto",
         wrappers: Wrappers = (),
+        render: str | None = None,
     ) -> None:
+        if render is not None:
+            vectorization, most_envs, kwargs = "sync", 1, {**kwargs, "render_mode": render}
         self.seed, self.deadline = seed, deadline
         self.check: Callable[[], None] = lambda: None  # between two steps; may raise
         self.making = partial(
@@ -105,7 +109,12 @@ class Evaluator:
             journal=False,
             wrappers=wrappers,
         )
-        self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
+        try:
+            self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
+        except (ConfigError, EnvironmentFault) as error:
+            if render is None or not (of_making(error) or "render_mode" in str(error)):
+                raise
+            raise type(error)(str(not_shown(env_id, render, error.why))) from error
         if fault is not None:
             warn(f"{fault}; one plays all episodes")
         count = self.envs.num_envs
@@ -121,6 +130,21 @@ class Evaluator:
         making = None if self.deadline is None else max(self.deadline, MAKING)
         with within(making, self.making.args[0], "while it was made"):
             return self.making(num_envs=count)
+
+    def filming(self) -> "Evaluator":
+        """Another one, of one episode, whose environment gives pictures."""
+        of, more = self.making.args[0], self.making.keywords
+        return Evaluator(
+            of,
+            "sync",
+            more["kwargs"],
+            1,
+            self.seed,
+            deadline=self.deadline,
+            max_length=self.max_length,
+            wrappers=more["wrappers"],
+            render="rgb_array",
+        )
 
     def examine(self, training: dict[str, Any] | None = None, since: int = 0) -> str | None:
         """Why an episode does not repeat from its seed and actions, in a line; None where it does.
@@ -193,3 +217,11 @@ class Evaluator:
         """Closes the environments; one that is stuck ends with the process."""
         with within(self.deadline, self.envs.env_id, "in close"):
             self.envs.close()
+
+
+def not_shown(env_id: str, render: str, why: str = "it has no such mode") -> ConfigError:
+    key, value = ("video", "true") if render == "rgb_array" else ("render", render)
+    return ConfigError(
+        f"{key}: {env_id} cannot be shown, {why}; let it take Gymnasium's render_mode={render}, or "
+        f"leave {key}={value} out"
+    )

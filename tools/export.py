@@ -25,11 +25,12 @@ from tools.shared import Keys, key, read_keys
 
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
-                              [seed=12345] [out=FILE] [env.id=ID]
+                              [seed=12345] [out=FILE] [env.id=ID] [opset=20]
 Writes RUN_DIR/policy.onnx (or policy.pt2): normaliser, network, squashing and scaling as one file,
 from observations of the environment to its actions. The certificate beside it, policy.onnx.json,
 has the file's difference from the run's policy, and the return that the file reaches;
-env.id repeats the id of a run whose environment is registered by a module"""
+env.id repeats the id of a run whose environment is registered by a module. opset=18 and 19 are for
+runtimes older than onnxruntime 1.17"""
 OBSERVATIONS = 10_000  # compared with the run's own policy: half of them met, half random
 BATCH = 256  # observations at once
 TOLERANCE = 1e-4  # of the width of each component of the action space
@@ -44,6 +45,7 @@ class Options(Keys):
     episodes: int = key(100, ge=1)
     seed: int = key(12345, ge=0)
     out: str = key("")
+    opset: int = key(exported.OPSET, ge=18, le=exported.OPSET)
     env_id: str | None = key(None, name="env.id")
 
     @property
@@ -95,7 +97,8 @@ def export(arguments: list[str]) -> int:
             rundir.make_folder(path.parent)
         rundir.require_writable(path.parent, "out", f"give out=FILE{path.suffix}")
         envs = evaluator.envs
-        exported.write(exported.Deployed(trained.agent, envs.to_env, envs.obs_shape), path)
+        deployed = exported.Deployed(trained.agent, envs.to_env, envs.obs_shape)
+        exported.write(deployed, path, given.opset)
         file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read, envs.spec.mask)
         recorder = Recorder(trained.agent, envs.read)
         evaluator.examine()  # so that both play the same episodes, whatever copies keep

@@ -21,6 +21,7 @@ from envs.spaces import MASK, ActionMap, limits_of, require_same_spaces
 from runtime.evaluation import Evaluator
 
 INPUTS, OUTPUT = ("obs", MASK), "action"
+OPSET = 20  # of ONNX: the newest that onnxruntime 1.17 plays
 SUFFIXES = {".onnx": "onnx", ".pt2": "torch"}
 
 
@@ -58,8 +59,11 @@ class Deployed(nn.Module):
         return scaled.clamp(self.low, self.high).to(self.dtype)
 
 
-def write(module: Deployed, path: Path) -> None:
-    """Writes the module as ONNX or as torch's exported program, by the ending of the path."""
+def write(module: Deployed, path: Path, opset: int = OPSET) -> None:
+    """Writes the module as ONNX or as torch's exported program, by the ending of the path.
+
+    The format of an ONNX file is the oldest that has its `opset`, so that old runtimes read it.
+    """
     module.eval()
     path.unlink(missing_ok=True)  # if it is a link, what it leads to is not written
     for library in ("torch.onnx", "onnxscript"):
@@ -75,7 +79,7 @@ def write(module: Deployed, path: Path) -> None:
         torch.export.save(program, path)
         return
     try:
-        import onnx  # noqa: F401
+        import onnx.helper
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError(
@@ -84,7 +88,11 @@ def write(module: Deployed, path: Path) -> None:
     names: dict[str, Any] = {"input_names": INPUTS[: len(example)], "output_names": [OUTPUT]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(program, (), path, **names, external_data=False, verbose=False)
+        made = torch.onnx.export(program, (), **names, opset_version=opset, verbose=False)
+    assert made is not None
+    model = made.model_proto
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+    path.write_bytes(model.SerializeToString())
 
 
 class FromFile:
@@ -179,6 +187,7 @@ def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, 
             config.seed,
             max_length=longest,
             wrappers=env.wrappers,
+            render=config.render,
         )
         undo.callback(evaluator.close)
         envs, certificate = evaluator.envs, read_certificate(path)

@@ -11,9 +11,7 @@ import numpy as np
 
 from common.errors import ConfigError, StorageFault, in_words
 from envs.spaces import require_same_spaces
-from runtime.build import make_evaluator, not_shown
-from runtime.deploy.trained import Trained
-from runtime.evaluation import Evaluation
+from runtime.evaluation import Acting, Evaluation, Evaluator, not_shown
 from runtime.logger import Logger
 from storage.files import own_folder
 from storage.lock import locked
@@ -22,8 +20,21 @@ from storage.rundir import require_writable
 PICTURE = "an array (height, width, 3) of uint8"
 
 
-def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[Path, Evaluation]:
-    """Films an episode: (the mp4, in the folder `video` of `out`; what came of the episode).
+def film(
+    agent: Acting,
+    judge: Evaluator,
+    step: int,
+    out: Path,
+    name: str,
+    deterministic: bool,
+    run_dir: Path | None = None,
+) -> tuple[Path, Evaluation]:
+    """Films an episode in the environment of `judge`, to be called with `agent` and `step`.
+
+    Where there is a `run_dir`, its TensorBoard shows the film, too.
+
+    Returns:
+        The mp4, in the folder `video` of `out`; what came of the episode.
 
     Raises:
         ConfigError: the environment gives no pictures, what writes the file is not installed, or
@@ -32,7 +43,7 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pictures need no screen
     if not shown():
         os.environ.setdefault("MUJOCO_GL", "egl")
-    folder, name = out / "video", f"step-{trained.step:012d}-s{seed}"
+    folder = out / "video"
     try:
         own_folder(folder)
     except OSError as error:
@@ -41,19 +52,18 @@ def film(trained: Trained, out: Path, seed: int, deterministic: bool) -> tuple[P
             f"video: {folder} cannot be used, {error.strerror}; {what}give out=FOLDER"
         ) from error
     require_writable(folder, "video", "give out=FOLDER")
-    evaluator = make_evaluator(trained.config, 1, seed, render="rgb_array")
+    evaluator = judge.filming()
     try:
-        require_same_spaces(
-            trained.config.env.id, trained.evaluator.envs.spaces, evaluator.envs.spaces
-        )
+        require_same_spaces(judge.envs.env_id, judge.envs.spaces, evaluator.envs.spaces)
+        evaluator.envs.to_env = judge.envs.to_env  # a file's actions are the environment's own
         (env,) = evaluator.envs.copies
         evaluator.envs.copies[0] = recorder(env, folder, name)
-        evaluation = evaluator(trained.agent, trained.step, deterministic)
+        evaluation = evaluator(agent, step, deterministic)
     finally:
         evaluator.close()
     path = folder / f"{name}-episode-0.mp4"
-    if out == trained.path:
-        show(path, out, trained.step)
+    if run_dir is not None:
+        show(path, run_dir, step)
     return path, evaluation
 
 

@@ -33,6 +33,7 @@ class Trained:
     evaluator: Evaluator
     step: int
     warnings: list[str]  # one for each checkpoint that was passed over
+    changed: dict[str, Any]  # arguments of the environment that the run has not, or otherwise
 
 
 def open_trained(
@@ -46,6 +47,7 @@ def open_trained(
     render: str | None = None,
     guest: bool = False,
     max_length: int | Literal["auto"] | None = None,
+    kwargs: dict[str, Any] | None = None,
 ) -> Trained:
     """Restores the agent from the newest valid checkpoint (or `best`, or a name).
 
@@ -55,6 +57,7 @@ def open_trained(
         render: a render_mode of Gymnasium's, "human" opens a window.
         guest: whether the process is somebody else's, in which torch is left as it is set.
         max_length: of an episode, in place of the run's.
+        kwargs: arguments of the environment, beside the run's or in place of them.
 
     Raises:
         ConfigError: `run` is no run, or its environment was named wrongly, or not at all where it
@@ -69,6 +72,13 @@ def open_trained(
     step, state, passed_over = load_newest(path, checkpoint, config=config)
     if not guest:
         set_up_torch(int(config.threads))
+    env, given = config.env, (kwargs or {}).items()
+    changed = {key: value for key, value in given if env.kwargs.get(key, env) != value}
+    if changed:
+        env = replace(env, kwargs={**env.kwargs, **changed})
+        if env.vectorization == "native":  # which has no arguments
+            env = replace(env, vectorization="sync")
+        config = replace(config, env=env)
     if max_length is not None:
         config = replace(config, eval=replace(config.eval, max_length=max_length))
     with ExitStack() as undo:
@@ -78,7 +88,7 @@ def open_trained(
         require_same_spaces(config.env.id, state.get("spaces"), envs.spaces)
         agent = restore_agent(config, envs.spec, state, torch.device(device))
         undo.pop_all()
-    return Trained(path, config, agent, evaluator, step, passed_over)
+    return Trained(path, config, agent, evaluator, step, passed_over, changed)
 
 
 class TrainedPolicy:

@@ -4,6 +4,7 @@ import builtins
 import dataclasses
 import io
 import json
+import shutil
 import sys
 from ctypes.util import find_library
 from functools import partial
@@ -60,6 +61,27 @@ def test_a_film_of_a_run_in_training_is_a_file_alone_and_says_where_it_was_cut(c
         assert film([f"run={cartpole}", "video=true", "episodes=1", "max_length=3"]) == 0
     assert len(list(cartpole.glob("*tfevents*"))) == before
     assert "film of an episode with return 3.0, cut short: " in capsys.readouterr().out
+
+
+def test_a_changed_world_is_marked_wherever_its_result_stands(cartpole, tmp_path, capsys):
+    """The film, too; the run's own evaluation stays."""
+    run = tmp_path / "run"
+    shutil.copytree(cartpole, run, ignore=shutil.ignore_patterns("video", "evaluation*"))
+    assert film([f"run={run}", "episodes=1", "seed=7"]) == 0
+    own = (run / "evaluation.json").read_text()
+    changed = [f"run={run}", "env.kwargs.max_episode_steps=3", "episodes=2", "video=true"]
+    capsys.readouterr()
+    assert film(changed) == 0
+    said = capsys.readouterr().out
+    assert "on CartPole-v1, changed to env.kwargs.max_episode_steps=3, checkpoint of " in said
+    assert "film of an episode with return 3.0: " in said
+    assert (run / "evaluation.json").read_text() == own
+    (path,) = run.glob("evaluation-*.json")
+    found = json.loads(path.read_text())
+    assert path.name == "evaluation-max_episode_steps-3.json"
+    assert (found["changed"], found["return_max"]) == ({"max_episode_steps": 3}, 3.0)
+    (filmed,) = (run / "video").glob("*.mp4")
+    assert filmed.name == "step-000000001280-max_episode_steps-3-s12345-episode-0.mp4"
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from gymnasium import spaces
 import evaluate
 from data import Spec
 from envs.spaces import ActionMap
+from runtime.console import number
 from runtime.deploy.exported import Deployed, FromFile, as_they_are, write
 from runtime.launch.door import enter
 from storage import checkpoint
@@ -87,6 +88,15 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
         np.testing.assert_allclose(file.act(obs[:count])[0].numpy(), wanted[:count],
                                    atol=allowed(space))  # fmt: skip
     assert all(space.contains(np.asarray(one, space.dtype)) for one in found)
+    if suffix == ".onnx":
+        assert format_of(tmp_path / f"policy{suffix}") == (9, 20)
+
+
+def format_of(path):
+    """(version of the file's format, opset): onnxruntime 1.17 plays up to 9 and 20."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(path)
+    return model.ir_version, *(opset.version for opset in model.opset_import)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -133,7 +143,8 @@ def test_what_a_file_gives_reaches_the_environment_in_its_kind_of_numbers(kind):
 
 @pytest.mark.parametrize(("form", "suffix"), [("onnx", ".onnx"), ("torch", ".pt2")])
 def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
-    assert export.main([f"run={pendulum}", f"format={form}", "episodes=3", "seed=5"]) == 0
+    given = [f"run={pendulum}", f"format={form}", "episodes=3", "seed=5", "opset=18"]
+    assert export.main(given) == 0
     certificate = json.loads((pendulum / f"policy{suffix}.json").read_text())
     assert certificate["observations"] == 10_000
     assert certificate["spaces"] == {
@@ -153,6 +164,7 @@ def test_the_certificate_is_what_the_file_does(form, suffix, pendulum, capsys):
     if form == "torch":
         return
     file = pendulum / f"policy{suffix}"
+    assert format_of(file) == (8, 18)
     assert certificate["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert play([f"policy={file}", "env=pendulum", "episodes=3", "seed=5"]) == 0
     played = json.loads((pendulum / f"policy{suffix}.evaluation.json").read_text())
@@ -361,6 +373,20 @@ def test_a_file_that_forgets_something_gets_no_certificate(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_filmed_as_it_plays(pendulum, tmp_path, capsys):
+    from moviepy import VideoFileClip
+
+    if not (pendulum / "policy.onnx").exists():
+        assert export.main([f"run={pendulum}", "episodes=1"]) == 0
+    more = ["episodes=1", "max_length=5", "video=true", "seed=7", f"out={tmp_path}"]
+    assert play([f"policy={pendulum}/policy.onnx", "env=pendulum", *more]) == 0
+    reward = json.loads((tmp_path / "policy.onnx.evaluation.json").read_text())["return_mean"]
+    path = tmp_path / "video/policy.onnx-s7-episode-0.mp4"
+    assert capsys.readouterr().out.endswith(f"{number(reward)}, cut short: {path}\n")
+    with VideoFileClip(str(path)) as clip:
+        assert len([*clip.iter_frames()]) == pytest.approx(6, abs=2)
+
+
 @pytest.mark.parametrize(
     ("call", "arguments", "words"),
     [
@@ -382,8 +408,12 @@ def test_a_file_that_forgets_something_gets_no_certificate(
         ),
         (play, ["policy={run}/policy.onnx"], "env: is missing"),
         (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),
-        (play, ["policy={run}/policy.onnx", "env=pendulum", "video=true"], "video: is of runs"),
-        (play, ["run={run}", "env.kwargs.x=1"], "env.kwargs: are the run's"),
+        (
+            play,
+            ["policy={run}/policy.onnx", "env=pendulum", "checkpoint=best"],
+            "checkpoint: is of",
+        ),
+        (play, ["run={run}", "env.wrappers=[ClipReward]"], "env.wrappers: are the run's"),
     ],
 )
 def test_bad_input_is_one_line(call, arguments, words, pendulum, tmp_path, capsys):
@@ -429,7 +459,7 @@ def test_a_file_takes_the_numbers_of_what_is_kept_as_bytes(form, real, tmp_path,
     if not real:  # the module itself in place of the file
         written = {}
 
-        def keep(module, path):
+        def keep(module, path, *opset):
             path.write_bytes(b"")
             written[path] = module
 
@@ -472,7 +502,7 @@ def test_a_file_whose_name_is_no_text_is_played(tmp_path):
 
 
 def test_of_a_file_that_cannot_be_written_no_half_stays(pendulum, tmp_path, monkeypatch, capsys):
-    def full(module, path):
+    def full(module, path, opset):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
