@@ -43,12 +43,12 @@ def run(config: EvaluateConfig) -> int:
         what = f"{played}{world}, checkpoint of step {step:,}"
         more, warnings = {"checkpoint_step": step}, []
         more |= {"changed": trained.changed} if changed else {}
-        shown_in = None if changed or config.out else trained.path
+        in_run = not changed and not config.out
     else:
         from runtime.deploy.exported import open_file
 
         file = Path(config.policy)
-        name, shown_in = file.name, None
+        name, in_run = file.name, False
         agent, evaluator, certificate = open_file(file, config)
         step = certificate.get("checkpoint_step", 0)
         path = file.with_name(f"{file.name}.evaluation.json")
@@ -62,7 +62,7 @@ def run(config: EvaluateConfig) -> int:
             warn(f"env {evaluator.envs.env_id}: {found}")
         if config.video:
             place = (path.parent, f"{name}-s{config.seed}", config.deterministic)
-            filmed, seen = film(agent, evaluator, step, *place, shown_in)
+            filmed, seen = film(agent, evaluator, step, *place, in_run)
         evaluation = evaluator(agent, step, config.deterministic)
     warn(*warnings)
     report(config, evaluation, what, path, more)

@@ -411,12 +411,13 @@ def test_a_tiny_run_by_the_real_command_says_nothing_on_stderr(finished: Any) ->
 
 
 def test_what_is_printed_to_do_next_can_be_pasted() -> None:
-    for name in ("it's my run/1", 'say "a,b"', "runs/b/$c", "runs/true"):
+    for name in ("it's my run/1", 'say "a,b"', "runs/b/$c", "runs/true", "."):
         _, board, evaluation = next_commands(Path(name), "some.module:Env-v0").splitlines()
         config = evaluate_config(shlex.split(evaluation)[2:])
         assert (config.run, config.env.id) == (name, "some.module:Env-v0")
         logdir = Path(shlex.split(board)[2])
-        assert str(Path(name).relative_to(logdir)) != "."
+        assert Path(name).absolute().is_relative_to(logdir.absolute())
+        assert Path(name).absolute() != logdir.absolute()
         assert (logdir == Path("runs")) == name.startswith("runs/")
 
 

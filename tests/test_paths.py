@@ -254,8 +254,10 @@ def test_a_run_anywhere_is_stopped_resumed_and_evaluated(name, here, capsys):
         arguments = [f"resume={quoted(name)}", MODULE]
         assert command == f"python train.py $'resume=\"lat\\351in\"' {MODULE}"
     assert start([*arguments, "total_steps=24"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert not name.isprintable() or shlex.split(last)[-1] == name
+    *_, board, evaluation = capsys.readouterr().out.splitlines()
+    if name.isprintable():
+        assert evaluate_config(shlex.split(evaluation)[2:]).run == name
+        assert shlex.split(board)[2] == str(Path(name).parent)
     assert json.loads((Path(name) / "result.json").read_text())["steps"] == 24
     assert read_scalars(Path(name), "eval/return_mean")[-1][0] == 24
     assert play([f"run={quoted(name)}", MODULE, "episodes=1"]) == 0

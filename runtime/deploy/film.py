@@ -27,11 +27,11 @@ def film(
     out: Path,
     name: str,
     deterministic: bool,
-    run_dir: Path | None = None,
+    in_run: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Films an episode in the environment of `judge`, to be called with `agent` and `step`.
 
-    Where there is a `run_dir`, its TensorBoard shows the film, too.
+    Where `out` is a run directory, `in_run` puts the film into its TensorBoard, too.
 
     Returns:
         The mp4, in the folder `video` of `out`; what came of the episode.
@@ -62,8 +62,8 @@ def film(
     finally:
         evaluator.close()
     path = folder / f"{name}-episode-0.mp4"
-    if run_dir is not None:
-        show(path, run_dir, step)
+    if in_run:
+        show(path, step)
     return path, evaluation
 
 
@@ -125,8 +125,8 @@ def wrong(picture: Any) -> str | None:
     return None
 
 
-def show(path: Path, run_dir: Path, step: int) -> None:
-    """Puts a film into TensorBoard, in the run itself.
+def show(path: Path, step: int) -> None:
+    """Puts a film, which lies in RUN_DIR/video, into TensorBoard, in the run itself.
 
     Not while it is in training: TensorBoard reads no further in older event files.
     """
@@ -134,5 +134,6 @@ def show(path: Path, run_dir: Path, step: int) -> None:
 
     with VideoFileClip(str(path)) as clip:
         frames, seconds = list(clip.iter_frames()), clip.duration
+    run_dir = path.parents[1]
     with suppress(StorageFault), locked(run_dir), closing(Logger(run_dir)) as logger:
         logger.film("video/episode", frames, seconds, step)
