@@ -18,7 +18,7 @@ from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
 GLOBAL = "# @package _global_"  # Hydra's mark of a file whose keys are those of the run
-RESOLVER = re.compile(r"\$\{[\w.]+:")
+RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 GROUPS = ("env", "agent", "experiment", "tuned")  # folders of DIRECTORY, and of one's own
 OWN: ContextVar[Path | None] = ContextVar("OWN", default=None)  # the folder of --config-dir
 LARGEST_FILE = 1 << 20  # characters of a run's config.yaml
