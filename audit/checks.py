@@ -181,6 +181,12 @@ class Quadratic:
     residual: Tensor  # (N,)
 
 
+def quadratic_terms(z: Tensor) -> Tensor:
+    """1, z_i and z_i z_j for i >= j of points (N, A), (N, 1 + A + A (A + 1) / 2)."""
+    rows, columns = torch.tril_indices(z.shape[1], z.shape[1])
+    return torch.cat([torch.ones_like(z[:, :1]), z, z[:, rows] * z[:, columns]], -1)
+
+
 def quadratic(latent: Tensor, scores: Tensor, count: int) -> Quadratic:
     """The Gaussian that log-densities (N,) at latents (N, A) are those of, up to a constant.
 
@@ -189,8 +195,8 @@ def quadratic(latent: Tensor, scores: Tensor, count: int) -> Quadratic:
     size = latent.shape[-1]
     centre, spread = latent[:count].mean(0), latent[:count].std(0)
     z = (latent - centre) / spread
-    rows, columns = torch.tril_indices(size, size).unbind(0)
-    terms = torch.cat([torch.ones_like(z[:, :1]), z, z[:, rows] * z[:, columns]], -1)
+    rows, columns = torch.tril_indices(size, size)
+    terms = quadratic_terms(z)
     found = torch.linalg.lstsq(terms[:count], scores[:count].unsqueeze(-1)).solution.squeeze(-1)
     residual = scores - terms @ found
     precision = torch.zeros(size, size, dtype=z.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from audit.density import Trial, examine_choices
+from audit.density import INTEGRAL_ERROR, Trial, examine_choices
 from audit.forms import FORMS
 from audit.given import Drawn, called, number_of
 from audit.recognition import recognise_choices
@@ -24,7 +24,7 @@ FAILED = {  # words for the tests
     "mistakes": "the probabilities sum to {total:.9g}",
     "|normaliser": "the probabilities sum to {total:.3g}",
     "-log10 p": "{worst}",
-    "|joint": "log_prob of the draws is not the sum of the claimed log-probabilities",
+    "|joint": "log_prob of the draws is up to {joint:.2g} nat off what was claimed",
     "|entropy": "entropy() is too {side} by {gap:.2g} nat",
 }
 
@@ -130,6 +130,8 @@ def choices(
         names = ("sum_forgotten",)
     for row, count, may in zip(rows, counts, permitted, strict=True):
         names = names or recognise_choices(row, count, None if mask is None else may)
+    if mask is not None and not names:
+        names = without_mask(scored(log_prob, drawn), rows, held)
     if all(trial.passed for trial in trials):
         names = names if table.dtype == torch.float64 and names == EPSILON else ()
         trials.append(Trial("mistakes that fit to rounding", float(len(names)), 0.0))
@@ -139,6 +141,7 @@ def choices(
         "worst": farthest(torch.stack(counts) / len(actions), rows.exp()),
         "side": "low" if finding.entropy_gap > 0 else "high",
         "gap": abs(finding.entropy_gap),
+        "joint": max((t.figure for t in trials if t.name.startswith("|joint")), default=0.0),
     }
     parts = [text.format(**words) for begin, text in FAILED.items() if begin in " ".join(failed)]
     looks = " or ".join(FORMS[name].text for name in names[:3])
@@ -147,6 +150,16 @@ def choices(
         number = f"{len(actions):,} draws"
         verdict = f"right: {number} are as frequent as their probabilities, which sum to 1"
     return Report(verdict, tuple(trials), finding.curves, names[0] if names else None)
+
+
+def without_mask(log_pi: Tensor | None, rows: Tensor, held: list[Tensor]) -> tuple[str, ...]:
+    """The mistake's name where log_prob of all draws is too low by the same."""
+    if log_pi is None:
+        return ()
+    claimed = [row[at[: len(log_pi)]] for row, at in zip(rows, held, strict=True)]
+    off = log_pi.reshape(len(log_pi), -1).sum(-1) - torch.stack(claimed).sum(0)
+    same = float(off.std()) < INTEGRAL_ERROR < -float(off.mean())
+    return ("mask_forgotten",) if same else ()
 
 
 def scored(log_prob: Any, drawn: Drawn) -> Tensor | None:

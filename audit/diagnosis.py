@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audit.checks import Quadratic, bartlett, factor, mean_p_value, quadratic
 from audit.density import DEVIATIONS, P_MIN, Curve, Trial
-from audit.forms import FORMS, Base
+from audit.forms import FORMS, Base, Form
 from audit.recognition import recognise, recognise_entropy
 from audit.report import Report
 from audit.support import Support
@@ -18,6 +18,8 @@ OFFSET = 1e-4  # nats
 SLOPE = 1e-3  # relative
 PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32
 NEAR = 5.0  # |u| of draws near a bound
+TOWARDS = 15.0  # |u| out to which a density is judged towards the bounds
+LEAST = 2e-7  # a constant above what float32 rounds off an action
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
 INEXACT = 4.0  # times the median: what rounding may do to points that a Gaussian is fitted to
 EXACT = ("jacobian", "inverse")  # kinds whose errors leave no doubt, however small
@@ -37,7 +39,7 @@ FAILED = {  # of a test, where the error in nats is not known
     "gaps": "exp({1}) integrates to about {3:.3g} over the draws",
     "|E[q": "exp({1}) integrates to about {3:.3g} over the draws",
     "slope": "the gradient of {1} is not the slope of its values",
-    "draws at which": "{1} is not finite at {0:.0f} draws",
+    "draws at which": "{1} is not finite at {0:.0f} draws {5}",
 }
 
 
@@ -68,9 +70,15 @@ class Diagnosis:
     trials: list[Trial] = field(default_factory=list)
     curves: tuple[Curve, ...] = ()
     clipped: bool = False
-    cut: bool = False  # whether the latents lack those rounded to a bound
+    left_out: int = 0  # draws that are rounded to a bound
+    unknown: str = ""  # the first draw at which the claim is not finite
     integral: float = 1.0
     entropy_gap: float = math.nan
+
+    @property
+    def cut(self) -> bool:
+        """Whether the latents lack so many that their moments are others."""
+        return self.left_out > CUT * (self.left_out + len(self.latent))
 
     def add(self, name: str, figure: float, bound: float) -> None:
         self.trials.append(Trial(name, figure, bound))
@@ -97,6 +105,13 @@ class Diagnosis:
             self.clipped |= int(on_it.sum()) >= 3 and rare
         share = float(bound.any(-1).double().mean())
         self.add("share of the draws that are clipped", share * self.clipped, 0.0)
+
+    def finite(self, known: Tensor, actions: Tensor) -> None:
+        """Tests whether the claim is a number at all draws (S, A), (S,) bool."""
+        self.add(f"draws at which {self.what} is not finite", float((~known).sum()), 0.0)
+        for first in (~known).nonzero()[:1, 0].tolist():
+            action = ", ".join(f"{x:.3g}" for x in actions[first].tolist())
+            self.unknown = f"of {len(known):,}, the first is number {first} (action {action})"
 
     def of_clipping(self) -> Report:
         text = f"{self.trials[-1].figure:.1%} of the draws lie exactly on a bound"
@@ -128,68 +143,89 @@ class Diagnosis:
                 unlikely = abs(math.log10(max(test(whitened), 1e-300)))
                 self.add(f"-log10 p of the {what}", unlikely, -math.log10(P_MIN))
 
-    def base(self) -> Base:
+    def base(self, points: Scores) -> Base:
         box = bool(self.support.box.all())
         low, high = (self.support.low, self.support.high) if box else (None, None)
-        return Base(self.all.latent, self.latent.mean(0), factor(self.latent), low, high)
+        return Base(points.latent, self.latent.mean(0), factor(self.latent), low, high)
 
     def report(self) -> Report:
         """Names the mistake, where one fits; one that leaves no doubt is a failure by itself."""
-        names: Sequence[str] = ()
+        found: Sequence[Form] = ()
         failed = [trial for trial in self.trials if not trial.passed]
         if [trial.name for trial in failed] == ["|entropy_gap|"]:
             error = float(self.draws.claim.std()) / math.sqrt(len(self.draws.claim))
-            names = recognise_entropy(self.base(), -self.entropy_gap, error)
-        elif failed or not self.gaussian:
+            found = recognise_entropy(self.base(self.draws), -self.entropy_gap, error)
+        elif failed or not self.gaussian or self.reach() < TOWARDS:
             slack, count = self.all.slack + PARAMETERS, FEW if self.cut else len(self.latent)
-            names = recognise(self.base(), self.all.claim, slack, count)
+            found = recognise(self.base(self.all), self.all.claim, slack, count)
         if not failed:
-            names = [n for n in names if any(FORMS[p].kind in EXACT for p in n.split(" + "))]
-            self.add("mistakes that fit to rounding", float(len(names)), 0.0)
-        names = names if self.trials[0].passed else [self.shape, *names]
-        name = names[0] if names else None
-        return Report(self.words(names), tuple(self.trials), self.curves, name)
+            found = [form for form in found if form.kind in EXACT and self.beyond_doubt(form)]
+            self.add("mistakes that fit to rounding", float(len(found)), 0.0)
+        if not self.trials[0].passed:
+            found = [FORMS[self.shape], *found]
+        name = found[0].name if found else None
+        return Report(self.words(found), tuple(self.trials), self.curves, name)
 
-    def words(self, names: Sequence[str]) -> str:
+    def beyond_doubt(self, form: Form) -> bool:
+        """Whether rounding to float32 could not look like it, where a Gaussian fits, too."""
+        usual = form.usual and form.constant > LEAST
+        return not self.gaussian or (usual and form.kind == "jacobian")
+
+    def words(self, found: Sequence[Form]) -> str:
         """The verdict in one line."""
         size, failed = self.latent.shape[-1], [trial for trial in self.trials if not trial.passed]
         aside = ""
         if self.shape == "keepdim" and size > 1:
             aside = "; its shape is (N, 1): subtract it from (N, 1) only"
         if not failed:
-            count = len(self.latent)
-            return f"right: {count:,} draws follow exp({self.what}), which integrates to 1{aside}"
+            return self.praise() + aside
         parts = []
         if not self.trials[0].passed:
             parts.append(f"{self.what} gives {SLIPS[self.shape].format(size)}")
-        elif (error := self.error(names)) is not None:
+        elif (error := self.error(found)) is not None:
             parts.append(self.amount(error))
         for trial in failed if not parts else ():
-            found = [text for name, text in FAILED.items() if trial.name.startswith(name)]
-            text = found[0] if found else f"{trial.name} is {{0:.2g}}, above {{2:.2g}}"
+            texts = [text for name, text in FAILED.items() if trial.name.startswith(name)]
+            text = texts[0] if texts else f"{trial.name} is {{0:.2g}}, above {{2:.2g}}"
             values = trial.figure, self.what, trial.bound, self.integral, side(-self.entropy_gap)
-            parts.append(text.format(*values))
-        texts = [" and ".join(FORMS[one].text for one in name.split(" + ")) for name in names[:3]]
-        looks = "looks like " + ", or ".join(texts) if texts else "unknown error"
-        return f"wrong: {'; '.join([*filter(None, dict.fromkeys(parts))][:2])}: {looks}{aside}"
+            parts.append(text.format(*values, self.unknown))
+        looks = "" if self.unknown else ": unknown error"
+        if found:
+            looks = ": looks like " + ", or ".join(form.text for form in found[:3])
+        return f"wrong: {'; '.join([*filter(None, dict.fromkeys(parts))][:2])}{looks}{aside}"
 
-    def error(self, names: Sequence[str]) -> Tensor | None:
+    def reach(self) -> float:
+        """The |u| between two bounds out to which the claim was judged."""
+        judged = self.all if self.gaussian else self.draws
+        found = judged.latent[:, self.support.box].abs()
+        return float(found.max()) if found.numel() else math.inf
+
+    def praise(self) -> str:
+        """What was found right, and where."""
+        reach, count = self.reach(), len(self.latent)
+        text = f"{count:,} draws follow exp({self.what}), which integrates to 1"
+        if reach > TOWARDS:
+            return f"right: {text}"
+        left = f", where {self.left_out} draws are rounded to a bound" if self.left_out else ""
+        return f"right where it draws: {text}; not judged beyond |u| = {reach:.1f}{left}"
+
+    def error(self, found: Sequence[Form]) -> Tensor | None:
         """Of the claim in nats at all points, (N,), where the right one is known."""
-        kinds = [FORMS[part] for part in names[0].split(" + ")] if names else []
-        if kinds and all(kind.kind in KNOWN for kind in kinds):
-            return torch.stack([kind.delta(self.base()) for kind in kinds]).sum(0)
+        if found and found[0].kind in KNOWN:
+            return found[0].delta(self.base(self.all))
         failed = " ".join(trial.name for trial in self.trials if not trial.passed)
-        if kinds or not self.gaussian:
+        if found or not self.gaussian:
             return None
         if "p of the" in failed:
-            base = self.base()
+            base = self.base(self.all)
             return self.all.claim - base.normal(base.z)
         return torch.full_like(self.all.claim, self.offset) if "|log of" in failed else None
 
     def amount(self, error: Tensor) -> str:
         """'log_prob is too high by 0.41 ± 0.02 nat on average, by up to 4.8 where |u| = 8'."""
         own = error[: len(self.draws.claim)]
-        error = torch.where(self.all.slack < 0.1 * error.abs(), error, 0.0)
+        certain = self.all.slack < 0.1 * error.abs()
+        error = torch.where(certain | ~certain.any() & self.all.slack.isfinite(), error, 0.0)
         mean, spread = float(own.mean()), float(own.std())
         largest = int(error.abs().nan_to_num(0.0, 0.0, 0.0).argmax())
         most = float(error[largest])

@@ -6,15 +6,16 @@ public code; the formulas are restated here. `audit.recognition` finds the one t
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
+Constant = Tensor | float
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
-CLIP, CLIP_FLOAT64 = math.atanh(1.0 - 1e-6), math.atanh(1.0 - 1e-15)
+FREE = "1e-6"  # the constant of a mistake that is made with several; people write one of these:
+USUAL = [*(10.0**-k for k in range(1, 17)), torch.finfo(torch.float32).eps]
 
 
 @dataclass(frozen=True)
@@ -95,27 +96,49 @@ class Form:
         kind: a key of ERRORS, or "shape" or "support", where the numbers are right.
         delta: error in nats: of the log-probability at a Base, (N,); for the kind "entropy", of
             the entropy, as a mean over the draws; for "discrete", of each of the Choices, (K,).
+            Where 1e-6 stands in the text, another constant may come second.
+        constant: the one that was found.
+        usual: whether it is one that people write.
     """
 
     name: str
     text: str
     source: str
     kind: str
-    delta: Callable[[Any], Tensor]
+    delta: Callable[..., Tensor]
+    constant: float = 1.0
+    usual: bool = True
+
+    @property
+    def free(self) -> bool:
+        """Whether it is made with several constants."""
+        return FREE in self.text
 
     def applies(self, base: Base) -> bool:
         """Whether it makes a difference there: most need a box, one that there is none."""
         if self.name == "jacobian_unsquashed" or base.low is None:
             return self.name not in IN_BOX if base.low is None else False
-        farthest, scaled = float(base.u.abs().max()), bool((base.log_half != 0.0).any())
-        return {
-            "epsilon_scaled": scaled,
-            "jacobian_of_scaled": scaled,
-            "affine_forgotten": scaled,
-            "atanh_clipped": farthest > CLIP,
-            "atanh_clipped_epsilon": farthest > CLIP,
-            "atanh_clipped_float64": farthest > CLIP_FLOAT64,
-        }.get(self.name, True)
+        if self.name.startswith("atanh_clipped"):
+            return float(base.u.abs().max()) > math.atanh(1.0 - self.constant)
+        return self.name not in SCALED or bool((base.log_half != 0.0).any())
+
+    def at(self, constant: Tensor, error: float = 0.0) -> "Form":
+        """The same with another constant than 1e-6, known up to a relative error."""
+        value, delta = float(constant), partial(self.delta, constant=constant)
+        words = f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
+        text = self.text.replace(FREE, words)
+        usual = min(abs(math.log(value / one)) for one in USUAL) <= error
+        return replace(self, text=text, delta=delta, constant=value, usual=usual)
+
+    def __add__(self, other: "Form") -> "Form":
+        """Both mistakes at once; one of them at most has a constant."""
+
+        def delta(base: Base, **constant: Tensor) -> Tensor:
+            each = [form.delta(base, **(constant if form.free else {})) for form in (self, other)]
+            return each[0] + each[1]
+
+        name, text = f"{self.name} + {other.name}", f"{self.text} and {other.text}"
+        return replace(self, name=name, text=text, delta=delta)
 
 
 def log_slope(u: Tensor) -> Tensor:
@@ -123,7 +146,7 @@ def log_slope(u: Tensor) -> Tensor:
     return 2.0 * (math.log(2.0) - torch.logaddexp(u, -u))
 
 
-def with_epsilon(slope: Tensor, epsilon: Tensor | float) -> Tensor:
+def with_epsilon(slope: Tensor, epsilon: Constant) -> Tensor:
     """log(1 - a^2) - log(1 - a^2 + epsilon), given the former, summed."""
     return -torch.log1p(epsilon * torch.exp(-slope)).sum(-1)
 
@@ -143,20 +166,29 @@ def rescaled(base: Base, factor: Tensor, constant: Tensor) -> Tensor:
     return (-0.5 * base.z.square() * (factor.pow(-2.0) - 1.0) + constant).sum(-1)
 
 
-def jacobian_of_scaled(base: Base) -> Tensor:
+def jacobian_of_scaled(base: Base, constant: Constant = 1e-6) -> Tensor:
     """Not a number where a scaled action exceeds 1."""
     scaled = base.log_half.exp() * torch.tanh(base.u)
-    return (base.log_slope + base.log_half - torch.log(1.0 - scaled.square() + 1e-6)).sum(-1)
+    return (base.log_slope + base.log_half - torch.log(1.0 - scaled.square() + constant)).sum(-1)
 
 
-def atanh_epsilon(base: Base) -> Tensor:
+def clipped_slope(base: Base, constant: Constant = 1e-6) -> Tensor:
+    return torch.clamp_max(
+        base.log_slope - torch.as_tensor(constant, dtype=torch.float64).log(), 0.0
+    ).sum(-1)
+
+
+def atanh_epsilon(base: Base, constant: Constant = 1e-6) -> Tensor:
     size = base.u.abs()
     room = 2.0 / (1.0 + torch.exp(2.0 * size))  # 1 - |a|
-    inexact = 0.5 * torch.log((2.0 - room + 1e-6) / (room + 1e-6)) * base.u.sign()
-    return scored_at(base, inexact) + with_epsilon(base.log_slope, 1e-6)
+    inexact = 0.5 * torch.log((2.0 - room + constant) / (room + constant)) * base.u.sign()
+    return scored_at(base, inexact) + with_epsilon(base.log_slope, constant)
 
 
-def atanh_clipped(base: Base, epsilon: float = 0.0, clip: float = CLIP) -> Tensor:
+def atanh_clipped(base: Base, constant: Constant = 1e-6, epsilon: Constant = 0.0) -> Tensor:
+    clip = 0.5 * torch.log(
+        (2.0 - constant) / torch.as_tensor(constant, dtype=torch.float64)
+    )  # atanh(1 - constant)
     u = base.u.clamp(-clip, clip)
     slope = log_slope(u)
     return scored_at(base, u) + (base.log_slope - slope).sum(-1) + with_epsilon(slope, epsilon)
@@ -192,11 +224,11 @@ def tempered(given: Choices) -> Tensor:
     return likeliest(given, [given.log_probs * 10.0 ** (k / 100) for k in range(-150, 151)])
 
 
-ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
+ERRORS: dict[str, dict[str, Callable[..., Tensor]]] = {
     "jacobian": {
-        "epsilon": lambda b: with_epsilon(b.log_slope, 1e-6),
-        "epsilon_float32": lambda b: with_epsilon(b.log_slope, torch.finfo(torch.float32).eps),
-        "epsilon_scaled": lambda b: with_epsilon(b.log_slope + b.log_half, 1e-6),
+        "epsilon": lambda b, constant=1e-6: with_epsilon(b.log_slope, constant),
+        "epsilon_scaled": lambda b, constant=1e-6: with_epsilon(b.log_slope + b.log_half, constant),
+        "slope_clipped": clipped_slope,
         "jacobian_added": lambda b: 2.0 * b.log_slope.sum(-1),
         "jacobian_forgotten": lambda b: b.log_slope.sum(-1),
         "jacobian_of_scaled": jacobian_of_scaled,
@@ -206,8 +238,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
     "inverse": {
         "tanh_scored": lambda b: scored_at(b, torch.tanh(b.u)),
         "atanh_clipped": atanh_clipped,
-        "atanh_clipped_epsilon": lambda b: atanh_clipped(b, 1e-6),
-        "atanh_clipped_float64": lambda b: atanh_clipped(b, clip=CLIP_FLOAT64),
+        "atanh_clipped_epsilon": lambda b, constant=1e-6: atanh_clipped(b, constant, constant),
         "atanh_epsilon": atanh_epsilon,
     },
     "scale": {
@@ -218,6 +249,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
         "std_exponentiated": lambda b: rescaled(b, b.std.exp() / b.std, b.log_std - b.std),
         "misplaced_parenthesis": misplaced_parenthesis,
         "mean_scored": lambda b: 0.5 * b.z.square().sum(-1),
+        "half_forgotten": lambda b: -0.5 * b.z.square().sum(-1),
         "mean_over_dimensions": lambda b: (1.0 / len(b.mean) - 1.0) * b.right,
         "times_dimensions": lambda b: (
             (len(b.mean) - 1.0) * (-0.5 * b.z.square() - b.log_std).sum(-1)
@@ -226,6 +258,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
     },
     "constant": {
         "normaliser_forgotten": lambda b: every(b, b.log_std + HALF_LOG_2PI),
+        "normaliser_added": lambda b: every(b, 2.0 * (b.log_std + HALF_LOG_2PI)),
         "constant_forgotten": lambda b: every(b, HALF_LOG_2PI),
         "constant_once": lambda b: every(b, HALF_LOG_2PI) - HALF_LOG_2PI,
         "root_for_log": lambda b: every(b, HALF_LOG_2PI - math.sqrt(2.0 * math.pi)),
@@ -239,6 +272,7 @@ ERRORS: dict[str, dict[str, Callable[[Any], Tensor]]] = {
     "discrete": {
         "mask_forgotten": lambda c: c.log_probs - masked(c),
         "mask_zeroed": lambda c: c.log_probs - masked(c),
+        "mask_not_drawn": lambda c: c.log_probs - masked(c),
         "temperature": lambda c: c.log_probs - tempered(c),
         "exploration_forgotten": lambda c: c.log_probs - explored(c),
         "softmax_twice": lambda c: c.log_probs - c.log_probs.exp().log_softmax(-1),
@@ -255,12 +289,20 @@ IN_BOX = {
     *(ERRORS["jacobian"].keys() | ERRORS["inverse"].keys()) - {"jacobian_unsquashed"},
     *("affine_forgotten", "entropy_of_base"),
 }
+SCALED = (
+    "epsilon_scaled",
+    "jacobian_of_scaled",
+    "affine_forgotten",
+)  # only where a half-width is not 1
 
 # The words of a verdict; and a thread, or else a file, on GitHub.
 FOUND = {
     "epsilon": ("log(1 − a² + 1e-6)", "pranz24/pytorch-soft-actor-critic#14"),
-    "epsilon_float32": ("log(1 − a² + 1.2e-7)", "thu-ml/tianshou#333"),
     "epsilon_scaled": ("log(scale · (1 − a²) + 1e-6)", "vwxyzjn/cleanrl#524"),
+    "slope_clipped": (
+        "log(max(1 − a², 1e-6))",
+        "pocokhc/simple_distributed_rl/blob/main/srl/rl/functions/common_tf.py",
+    ),
     "jacobian_added": ("log det of tanh added, not subtracted", "haarnoja/sac#18"),
     "jacobian_forgotten": ("log det of tanh forgotten", "automl/Mighty#118"),
     "jacobian_of_scaled": (
@@ -278,7 +320,6 @@ FOUND = {
         "atanh of a clipped to ±(1 − 1e-6), and log(1 − a² + 1e-6)",
         "ray-project/ray#14878",
     ),
-    "atanh_clipped_float64": ("atanh of a clipped to ±(1 − 1e-15)", "pytorch/rl#2199"),
     "atanh_epsilon": ("1e-6 in atanh and in log(1 − a²)", "rlworkgroup/garage#2129"),
     "sigma_for_log_sigma": ("−σ in place of −log σ", "piEsposito/blitz-bayesian-deep-learning#14"),
     "half_log_sigma": ("−½ log σ in place of −log σ", "google-research/batch-ppo#13"),
@@ -287,10 +328,12 @@ FOUND = {
     "std_exponentiated": ("exp(σ) in place of σ", "hill-a/stable-baselines#1058"),
     "misplaced_parenthesis": ("−(z² + log 2π) / (2 − log σ)", "genjax-community/genjax#430"),
     "mean_scored": ("the density at the mean of u", "AI4Finance-Foundation/ElegantRL#296"),
+    "half_forgotten": ("−z² in place of −½ z²", "scalanlp/breeze#5"),
     "mean_over_dimensions": ("a mean over dimensions, not a sum", "yifan123/flow_grpo#143"),
     "times_dimensions": ("log N times the number of dimensions", "nicklashansen/tdmpc2#44"),
     "bits": ("logarithms of base 2", "facebookresearch/fairseq#3009"),
     "normaliser_forgotten": ("−½ z² alone", "xuwd11/cs294-112_hws#1"),
+    "normaliser_added": ("½ log(2πσ²) added, not subtracted", "gw-odw/odw-2023#38"),
     "constant_forgotten": ("−½ log 2π forgotten", "facebookresearch/deep_bisim4control#13"),
     "constant_once": ("−½ log 2π once, not for each dimension", "pints-team/pints#1179"),
     "root_for_log": ("−√2π in place of −½ log 2π", "hnisonoff/discrete_guidance#3"),
@@ -303,6 +346,10 @@ FOUND = {
     "entropy_half_log_sigma": ("½ log σ in place of log σ", "ray-project/ray#6393"),
     "mask_forgotten": ("log_prob without the mask", "alexhernandezgarcia/gflownet#12"),
     "mask_zeroed": ("logits of 0 where the mask forbids", "hill-a/stable-baselines#505"),
+    "mask_not_drawn": (
+        "draws without the mask",
+        "Stable-Baselines-Team/stable-baselines3-contrib#212",
+    ),
     "temperature": ("draws at another temperature", "huggingface/trl#4159"),
     "exploration_forgotten": ("random exploration not in log_prob", "coleam00/Archon#821"),
     "softmax_twice": ("draws by probabilities taken as logits", "ekapolc/RL_course_2019#6"),

@@ -10,7 +10,7 @@ from torch import Tensor
 from audit.checks import factor
 from audit.choices import choices, of_pairs
 from audit.density import CURVES, DEVIATIONS, Curve, in_units
-from audit.diagnosis import CUT, Diagnosis, Scores
+from audit.diagnosis import Diagnosis, Scores
 from audit.given import FEWEST, Drawn, Given, read, seeded
 from audit.report import Report
 from audit.support import floats, tensor
@@ -82,9 +82,8 @@ def pairs(given: Given, drawn: Drawn, generator: torch.Generator, shape: str = "
         return result.of_clipping()
     least, largest = support.reach(drawn.actions.dtype)
     inside = ((given.latent >= least) & (given.latent <= largest)).all(-1)
-    unknown = inside & ~log_pi.isfinite()
-    result.add("draws at which log_pi is not finite", float(unknown.sum()), 0.0)
-    result.cut, kept = float(inside.double().mean()) < 1.0 - CUT, inside & ~unknown
+    result.left_out, kept = int((~inside).sum()), inside & log_pi.isfinite()
+    result.finite(kept | ~inside, given.actions)
     if float(kept.double().mean()) < KEPT:
         raise ValueError(
             f"log_pi: {int(kept.sum())} of {len(kept)} pairs have a finite one and an action that "

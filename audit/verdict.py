@@ -8,7 +8,7 @@ from torch import Tensor
 from audit.checks import slope_error
 from audit.choices import choices, table_of
 from audit.density import Effort, examine
-from audit.diagnosis import CUT, SLIPS, Diagnosis, Scores
+from audit.diagnosis import SLIPS, Diagnosis, Scores
 from audit.given import Given, called, draw, read, resolved, seeded
 from audit.pairs import pairs
 from audit.report import Report
@@ -126,7 +126,7 @@ class Continuous:
                     f"sample: {1 - kept:.0%} of the draws are rounded to a bound, where an action "
                     "has no density of its own; draw and score in float64, or hand in pairs"
                 )
-        result.cut = kept < 1.0 - CUT
+        result.left_out = int((~inside).sum())
         latent, result.latent = given.latent[inside], given.latent[inside]
         some = latent[: FEW if self.slow else None]
         draws = self.scores(some)
@@ -136,7 +136,7 @@ class Continuous:
                 f"log_prob: is not finite at {int(unknown.sum())} of {len(unknown)} draws; return "
                 "a number for every action that `sample` draws"
             )
-        result.add("draws at which log_prob is not finite", float(unknown.sum()), 0.0)
+        result.finite(~unknown, self.support.action(some))
         far = self.scores(self.saturated(latent))
         beyond = result.fit(draws[~unknown], far)
         draws = result.draws

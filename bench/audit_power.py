@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,8 @@ Exit code 1 if a mistake is missed more than once in 1,000, or a right density i
 HEAD = ["mistake", "dimensions", "check", "named", "check_pairs", "named", "seconds", "looks like"]
 MISSED = 1e-3  # of the audits of a mistake, at most
 PAIRLESS = ("summed_over_batch", "broadcast")  # shapes that are no pairs
+OTHERS = ("beta", "laplace", "mixture")  # right densities, of `mistakes.distribution`
+CONSTANTS = 1e-4, 1e-8  # other than 1e-6, of policies with any mean and std
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,15 @@ class Case:
 
     mistake: str
     size: int  # of the action; 0 for choices
-    kind: str  # "box", "tanh" or "line"; "choices", or one of `mistakes.distribution`
+    kind: str  # "box", in "float32" or "anywhere" in it, "tanh" or "line"; "choices", or OTHERS
     pairs: bool  # whether actions and log_pi are all that is given
+    constant: float = 1e-6  # of the mistake
 
     @property
     def label(self) -> str:
         how = "check_pairs" if self.pairs else "check"
-        return f"{self.mistake or 'right'} {self.size} {self.kind} {how}"
+        constant = f" {self.constant:g}" if self.constant != 1e-6 else ""
+        return f"{self.mistake or 'right'}{constant} {self.size} {self.kind} {how}"
 
 
 def seeds_of(given: str, usual: int = 20) -> range:
@@ -68,18 +71,22 @@ def seeds_of(given: str, usual: int = 20) -> range:
 
 def cases(words: str) -> Iterator[Case]:
     from audit.forms import FORMS
-    from bench.mistakes import FORMULAS, SEVERAL
+    from bench.mistakes import ENTROPIES, FORMULAS, SEVERAL
 
-    for kind, size, pairs in product(("line", "tanh", "box"), (1, 3), (False, True)):
+    for kind, size, pairs in product(("line", "tanh", "box", "float32"), (1, 3), (False, True)):
         yield Case("", size, kind, pairs)
-    for kind in ("beta", "laplace", "mixture"):
+    for kind in OTHERS:
         yield Case("", 1, kind, False)
     yield Case("", 0, "choices", False)
-    for name in FORMULAS:
+    for name in [*FORMULAS, *ENTROPIES]:
+        alone = name in PAIRLESS or name in ENTROPIES
         sizes = (3,) if name in SEVERAL else (1, 3)
-        for size in sizes if words in name else ():
-            for pairs in (False,) if name in PAIRLESS else (False, True):
-                yield Case(name, size, "box", pairs)
+        for size, pairs in product(sizes if words in name else (), (False, True)[: 2 - alone]):
+            yield Case(name, size, "box", pairs)
+            if FORMS[name].free and name != "jacobian_of_scaled":  # not a number in a wide box
+                yield Case(name, size, "float32", pairs)
+                for constant in () if pairs else CONSTANTS:
+                    yield Case(name, size, "anywhere", pairs, constant)
     for name, form in FORMS.items():
         if form.kind == "discrete" and words in name:
             yield Case(name, 0, "choices", False)
@@ -87,18 +94,25 @@ def cases(words: str) -> Iterator[Case]:
 
 def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
     """One audit: whether it passed, the mistake it named, and its seconds."""
+    import torch
+
     import audit
     from bench import mistakes
 
     if case.kind == "choices":
         given = mistakes.choices(case.mistake, seed)
-    elif case.kind in ("beta", "laplace", "mixture"):
+    elif case.kind in OTHERS:
         given = {"policy": mistakes.distribution(case.kind)}
     else:
-        right = not case.mistake
-        make = mistakes.any_right if right else partial(mistakes.policy, case.mistake)
-        policy = make(case.size, seed, kind=case.kind)
+        kinds = {"float32": torch.float32}
+        kind = case.kind if case.kind in ("line", "tanh") else "box"
+        given = {"constant": case.constant, "dtype": kinds.get(case.kind, torch.float64)}
+        policy = mistakes.policy(case.mistake, case.size, seed, kind, **given)
+        if not case.mistake or case.kind == "anywhere":
+            policy = mistakes.anywhere(policy)
         given = {"sample": policy.sample, "log_prob": policy.log_prob, **policy.bounds}
+        if case.mistake in mistakes.ENTROPIES:
+            given["entropy"] = mistakes.ENTROPIES[case.mistake](policy)
     began = time.perf_counter()
     try:
         if case.pairs:
@@ -106,6 +120,8 @@ def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
         else:
             report = audit.check(**given, draws=draws, seed=seed)
         passed, form = report.passed, report.form
+        if "its shape is" in report.verdict:
+            passed, form = False, "keepdim"  # a remark, not a mistake by itself
     except ValueError as error:  # no verdict is wrong for both
         passed, form = bool(case.mistake), str(error)
     return {"passed": passed, "form": form, "seconds": round(time.perf_counter() - began, 3)}
@@ -150,6 +166,8 @@ def measure(arguments: list[str]) -> int:
 
 def show(chosen: list[Case], found: dict[str, dict[int, dict[str, Any]]]) -> int:
     """Prints how often each was caught, and rightly named; 1 if a bound is exceeded."""
+    import torch
+
     from audit.forms import FORMS
 
     rows, exceeded = [], False
@@ -167,9 +185,12 @@ def show(chosen: list[Case], found: dict[str, dict[int, dict[str, Any]]]) -> int
             exceeded |= wrong > (MISSED * len(audits) if case.mistake else 0)
         size = str(case.size or "choices")
         mean = f"{sum(seconds) / len(seconds):.2f}"
-        form = FORMS.get(case.mistake)
-        name = f"[{form.name}]({form.source})" if form else f"none, {case.kind}"
-        rows.append([name, size, *cells, mean, form.text if form else ""])
+        name, text = f"none, {case.kind}", ""
+        if form := FORMS.get(case.mistake):
+            how = {"float32": ", float32", "anywhere": f", {case.constant:g}"}
+            name = f"[{form.name}]({form.source}){how.get(case.kind, '')}"
+            text = form.at(torch.tensor(case.constant)).text if form.free else form.text
+        rows.append([name, size, *cells, mean, text])
     print(table(HEAD, rows))
     return int(exceeded)
 

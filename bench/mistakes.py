@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MEAN, STD = (0.4, -1.0, 1.5), (0.6, 0.8, 0.3)
-SATURATED = (7.0, -1.0, 1.5), (1.2, 0.8, 0.3)  # where an epsilon, or a clip, changes something
+SATURATED = (7.0, -1.0, 1.5), (1.2, 0.8, 0.3)  # where a constant of 1e-6 changes something
 LOW, HIGH = (-2.0, -1.0, -0.5), (2.0, 1.0, 1.5)
 NARROW = (-0.8, -0.5, -0.9), (0.8, 0.5, 0.9)  # where log(1 - (scale a)^2) is a number
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A Gaussian for one state, squashed into a box if it has one; all tensors (A,) float64."""
+    """A Gaussian for one state, squashed into a box if it has one; all tensors (A,), one type."""
 
     mean: Tensor
     std: Tensor
@@ -30,6 +30,7 @@ class Policy:
     kind: str  # "line", "box" (by tanh), or "clipped" to it
     formula: Callable[["Policy", Tensor], Tensor]  # of the latent (B, A)
     generator: torch.Generator
+    constant: float = 1e-6
 
     @property
     def scale(self) -> Tensor:
@@ -45,7 +46,8 @@ class Policy:
         return {} if self.kind == "line" else {"low": self.low, "high": self.high}
 
     def latents(self, count: int) -> Tensor:
-        noise = torch.randn(count, len(self.mean), dtype=torch.float64, generator=self.generator)
+        size, kind = len(self.mean), self.mean.dtype
+        noise = torch.randn(count, size, dtype=kind, generator=self.generator)
         return self.mean + self.std * noise
 
     def act(self, u: Tensor) -> Tensor:
@@ -57,6 +59,7 @@ class Policy:
         return self.act(self.latents(count))
 
     def log_prob(self, action: Tensor) -> Tensor:
+        action = action.to(self.mean.dtype)
         if self.kind == "box":
             action = torch.atanh((action - self.bias) / self.scale)
         return self.formula(self, action)
@@ -93,12 +96,12 @@ def jacobian_of(p: Policy, u: Tensor, per_dimension: Callable[[Policy, Tensor], 
 
 
 def clipped_atanh(p: Policy, u: Tensor) -> Tensor:
-    return torch.atanh(torch.tanh(u).clamp(-1 + 1e-6, 1 - 1e-6))
+    return torch.atanh(torch.tanh(u).clamp(-1 + p.constant, 1 - p.constant))
 
 
-def smooth_atanh(u: Tensor) -> Tensor:
+def smooth_atanh(p: Policy, u: Tensor) -> Tensor:
     a = torch.tanh(u)
-    return 0.5 * torch.log((1 + 1e-6 + a) / (1 + 1e-6 - a))
+    return 0.5 * torch.log((1 + p.constant + a) / (1 + p.constant - a))
 
 
 def z2(p: Policy, u: Tensor) -> Tensor:
@@ -107,12 +110,14 @@ def z2(p: Policy, u: Tensor) -> Tensor:
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 JACOBIANS: dict[str, Callable[[Policy, Tensor], Tensor]] = {
-    "epsilon": lambda p, u: torch.log(1 - torch.tanh(u) ** 2 + 1e-6) + p.scale.log(),
-    "epsilon_float32": lambda p, u: torch.log(1 - torch.tanh(u) ** 2 + 2**-23) + p.scale.log(),
-    "epsilon_scaled": lambda p, u: torch.log(p.scale * (1 - torch.tanh(u) ** 2) + 1e-6),
+    "epsilon": lambda p, u: torch.log(1 - torch.tanh(u) ** 2 + p.constant) + p.scale.log(),
+    "epsilon_scaled": lambda p, u: torch.log(p.scale * (1 - torch.tanh(u) ** 2) + p.constant),
+    "slope_clipped": lambda p, u: (
+        torch.log((1 - torch.tanh(u) ** 2).clamp(p.constant, 1)) + p.scale.log()
+    ),
     "jacobian_added": lambda p, u: 2 * p.scale.log() - p.log_det(u),
     "jacobian_forgotten": lambda p, u: p.scale.log(),
-    "jacobian_of_scaled": lambda p, u: torch.log(1 - (p.scale * torch.tanh(u)) ** 2 + 1e-6),
+    "jacobian_of_scaled": lambda p, u: torch.log(1 - (p.scale * torch.tanh(u)) ** 2 + p.constant),
     "jacobian_unsquashed": lambda p, u: 2 * (math.log(2) - u - F.softplus(-2 * u)),
     "tanh_twice": lambda p, u: p.log_det(torch.tanh(u)),
 }
@@ -127,7 +132,9 @@ NORMALS: dict[str, Callable[[Policy, Tensor], Tensor]] = {
     "std_exponentiated": lambda p, u: p.normal(u, p.std.exp()),
     "misplaced_parenthesis": lambda p, u: -(z2(p, u) + 2 * HALF_LOG_2PI) / (2 - p.std.log()),
     "mean_scored": lambda p, u: p.normal(p.mean.expand_as(u)),
+    "half_forgotten": lambda p, u: -z2(p, u) - p.std.log() - HALF_LOG_2PI,
     "normaliser_forgotten": lambda p, u: -0.5 * z2(p, u),
+    "normaliser_added": lambda p, u: -0.5 * z2(p, u) + p.std.log() + HALF_LOG_2PI,
     "constant_forgotten": lambda p, u: -0.5 * z2(p, u) - p.std.log(),
     "root_for_log": lambda p, u: -0.5 * z2(p, u) - p.std.log() - math.sqrt(2 * math.pi),
     "half_subtracted": lambda p, u: p.normal(u) - 0.5,
@@ -136,11 +143,13 @@ WHOLE: dict[str, Callable[[Policy, Tensor], Tensor]] = {
     "atanh_clipped": lambda p, u: right(p, clipped_atanh(p, u)),
     "atanh_clipped_epsilon": lambda p, u: (
         p.normal(clipped_atanh(p, u))
-        - torch.log(1 - torch.tanh(clipped_atanh(p, u)) ** 2 + 1e-6)
+        - torch.log(1 - torch.tanh(clipped_atanh(p, u)) ** 2 + p.constant)
         - p.scale.log()
     ).sum(-1),
     "atanh_epsilon": lambda p, u: (
-        p.normal(smooth_atanh(u)) - torch.log(1 - torch.tanh(u) ** 2 + 1e-6) - p.scale.log()
+        p.normal(smooth_atanh(p, u))
+        - torch.log(1 - torch.tanh(u) ** 2 + p.constant)
+        - p.scale.log()
     ).sum(-1),
     "affine_forgotten": lambda p, u: right(p, u) + p.scale.log().sum(),
     "bits": lambda p, u: right(p, u) / math.log(2),
@@ -153,6 +162,7 @@ WHOLE: dict[str, Callable[[Policy, Tensor], Tensor]] = {
     "constant_once": lambda p, u: (
         (-0.5 * z2(p, u) - p.std.log() - p.log_det(u)).sum(-1) - HALF_LOG_2PI
     ),
+    "keepdim": lambda p, u: right(p, u).unsqueeze(-1),
     "broadcast": lambda p, u: right(p, u).unsqueeze(-1) - torch.zeros(len(u)),
     "summed_over_batch": lambda p, u: right(p, u).sum(),
     "clipped": lambda p, u: p.normal(u).sum(-1),
@@ -162,36 +172,44 @@ FORMULAS: dict[str, Callable[[Policy, Tensor], Tensor]] = {
     **{name: partial(normal_of, per_dimension=each) for name, each in NORMALS.items()},
     **WHOLE,
 }
-SEVERAL = ("sum_forgotten", "mean_over_dimensions", "times_dimensions", "constant_once")
+ENTROPIES: dict[str, Callable[[Policy], Tensor]] = {  # of policies that are right else
+    "entropy_of_base": lambda p: (p.std.log() + HALF_LOG_2PI + 0.5).sum(),
+    "entropy_half_log_sigma": lambda p: (0.5 * p.std.log() + HALF_LOG_2PI + 0.5).sum(),
+}
+SEVERAL = ("keepdim", "sum_forgotten", "mean_over_dimensions", "times_dimensions", "constant_once")
 
 
-def policy(name: str, size: int, seed: int = 0, kind: str = "box") -> Policy:
+def policy(
+    name: str,
+    size: int,
+    seed: int = 0,
+    kind: str = "box",
+    constant: float = 1e-6,
+    dtype: torch.dtype = torch.float64,
+) -> Policy:
     """With that mistake, "" for none, in `size` dimensions, three at most."""
-    mean, std = SATURATED if name.startswith(("epsilon", "atanh")) else (MEAN, STD)
+    mean, std = SATURATED if name.startswith(("epsilon", "atanh", "slope")) else (MEAN, STD)
     low, high = NARROW if name == "jacobian_of_scaled" else (LOW, HIGH)
-    kind = {"jacobian_unsquashed": "line", "clipped": "clipped"}.get(name, kind)
+    if kind == "tanh":
+        kind, low, high = "box", (-1.0,) * 3, (1.0,) * 3
+    lines = dict.fromkeys(("jacobian_unsquashed", "entropy_half_log_sigma"), "line")
     return Policy(
-        mean=torch.tensor(mean[:size], dtype=torch.float64),
-        std=torch.tensor(std[:size], dtype=torch.float64),
-        low=torch.tensor(low[:size], dtype=torch.float64),
-        high=torch.tensor(high[:size], dtype=torch.float64),
-        kind=kind,
-        formula=FORMULAS[name] if name else right,
+        mean=torch.tensor(mean[:size], dtype=dtype),
+        std=torch.tensor(std[:size], dtype=dtype),
+        low=torch.tensor(low[:size], dtype=dtype),
+        high=torch.tensor(high[:size], dtype=dtype),
+        kind={**lines, "clipped": "clipped"}.get(name, kind),
+        formula=FORMULAS.get(name, right),
         generator=torch.Generator().manual_seed(seed),
+        constant=constant,
     )
 
 
-def any_right(size: int, seed: int, kind: str) -> Policy:
-    """A policy without a mistake, with a mean and a std that depend on the seed.
-
-    `kind`: "line", "box" as above, or "tanh" for one from -1 to 1.
-    """
-    made = policy("", size, seed, "line" if kind == "line" else "box")
-    mean = 1.5 * torch.randn(size, dtype=torch.float64, generator=made.generator)
-    std = torch.exp(3.5 * torch.rand(size, dtype=torch.float64, generator=made.generator) - 3.0)
-    if kind == "tanh":
-        made = replace(made, low=-torch.ones_like(mean), high=torch.ones_like(mean))
-    return replace(made, mean=mean, std=std)
+def anywhere(made: Policy) -> Policy:
+    """The same with a mean and a std that depend on its generator."""
+    noise = torch.randn(2, len(made.mean), dtype=made.mean.dtype, generator=made.generator)
+    mean, share = 1.5 * noise[0], torch.special.ndtr(noise[1])
+    return replace(made, mean=mean, std=torch.exp(3.5 * share - 3.0))
 
 
 LOGITS = (1.0, 0.2, -0.5, -1.2, 2.0)
@@ -212,6 +230,8 @@ def choices(name: str, seed: int = 0) -> dict[str, Any]:
     elif name == "mask_zeroed":
         log_probs = drawn = (logits * mask).log_softmax(-1)
         given["mask"] = mask
+    elif name == "mask_not_drawn":
+        log_probs, given["mask"] = logits.masked_fill(~mask, -math.inf).log_softmax(-1), mask
     elif name == "temperature":
         drawn = logits / 0.7
     elif name == "exploration_forgotten":

@@ -70,7 +70,7 @@ def same_verdict(shown, found):
 
 def shows(text, found):
     """Whether the lines of a text that are verdicts are those found, in their order."""
-    lines = [line for line in text.splitlines() if re.match("right: |wrong: ", line)]
+    lines = [line for line in text.splitlines() if re.match("right|wrong: ", line)]
     return len(lines) == len(found) and all(map(same_verdict, lines, [v for _, v in found]))
 
 

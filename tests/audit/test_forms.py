@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from audit.forms import FORMS, Base
+from audit.forms import FORMS, Base, Form
 from audit.recognition import recognise, recognise_choices, recognise_entropy
 from bench import mistakes
 from bench.mistakes import FORMULAS, SEVERAL, Policy
@@ -26,6 +26,10 @@ def at(policy: Policy, u: torch.Tensor) -> Base:
 
 
 def named(policy: Policy) -> tuple[str, ...]:
+    return tuple(form.name for form in found(policy))
+
+
+def found(policy: Policy) -> tuple[Form, ...]:
     """The mistakes recognised from draws, and from points beyond them."""
     u = policy.latents(DRAWS)
     beyond = torch.linspace(-BEYOND, BEYOND, 101, dtype=torch.float64)
@@ -90,13 +94,24 @@ def test_where_the_box_has_half_widths_of_1_nothing_is_scaled() -> None:
     assert named(replace(policy, low=-policy.scale / 2, high=policy.scale / 2)) == ("epsilon",)
 
 
+@pytest.mark.parametrize("name", sorted(name for name in FORMULAS if FORMS[name].free))
+@pytest.mark.parametrize("constant", [1e-2, 2.0**-23])
+def test_the_constant_of_a_mistake_is_found(name: str, constant: float) -> None:
+    policy = mistakes.anywhere(mistakes.policy(name, 1, seed=3, constant=constant))
+    (form,) = found(policy)
+    assert form.name == name
+    assert form.constant == pytest.approx(constant, rel=1e-3)
+    assert ("1e-2" if constant == 1e-2 else "1.2e-7") in form.text
+
+
 def test_a_clip_that_float64_alone_resolves_is_recognised() -> None:
     policy = mistakes.policy("", 1)
     beyond = replace(policy, formula=lambda p, u: mistakes.right(p, u.clamp(-17.616, 17.616)))
     u = torch.linspace(-19.0, 19.0, 500, dtype=torch.float64).unsqueeze(-1)
     claim = beyond.formula(beyond, u) + policy.log_det(u).sum(-1)
     slack = torch.full((500,), 0.1, dtype=torch.float64)  # nothing is left of the action there
-    assert recognise(at(policy, u), claim, slack, 10**9) == ("atanh_clipped_float64",)
+    (form,) = recognise(at(policy, u), claim, slack, 10**9)
+    assert form.text == "atanh of a clipped to ±(1 − 1e-15)"
 
 
 def test_correlated_components_are_no_obstacle() -> None:
@@ -108,7 +123,7 @@ def test_correlated_components_are_no_obstacle() -> None:
     slack = torch.full((DRAWS,), 1e-9, dtype=torch.float64)
     for name in ("epsilon", "jacobian_added", "constant_forgotten", "sigma_for_log_sigma"):
         claim = right.normal(right.z) + FORMS[name].delta(right)
-        assert recognise(base, claim, slack, DRAWS) == (name,)
+        assert [form.name for form in recognise(base, claim, slack, DRAWS)] == [name]
 
 
 def test_a_log_prob_that_is_no_number_for_actions_beyond_1_is_recognised() -> None:
@@ -131,9 +146,8 @@ def test_the_entropy_before_tanh_is_recognised() -> None:
     before = float(policy.std.log().sum()) + 1.0 + math.log(2.0 * math.pi)
     log_prob = mistakes.right(policy, u)
     error = float(log_prob.std()) / math.sqrt(DRAWS)
-    assert recognise_entropy(at(policy, u), before + float(log_prob.mean()), error) == (
-        "entropy_of_base",
-    )
+    (form,) = recognise_entropy(at(policy, u), before + float(log_prob.mean()), error)
+    assert form.name == "entropy_of_base"
 
 
 @pytest.mark.parametrize("name", sorted(set(WRONG) - {"sum_forgotten"}))
@@ -146,14 +160,7 @@ def test_the_wrong_formulas_of_the_gallery_are_the_same_mistakes(name: str) -> N
 
 
 def test_every_mistake_has_words_a_source_and_a_policy_that_makes_it() -> None:
-    made = {
-        *FORMULAS,
-        *DISCRETE,
-        "keepdim",
-        "atanh_clipped_float64",
-        "entropy_of_base",
-        "entropy_half_log_sigma",
-    }
+    made = {*FORMULAS, *DISCRETE, *mistakes.ENTROPIES}
     assert set(FORMS) == made
     assert all(form.source.startswith("https://github.com/") for form in FORMS.values())
     assert len({form.text for form in FORMS.values()}) == len(FORMS)

@@ -1,6 +1,7 @@
 """Pairs of action and log_pi alone: right ones pass, wrong ones are named."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -96,6 +97,26 @@ def test_wrong_pairs_are_named(mean, log_det, scale, form):
     report = audit.check_pairs(*pair, low=-scale, high=scale)
     assert report.form == form
     assert report.verdict.startswith("wrong: log_pi is too ")
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 2.0), (1.0, 3.0)])
+def test_an_epsilon_shows_below_what_rounding_may_do(mean, std):
+    """At most as large as a rounded action may make it, but at hundreds of draws together."""
+    pairs = [tanh_pairs(torch.tensor(mean), torch.tensor(std), det) for det in (epsilon, exact)]
+    wrong, right = (audit.check_pairs(*pair, low=-1, high=1) for pair in pairs)
+    assert wrong.form == "epsilon"
+    assert right.passed, str(right)
+    left = re.search(r"not judged beyond \|u\| = 7\.[89], where (\d+) draws", right.verdict)
+    assert left is not None
+    assert f"{COUNT - int(left[1]):,} draws follow" in right.verdict
+
+
+def test_a_log_pi_that_is_no_number_is_pointed_at():
+    actions, log_pi = pairs(RIGHT["several"][0])
+    log_pi[3] = math.nan
+    verdict = audit.check_pairs(actions, log_pi).verdict
+    assert "log_pi is not finite at 1 draws of 20,000, the first is number 3 (action " in verdict
+    assert "unknown" not in verdict
 
 
 def test_an_error_in_one_place_only_is_found_without_any_gaussian():

@@ -69,7 +69,8 @@ RIGHT = {
 def test_a_right_distribution_of_torch_passes(name):
     report = audit.check(RIGHT[name])
     assert report.passed, str(report)
-    assert report.verdict.startswith("right: 20,000 draws")
+    assert ": 20,000 draws follow exp(log_prob), which integrates to 1" in report.verdict
+    assert ("not judged beyond |u| = " in report.verdict) == (name in ("beta", "correlated"))
     assert report.form is None
 
 
@@ -131,7 +132,12 @@ def test_masked_choices_and_their_slips():
     assert audit.check(sample=draw, log_probs=right, mask=mask).passed
     forgotten = audit.check(sample=draw, log_probs=probs.log(), mask=mask)
     assert forgotten.form == "mask_forgotten"
+    other = audit.check(
+        sample=draw, log_prob=dist.Categorical(probs).log_prob, logits=right, mask=mask
+    )
+    assert other.form == "mask_forgotten"
     drawn = audit.check(sample=dist.Categorical(probs).sample, log_probs=right, mask=mask)
+    assert drawn.form == "mask_not_drawn"
     assert "what the mask forbids is drawn" in drawn.verdict
     unlike = audit.check(sample=draw, probs=[0.4, 0.0, 0.6])
     assert "choice 2 has probability 0.6, its share of the draws is 0.2" in unlike.verdict
@@ -206,6 +212,20 @@ WRONG = {  # sample, log_prob, what else, form, words
         {"low": -1, "high": 1},
         "epsilon",
         "right at most draws, but too low by",
+    ),
+    "another epsilon": (
+        TANH,
+        lambda a: gaussian(torch.atanh(a), 0.5, 0.6) - torch.log(1 - a**2 + 1e-4),
+        {"low": -1, "high": 1},
+        "epsilon",
+        "looks like log(1 − a² + 1e-4)",
+    ),
+    "entropy before tanh": (
+        TANH,
+        TANH.log_prob,
+        {"low": -1, "high": 1, "entropy": HALF_LOG_2PI + 0.5 + math.log(0.6)},
+        "entropy_of_base",
+        "looks like the entropy before tanh",
     ),
     "forgotten": (
         TANH,
