@@ -23,7 +23,7 @@ DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have
 REMEDIES = {  # for what raises an error
     "policy": "make it work without arguments",
     "sample": "let it take (draws,), a number of draws, or nothing, and draw at one state",
-    "log_prob": "make it work for actions as `sample` draws them, inside low and high",
+    "log_prob": "let it take every action inside low and high, every number without them",
 }
 
 

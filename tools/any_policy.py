@@ -8,21 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, in_words
-from configs.compose import parse
 from configs.validate import nearest
 from storage import provenance, rundir
 from tools.gallery.report import explained
 from tools.gallery.settings import AnyPolicy
 from tools.shared import new_folder, read_keys
-
-
-def value(name: str, text: str) -> Any:
-    """A number or a list, None where nothing is given."""
-    found = parse(f"{name}={text}")[2] if text else None
-    numbers = found if isinstance(found, list) else [found]
-    if name != "args" and text and not all(isinstance(n, int | float) for n in numbers):
-        raise ConfigError(f"{name}: {text} is no number; give one, or a list such as [-1,2]")
-    return found
 
 
 def imported(name: str) -> Any:
@@ -96,9 +86,9 @@ def verify(arguments: list[str]) -> int:
     options = read_keys(AnyPolicy, arguments)[0]
     if options.of and options.pairs:
         raise ConfigError("pairs: came beside of=; give one of them")
-    bounds = {name: value(name, getattr(options, name)) for name in ("low", "high")}
+    bounds = {"low": options.low, "high": options.high}
     given: Any = stored(options.pairs) if options.pairs else None
-    policy = None if given else target(options.of, value("args", options.args))
+    policy = None if given else target(options.of, options.args)
     import audit
     from audit.density import CURVES
 

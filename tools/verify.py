@@ -5,7 +5,6 @@ report.json. Exits 0 if all checks hold, 1 otherwise. Wrong formulas are run too
 rejected.
 """
 
-import io
 import sys
 import time
 from dataclasses import asdict
@@ -46,6 +45,7 @@ def verify(arguments: list[str]) -> int:
     options, chosen = settings.parse(arguments)
     import torch
 
+    from audit.picture import png
     from tools.gallery.pictures import GALLERY, pixels
 
     torch.set_num_threads(1)  # nothing here is large
@@ -74,7 +74,7 @@ def verify(arguments: list[str]) -> int:
         checks += rows
         images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
     for name, image in images.items():
-        save(image, folder / f"{name}.png")
+        rundir.write_bytes(folder / f"{name}.png", png(image))
     write(folder, options.seed, chosen, checks)
     print(explained(" ".join([HEADER, *shown])))
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
@@ -121,15 +121,6 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
         for trial in finding.trials
     ]
     return rows, picture(findings[:4])
-
-
-def save(image: Any, path: Path) -> None:
-    """Writes pixels as PNG; raises StorageFault."""
-    from matplotlib.image import imsave
-
-    content = io.BytesIO()
-    imsave(content, image, format="png")
-    rundir.write_bytes(path, content.getvalue())
 
 
 def write(folder: Path, seed: int, chosen: dict[str, Any], checks: list[Check]) -> None:

@@ -120,7 +120,7 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["of=mine:explodes"], "policy: raised RuntimeError: boom"),
         (["of=mine:narrow", "args=[1]"], "args: narrow raised TypeError"),
         (["of=mine:right", "low=-1", "high=1"], "lies below low=-1"),
-        (["of=mine:right", "low=x"], "low: x is no number"),
+        (["of=mine:right", "low=x"], "low: must be a finite number or a list"),
         (["of=mine:right", "draws=10"], "draws: "),
         (["of=mine:right", "samples=10"], "samples: "),
         (["of=mine:normal.loc"], "policy: a Tensor came"),

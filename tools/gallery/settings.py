@@ -28,11 +28,13 @@ class Options(Keys):
 class AnyPolicy(Keys):
     """Keys that go with `of`."""
 
-    of: str = key("", "MODULE:NAME of a distribution, of a function that returns one, or of pairs")
+    of: str = key("", "MODULE:NAME or FILE.py:NAME of a distribution, a function that returns one, or pairs")
     pairs: str = key("", "in place of it, an .npz file with `actions` and `log_pi`, 1,000 or more")
-    args: str = key("", "what NAME is called with, a list")
-    low: str = key("", "least actions, a number or a list; empty: unbounded, or found out")
-    high: str = key("", "largest actions")
+    args: float | str | list[float | str | bool | list[float]] | None = key(
+        None, "what NAME is called with; a list in it becomes a tensor"
+    )
+    low: float | list[float] | None = key(None, "least actions; null: unbounded, or found out")
+    high: float | list[float] | None = key(None, "largest actions")
     dim: int = key(0, "components that an action has to have; 0: any number", ge=0)
     draws: int = key(20_000, "how many", ge=1000, le=10_000_000)
     seed: int = key(0, "of every draw", ge=0, lt=2**62)
