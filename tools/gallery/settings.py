@@ -28,7 +28,7 @@ class Options(Keys):
 class AnyPolicy(Keys):
     """Keys that go with `of`."""
 
-    of: str = key("", "MODULE:NAME or FILE.py:NAME of a distribution, a function that returns one, or pairs")
+    of: str = key("", "MODULE:NAME or FILE.py:NAME: a distribution, or what returns one, or pairs")
     pairs: str = key("", "in place of it, an .npz file with `actions` and `log_pi`, 1,000 or more")
     args: float | str | list[float | str | bool | list[float]] | None = key(
         None, "what NAME is called with; a list in it becomes a tensor"
