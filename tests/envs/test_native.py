@@ -20,9 +20,8 @@ from tests.tracked import ROOT
 
 LENGTHS = (1, 2, 7)
 MODES = [mode.name for mode in AutoresetMode]
-TABLE = re.findall(
-    r"^\| `(\w+)` .* \| (\d+) \| (\d+) \|$", (ROOT / "docs/wrappers.md").read_text(), re.M
-)
+PAGE = (ROOT / "docs/wrappers.md").read_text()
+TABLE = re.findall(r"^\| `(\w+)` .* \| (\d+) \| (\d+) \|$", PAGE, re.M)
 
 
 class Parts(gymnasium.ObservationWrapper):
@@ -148,6 +147,30 @@ def test_an_endless_episode_of_one_copy_is_cut_where_that_can_be_done(mode):
     else:
         with pytest.raises(EnvironmentFault, match=r"raise eval.max_length, or make it with"):
             envs.abandon(only_first)
+
+
+def test_the_environments_of_envpool_give_no_false_row(tmp_path, monkeypatch):
+    """By the file of the page; CartPole pays 1 at each step, and one action ends it soon."""
+    pytest.importorskip("envpool")
+    (code,) = re.findall(r"```python\n(\"\"\"pool\.py.*?)```", PAGE, re.S)
+    (tmp_path / "pool_of_the_page.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    envs = Envs("pool_of_the_page:Pool-v0", 3, "native", {"task": "CartPole-v1"}, seed=4)
+    before, ages, ended, own = envs.obs.clone(), np.zeros(3, int), [], 0
+    for _ in range(450):
+        row = envs.step(torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.int64))
+        idle = np.zeros(3, bool) if envs.backend.idle is None else envs.backend.idle
+        for index in np.flatnonzero(~idle):
+            assert torch.equal(row.obs[index], before[index])
+            own, ages[index] = own + 1, ages[index] + 1
+            if row.terminated[index]:
+                ended.append((index, float(ages[index]), ages[index]))
+                ages[index] = 0
+            else:
+                assert torch.equal(row.next_obs[index], envs.obs[index])
+        before = envs.obs.clone()
+    assert envs.drain() == ended
+    assert own == sum(length for *_, length in ended) + ages.sum() > 1000
 
 
 class Wrong(gymnasium.vector.VectorWrapper):
