@@ -4,11 +4,16 @@ BIN := .venv/bin
 READY := .venv/.ready
 PEERS := .venv/.peers
 DENSITIES := .venv/.densities
+NEWEST := .venv-newest/bin/python
 ARGS ?=
+define INTERPRETER
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
+  || { echo "error: $(PYTHON) is not Python 3.10 to 3.14; choose one, make PYTHON=python3.12 ..." >&2; exit 2; }
+endef
 unexport PYTHONDONTWRITEBYTECODE # or each of the processes that tests begin compiles all modules anew
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-all faults verify lint format results bench bench-learning peers planted clean
+.PHONY: help train test test-all test-newest faults verify lint format results bench bench-learning peers planted clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,6 +26,13 @@ test: $(READY) ## the fast tests, five to seven minutes on two cores
 
 test-all: $(READY) ## every test but the long campaigns
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not faults" $(ARGS)
+
+test-newest: ## the fast tests with the newest of all libraries, in .venv-newest
+	$(INTERPRETER)
+	@test -x $(NEWEST) || $(PYTHON) -m venv .venv-newest
+	@echo "installing the newest of everything into .venv-newest"
+	@$(NEWEST) -m pip install -q --disable-pip-version-check -U --upgrade-strategy eager '.[dev,box2d,mujoco]'
+	@$(NEWEST) -m pytest -n 2 --dist worksteal -m "not slow and not faults" $(ARGS)
 
 faults: $(READY) ## the figures of docs/reliability.md: hundreds of kills, flips and bad inputs, two hours
 	@$(BIN)/python -m pytest -rP -m faults tests/faults $(ARGS)
@@ -53,11 +65,10 @@ peers: $(DENSITIES) ## docs/peers.md anew: other libraries' log-probabilities ag
 	@$(BIN)/python bench/peers.py $(or $(ARGS),write=true)
 
 clean: ## remove what was installed and cached, not the runs
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-newest build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-	  || { echo "error: $(PYTHON) is not Python 3.10 to 3.13; choose one, make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(INTERPRETER)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what constraints.txt pins into .venv, once"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
