@@ -65,13 +65,13 @@ def test_a_run_needs_its_files_no_more(own: list[str], tmp_path: Path, capsys: A
     command = [*own, "env=mine", "agent=mysac", f"run_dir={path}"]
     config = train_config(command)
     (path / "config.yaml").write_text(to_yaml(config))
+    assert options("agent") == ["a2c", "ppo", "sac", "sac_discrete"]  # for the next command
     again = train_config([*command, "resume=auto"])
     assert dataclasses.replace(again, resume=None) == config
     for file in Path(own[1]).rglob("*.yaml"):
         file.unlink()
     assert train_config([f"resume={path}"]) == dataclasses.replace(config, resume=str(path))
     assert evaluate_config([f"run={path}"]).run == str(path)
-    assert options("agent") == ["a2c", "ppo", "sac", "sac_discrete"]
     assert capsys.readouterr().err == ""
 
 
