@@ -134,14 +134,14 @@ def report(groups: Groups, given: Options) -> str:
 def evidence(first: np.ndarray, second: np.ndarray) -> str:
     """Whether so many runs show, at 5 %, that one group is above the other."""
     counts = f"{len(first)} and {len(second)} run{'s' * (len(second) > 1)}"
-    least = 2 / math.comb(len(first) + len(second), len(first))
+    least, p = 2 / math.comb(len(first) + len(second), len(first)), chance(first, second)
+    verb, why, remedy = "show", f"permutation test, p = {p:.2g}", ""
     if least > 0.05:
         why = f"{least:.0%} of the time chance separates so few completely"
-        return f"{counts} cannot show that this is no accident: {why}; train 4 seeds of each."
-    found = f"permutation test, p = {chance(first, second):.2g}"
-    if chance(first, second) > 0.05:
-        return f"{counts} do not show that this is no accident ({found}); more seeds may."
-    return f"{counts} show that this is no accident ({found})."
+        verb, remedy = "cannot show", "; train 4 seeds of each"
+    elif p > 0.05:
+        verb, remedy = "do not show", "; more seeds may"
+    return f"{counts} {verb} that this is no accident ({why}){remedy}."
 
 
 def estimate(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> list[str]:

@@ -140,14 +140,10 @@ def overlapping(runs: list[Run]) -> list[Run]:
         starts = sorted({run.steps[0] for run in of_task}, reverse=True)
         counts = [sum(run.steps[0] <= step <= run.steps[-1] for run in of_task) for step in starts]
         common = starts[int(np.argmax(counts))]
-        early = [run for run in of_task if run.steps[-1] < common]
-        late = [run for run in of_task if run.steps[0] > common]
-        for verb, place, others in (("end", "before", early), ("begin", "after", late)):
-            if others:
-                what = f"{verb}{'s' * (len(others) == 1)} {place} step {common:,.0f}"
-                where = f"where most on {task} have a value"
-                warn(f"{named([run.path for run in others])} {what}, {where}; left out")
         compared = [run for run in of_task if run.steps[0] <= common <= run.steps[-1]]
+        if others := [run.path for run in of_task if run not in compared]:
+            where = f"at step {common:,.0f}, where most on {task} have one"
+            warn(f"{named(others)} {'have' if others[1:] else 'has'} no value {where}; left out")
         first = min(compared, key=lambda run: run.steps[-1])
         if first.steps[-1] < SHORT * np.median([run.steps[-1] for run in compared]):
             where = f"ends at step {first.steps[-1]:,.0f}, and all on {task} are compared there"
