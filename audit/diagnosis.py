@@ -19,6 +19,7 @@ SLOPE = 1e-3  # relative
 PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32
 NEAR = 5.0  # |u| of draws near a bound
 TOWARDS = 15.0  # |u| out to which a density is judged towards the bounds
+CERTAIN = 0.1  # of an error, that rounding may be
 LEAST = 2e-7  # a constant above what float32 rounds off an action
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
 INEXACT = 4.0  # times the median: what rounding may do to points that a Gaussian is fitted to
@@ -167,9 +168,10 @@ class Diagnosis:
         return Report(self.words(found), tuple(self.trials), self.curves, name)
 
     def beyond_doubt(self, form: Form) -> bool:
-        """Whether rounding to float32 could not look like it, where a Gaussian fits, too."""
-        usual = form.usual and form.constant > LEAST
-        return not self.gaussian or (usual and form.kind == "jacobian")
+        """Whether rounding, or that of an action to float32, cannot look like it."""
+        error = form.delta(self.base(self.all)).abs()
+        usual = form.kind == "jacobian" and form.usual and form.constant > LEAST
+        return usual or bool((self.all.slack < CERTAIN * error).any())
 
     def words(self, found: Sequence[Form]) -> str:
         """The verdict in one line."""
@@ -224,7 +226,7 @@ class Diagnosis:
     def amount(self, error: Tensor) -> str:
         """'log_prob is too high by 0.41 ± 0.02 nat on average, by up to 4.8 where |u| = 8'."""
         own = error[: len(self.draws.claim)]
-        certain = self.all.slack < 0.1 * error.abs()
+        certain = self.all.slack < CERTAIN * error.abs()
         error = torch.where(certain | ~certain.any() & self.all.slack.isfinite(), error, 0.0)
         mean, spread = float(own.mean()), float(own.std())
         largest = int(error.abs().nan_to_num(0.0, 0.0, 0.0).argmax())

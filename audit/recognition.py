@@ -30,7 +30,6 @@ FOUND = ("mask_zeroed", "mask_not_drawn", "log_with_epsilon")  # otherwise than 
 CORRELATED = 8  # dimensions, at most, whose correlations are fitted
 CONSTANTS = 10.0 ** torch.arange(-16.0, -1.0, 0.25, dtype=torch.float64)  # that are tried first
 KNOWN = 0.1  # the largest relative error of a constant
-SEEN = 0.3  # of what rounding may do, that a constant does at least somewhere
 EQUAL, EXACT = 2.0, 0.1  # times what the best leaves unexplained, or of what rounding may do
 ROUNDED = 0.05  # relative: in float32, 1 - 1e-6 is 1 - 9.5e-7
 
@@ -153,8 +152,7 @@ class Fit:
         if form.free:
             spread = float(size / torch.linalg.qr(slope, mode="r").R[-1, -1].abs())
             form = self.with_constant(form, parameters, max(ROUNDED, 3.0 * spread))
-            largest = float((form.delta(self.at(parameters)) / self.slack).abs().max())
-            if spread > KNOWN or largest < SEEN or not form.applies(self.at(parameters)):
+            if spread > KNOWN or not form.applies(self.at(parameters)):
                 return None
         return form, float(left.square().mean().sqrt())
 

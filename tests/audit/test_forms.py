@@ -61,6 +61,18 @@ def test_a_right_density_needs_no_mistake(kind: str, size: int) -> None:
     assert named(mistakes.policy("", size, kind=kind)) == ()
 
 
+def test_rounding_alone_has_no_constant() -> None:
+    policy = replace(
+        mistakes.policy("", 3), low=-torch.ones(3).double(), high=torch.ones(3).double()
+    )
+    u = policy.latents(DRAWS)
+    base = replace(at(policy, u), mean=u.mean(0), tril=torch.diag(u.std(0)))
+    claim = mistakes.right(policy, u) + policy.log_det(u).sum(-1)
+    for seed in range(8):
+        noise = torch.rand(DRAWS, generator=torch.Generator().manual_seed(seed)).double() - 0.5
+        assert recognise(base, claim + 1.8e-4 * noise, torch.full_like(claim, 1e-4), DRAWS) == ()
+
+
 @pytest.mark.parametrize("name", ["", "epsilon"])
 def test_an_error_of_no_known_form_has_no_name(name: str) -> None:
     policy = mistakes.policy(name, 1)
