@@ -22,10 +22,8 @@ def imported(name: str) -> Any:
         sys.path.append(os.getcwd())
         return import_module(name)
     sys.path.append(str(path.resolve().parent))  # for what it imports itself
-    spec = spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = module_from_spec(spec)
+    spec: Any = spec_from_file_location(f"of_{path.stem}", path)  # no name of this checkout
+    module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 

@@ -12,10 +12,18 @@ from tests.tracked import ROOT
 from tools import verify
 
 MINE = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
 import torch
 from torch.distributions import Normal
 
 normal = Normal(1.0, 2.0)
+
+@dataclass
+class Settings:
+    size: int = 1
 
 def right():
     return normal
@@ -80,7 +88,6 @@ def test_a_file_by_its_path_and_pairs_that_a_function_returns_or_a_file_holds(he
     for of in (f"{path}:pairs", f"{path}:actor"):
         assert verify.main([of, "draws=2000"]) == 1
     assert verify.main([f"{path}:pairs", "args=[1200]"]) == 1
-    sys.path.append(str(here / "sub"))
     action, log_pi, _ = import_module("mine").pairs()
     np.savez(here / "right.npz", actions=action, log_pi=log_pi - 0.5)
     np.savez(here / "wrong.npz", actions=action, log_pi=log_pi)
