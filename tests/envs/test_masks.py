@@ -17,9 +17,10 @@ from common.errors import ConfigError, EnvironmentFault
 from configs.compose import train_config
 from envs.envs import Envs
 from envs.spaces import Mask, with_mask
-from runtime.build import make_parts
+from runtime.build import example, make_parts
 from runtime.exactness import before_training
 from runtime.launch.door import enter
+from tests.helpers import Picture, agent
 from tools import doctor, export
 
 HERE = "tests.envs.test_masks"
@@ -88,12 +89,20 @@ class Gates(gymnasium.Env):
         return tuple(self.parts()) if self.rows else np.concatenate(self.parts())
 
 
+class Lit(Picture):
+    """Permits only the side that is lit."""
+
+    def action_masks(self):
+        return np.arange(2) == self.right
+
+
 def vector(num_envs, mode="NEXT_STEP", **kwargs):
     makes = [partial(Gates, "dict", **kwargs)] * num_envs
     return SyncVectorEnv(makes, autoreset_mode=AutoresetMode[mode])
 
 
 gymnasium.register("Gates-v0", entry_point=Gates)
+gymnasium.register("Lit-v0", entry_point=Lit)
 gymnasium.register("GatesVector-v0", vector_entry_point=vector)
 
 
@@ -135,6 +144,21 @@ def test_each_mask_belongs_to_its_observation(name, vectorization, kwargs):
     finally:
         envs.close()
     assert ended >= 4
+
+
+@pytest.mark.parametrize("among", [False, True])
+def test_masks_stand_behind_images_too(among):
+    kwargs = {"discrete": True, "among": among}
+    envs = Envs("Lit-v0", 3, "sync", kwargs, 0, wrappers=["ActionMask"])
+    config = train_config(["env.id=Lit-v0", "agent=ppo", "agent.n_steps=4", "agent.batch_size=16"])
+    learners = [agent(name, envs.spec, normalise_obs=True) for name in ("ppo", "sac_discrete")]
+    for learner in learners:
+        for act in (learner.act, getattr(learner, "explore", learner.act)):
+            row = envs.step(*act(envs.obs))
+            assert (row.reward == 1).all()
+            learner.learn_statistics(row.obs)
+    shown = learners[0].normalizer(example(config, learners[0], None).obs)[..., -2:]
+    assert set(map(tuple, shown.reshape(-1, 2).tolist())) == {(1, 0), (1, 1)}
 
 
 def test_a_resumed_environment_has_its_mask_again():
