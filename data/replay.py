@@ -43,6 +43,7 @@ class Replay:
         self.sampled = 0  # batches ever handed out
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
+        self.spare = 0  # steps kept beyond the capacity
         self.ring = 0  # rows
         self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
 
@@ -51,11 +52,11 @@ class Replay:
         return self.added < self.learning_starts
 
     def __len__(self) -> int:
-        return min(self.added - self.lost, self.capacity)
+        return max(0, min(self.added - self.lost, self.capacity))
 
     def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
         """Makes the arrays, once, for N = `count`; their memory is taken as they fill."""
-        self.ring = ring_rows(self.capacity, count)
+        self.ring = ring_rows(self.capacity + self.spare * count, count)
         if len(self.pointer) != self.ring:
             device, rows = self.generator.device, [2 * self.ring, *[self.ring] * len(fields)]
             self.obs, *self.fields = (  # (2 ring, O); action, reward, terminated, truncated
@@ -99,8 +100,9 @@ class Replay:
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
         """The most memory it takes, with N = `count`: where every step ends an episode."""
         fields = spec.action_bytes + 4 + 2  # reward, flags
-        successors = 4 + 4 + 4  # pointer, behind, free
-        return ring_rows(capacity, count) * (2 * spec.obs_bytes + fields + successors)
+        successors, older = 4 + 4 + 4, spec.stack - 1  # pointer, behind, free; data/stacks.py
+        row = 2 * spec.obs_bytes // spec.stack + fields + successors + 4 * older
+        return ring_rows(capacity + older * count, count) * row
 
     def add(self, transition: Transition) -> None:
         """Stores N transitions, overwriting the oldest; `latent` is dropped."""
@@ -139,7 +141,7 @@ class Replay:
 
     def batches(self) -> Iterator[Rows]:
         """Batches (B, ·) until `updates_per_step` is met; none while warming up."""
-        if self.warming_up:
+        if self.warming_up or not len(self):
             return
         owed = int((self.added - self.learning_starts + 1) * self.updates_per_step)
         while self.sampled < owed:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from common.seeding import go_on
 from data.replay import Replay
+from data.stacks import StackReplay
 
 
 def first_row(replay: Replay) -> int:
@@ -29,6 +30,7 @@ def copy_rows(replay: Replay, start: int, stop: int) -> dict[str, Tensor]:
         "numbers": torch.arange(start, stop),
         "obs": replay.obs.index_select(0, row),
         **{f"field{i}": field.index_select(0, row) for i, field in enumerate(replay.fields)},
+        **({"older": replay.older.index_select(0, row)} if isinstance(replay, StackReplay) else {}),
         "ends": torch.from_numpy(before[behind > 0]),
         "ended": replay.obs.index_select(0, torch.from_numpy(behind[behind > 0]).to(device)),
     }
@@ -52,9 +54,14 @@ def restore(replay: Replay, state: dict[str, Any], pieces: Iterable[dict[str, Te
         row = (piece["numbers"][fresh] % replay.ring).to(replay.obs.device)
         for stored, kept in zip((replay.obs, *replay.fields), (obs, *fields), strict=True):
             stored[row] = kept[fresh].to(stored.device)
+        if isinstance(replay, StackReplay):
+            replay.older[row] = piece["older"][fresh].to(row.device)
+            replay.obs[-1] = state["padding"]
         for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
             if number >= replay.added - replay.capacity:
                 replay.store_successor(number, successor)
+    if replay.lost > max(0, replay.added - replay.ring + replay.count):  # the first are missing
+        replay.lost += replay.spare * replay.count
     if replay.count:
         after = replay.added % replay.ring
         replay.last_next_obs = state["following"].cpu()

@@ -71,6 +71,7 @@ class Spec:
     pixels: bool = False  # an observation is the bytes of one image, kept so until it is read
     bytes: tuple[tuple[int, int], ...] = ()  # of images among other numbers: first, last + 1
     mask: int = 0  # last components of an observation: 1 for each permitted action, else 0
+    stack: int = 1  # frames in an observation of pixels, each the bytes of one step
 
     @property
     def kind(self) -> str:
@@ -80,7 +81,7 @@ class Spec:
 
     @property
     def obs_bytes(self) -> int:
-        """Of one observation, as it is stored."""
+        """Of one observation, as it is stored whole."""
         return 4 * self.obs_dim - 3 * self.image_bytes
 
     @property

@@ -1,6 +1,7 @@
 """The border to Gymnasium: only true transitions, checked and copied, come through it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from common.errors import EnvironmentFault, Halt, in_words, warn
-from configs.schema import Wrappers
+from configs.schema import Wrappers, named
 from data import Transition
 from data.packing import pack, pieces, unpack
 from envs.checked import MISSING, PASSED, CopyFault
@@ -73,6 +74,9 @@ class Envs:
         observation_space = self.backend.observation_space
         try:
             self.spec = check_spaces(env_id, observation_space, self.backend.action_space)
+            outermost, arguments = named(wrappers[-1]) if wrappers else ("", {})
+            if outermost == "FrameStackObservation" and self.spec.pixels:
+                self.spec = replace(self.spec, stack=arguments["stack_size"])
             self.to_env = ActionMap(self.backend.action_space)
             self.to_vector = partial(as_vector, observation_space)
             self.obs_shape: tuple[int, ...] = observation_space.shape or ()

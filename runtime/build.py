@@ -21,6 +21,7 @@ from configs.schema import MASKING, TrainConfig
 from data import Batch, Replay, Rollout, Spec, Transition
 from data.packing import pack
 from data.replay_state import copy_rows, first_row, restore
+from data.stacks import StackReplay
 from envs.envs import Envs
 from envs.spaces import masks_in
 from runtime.accelerate.acceleration import accelerate
@@ -160,13 +161,14 @@ def make_buffer(config: TrainConfig, spec: Spec, device: torch.device, ranks: Ra
     require_memory(config, spec, device, sharing)
     if settings.on_policy:
         return Rollout(settings.n_steps, device)
-    return Replay(
+    given = (
         settings.buffer_size,
         settings.batch_size,
         settings.learning_starts,
         settings.updates_per_step,
         stream(config.seed, "replay", device),
     )
+    return Replay(*given) if spec.stack == 1 else StackReplay(*given, spec.stack)
 
 
 def example(config: TrainConfig, agent: BaseAgent, buffer: Any) -> Batch:

@@ -70,7 +70,8 @@ MORE["a2c-picture"] = [
 MORE["sac_discrete-picture"] = [
     *PICTURE,
     *("agent=sac_discrete", "agent.batch_size=8", "agent.learning_starts=20", "total_steps=100"),
-    "checkpoint.every=40",
+    *("checkpoint.every=40", "env.kwargs.shape=[4,6]"),
+    "env.wrappers=[{name:FrameStackObservation,stack_size:2}]",
 ]
 MORE["sac-atoms"] = [*RUNS["sac-pendulum"], "agent.atoms=11"]
 MORE["sac-held"] = [*RUNS["sac-pendulum"], "agent.learning_starts=100", "agent.explore_hold=40"]
