@@ -106,8 +106,11 @@ class Continuous:
         """Claimed log-density of latents (*, A), (*,); none where a bound is too near."""
         inside = latent.clamp(self.least, self.largest)
         found = self.function(self.support.action(inside), inside).detach()
-        found = found.nan_to_num(-torch.inf, torch.inf, -torch.inf)  # where it overflows, far out
         known = (inside == latent).all(-1)
+        if not bool(found.isfinite().all()):  # it overflows; beyond all draws that is no error
+            drawn = self.given.latent
+            among = ((latent >= drawn.amin(0)) & (latent <= drawn.amax(0))).all(-1)
+            known &= found.isfinite() | among
         return torch.where(known, found + self.support.log_slope(inside), -torch.inf)
 
     def report(self, by_noise: float | None = None) -> Report:
