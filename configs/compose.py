@@ -37,7 +37,7 @@ USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "init", "policy", "out", "study", "hydra.sweep.dir")
 TEXTS = (*PATHS, "checkpoint", "init_checkpoint", "device", "env.id")
-UNREFERRING = (*GROUPS, "env.id", "resume", "hydra.sweep.dir")  # keys that are read first
+UNREFERRING = (*GROUPS, "env.id", "resume")  # keys that are read before the others, like Hydra's
 READ = re.compile(r"""$|["'~[{]|(null|true|false)$""", re.IGNORECASE)  # values of paths, by Hydra
 Given = list[tuple[str, Any]]  # (key in full, value) of each argument
 Values = dict[str, Any]  # key in full, or a group of files -> value
@@ -174,9 +174,7 @@ def require_files(chosen: Values) -> None:
             raise ConfigError(f"{folder}: {show(name)} is not one of {', '.join(known)}; {remedy}")
 
 
-def require_agreement(
-    named: dict[str, Any], chosen: dict[str, Any], values: dict[str, Any]
-) -> None:
+def require_agreement(named: Values, chosen: Values, values: Values) -> None:
     """Raises ConfigError where an experiment is for another environment or agent than is chosen."""
     for folder, key in (("agent", "agent"), ("env", "env.id")):
         own = named.get(key)
@@ -239,7 +237,7 @@ def parse(given: str) -> tuple[str, str, Any]:
         if os.path.isfile(os.path.join(given, "config.yaml")):
             remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
-    if name in UNREFERRING and "${" in text:
+    if "${" in text and (name in UNREFERRING or name.startswith("hydra")):
         raise ConfigError(f"{key}: is read before other keys; write the value itself")
     if (path and not READ.match(text)) or (name in GROUPS and find(name, text)):
         return name, text, text
