@@ -146,7 +146,9 @@ def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str,
     if other_id:
         pair = files.get("tuned")  # the usual one was made for the id of the file alone
     tuned = dict(flat(group("tuned", pair))) if find("tuned", pair) else {}
-    require_tuned_for(agent, files, tuned)
+    if "tuned" in files:  # which may be the pair of another agent
+        keys = [(key, None) for key in tuned if key.startswith("agent.")]
+        require_keys(keys, TrainConfig, agent)
     sources = {
         **(dict.fromkeys(tuned, place("tuned", pair)) if tuned else {}),
         **(dict.fromkeys(named, place("experiment", chosen["experiment"])) if named else {}),
@@ -183,15 +185,6 @@ def require_agreement(named: Values, chosen: Values, values: Values) -> None:
         if meant(folder, chosen[folder]) != meant(folder, own):
             why = f"experiment={chosen['experiment']} is for {key}={show(own, quote=False)}"
             raise ConfigError(f"{folder}: {why}; leave {folder}= out")
-
-
-def require_tuned_for(agent: str, files: Values, tuned: Values) -> None:
-    """Raises ConfigError where the tuned pair that is named is of another agent."""
-    known = key_names(TrainConfig, agent)
-    other = [key for key in tuned if key.startswith("agent.") and key not in known]
-    if other and files.get("tuned"):
-        why = f"{files['tuned']} sets {other[0]}, which agent={agent} does not have"
-        raise ConfigError(f"tuned: {why}; leave it out, or choose its agent")
 
 
 def require_keys(given: Given, group: type[Group], agent: str = "") -> None:

@@ -79,6 +79,10 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         *(train_config, [ID, "agent.tau=0.1"], "choose agent=sac or agent=sac_discrete"),
         [*SAC, "agent.tau=0.1"],
     ),
+    "tuned pair of another agent": (
+        *(train_config, ["tuned=pendulum-sac"], "or choose agent=sac or agent=sac_discrete"),
+        ["tuned=pendulum-sac", "agent=sac"],
+    ),
     "agent's name": (
         *(train_config, [ID, "agent.name=sac"], "choose with agent=NAME"),
         [ID, "agent=sac"],
