@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 def run(config: EvaluateConfig) -> int:
     """Plays whole episodes with the agent of a run, or with a policy from a file."""
+    from runtime.build import torch_as_found
+
+    with torch_as_found():
+        return play(config)
+
+
+def play(config: EvaluateConfig) -> int:
     from runtime.deploy.film import film, require_display
     from storage.rundir import make_folder
 

@@ -27,10 +27,11 @@ def run(config: TrainConfig, stop: Stop | None = None) -> int:
     """Builds the parts, makes or finds the run directory and trains; returns the exit code."""
     stop = stop or Stop()
     stop.open()
+    from runtime.build import torch_as_found
     from runtime.launch.ranks import meet
 
     ranks = meet(config.device)
-    with ranks.part():
+    with ranks.part(), torch_as_found():
         return learn(config, stop, ranks)
 
 
@@ -91,4 +92,7 @@ if __name__ == "__main__":
         from runtime.launch.sweep import sweep
 
         sys.exit(sweep(sys.argv[1:]))
-    sys.exit(enter("train", partial(run, stop=Stop().install()), sys.argv[1:]))
+    stop = Stop().install()
+    code = enter("train", partial(run, stop=stop), sys.argv[1:])
+    stop.restore()
+    sys.exit(code)

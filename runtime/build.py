@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -249,6 +249,21 @@ def set_up_torch(threads: int) -> None:
     """
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
+
+
+@contextmanager
+def torch_as_found() -> Iterator[None]:
+    """Sets back what `set_up_torch` sets inside: a notebook continues after a run.
+
+    Threads of torch that have begun inside keep counting small numbers as 0.
+    """
+    threads = torch.get_num_threads()
+    flushed = bool(torch.tensor(1e-310, dtype=torch.float64) * 1.0 == 0.0)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)
 
 
 def make_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """What a run does every so many steps: logs, evaluations, audits and checkpoints."""
 
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from runtime.saver import Saver
 
 STATES = 4  # observations at which a policy is audited
 MOST_WARNINGS = 5  # of the same kind
+LOOK = 60.0  # seconds
 RUNAWAY = 100.0  # times its first value: a temperature that settles stays below
 
 
@@ -89,6 +91,29 @@ class TemperatureWatch:
             )
 
 
+@dataclass
+class LoadWatch:
+    """Warns once where other processes have the cores of this machine."""
+
+    since: tuple[float, float] | None = None  # (time, seconds of a core used until then)
+    warned: bool = False
+
+    def look(self, threads: int) -> None:
+        """Compares what this process has used of a core since the last look, if that is long."""
+        now = (time.perf_counter(), time.process_time())
+        if self.warned or not hasattr(os, "getloadavg"):
+            return
+        seconds, used = (new - old for new, old in zip(now, self.since or now, strict=True))
+        if self.since is None or seconds > LOOK:
+            self.since = now
+        load, cores = os.getloadavg()[0], os.cpu_count() or 1
+        if seconds > LOOK and used < seconds / 2 and load > 1.5 * cores:
+            self.warned = True
+            had = f"this run had {used / seconds:.0%} of one core for {seconds:.0f} s"
+            remedy = "end some, or give threads=1" if threads > 1 else "end some, or wait"
+            warn(f"machine: {load:.0f} processes share {cores} cores, {had}; {remedy}")
+
+
 class Schedule:
     """Logs, evaluates, audits and saves, each every so many steps, and all at the last step.
 
@@ -108,7 +133,7 @@ class Schedule:
         ]
         self.save_every = int(self.config.checkpoint.every)
         self.record = Record()
-        self.temperature = TemperatureWatch()
+        self.temperature, self.load = TemperatureWatch(), LoadWatch()
         self.clock = Clock()  # of training alone
         self.last_save = saver.step
         self.stopped: str | None = None  # why the run ends before `total_steps`
@@ -201,6 +226,8 @@ class Schedule:
         self.record.last_log = (step, seconds, updates)
         self.record.met = [*self.record.met[1 - STATES :], self.envs.obs[0]]
         self.temperature.look(shown)
+        if self.config.env.vectorization != "async":  # whose workers would count as others
+            self.load.look(int(self.config.threads))
         self.progress.note(shown)
         self.progress.update(step)
 

@@ -180,3 +180,57 @@ def test_what_is_printed_at_once_to_a_full_disk_is_lost(monkeypatch):
         monkeypatch.setattr(sys, "stdout", full)
         with speaking():
             print("nobody reads this", flush=True)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "chosen", "spin"),
+    [
+        (False, {}, "1000"),
+        (False, {"OMP_WAIT_POLICY": "active"}, None),
+        (False, {"GOMP_SPINCOUNT": "5"}, "5"),
+        (True, {}, None),
+    ],
+)
+def test_threads_that_wait_sleep_soon_unless_the_user_chose(loaded, chosen, spin, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is set back
+        monkeypatch.delenv(name)
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    if not loaded:
+        monkeypatch.delitem(sys.modules, "torch")
+    seen = []
+    assert guarded(lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or 0, []) == 0
+    assert seen == [spin]
+
+
+GUEST = """
+import runpy, signal, sys, torch
+sys.ps1 = ">>> "
+torch.set_num_threads(2)
+names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+def found():
+    small = torch.tensor(1e-310, dtype=torch.float64) * 1
+    handlers = [signal.getsignal(getattr(signal, name)) for name in names]
+    return torch.get_num_threads(), small.item(), handlers
+before = found()
+import train, evaluate, policies
+assert found() == before, "import"
+sys.path.insert(0, sys.argv[1])
+run = ["env=cartpole", "agent.hidden=[8]", "env.num_envs=2", "agent.n_steps=4", "threads=1",
+       "total_steps=16", "eval.episodes=1", "run_dir=run"]
+for script, arguments in (("train", run), ("evaluate", ["run=run", "episodes=1"])):
+    sys.argv = [script, *arguments]
+    try:
+        runpy.run_path(f"{sys.path[0]}/{script}.py", run_name="__main__")
+    except SystemExit as ended:
+        assert ended.code == 0, script
+    assert found() == before, script
+"""
+
+
+def test_a_notebook_is_left_as_it_was_found(tmp_path):
+    command = [sys.executable, "-c", GUEST, str(ROOT)]
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

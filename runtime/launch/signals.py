@@ -3,10 +3,12 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable
 from types import FrameType
+from typing import Any
 
 from common.errors import Halt, Stopped
 
@@ -41,13 +43,23 @@ class Stop:
         self.came = 0.0  # when
         self.echo = ECHO if PASSED_ON in os.environ else 0.0  # seconds
         self.at_once = False
+        self.before: dict[int, Any] = {}  # the handlers that were there
 
     def install(self) -> "Stop":
-        """Handles the signals for the life of the process."""
+        """Handles the signals until `restore`."""
         if threading.current_thread() is threading.main_thread():
             for number in numbers(CODES):
-                signal.signal(number, self.note)
+                self.before[number] = signal.signal(number, self.note)
         return self
+
+    def restore(self) -> None:
+        """Sets back the handlers in an interactive process, which continues after the run.
+
+        Any other one is about to end, and a signal that comes meanwhile changes nothing.
+        """
+        if hasattr(sys, "ps1") or "IPython" in sys.modules:
+            for number, handler in self.before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """The handler; it never blocks."""

@@ -18,7 +18,7 @@ from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop
 from runtime.loop import train
-from runtime.schedule import Schedule, TemperatureWatch, reached
+from runtime.schedule import LoadWatch, Schedule, TemperatureWatch, reached
 from tests.helpers import agent, batch, saved_and_read
 from train import run
 
@@ -342,6 +342,18 @@ def test_an_interval_ends_where_a_multiple_is_reached_or_passed():
     assert [step for step in range(4, 41, 4) if reached(10, step, 4)] == [12, 20, 32, 40]
 
 
+@pytest.mark.parametrize(("vectorization", "looks"), [("sync", [1, 1]), ("async", [])])
+def test_each_log_looks_whether_the_run_has_its_cores(vectorization, looks, schedule):
+    """But where workers of its own would count as others."""
+    envs, threads = counting(1), []
+    made, _, _ = schedule(agent("a2c", envs.spec), envs)
+    env = replace(made.config.env, vectorization=vectorization)
+    made.config, made.load.look = replace(made.config, env=env, threads=1), threads.append
+    made.log(50)
+    made.log(100)
+    assert threads == looks
+
+
 def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
     made = TemperatureWatch()
 
@@ -356,6 +368,30 @@ def test_a_temperature_that_runs_away_is_warned_of_once(capsys):
     assert log(21.0, -3.0).startswith("warning: the temperature runs away: alpha is 21 and the")
     made = TemperatureWatch(**saved_and_read(vars(made)))
     assert log(30.0, -3.0) == ""
+
+
+@pytest.mark.parametrize(
+    ("share", "load", "threads", "words"),
+    [
+        (0.2, 8.0, 2, "this run had 20% of one core for 70 s; end some, or give threads=1"),
+        (0.2, 8.0, 1, "8 processes share 4 cores, this run had 20% of one core for 70 s; end so"),
+        (0.9, 8.0, 2, ""),  # it has a core
+        (0.2, 5.0, 2, ""),  # it waits for something else
+    ],
+)
+def test_a_run_that_crawls_says_why_once(share, load, threads, words, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("runtime.schedule.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("runtime.schedule.time.process_time", lambda: share * now[0])
+    monkeypatch.setattr("runtime.schedule.os.getloadavg", lambda: (load, 0.0, 0.0), raising=False)
+    monkeypatch.setattr("runtime.schedule.os.cpu_count", lambda: 4)
+    watch = LoadWatch()
+    for time in (0.0, 20.0, 40.0, 70.0, 140.0, 210.0):
+        now[0] = time
+        watch.look(threads)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == bool(words)
+    assert words in "".join(lines)
 
 
 def test_without_a_temperature_there_is_nothing_to_look_at(capsys):
