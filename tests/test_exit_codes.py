@@ -210,9 +210,9 @@ sys.ps1 = ">>> "
 torch.set_num_threads(2)
 names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 def found():
-    small = torch.tensor(1e-310, dtype=torch.float64) * 1
+    small = bool(torch.tensor(1e-310, dtype=torch.float64) * 1 > 0)
     handlers = [signal.getsignal(getattr(signal, name)) for name in names]
-    return torch.get_num_threads(), small.item(), handlers
+    return torch.get_num_threads(), small, handlers
 before = found()
 import train, evaluate, policies
 assert found() == before, "import"
