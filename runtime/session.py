@@ -88,12 +88,12 @@ def commands(path: Path) -> str:
 
 
 def next_commands(path: Path, env_id: str) -> str:
-    """What a user does after a run, as commands: TensorBoard, where it has a name, and a test."""
+    """What a user does after a run, as commands: TensorBoard, where it has a name, and evaluate."""
     own_root = (path if path.name else path.absolute()).parent
     root = rundir.RUNS if rundir.RUNS in path.parents else own_root
     own = f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
     return (
-        "next, its curves (the overview is http://localhost:6006/#custom_scalars), and a test:\n"
+        "next, its curves (overview: http://localhost:6006/#custom_scalars) and an evaluation:\n"
         f"  tensorboard --logdir {shown(root)}\n"
         f"  python evaluate.py {key_value('run', path)} episodes=100{own}"
     )
