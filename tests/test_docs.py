@@ -356,7 +356,7 @@ def test_the_wrappers_of_the_page_can_be_put_around(recipe):
     env = train_config(shlex.split(recipe)[2:]).env
     envs = Envs(env.id, 1, "sync", env.kwargs, 0, wrappers=env.wrappers)
     envs.close()
-    assert len(RECIPES) == 6
+    assert len(RECIPES) == 7
 
 
 def test_the_graph_of_the_page_becomes_a_vector(tmp_path, monkeypatch):
