@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -209,8 +210,10 @@ def require_run(key: str, run: str) -> Path:
     """
     path, why = Path(run), "is not a run directory"
     try:
-        if (path / "config.yaml").is_file():
-            return path
+        if stat.S_ISREG((path / "config.yaml").stat().st_mode):
+            return path  # `is_file` gives no reason from Python 3.14 on
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
     except OSError as error:
         why = f"cannot be read, {error.strerror}"
     there = path if os.path.isdir(run) else Path("runs")
