@@ -125,9 +125,10 @@ class Form:
     def at(self, constant: Tensor, error: float = 0.0) -> "Form":
         """The same with another constant than 1e-6, known up to a relative error."""
         value, delta = float(constant), partial(self.delta, constant=constant)
-        words = f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
+        nearest = min(USUAL, key=lambda one: abs(math.log(value / one)))
+        usual = abs(math.log(value / nearest)) <= error
+        words = f"{nearest if usual else value:.1e}".replace(".0e", "e").replace("e-0", "e-")
         text = self.text.replace(FREE, words)
-        usual = min(abs(math.log(value / one)) for one in USUAL) <= error
         return replace(self, text=text, delta=delta, constant=value, usual=usual)
 
     def __add__(self, other: "Form") -> "Form":

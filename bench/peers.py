@@ -6,6 +6,7 @@ Writes peers.json and report.md; with write=true docs/peers.md, too. Needs the e
 
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -93,6 +94,10 @@ def run(arguments: list[str]) -> int:
 
 
 def short(words: str) -> str:
+    """'right', 'right to |u| = 7.8', or the verdict in full."""
+    judged = re.search(r"not judged beyond \|u\| = [\d.]+", words)
+    if judged:
+        return judged[0].replace("not judged beyond", "right to")
     return "right" if words.startswith("right: ") else words
 
 
