@@ -7,7 +7,8 @@ from typing import Any
 from policies.base import Policy
 from policies.categorical import Categorical, MultiCategorical
 from policies.full_gaussian import FullGaussian, TanhFullGaussian
-from policies.gaussian import Gaussian, TanhGaussian, largest_entropy
+from policies.gaussian import Gaussian, TanhGaussian
+from policies.information import kl_divergence, largest_entropy
 
 # By the names of agent.policy; of those that fit an agent and an action space, the first is `auto`.
 POLICIES: dict[str, type[Policy]] = {
@@ -28,6 +29,7 @@ __all__ = [
     "Policy",
     "TanhFullGaussian",
     "TanhGaussian",
+    "kl_divergence",
     "largest_entropy",
     "load",
 ]

@@ -1,7 +1,7 @@
 """The interface of policies: stateless values made from the actor's parameters."""
 
 from inspect import signature
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,32 +53,9 @@ class Policy:
         """The action to take when nothing is to be explored."""
         raise NotImplementedError
 
-    # For loops of one's own; training needs none of these.
-
     def __repr__(self) -> str:
-        shapes = {
-            name: tuple(getattr(self, name).shape) for name in signature(type(self)).parameters
-        }
-        return f"{type(self).__name__}({', '.join(f'{k}: {v}' for k, v in shapes.items())})"
-
-    @property
-    def mode(self) -> Tensor:
-        """The action of the largest density or probability, (*, A) or (*,)."""
-        raise NotImplementedError
-
-    def kl_divergence(self, other: "Policy") -> Tensor:
-        """KL(self || other) = E[log p - log q] under self, (*,) nats, exact.
-
-        Raises:
-            TypeError: they are not of one class.
-        """
-        if type(other) is not type(self):
-            raise TypeError(f"kl_divergence: {self} and {other} differ in kind; give two of a kind")
-        return self.divergence(other)
-
-    def divergence(self, other: Any) -> Tensor:
-        """`kl_divergence` to a policy of the same class."""
-        raise NotImplementedError
+        shapes = (f"{k}: {tuple(getattr(self, k).shape)}" for k in signature(type(self)).parameters)
+        return f"{type(self).__name__}({', '.join(shapes)})"
 
 
 def at_least_float32(parameter: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """One choice out of K, or several choices at once."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -70,12 +68,6 @@ class Categorical(Policy):
         """(*, K)."""
         return self.log_probs.exp()
 
-    def divergence(self, other: Any) -> Tensor:
-        """sum_k p_k log(p_k / q_k), (*,): 0 where p_k is, infinite where q_k alone is 0."""
-        never = self.log_probs == -torch.inf
-        log_p, log_q = (one.log_probs.masked_fill(never, 0.0) for one in (self, other))
-        return (self.probs * (log_p - log_q)).sum(-1)
-
 
 class MultiCategorical(Categorical):
     """Independent choices, one for each of D components: `log_probs` (*, D, K), actions (*, D).
@@ -92,10 +84,6 @@ class MultiCategorical(Categorical):
     def entropy(self) -> Tensor:
         """The sum of the components' entropies, (*,)."""
         return super().entropy().sum(-1)
-
-    def divergence(self, other: Any) -> Tensor:
-        """The sum of the components' divergences, (*,)."""
-        return super().divergence(other).sum(-1)
 
     def components(self) -> list[Categorical]:
         """Of one state: each component by itself, without the actions that it does not have."""

@@ -1,7 +1,5 @@
 """Gaussians whose components may be correlated, plain and squashed."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -36,11 +34,6 @@ class FullGaussian(Gaussian):
         """The noise that gives this latent, (*, A), by forward substitution."""
         offset = (latent - self.mean).unsqueeze(-1)
         return torch.linalg.solve_triangular(self.scale_tril, offset, upper=False).squeeze(-1)
-
-    def divergence(self, other: Any) -> Tensor:
-        """That of the diagonals, and half the squares below the diagonal of other L^-1 L, (*,)."""
-        whitened = torch.linalg.solve_triangular(other.scale_tril, self.scale_tril, upper=False)
-        return super().divergence(other) + 0.5 * whitened.tril(-1).square().sum((-2, -1))
 
 
 class TanhFullGaussian(TanhGaussian, FullGaussian):

@@ -1,7 +1,6 @@
 """Gaussians and their densities, plain and squashed by tanh, exact also at saturation."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -132,17 +131,10 @@ class Gaussian(Policy):
 
     @property
     def mode(self) -> Tensor:
+        """The mean, (*, A); NotImplementedError where it is squashed: there is no closed form."""
+        if self.squashed:
+            raise NotImplementedError("mode: has no closed form; deterministic() is the median")
         return self.mean
-
-    def divergence(self, other: Any) -> Tensor:
-        """sum_i [r_i^2 - 1 - 2 log r_i + d_i^2] / 2, (*,), also of squashed actions.
-
-        r is std over the other's, d the noise by which the other gives this mean. A bijection such
-        as tanh leaves a divergence unchanged.
-        """
-        log_ratio = self.log_scale - other.log_scale
-        spread = torch.expm1(2.0 * log_ratio) - 2.0 * log_ratio
-        return 0.5 * (spread + other.noise_of(self.mean).square()).sum(-1)
 
 
 class TanhGaussian(Gaussian):
@@ -170,11 +162,6 @@ class TanhGaussian(Gaussian):
         """The Gaussian's, and the correction for the squashing, exact at saturation, (*, A)."""
         return super().scores(noise, latent) - log_det_tanh(latent)
 
-    @property
-    def mode(self) -> Tensor:
-        """Raises NotImplementedError, as torch's does: there is no closed form."""
-        raise NotImplementedError("mode: has no closed form; deterministic() is the median")
-
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
         """Those of the Gaussian, and the squashing's `jacobian`."""
         return super().terms(noise) | {"jacobian": -log_det_tanh(self.latent_of(noise))}
@@ -187,13 +174,3 @@ class TanhGaussian(Gaussian):
         """
         log_det = expected_log_det_tanh(self.mean, self.log_std.exp())
         return super().entropy() + log_det.sum(-1)
-
-
-def largest_entropy(log_std_min: float, log_std_max: float) -> float:
-    """The most entropy that one squashed component reaches with a log_std in this range, in nats.
-
-    It is reached with mean 0: 0.6836 where the range holds log 0.874. Correlations only lower it.
-    """
-    log_std = torch.linspace(log_std_min, log_std_max, 4001, dtype=torch.float64)
-    log_det = expected_log_det_tanh(torch.zeros_like(log_std), log_std.exp())
-    return float((log_std + 0.5 + HALF_LOG_2PI + log_det).max())

@@ -236,7 +236,8 @@ def test_before_a_camera_too(door, more, made, monkeypatch):
     def show():
         trained = open_trained(str(made("box")), env_id=ID, **more)
         trained.evaluator.close()
-        door(trained, trained.path, 0, True)
+        if door is not None:
+            door(trained.agent, trained.evaluator, trained.step, trained.path, "film", True)
 
     with pytest.raises(ConfigError, match=told):
         show()

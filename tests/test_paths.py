@@ -23,6 +23,7 @@ from configs.sweep import expand, read_sweep
 from runtime import session
 from runtime.console import number
 from runtime.curves import read_scalars
+from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.launch.sweep import sweep
@@ -364,17 +365,9 @@ def test_a_film_of_a_run_of_a_colleague_goes_elsewhere(here, made, monkeypatch, 
         raise ConfigError("video: enough; stop")
 
     monkeypatch.setattr("runtime.deploy.film.recorder", camera)
-    monkeypatch.setattr(
-        "runtime.deploy.film.make_evaluator", lambda config, *given, render: real(config)
-    )
-    assert play([f"run={made}", MODULE, "video=true", "out=mine"]) == 2
+    monkeypatch.setattr(Evaluator, "filming", lambda judge: judge)
+    assert play([f"run={made}", MODULE, "video=true", "out=mine", "episodes=1"]) == 2
     assert asked == [Path("mine/video")]
-
-
-def real(config):
-    from runtime.build import make_evaluator
-
-    return make_evaluator(config, 1, 0)
 
 
 def forbidden_mkdir(folder):

@@ -80,7 +80,7 @@ def bad_override(chance: random.Random) -> tuple[list[str], str]:
         value = [value] if "list" in text else value
         return [*base, f"{key}={value}"], key
     if kind == 2:
-        return [*base, f"{key}=${{{chance.choice(['oc.env:HOME', 'nope', 'seed'])}}}"], key
+        return [*base, f"{key}=${{{chance.choice(['oc.env:HOME', 'nope', 'env.nope'])}}}"], key
     if kind == 3:
         return [*base, f"{key}"], key
     if kind == 4:

@@ -15,6 +15,7 @@ from configs.compose import train_config
 from runtime.build import make_parts
 from runtime.initial import begin_from
 from runtime.launch.door import enter
+from runtime.launch.ranks import ALONE
 from runtime.saver import Saver
 from runtime.session import announce
 from storage import checkpoint
@@ -39,7 +40,7 @@ def saved(path: Path, arguments: list[str]) -> Path:
     parts = make_parts(config)
     parts.agent.learn_statistics(torch.randn(9, parts.agent.spec.obs_dim))
     path.mkdir()
-    announce(path, config, 0, 1)
+    announce(path, config, 0, ALONE)
     Saver(path, config, parts, time.perf_counter()).save(60, None, None)
     parts.close()
     return path

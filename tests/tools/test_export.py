@@ -317,7 +317,7 @@ def test_a_component_is_held_to_its_own_width():
     space = spaces.Box(np.array([0.0, 0.0]), np.array([0.001, 1000.0]), dtype=np.float64)
 
     class Still:
-        device = torch.device("cpu")
+        device, spec = torch.device("cpu"), Spec(3, 2, discrete=False)
 
         def act(self, obs, deterministic=True, generator=None):
             return torch.zeros(len(obs), 2), None
