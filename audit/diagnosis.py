@@ -23,6 +23,7 @@ CERTAIN = 0.1  # of an error, that rounding may be
 LEAST = 2e-7  # a constant above what float32 rounds off an action
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
 INEXACT = 4.0  # times the median: what rounding may do to points that a Gaussian is fitted to
+VAGUE = 0.3  # the bound of an integral, beyond which 1 is not told from 1.3
 EXACT = ("jacobian", "inverse")  # kinds whose errors leave no doubt, however small
 KNOWN = (*EXACT, "scale", "constant")  # whose errors are of each draw
 SLIPS = {  # shapes of log_prob, and what it gives
@@ -205,7 +206,12 @@ class Diagnosis:
     def praise(self) -> str:
         """What was found right, and where."""
         reach, count = self.reach(), len(self.latent)
-        text = f"{count:,} draws follow exp({self.what}), which integrates to 1"
+        total = [trial.bound for trial in self.trials if trial.name == "|normaliser - 1|"]
+        vague = any(not bound < VAGUE for bound in total)
+        sum_up = "whose integral is not judged" if vague else "which integrates to 1"
+        text = f"{count:,} draws follow exp({self.what}), {sum_up}"
+        if vague:
+            return f"right where it draws: {text}: a few points have most of it"
         if reach > TOWARDS:
             return f"right: {text}"
         left = f", where {self.left_out} draws are rounded to a bound" if self.left_out else ""

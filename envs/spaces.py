@@ -157,7 +157,7 @@ class Mask(spaces.MultiBinary):
         rows = [np.asarray(p) for p in (several if len(several) == len(self.sizes) else [mask])]
         if [row.shape for row in rows] not in ([(self.n,)], [(size,) for size in self.sizes]):
             shape = " and ".join(str(row.shape) for row in rows)
-            raise ValueError(f"{MASK} has shape {shape}, and choices of {self.sizes} actions")
+            raise ValueError(f"{MASK} has shape {shape}; these actions need ({self.n},)")
         row = np.concatenate(rows)
         if row.dtype.kind not in "biuf" or not ((row == 0) | (row == 1)).all():
             raise ValueError(f"{MASK} is {short(row)} of {row.dtype}, not of 0 and 1")

@@ -48,7 +48,7 @@ class Progress:
         self.total, self.learning_starts = total_steps, learning_starts
         self.rollout, self.period = rollout, period
         self.ends = deque[tuple[int, float]]()  # (step, time) after rollouts in the last period
-        if first_step >= learning_starts:
+        if first_step >= learning_starts and first_step % rollout == 0:
             self.ends.append((first_step, time.perf_counter()))
         self.next_line = first_step
         self.values: dict[str, float] = {}  # the newest of each tag

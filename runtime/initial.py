@@ -51,12 +51,12 @@ def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
             why = str(error).splitlines()[-1].strip()
             raise ConfigError(f"init: {name} does not fit, {why}; train anew") from error
     taken = [name for name in common if own[name].state_dict()]  # a normaliser may have none
-    left = [name for name in {**own, **other.modules} if name not in common]
+    anew = [*(name for name in own if name not in common), "optimiser", "buffer", "random numbers"]
     print(
         f"begins with {', '.join(taken)} of {path}, {there.agent.name} on {there.env.id} at step "
-        f"{step:,}; anew: {', '.join([*left, 'optimiser, buffer, random numbers'])}"
+        f"{step:,}; anew: {', '.join(anew)}"
     )
-    return {"run": f"{path}", "checkpoint_step": step, "taken": taken, "anew": left}
+    return {"run": f"{path}", "checkpoint_step": step, "taken": taken, "anew": anew}
 
 
 def require_same_network(path: Path, other: BaseAgent, agent: BaseAgent) -> None:

@@ -137,7 +137,7 @@ def evidence(first: np.ndarray, second: np.ndarray) -> str:
     least, p = 2 / math.comb(len(first) + len(second), len(first)), chance(first, second)
     verb, why, remedy = "show", f"permutation test, p = {p:.2g}", ""
     if least > 0.05:
-        why = f"{least:.0%} of the time chance separates so few completely"
+        why = f"permutation test, p = {least:.2g} however far apart they are"
         verb, remedy = "cannot show", "; train 4 seeds of each"
     elif p > 0.05:
         verb, remedy = "do not show", "; more seeds may"

@@ -388,6 +388,15 @@ def test_bad_input_is_one_line_with_what_to_do(name):
     assert "\n" not in str(error.value)
 
 
+def test_an_integral_that_a_few_points_decide_is_not_called_1():
+    """A clamped log-probability integrates to infinity, in places where draws never are."""
+    normal = dist.Independent(dist.Normal(MEAN[:2], STD[:2]), 1)
+    torch.manual_seed(0)
+    verdict = audit.check((normal.sample, lambda a: normal.log_prob(a).clamp(min=-5.0))).verdict
+    assert "whose integral is not judged" in verdict
+    assert "integrates to 1" not in verdict
+
+
 def test_noise_is_what_sample_is_called_with():
     noise = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0))
     report = audit.check(

@@ -177,7 +177,7 @@ def test_a_resumed_environment_has_its_mask_again():
 
 @pytest.mark.parametrize(("spoiled", "why"), [
     (np.zeros(4), r"action_mask \[0. 0. 0. 0.\] permits no action in environment 0 at step 2"),
-    (np.ones(3), r"action_mask has shape \(3,\), and choices of \[4\] actions"),
+    (np.ones(3), r"action_mask has shape \(3,\); these actions need \(4,\)"),
     (np.array([1, 2, 0, 1]), r"action_mask is \[1 2 0 1\] of int64, not of 0 and 1"),
     (np.array(["a"] * 4), r"action_mask is \['a' 'a' 'a' 'a'\] of <U1, not of 0 and 1"),
     (1, r"action_mask has shape \(\)"),

@@ -82,3 +82,9 @@ def test_a_run_gives_the_lengths_of_its_rollouts(arguments, given, tmp_path, mon
     of = ["env.id=Pendulum-v1", "total_steps=20000", "accelerate=none", f"run_dir={tmp_path}/run"]
     assert enter("train", train.run, [*of, *arguments]) == 1
     assert seen == [given]
+
+
+def test_a_run_that_is_resumed_within_a_rollout_has_no_speed_before_one_has_ended():
+    """The first update would be charged to the few steps before it."""
+    assert len(Progress(1000, first_step=120, rollout=64).ends) == 0
+    assert len(Progress(1000, first_step=128, rollout=64).ends) == 1

@@ -101,11 +101,13 @@ def test_what_a_new_run_has_for_itself_stays_its_own(made: dict[str, Path]) -> N
     taken, own = begun(made["sac"], *MADE, *more)
     found = modules(made["sac"], 60)
     everything = ["normalizer", "actor", "critic", "critic_target", "actor_average"]
-    assert taken == (everything, ["temperature"])
+    always = ["optimiser", "buffer", "random numbers"]
+    assert taken == (everything, ["temperature", *always])
     assert own["temperature"]["log_alpha"].exp().item() == pytest.approx(0.3)
     assert differing({"actor": own["actor_average"]}, found) == []
     taken, own = begun(made["a2c"], *DISCRETE)
-    assert taken == (["normalizer", "actor"], ["critic", "critic_target", "temperature"])
+    new = ["critic", "critic_target", "temperature", *always]
+    assert taken == (["normalizer", "actor"], new)
     assert differing({"actor": own["actor"]}, modules(made["a2c"], 60)) == []
 
 
