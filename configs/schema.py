@@ -72,12 +72,14 @@ class EnvConfig(Group):
 
 @dataclass(frozen=True)
 class LogConfig(Group):
-    every: int | Auto = key("environment steps; auto: 1 % of the run, at least 50", ge=1)
+    every: int | Auto = key(
+        "environment steps between lines; auto: 1 % of the run, at least 50", ge=1
+    )
 
 
 @dataclass(frozen=True)
 class EvalConfig(Group):
-    every: int | Auto = key("environment steps; auto: 10 % of the run", ge=1)
+    every: int | Auto = key("environment steps between evaluations; auto: 10 % of the run", ge=1)
     episodes: int = key("per evaluation; 0: none, and no copies for them", ge=0, le=1_000_000)
     max_length: int | Auto = key(
         "an episode is cut here; auto: max_episode_steps or 10,000", ge=1, le=10**9, before=30_000
@@ -97,13 +99,15 @@ class EvalConfig(Group):
 
 @dataclass(frozen=True)
 class CheckpointConfig(Group):
-    every: int | Auto = key("environment steps; auto: 10 % of the run", ge=1)
+    every: int | Auto = key("environment steps between checkpoints; auto: 10 % of the run", ge=1)
     keep: int = key("newest checkpoints kept, beside the best", ge=1, le=1_000_000)
 
 
 @dataclass(frozen=True)
 class AuditConfig(Group):
-    every: int | Auto = key("steps; auto: 25 % of the run, at least 10,000 updates", ge=1)
+    every: int | Auto = key(
+        "steps between audits; auto: 25 % of the run, at least 10,000 updates", ge=1
+    )
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def target(of: str, args: Any) -> Any:
     for name in path.split("."):
         if not hasattr(found, name):
             known = [one for one in dir(found) if callable(getattr(found, one, None))]
-            remedy = nearest(name, known, "give one of dir(MODULE)")
+            remedy = nearest(name, known, f"it has {', '.join(known[:8])}")
             raise ConfigError(f"of: {module} has no {path}; {remedy}")
         found = getattr(found, name)
     if not isinstance(found, type) and args is None:

@@ -121,7 +121,13 @@ def report(groups: Groups, given: Options) -> str:
     parts = [table(head, rows)]
     for task, (first, second) in ((t, labels[:2]) for t, labels in ranked.items() if labels[1:]):
         shown = evidence(finals[first][task], finals[second][task])
-        parts.append(f"{task}: {first} is the best, {second} the next. {shown}")
+        level = finals[first][task].mean() == finals[second][task].mean()
+        best = (
+            f"{first} and {second} are level."
+            if level
+            else f"{first} is the best, {second} the next."
+        )
+        parts.append(f"{task}: {best} {shown}")
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")

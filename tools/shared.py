@@ -30,7 +30,12 @@ class Keys(Group):
     def require_names(self, name: str, known: Sequence[str]) -> None:
         """Raises ConfigError unless a key is one of the known names, or several with commas."""
         for one in getattr(self, name).split(","):
-            self.require(one in known, name, f"there is no {show(one)}", nearest(one, [*known]))
+            self.require(
+                one in known,
+                name,
+                f"there is no {show(one)}",
+                nearest(one, [*known], f"give one of {', '.join(known)}"),
+            )
 
 
 def names(group: type[Group]) -> dict[str, str]:

@@ -225,7 +225,7 @@ def test_the_fewest_runs_that_can_show_a_difference_are_four_of_each():
     for count, word in ((3, "cannot show"), (4, "show"), (1, "1 run cannot show")):
         said = compare.evidence(10 + np.arange(count), np.arange(count))
         assert f"{word} that this is no accident" in said
-        assert ("10% of the time" in said) == (count == 3)  # 2 of 20 orders
+        assert ("p = 0.1 however" in said) == (count == 3)  # 2 of 20 orders
     assert "do not show" in compare.evidence(np.array([1.0, 2, 5, 6]), np.array([3.0, 4, 7, 8]))
 
 
