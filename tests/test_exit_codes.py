@@ -192,6 +192,7 @@ def test_what_is_printed_at_once_to_a_full_disk_is_lost(monkeypatch):
     ],
 )
 def test_threads_that_wait_sleep_soon_unless_the_user_chose(loaded, chosen, spin, monkeypatch):
+    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # so that it is set back
         monkeypatch.delenv(name)
