@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from agents.base import BaseAgent
 from common.errors import ConfigError, warn
 from configs.files import read_run, require_run
@@ -15,15 +17,18 @@ from storage.checkpoint import load_newest
 
 NETWORK = (  # keys of an agent by which its weights have other shapes, or another meaning
     *("policy", "hidden", "activation", "normalise_obs", "unit_obs", "bounded_mean", "log_std"),
-    *("log_std_bound", "shared_torso", "bounded_value", "critics", "normalise_critic", "atoms"),
+    *("log_std_min", "log_std_max", "log_std_bound", "shared_torso", "bounded_value", "critics"),
+    *("normalise_critic", "atoms"),
 )
+CRITICS = ("critic", "critic_target")
 
 
 def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     """Loads the weights of the run `config.init` into a fresh agent, prints and returns what.
 
-    The critics of another kind of agent, and its temperature where the new run has a fixed one, are
-    left; an average of the actor that is not there begins with the actor.
+    The critics of another kind of agent, or of another `reward_scale`, are left; so is its
+    temperature where the new run has a fixed one. An average of the actor that is not there begins
+    with the actor.
 
     Raises:
         ConfigError: there is no such run, its spaces are others, or its weights do not fit.
@@ -34,7 +39,7 @@ def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     try:
         step, state, warnings = load_newest(path, config.init_checkpoint, config=there)
     except ConfigError as error:
-        raise ConfigError(f"init_{error}") from error
+        raise ConfigError(f"init_checkpoint: {error.why}; {error.remedy}") from error
     warn(*warnings)
     require_same_spaces(config.env.id, state.get("spaces"), spaces, there.env.id)
     other = restore_agent(there, agent.spec, state, agent.device)
@@ -42,6 +47,8 @@ def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     if getattr(config.agent, "alpha", "auto") != "auto":
         found.pop("temperature", None)
     own = agent.modules
+    if there.agent.reward_scale != config.agent.reward_scale:  # their returns have other units
+        found = {name: one for name, one in found.items() if name not in CRITICS}
     common = [name for name in own if type(own[name]) is type(found.get(name))]
     require_same_network(path, other, agent)
     for name in common:
@@ -50,6 +57,8 @@ def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         except RuntimeError as error:  # torch names the weight in the last line
             why = str(error).splitlines()[-1].strip()
             raise ConfigError(f"init: {name} does not fit, {why}; train anew") from error
+    if agent.returns is not None:  # of episodes that the other run has not finished
+        agent.returns.running = torch.zeros_like(agent.returns.running)
     taken = [name for name in common if own[name].state_dict()]  # a normaliser may have none
     anew = [*(name for name in own if name not in common), "optimiser", "buffer", "random numbers"]
     print(
@@ -63,6 +72,9 @@ def require_same_network(path: Path, other: BaseAgent, agent: BaseAgent) -> None
     """Raises ConfigError where two agents have other keys of their networks, naming those."""
     names = {policy: name for name, policy in POLICIES.items()}
     old, new = ({**vars(one.settings), "policy": names[one.policy_class]} for one in (other, agent))
+    if old["policy"] not in agent.fitting(agent.spec.kind):
+        why = f"{path} has agent.policy={old['policy']}, which this agent cannot use"
+        raise ConfigError(f"init: {why}; train that run with {new['policy']}, or leave init out")
     both = [key for key in NETWORK if key in old and key in new]
     if differing := {f"agent.{key}": old[key] for key in both if old[key] != new[key]}:
         keys = " ".join(assignment(key, differing) for key in differing)

@@ -12,6 +12,7 @@ import torch
 
 from agents.base import BaseAgent
 from common.errors import ConfigError
+from configs.automatic import NATIVE
 from configs.files import read_run, require_run
 from configs.resume import require_repeated
 from configs.schema import TrainConfig
@@ -33,7 +34,7 @@ class Trained:
     evaluator: Evaluator
     step: int
     warnings: list[str]  # one for each checkpoint that was passed over
-    changed: dict[str, Any]  # arguments of the environment that the run has not, or otherwise
+    changed: dict[str, Any]  # arguments of the environment that differ from the run's
 
 
 def open_trained(
@@ -73,10 +74,13 @@ def open_trained(
     if not guest:
         set_up_torch(int(config.threads))
     env, given = config.env, (kwargs or {}).items()
-    changed = {key: value for key, value in given if env.kwargs.get(key, env) != value}
+    own = env.kwargs
+    changed = {key: value for key, value in given if key not in own or own[key] != value}
     if changed:
-        env = replace(env, kwargs={**env.kwargs, **changed})
-        if env.vectorization == "native":  # which has no arguments
+        env = replace(env, kwargs={**own, **changed})
+        if (
+            env.vectorization == "native" and env.id in NATIVE
+        ):  # whose arrays are exact with the usual arguments alone
             env = replace(env, vectorization="sync")
         config = replace(config, env=env)
     if max_length is not None:

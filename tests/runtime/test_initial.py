@@ -5,15 +5,18 @@ import shutil
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 import train
+from common.errors import ConfigError
 from configs.compose import train_config
+from policies import POLICIES
 from runtime.build import make_parts
-from runtime.initial import begin_from
+from runtime.initial import NETWORK, begin_from, require_same_network
 from runtime.launch.door import enter
 from runtime.launch.ranks import ALONE
 from runtime.saver import Saver
@@ -109,6 +112,36 @@ def test_what_a_new_run_has_for_itself_stays_its_own(made: dict[str, Path]) -> N
     new = ["critic", "critic_target", "temperature", *always]
     assert taken == (["normalizer", "actor"], new)
     assert differing({"actor": own["actor"]}, modules(made["a2c"], 60)) == []
+    taken, _ = begun(made["sac"], *MADE, "agent.reward_scale=2")
+    assert taken == (["normalizer", "actor", "temperature"], ["critic", "critic_target", *always])
+
+
+@pytest.mark.parametrize("key", NETWORK)
+def test_each_key_of_the_network_is_compared(key: str) -> None:
+    """Those too whose weights have the same shapes."""
+    names = ("gaussian", "full_gaussian" if key == "policy" else "gaussian")
+    made: list[Any] = [
+        SimpleNamespace(
+            policy_class=POLICIES[name],
+            fitting=lambda kind: ["gaussian", "full_gaussian"],
+            spec=SimpleNamespace(kind="continuous"),
+            settings=SimpleNamespace(**{key: value}),
+        )
+        for name, value in zip(names, ("one", "other"), strict=True)
+    ]
+    with pytest.raises(ConfigError, match=rf"another network, agent\.{key}="):
+        require_same_network(Path("run"), *made)
+
+
+def test_sums_of_rewards_begin_with_the_new_run(tmp_path: Path) -> None:
+    """The unit is taken over, what an unfinished episode has paid is not."""
+    scaled = [*MADE, "agent.reward_scale=auto", f"run_dir={tmp_path / 'run'}"]
+    assert run(scaled) == 0
+    _, own = begun(tmp_path / "run", *scaled[:-1])
+    found = modules(tmp_path / "run", 24)
+    assert own["returns"]["unit"] == found["returns"]["unit"] != 1.0
+    assert bool((found["returns"]["running"] != 0.0).all())
+    assert not bool(own["returns"]["running"].any())
 
 
 @pytest.mark.parametrize(
