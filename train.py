@@ -37,6 +37,7 @@ def run(config: TrainConfig, stop: Stop | None = None) -> int:
 
 def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     """The part of one rank, which without torchrun is the only one."""
+    from configs.resume import modules_in
     from runtime import session
     from runtime.initial import begin_from
     from runtime.saver import Saver
@@ -53,7 +54,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
         return 0
     config, parts = ranks.together(lambda: session.make(config, ranks, begun=path is not None))
     try:
-        initial = None
+        initial, repeated = None, config.env.id if modules_in(config.env) else ""
         if config.init and ranks.decided(lambda: not (path and checkpoint.names(path))):
             initial = ranks.together(partial(begin_from, config, parts))
         path = Path(ranks.decided(lambda: str(path or session.begin(config))))
@@ -67,16 +68,16 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
             try:
                 evaluation = session.run(saver, stop)
             except Stopped as stopped:
-                raise stopped.at(f"{path}", config.env.id, ranks.launcher) from None
+                raise stopped.at(f"{path}", repeated, ranks.launcher) from None
     finally:
         parts.close()
     print(f"{ending(evaluation)}, after {time.perf_counter() - saver.started:.1f} s in all")
-    print(f"run directory: {path}\n{session.next_commands(path, config.env.id)}")
+    print(f"run directory: {path}\n{session.next_commands(path, repeated)}")
     return 0
 
 
 def ending(evaluation: "Evaluation | None") -> str:
-    """The last line but two: the final evaluation."""
+    """The final evaluation, as a line."""
     if evaluation is None:
         return "nothing was evaluated (eval.episodes=0)"
     summary = evaluation.summary()

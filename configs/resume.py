@@ -113,13 +113,18 @@ def assignment(key: str, values: Values) -> str:
     return f"{name}={show(text, quote=False)}"
 
 
+def modules_in(env: EnvConfig) -> list[str]:
+    """Names of an environment and its wrappers that are in modules of one's own."""
+    return [name for name in (env.id, *(named(one)[0] for one in env.wrappers)) if ":" in name]
+
+
 def require_repeated(recorded: EnvConfig, given: object) -> None:
     """Raises ConfigError where a run's files name a module, and its environment is not repeated."""
-    names = [recorded.id, *(named(wrapper)[0] for wrapper in recorded.wrappers)]
-    foreign = " and ".join(show(name) for name in names if ":" in name)
+    foreign = modules_in(recorded)
     if foreign and given != recorded.id:
+        names = " and ".join(map(show, foreign))
         raise ConfigError(
-            f"env.id: the run would import the module of {foreign}; if you trust it, repeat "
+            f"env.id: the run would import the module of {names}; if you trust it, repeat "
             f"{shown(f'env.id={recorded.id}')}"
         )
 

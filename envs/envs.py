@@ -172,7 +172,8 @@ class Envs:
     def begin(self, reset: Callable[[np.ndarray], np.ndarray], mask: np.ndarray) -> None:
         self.returns[mask] = 0.0
         self.lengths[mask] = 0
-        self.obs = self.observation(self.guard(reset, mask))
+        obs = self.guard(reset, mask)
+        self.obs = self.observation(obs, self.backend.waiting)
 
     def drain(self) -> list[tuple[int, float, int]]:
         """(environment index, return, length) of the episodes finished since the last call."""
@@ -222,7 +223,7 @@ class Envs:
     def observation(self, raw: np.ndarray, last: np.ndarray | None = None) -> Tensor:
         """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32.
 
-        A mask may forbid everything in the `last` observations (N,), after which nothing is done.
+        `last` (N,) marks copies that act no more: a mask of theirs that permits nothing is all 1.
         """
         obs = raw.reshape(self.num_envs, self.spec.obs_dim)
         if self.spec.pixels:

@@ -22,6 +22,7 @@ class Arrays:
 
     lasting: str | None = None
     idle: np.ndarray | None = None
+    waiting: np.ndarray | None = None
 
     @property
     def copies(self) -> list[Any]:
@@ -178,7 +179,7 @@ class NativeVector(Arrays):
     def reset_all(self) -> np.ndarray:
         obs, _ = self.envs.reset(seed=derive(self.seed, "vector", self.resets) >> 32)
         self.resets += 1
-        self.finished = np.zeros(self.count, dtype=np.bool_)
+        self.finished, self.waiting = np.zeros(self.count, dtype=np.bool_), None
         self.obs = self.observation(obs)
         return self.obs
 
@@ -196,6 +197,7 @@ class NativeVector(Arrays):
             for name, flags in (("terminated", terminated), ("truncated", truncated))
         )
         self.obs, self.finished = self.observation(obs), terminated | truncated
+        self.waiting = self.finished if next_step else None
         successors = self.obs
         if self.mode is AutoresetMode.SAME_STEP and self.finished.any():
             if "final_obs" not in info:
@@ -213,6 +215,7 @@ class NativeVector(Arrays):
         elif self.mode is AutoresetMode.NEXT_STEP and done.all():
             self.obs = self.observation(self.envs.step(self.action)[0])
             self.finished = np.zeros(self.count, dtype=np.bool_)
+            self.waiting = None
         return self.obs
 
     def abandon(self, mask: np.ndarray) -> np.ndarray:

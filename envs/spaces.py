@@ -330,6 +330,8 @@ def describe(space: spaces.Space[Any]) -> str:
         if isinstance(space, spaces.Discrete):
             return f"Discrete({space.n}{begins})"
         return f"MultiDiscrete({shortest(space.nvec, uniform=False)}{begins})"
+    if isinstance(space, Mask):  # one that is used, unlike a MultiBinary of the same shape
+        return f"Mask({space.sizes})"
     if isinstance(space, spaces.MultiBinary):
         return f"MultiBinary({space.shape})"
     if isinstance(space, spaces.Dict):

@@ -38,6 +38,7 @@ class Vector:
     """
 
     idle: np.ndarray | None = None  # (N,) the copies whose last row is none of theirs, if any
+    waiting: np.ndarray | None = None  # (N,) those whose next row will be none of theirs, if any
 
     def __init__(self, make: "Callable[[], Serial | Workers]", count: int, journal: bool) -> None:
         self.make, self.count = make, count

@@ -41,9 +41,7 @@ def of_gaussians(p: Any, q: Any) -> Tensor:
 
 def of_choices(p: Any, q: Any) -> Tensor:
     """sum_k p_k log(p_k / q_k), (*,): 0 where p_k is, infinite where q_k alone is 0."""
-    never = p.log_probs == -torch.inf
-    log_p, log_q = (one.log_probs.masked_fill(never, 0.0) for one in (p, q))
-    found = (p.probs * (log_p - log_q)).sum(-1)
+    found = p.expectation(p.log_probs - q.log_probs)
     return found.sum(-1) if isinstance(p, MultiCategorical) else found
 
 

@@ -87,11 +87,14 @@ def commands(path: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
-def next_commands(path: Path, env_id: str) -> str:
-    """What a user does after a run, as commands: TensorBoard, where it has a name, and evaluate."""
+def next_commands(path: Path, repeated: str) -> str:
+    """What a user does after a run, as commands: TensorBoard, where it has a name, and evaluate.
+
+    `repeated` is an id that the second has to name, or empty.
+    """
     own_root = (path if path.name else path.absolute()).parent
     root = rundir.RUNS if rundir.RUNS in path.parents else own_root
-    own = f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
+    own = f" {shown(f'env.id={repeated}')}" if repeated else ""
     return (
         "next, its curves (overview: http://localhost:6006/#custom_scalars) and an evaluation:\n"
         f"  tensorboard --logdir {shown(root)}\n"

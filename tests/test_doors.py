@@ -26,6 +26,7 @@ from common.errors import ConfigError
 from configs import automatic
 from configs.compose import Asked, evaluate_config, train_config
 from configs.files import read_run
+from configs.resume import modules_in, require_repeated
 from configs.schema import TrainConfig
 from runtime.launch.door import enter
 from runtime.session import next_commands
@@ -419,6 +420,17 @@ def test_what_is_printed_to_do_next_can_be_pasted() -> None:
         assert Path(name).absolute().is_relative_to(logdir.absolute())
         assert Path(name).absolute() != logdir.absolute()
         assert (logdir == Path("runs")) == name.startswith("runs/")
+
+
+def test_what_is_printed_names_the_environment_where_a_wrapper_has_a_module() -> None:
+    """As what reads the run wants it repeated; of another one nothing is repeated."""
+    for wrapper, printed in (("tests.helpers:Wrapped", True), ("FlattenObservation", False)):
+        env = train_config(["env.id=CartPole-v1", f"env.wrappers=['{wrapper}']"]).env
+        assert bool(modules_in(env)) == printed
+        require_repeated(env, env.id if printed else None)
+        if printed:
+            with pytest.raises(ConfigError, match=r"if you trust it, repeat env\.id=CartPole-v1"):
+                require_repeated(env, None)
 
 
 def test_a_run_leaves_exactly_the_documented_files(finished: Any) -> None:

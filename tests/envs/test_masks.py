@@ -39,9 +39,22 @@ class Gates(gymnasium.Env):
     """
 
     def __init__(
-        self, form="info", kind="one", ends="terminated", rows=False, spoiled=None, drifts=0
+        self,
+        form="info",
+        kind="one",
+        ends="terminated",
+        rows=False,
+        spoiled=None,
+        drifts=0,
+        length=LENGTH,
     ):
-        self.form, self.sizes, self.ends, self.rows = form, SIZES[kind], ends, rows
+        self.length, self.form, self.sizes, self.ends, self.rows = (
+            length,
+            form,
+            SIZES[kind],
+            ends,
+            rows,
+        )
         self.action_space, self.spoiled, self.drift, self.drifts = KINDS[kind], spoiled, 0, drifts
         self.observation_space = box = spaces.Box(-1, 99, (2,), np.float32)
         if form == "dict":
@@ -63,7 +76,7 @@ class Gates(gymnasium.Env):
                 raise ValueError(f"{action} is forbidden by {bits}")
             first += size
         self.count += 1
-        last = self.count == LENGTH
+        last = self.count == self.length
         obs, info = self.seen(last)
         ended = last and self.ends == "terminated"
         return obs, float(np.sum(action)) + self.drift, ended, last and not ended, info
@@ -97,7 +110,7 @@ class Lit(Picture):
 
 
 def vector(num_envs, mode="NEXT_STEP", **kwargs):
-    makes = [partial(Gates, "dict", **kwargs)] * num_envs
+    makes = [partial(Gates, "dict", length=LENGTH + i, **kwargs) for i in range(num_envs)]
     return SyncVectorEnv(makes, autoreset_mode=AutoresetMode[mode])
 
 

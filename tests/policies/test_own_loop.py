@@ -69,6 +69,8 @@ def test_impossible_choices_have_no_divergence_and_no_gradient():
     for slope in torch.autograd.grad(found, [p, q]):
         assert bool(slope.isfinite().all())
         assert slope[2] == 0
+    rare = policies.Categorical(torch.tensor([0.0, -200.0]))  # whose probability is 0 in float32
+    assert policies.kl_divergence(rare, policies.Categorical(torch.tensor([0.0, -math.inf]))) == 0
     certain = policies.Categorical(torch.tensor([1.0, 0.0, 0.0]).log())
     assert policies.kl_divergence(policies.Categorical(p), certain).item() == math.inf
 
