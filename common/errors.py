@@ -165,10 +165,13 @@ class Stopped(LogpiError):
 
     exact = shared = True  # every character of its command counts
 
-    def at(self, run_dir: str, env_id: str, launcher: str = "python") -> "Stopped":
-        """The same once the run is saved, with the command that continues it."""
+    def at(self, run_dir: str, repeated: str, launcher: str = "python") -> "Stopped":
+        """The same once the run is saved, with the command that continues it.
+
+        `repeated` is an id that the command has to name, or empty.
+        """
         again = key_value("resume", run_dir)
-        again += f" {shown(f'env.id={env_id}')}" if ":" in env_id else ""
+        again += f" {shown(f'env.id={repeated}')}" if repeated else ""
         line = f"{self.problem}, the run is saved; continue with {launcher} train.py {again}"
         return Stopped(line, self.code)
 

@@ -30,9 +30,9 @@ BEGIN = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 
 def script(shell: str) -> str:
-    """A function of `shell` that knows the files, keys and values of today; starts no process.
+    """A function of `shell` that completes the present files, keys and values.
 
-    Raises ConfigError for a shell without one.
+    Pressing Tab starts no Python process. Raises ConfigError for a shell without one.
     """
     if shell not in BEGIN:
         raise ConfigError(f"--completion: {shell} has none; give --completion bash, or zsh")

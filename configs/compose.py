@@ -90,7 +90,7 @@ def asked(arguments: list[str]) -> Asked:
 
 
 def new_or_resumed(given: Given) -> Asked:
-    """The same from the arguments as (key, value)."""
+    """`asked`, from the arguments as (key, value)."""
     named = dict(given)
     run = named.get("resume")
     if run not in (None, "auto"):
@@ -146,9 +146,13 @@ def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str,
     if other_id:
         pair = files.get("tuned")  # the usual one was made for the id of the file alone
     tuned = dict(flat(group("tuned", pair))) if find("tuned", pair) else {}
-    if "tuned" in files:  # which may be the pair of another agent
-        keys = [(key, None) for key in tuned if key.startswith("agent.")]
-        require_keys(keys, TrainConfig, agent)
+    for key in tuned:  # a pair that is named may be one of another agent
+        if key.startswith("agent.") and key not in key_names(TrainConfig, agent):
+            having = [
+                f"agent={name}" for name in AGENT_GROUPS if key in key_names(TrainConfig, name)
+            ]
+            why = f"{pair} sets {key}, which agent={agent} does not have"
+            raise ConfigError(f"tuned: {why}; give tuned=null, or choose {' or '.join(having)}")
     sources = {
         **(dict.fromkeys(tuned, place("tuned", pair)) if tuned else {}),
         **(dict.fromkeys(named, place("experiment", chosen["experiment"])) if named else {}),

@@ -157,8 +157,8 @@ def composed(name: str, overrides: list[str], **options: Any) -> Any:
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     for folder in folders()[1:]:
-        place = quoted(f"file://{folder.absolute()}")
-        overrides = [*overrides, f"hydra.searchpath=[{place}]"]
+        path = quoted(f"file://{folder.absolute()}")
+        overrides = [*overrides, f"hydra.searchpath=[{path}]"]
     with warnings.catch_warnings(), hydra.initialize_config_dir(str(DIRECTORY), version_base="1.3"):
         warnings.simplefilter("ignore")
         return hydra.compose(name, overrides=overrides, **options)

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from common.errors import ConfigError
+
 INSTEAD = {  # what an argument of Hydra's begins with -> what to do here
     "--info": "give --cfg job for the configuration, --help KEY for a key",
     "--config-name": "choose settings by experiment=NAME or experiment=FILE.yaml",
@@ -23,12 +25,19 @@ def instead(argument: str) -> str | None:
 
 
 def take(arguments: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
-    """(The value of a flag, None without it; the other arguments), of FLAG VALUE or FLAG=VALUE."""
-    words, rest, value = iter(arguments), list[str](), None
+    """(The value of a flag, None without it; the other arguments), of FLAG VALUE or FLAG=VALUE.
+
+    Raises ConfigError for a flag without a value, or one that is given twice.
+    """
+    words, rest, found = iter(arguments), list[str](), list[str]()
     for word in words:
         flag, equals, text = word.partition("=")
-        if flag in flags:
-            value = text if equals else next(words, "")
-        else:
+        if flag not in flags:
             rest.append(word)
-    return value, rest
+            continue
+        found.append(text if equals else next(words, ""))
+        if not found[-1]:
+            raise ConfigError(f"{flag}: is without a value; give {flags[0]} VALUE")
+        if found[1:]:
+            raise ConfigError(f"{flag}: is given twice; give it once")
+    return (found[0] if found else None), rest

@@ -114,8 +114,9 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
     else:
         having = [agent for agent in AGENT_GROUPS if key in key_names(TrainConfig, agent)]
         values, sources, agent = settings(chosen)
-        if agent not in having:
-            values, sources, agent = settings([*chosen, f"agent={having[0]}"])
+        if agent not in having:  # nor is it for the agent of an experiment
+            others = [word for word in chosen if not word.lstrip("+").startswith("experiment=")]
+            values, sources, agent = settings([*others, f"agent={having[0]}"])
         found["default"] = value_of(key, general(agent))
         if key in sources:
             found["here"] = f"{value_of(key, values)}, by {sources[key]}"

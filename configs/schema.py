@@ -84,10 +84,12 @@ class EvalConfig(Group):
     max_length: int | Auto = key(
         "an episode is cut here; auto: max_episode_steps or 10,000", ge=1, le=10**9, before=30_000
     )
-    stop_at: float | None = key("mean return that ends the run, saved and finished", before=None)
+    stop_at: float | None = key(
+        "the run is saved and ends when an evaluation reaches this return; null: never", before=None
+    )
     stop_after: int = key("evaluations in a row that reach eval.stop_at", ge=1, before=1)
     patience: int | None = key(
-        "evaluations without a new best that end the run, saved and finished", ge=1, before=None
+        "the run is saved and ends after so many evaluations without a new best", ge=1, before=None
     )
 
     def check(self) -> None:

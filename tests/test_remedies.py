@@ -461,16 +461,28 @@ def test_a_run_that_is_finished_gets_more_steps(run, door, capsys):
     assert rundir.read_result(Path(run))["steps"] == 12
 
 
-def test_a_run_that_ended_early_goes_on_as_it_says(door, capsys):
+@pytest.mark.parametrize(
+    ("keys", "last", "why", "others"),
+    [
+        (["eval.stop_at=0"], 4, "eval.stop_at=0 was reached", "eval.stop_at=null"),
+        (["eval.stop_at=0", "eval.stop_after=2"], 8, "2 times in a row", "eval.stop_after=9"),
+        (["eval.patience=1"], 8, "no new best return in eval.patience=1", "eval.patience=9"),
+    ],
+)
+def test_a_run_that_ended_early_goes_on_as_it_says(keys, last, why, others, door, capsys):
     early = [*RUN, "total_steps=16", "eval.every=4", "run_dir=early"]
-    door("train", *early, "eval.stop_at=0")
+    door("train", *early, *keys)
     result = rundir.read_result(Path("early"))
-    assert (result["steps"], result["stopped"]) == (4, "eval.stop_at=0 was reached")
+    assert result["steps"] == last
+    assert why in result["stopped"]
+    shutil.copytree("early", "other")
+    door("train", "resume=other", others)
+    assert rundir.read_result(Path("other"))["steps"] == 16
     capsys.readouterr()
     for more in ([], ["total_steps=20"]):
         assert enter("train", train.run, ["resume=early", *more]) == 0
         said = capsys.readouterr().out
-        assert said.startswith("run early is finished; eval.stop_at=0 was reached; eval.stop_at=n")
+        assert said.startswith(f"run early is finished; {result['stopped']}; eval.stop_at=null ")
     assert rundir.read_result(Path("early")) == result
     door("train", "resume=early", *said.split("; ")[-1].split()[:2])
     assert rundir.read_result(Path("early"))["steps"] == 16

@@ -97,12 +97,19 @@ def test_files_of_one_s_own_are_checked(file: str, text: str, line: str, own: li
         train_config([*own, "env=mine"])
 
 
-@pytest.mark.parametrize("folder", [[], ["."], ["nowhere"]])
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [
+        ([], r"is without a value; give --config-dir VALUE"),
+        (["."], r"there is no YAML file in env, agent"),
+        (["nowhere"], r"there is no YAML file in env, agent"),
+    ],
+)
 def test_a_folder_without_files_is_refused(
-    folder: list[str], tmp_path: Path, monkeypatch: Any
+    folder: list[str], why: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=r"^--config-dir: there is no YAML file in env, agent"):
+    with pytest.raises(ConfigError, match=f"^--config-dir: {why}"):
         train_config(["--config-dir", *folder])
 
 
