@@ -131,7 +131,7 @@ def choices(
     for row, count, may in zip(rows, counts, permitted, strict=True):
         names = names or recognise_choices(row, count, None if mask is None else may)
     if mask is not None and not names:
-        names = without_mask(scored(log_prob, drawn), rows, held)
+        names = without_mask(joint, rows, held)
     if all(trial.passed for trial in trials):
         names = names if table.dtype == torch.float64 and names == EPSILON else ()
         trials.append(Trial("mistakes that fit to rounding", float(len(names)), 0.0))
@@ -157,7 +157,7 @@ def without_mask(log_pi: Tensor | None, rows: Tensor, held: list[Tensor]) -> tup
     if log_pi is None:
         return ()
     claimed = [row[at[: len(log_pi)]] for row, at in zip(rows, held, strict=True)]
-    off = log_pi.reshape(len(log_pi), -1).sum(-1) - torch.stack(claimed).sum(0)
+    off = log_pi - torch.stack(claimed).sum(0)
     same = float(off.std()) < INTEGRAL_ERROR < -float(off.mean())
     return ("mask_forgotten",) if same else ()
 

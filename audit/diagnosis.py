@@ -109,11 +109,11 @@ class Diagnosis:
         self.add("share of the draws that are clipped", share * self.clipped, 0.0)
 
     def finite(self, known: Tensor, actions: Tensor) -> None:
-        """Tests whether the claim is a number at all draws (S, A), (S,) bool."""
+        """Tests whether the claim is finite, `known` (S,), at all draws, `actions` (S, A)."""
         self.add(f"draws at which {self.what} is not finite", float((~known).sum()), 0.0)
         for first in (~known).nonzero()[:1, 0].tolist():
             action = ", ".join(f"{x:.3g}" for x in actions[first].tolist())
-            self.unknown = f"of {len(known):,}, the first is number {first} (action {action})"
+            self.unknown = f"of {len(known):,}, the first at action {action}"
 
     def of_clipping(self) -> Report:
         text = f"{self.trials[-1].figure:.1%} of the draws lie exactly on a bound"
@@ -169,7 +169,7 @@ class Diagnosis:
         return Report(self.words(found), tuple(self.trials), self.curves, name)
 
     def beyond_doubt(self, form: Form) -> bool:
-        """Whether rounding, or that of an action to float32, cannot look like it."""
+        """Whether its error exceeds what rounding, also of actions to float32, can cause."""
         error = form.delta(self.base(self.all)).abs()
         usual = form.kind == "jacobian" and form.usual and form.constant > LEAST
         return usual or bool((self.all.slack < CERTAIN * error).any())

@@ -97,7 +97,7 @@ class Form:
         delta: error in nats: of the log-probability at a Base, (N,); for the kind "entropy", of
             the entropy, as a mean over the draws; for "discrete", of each of the Choices, (K,).
             Where 1e-6 stands in the text, another constant may come second.
-        constant: the one that was found.
+        constant: the one that was found; 1 before a fit, and where there is none.
         usual: whether it is one that people write.
     """
 

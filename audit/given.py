@@ -22,8 +22,9 @@ LONGEST = 160  # characters of another's message
 DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have a density
 REMEDIES = {  # for what raises an error
     "policy": "make it work without arguments",
-    "sample": "let it take (draws,), a number of draws, or nothing, and draw at one state",
-    "log_prob": "let it take every action inside low and high, every number without them",
+    "sample": "let it take noise if that is given, else (draws,), a number of draws, or nothing, "
+    "and draw at one state",
+    "log_prob": "let it take every action between low and high, or any number without these",
 }
 
 
@@ -237,14 +238,14 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
             first = results[0][0]
             rows = len(first) if many(first) or (way and first.ndim) else 1
             more = 0 if way else math.ceil(count / max(rows, 1)) - 1
-            results += [apart(called("sample", sample)) for _ in range(min(more, 1))]
-            if len(results) > 1 and torch.equal(results[0][0], results[1][0]):  # stored ones
+            results += [apart(called("sample", sample)) for _ in range(more)]
+            if more and all(torch.equal(first, again) for again, *_ in results):  # stored ones
                 if rows < FEWEST:
                     raise ValueError(
-                        f"sample: gave the same twice; draw anew each time, or {FEWEST:,} at once"
+                        "sample: gave the same each time; draw anew each time, or "
+                        f"{FEWEST:,} at once"
                     )
-                results, more, count = results[:1], 0, rows
-            results += [apart(called("sample", sample)) for _ in range(more - 1)]
+                results, count = results[:1], rows
             return together(results, count, 0 if way else rows)
         except ValueError as error:
             errors.append(error)
@@ -301,9 +302,12 @@ def checked(actions: Tensor, name: str) -> Tensor:
         if kinds == 1:
             raise ValueError(f"{name}: {where} is always {float(values[0]):g}; draw at random")
         if kinds < min(100, len(values) / 10):
+            remedy = "draw indices and give probs=, logits= or log_probs= too, else"
+            if name == "actions":
+                remedy = "give them to audit.check with probs=, logits= or log_probs=, else"
             raise ValueError(
-                f"{name}: {where} has only {kinds} different numbers; if they are choices, draw "
-                "indices and give probs=, logits= or log_probs= too, else draw in float64"
+                f"{name}: {where} has only {kinds} different numbers; if they are choices, "
+                f"{remedy} draw in float64"
             )
     several = 1 < actions.shape[1] < len(actions) / 10
     if several and float(torch.linalg.eigvalsh(actions.T.corrcoef())[0]) < DEPENDENT:

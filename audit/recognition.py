@@ -18,7 +18,7 @@ from audit.forms import FORMS, Base, Choices, Form
 NONE = Form("", "", "", "", lambda base: torch.zeros_like(base.right))
 POINTS = 400  # at which a mistake is fitted, at most: half of them the farthest out
 STEPS = 10  # of Gauss-Newton; it has converged after three or four
-FARTHEST = 0.3  # step of a constant's logarithm: as far as half of the way to the next of these:
+FARTHEST = 0.3  # largest step of a constant's logarithm: half the distance between CONSTANTS
 CONVERGED = 1e-3  # of what a parameter may be off, and its square of a constant
 SHIFT = 1e-6  # for the derivatives
 DEVIATIONS = 6.0  # standard errors
@@ -45,8 +45,8 @@ def recognise(base: Base, claim: Tensor, slack: Tensor, draws: int) -> tuple[For
         draws: their number.
 
     Returns:
-        Those of FORMS, with the constants that were found, or the sum of two, for which is looked
-        where no single one fits. Empty where none does, or where no mistake is needed.
+        Those of FORMS, with the constants that were found, or sums of two, tried where no single
+        one fits. Empty where none does, or where no mistake is needed.
     """
     forms = [f for f in FORMS.values() if f.kind in ORDER and f.applies(base)]
     if bool((undefined := claim.isnan()).any()):
@@ -121,7 +121,7 @@ class Fit:
         return tuple([form for form in likely if form.usual] or likely)
 
     def explains(self, form: Form) -> tuple[Form, float] | None:
-        """The mistake with its constant, and the mean square root of what it leaves."""
+        """The mistake with its constant, and the root mean square of what it leaves."""
         limits, parameters = self.limits, torch.zeros_like(self.limits)
         if form.free:
             limits = torch.cat([limits, torch.tensor([math.inf])])

@@ -42,8 +42,8 @@ def check(
     """Whether `log_prob` is the log-density, in nats, of what `sample` draws, at one state.
 
     Args:
-        policy: an object with `sample` and `log_prob`, a function without arguments that returns
-            one, or a pair (sample, log_prob).
+        policy: an object with `sample` and `log_prob`, a pair (sample, log_prob), or a function
+            without arguments that returns one of these, or a batch of actions and log_pi.
         sample: called with (draws,), draws or nothing; gives actions (S,), (S, A) or one, or a pair
             of actions and log_pi.
         log_prob: of actions shaped as `sample` gives them.

@@ -25,7 +25,8 @@ right=FIRST-LAST: of the right ones; likewise.
 only=WORDS: mistakes whose names contain them. draws=N: of each audit, 20000 by default.
 dimensions=1 or 3: these alone, and choices. pairs=false: without check_pairs.
 out=FOLDER: where each audit is a line, runs/audit_power by default. Audits found there are not
-repeated, so a run can be continued, and several can share the work by their seeds.
+repeated, so a run can be continued, and several can share the work by their seeds; after a change
+of audit/ give another folder.
 Exit code 1 if a mistake is missed more than once in 1,000, or a right density is accused."""
 HEAD = ["mistake", "dimensions", "check", "named", "check_pairs", "named", "seconds", "looks like"]
 MISSED = 1e-3  # of the audits of a mistake, at most
@@ -104,10 +105,9 @@ def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
     elif case.kind in OTHERS:
         given = {"policy": mistakes.distribution(case.kind)}
     else:
-        kinds = {"float32": torch.float32}
         kind = case.kind if case.kind in ("line", "tanh") else "box"
-        given = {"constant": case.constant, "dtype": kinds.get(case.kind, torch.float64)}
-        policy = mistakes.policy(case.mistake, case.size, seed, kind, **given)
+        dtype = torch.float32 if case.kind == "float32" else torch.float64
+        policy = mistakes.policy(case.mistake, case.size, seed, kind, case.constant, dtype)
         if not case.mistake or case.kind == "anywhere":
             policy = mistakes.anywhere(policy)
         given = {"sample": policy.sample, "log_prob": policy.log_prob, **policy.bounds}
@@ -120,7 +120,7 @@ def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
         else:
             report = audit.check(**given, draws=draws, seed=seed)
         passed, form = report.passed, report.form
-        if "its shape is" in report.verdict:
+        if passed and "its shape is" in report.verdict:
             passed, form = False, "keepdim"  # a remark, not a mistake by itself
     except ValueError as error:  # no verdict is wrong for both
         passed, form = bool(case.mistake), str(error)

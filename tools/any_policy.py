@@ -84,6 +84,8 @@ def verify(arguments: list[str]) -> int:
     options = read_keys(AnyPolicy, arguments)[0]
     if options.of and options.pairs:
         raise ConfigError("pairs: came beside of=; give one of them")
+    if options.pairs and options.args is not None:
+        raise ConfigError("args: is what of= is called with; leave it out")
     bounds = {"low": options.low, "high": options.high}
     given: Any = stored(options.pairs) if options.pairs else None
     policy = None if given else target(options.of, options.args)
@@ -104,7 +106,8 @@ def verify(arguments: list[str]) -> int:
         raise ConfigError(f"dim: is {options.dim}, but actions have {shown}; leave dim out")
     folder = new_folder(options.out, "runs/verify")
     rundir.write_text(folder / "report.md", report.markdown())
-    about = {name: getattr(options, name) for name in ("of", "args", "pairs", "seed", "draws")}
+    names = ("of", "args", "pairs", "seed", *(() if given else ("draws",)))
+    about = {name: getattr(options, name) for name in names}
     versions = {"versions": provenance.versions(), "revision": provenance.revision()}
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())

@@ -75,8 +75,16 @@ def test_all_that_an_actor_returns_can_be_handed_in():
     line = dist.Normal(0.5, 2.0)
     numbers = lambda count: (action := line.sample((count,)), line.log_prob(action))  # noqa: E731
     assert "right: 3,000 draws" in audit.check(lambda: numbers(200), draws=3000).verdict
-    with pytest.raises(ValueError, match="gave the same twice; draw anew each time, or 1,000"):
+    with pytest.raises(ValueError, match="gave the same each time; draw anew each time, or 1,000"):
         audit.check(lambda: (stored[0][:500], stored[1][:500]), **BOX)
+
+
+def test_a_policy_that_makes_the_same_choice_twice_is_no_stored_one():
+    """One choice a call, of which the first two are mostly equal."""
+    probs = torch.tensor([0.9, 0.08, 0.02])
+    for seed in range(5):
+        one = lambda: torch.multinomial(probs, 1)[0]  # noqa: E731
+        assert audit.check(sample=one, probs=probs, draws=1000, seed=seed).passed
 
 
 def test_pairs_between_minus_one_and_one_without_bounds_get_a_hint():

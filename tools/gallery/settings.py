@@ -26,7 +26,7 @@ class Options(Keys):
 
 @dataclass(frozen=True)
 class AnyPolicy(Keys):
-    """Keys that go with `of`."""
+    """Keys of the check of any policy, by `of` or `pairs`."""
 
     of: str = key("", "MODULE:NAME or FILE.py:NAME: a distribution, or what returns one, or pairs")
     pairs: str = key("", "in place of it, an .npz file with `actions` and `log_pi`, 1,000 or more")
@@ -185,5 +185,8 @@ def help_text() -> str:
     ]
     for section, group in SECTIONS.items():
         lines += [f"section={section}: {group.__doc__}", *described(group, 44)]
-    lines += ["of=MODULE:NAME, which goes with these alone:", *described(AnyPolicy, 44)]
+    lines += [
+        "of=MODULE:NAME or pairs=FILE.npz, which go with these alone:",
+        *described(AnyPolicy, 44),
+    ]
     return "\n".join([*lines, "without section=NAME, samples=N holds for all sections that draw"])
