@@ -136,7 +136,7 @@ class OffPolicyAgent(BaseAgent):
     ) -> tuple[Losses, Metrics]:
         """Of a learned temperature, given the policy's entropy, 0-d; empty where it is fixed.
 
-        `share` is that of the target entropy which these states can be asked for, under a mask.
+        `share` is a factor of the target entropy, below 1 where a mask leaves fewer actions.
         Its gradient raises alpha where the entropy is below its target: arXiv 1812.05905, eq. 18,
         with log alpha in place of alpha as the factor: same root, and no stall near 0.
         """

@@ -66,7 +66,7 @@ class OnPolicyAgent(BaseAgent):
         return policy, self.critic.from_features(features)
 
     def begin_update(self, batch: Transition) -> None:
-        """Counts an update on a rollout (T, N, ·): the part of an update that is not traced."""
+        """Sets learning rate and unit of rewards for a rollout (T, N, ·), before what is traced."""
         self.optimizer.begin_update()
         self.learn_returns(batch)
 

@@ -78,7 +78,7 @@ class SACDiscrete(OffPolicyAgent):
         return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Uniform actions (N,), held as those of `OffPolicyAgent`, and only while permitted."""
+        """Uniform permitted actions (N,), each kept for `explore_hold` steps or until forbidden."""
         generator, count, mask = self.generators["act"], self.spec.action_dim, self.spec.mask
         anew = self.explored % self.settings.explore_hold == 0
         if mask:

@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from bench.bench import INSTALL  # noqa: E402
 from bench.commands import Row, Seeds, train_and_evaluate  # noqa: E402
 from bench.comparisons import Spec  # noqa: E402
-from bench.contestant import UNSEEN  # noqa: E402
+from bench.contestant import PEERS, UNSEEN  # noqa: E402
 from bench.measure import output_of  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
@@ -95,8 +95,10 @@ def require(names: list[str], with_peer: bool) -> None:
     from configs.compose import train_config
     from envs.envs import Envs
 
-    if with_peer and find_spec("stable_baselines3") is None:
-        raise ConfigError(f"peer: Stable-Baselines3 is not installed; {INSTALL}, or peer=false")
+    modules = {PEERS[TASKS[name].peer["library"]] for name in names} if with_peer else ()
+    if missing := [module for module in sorted(modules) if find_spec(module) is None]:
+        why = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} not installed"
+        raise ConfigError(f"peer: {why}; {INSTALL}, or peer=false")
     for name in names:
         env = train_config(command(TASKS[name])).env
         Envs(env.id, 1, "sync", env.kwargs, seed=0).close()

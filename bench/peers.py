@@ -263,9 +263,10 @@ not squashed is shown at N(0.5, 1).
 
 {seen}
 
-Where the two differ, the action is the reason, as it is all that the tool has. An error smaller
-than what the rounding of the action may cost is not seen: that of 1.2e-7 up to |u| = 8, and what is
-returned at ±1, which float64 does not reach before |u| = 18. And an action that is not tanh u is
+Where the two differ, the action is the reason, as it is all that the tool has. An error no
+larger than what the rounding of an action may cost is seen only where hundreds of draws show it
+together: that of 1e-6 is, that of 1.2e-7 is not up to |u| = 8, nor is what is returned at ±1, which
+float64 does not reach before |u| = 18. And an action that is not tanh u is
 held against its log-probability: TorchRL hands out actions clamped at 1 − 1e-6 (in float64 at
 1 − 1e-15), |u| = 7.25, with the log π of u itself.
 """

@@ -83,7 +83,7 @@ class Progress:
             print(line.rstrip(), flush=True)
 
     def speed(self, step: int) -> str:
-        """Steps per second and the time left; empty before two rollouts have ended."""
+        """Steps per second and the time left; empty until a whole rollout has been timed."""
         now = time.perf_counter()
         if step < self.learning_starts:
             return "not yet learning"

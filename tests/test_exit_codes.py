@@ -51,7 +51,7 @@ def test_the_command_that_goes_on_is_read_by_a_shell_and_by_train(folder):
 )
 def test_on_windows_the_command_is_quoted_as_its_shells_do(folder, typed, monkeypatch):
     monkeypatch.setattr("common.errors.WINDOWS", True)
-    said = str(Stopped("stopped: by a test; go on", 75).at(folder, "A-v0"))
+    said = str(Stopped("stopped: by a test; go on", 75).at(folder, ""))
     assert said.endswith(f"continue with python train.py {typed}")
     if " " not in folder:
         assert parse(typed)[2] == folder
@@ -183,16 +183,20 @@ def test_what_is_printed_at_once_to_a_full_disk_is_lost(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("loaded", "chosen", "spin"),
+    ("load", "loaded", "chosen", "spin"),
     [
-        (False, {}, "1000"),
-        (False, {"OMP_WAIT_POLICY": "active"}, None),
-        (False, {"GOMP_SPINCOUNT": "5"}, "5"),
-        (True, {}, None),
+        (2.5, False, {}, "1000"),
+        (2.0, False, {}, None),  # a process for each core
+        (2.5, False, {"OMP_WAIT_POLICY": "active"}, None),
+        (2.5, False, {"GOMP_SPINCOUNT": "5"}, "5"),
+        (2.5, True, {}, None),
     ],
 )
-def test_threads_that_wait_sleep_soon_unless_the_user_chose(loaded, chosen, spin, monkeypatch):
-    monkeypatch.setattr(os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+def test_threads_sleep_soon_on_busy_cores_unless_the_user_chose(
+    load, loaded, chosen, spin, monkeypatch
+):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.setenv(name, "")  # so that it is set back
         monkeypatch.delenv(name)

@@ -121,7 +121,7 @@ def report(groups: Groups, given: Options) -> str:
     parts = [table(head, rows)]
     for task, (first, second) in ((t, labels[:2]) for t, labels in ranked.items() if labels[1:]):
         shown = evidence(finals[first][task], finals[second][task])
-        level = finals[first][task].mean() == finals[second][task].mean()
+        level = pooled([finals[first][task]]) == pooled([finals[second][task]])
         best = (
             f"{first} and {second} are level."
             if level

@@ -30,7 +30,7 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
 
 
 def follow(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
-    """The same where the files of --config-dir are found."""
+    """`enter`, inside `own_files`: help, completion, configuration, or the run."""
     from configs import completion, compose, flags, help
 
     if help.wanted(arguments):

@@ -42,7 +42,7 @@ def test_a_message_is_one_line_of_which_the_remedy_stays_whole():
 
 
 def test_the_command_of_a_stopped_run_is_taken_as_it_is():
-    stopped = Stopped("stopped: by SIGTERM; nothing is lost", 75).at("a;\tb", "Pendulum-v1")
+    stopped = Stopped("stopped: by SIGTERM; nothing is lost", 75).at("a;\tb", "")
     assert stopped.problem == "stopped: by SIGTERM, the run is saved"
     assert stopped.remedy.startswith("continue with python train.py ")
 

@@ -392,3 +392,14 @@ def test_copies_made_anew_keep_the_map_of_actions_and_are_made_for_each_evaluati
         assert judge.envs.to_env is chosen
         seen.add(judge.envs)
     assert len(seen) == 4
+
+
+def test_a_camera_films_the_world_that_is_evaluated():
+    given = {"max_length": 7, "wrappers": ["FlattenObservation"]}
+    judge = Evaluator("CartPole-v1", "sync", {"sutton_barto_reward": True}, 2, 5, **given)
+    camera = judge.filming()
+    own, films = (dict(one.making.keywords) for one in (judge, camera))
+    assert films.pop("kwargs") == own.pop("kwargs") | {"render_mode": "rgb_array"}
+    assert (films, camera.seed, camera.max_length) == (own, judge.seed, 7)
+    for one in (judge, camera):
+        one.close()

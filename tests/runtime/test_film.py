@@ -69,6 +69,7 @@ def test_a_changed_world_is_marked_wherever_its_result_stands(cartpole, tmp_path
     shutil.copytree(cartpole, run, ignore=shutil.ignore_patterns("video", "evaluation*"))
     assert film([f"run={run}", "episodes=1", "seed=7"]) == 0
     own = (run / "evaluation.json").read_text()
+    events = len(list(run.glob("*tfevents*")))
     changed = [f"run={run}", "env.kwargs.max_episode_steps=3", "episodes=2", "video=true"]
     capsys.readouterr()
     assert film(changed) == 0
@@ -82,6 +83,7 @@ def test_a_changed_world_is_marked_wherever_its_result_stands(cartpole, tmp_path
     assert (found["changed"], found["return_max"]) == ({"max_episode_steps": 3}, 3.0)
     (filmed,) = (run / "video").glob("*.mp4")
     assert filmed.name == "step-000000001280-max_episode_steps-3-s12345-episode-0.mp4"
+    assert len(list(run.glob("*tfevents*"))) == events  # TensorBoard shows the run's own world
 
 
 @pytest.mark.slow

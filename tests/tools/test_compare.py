@@ -222,7 +222,7 @@ def test_chance_is_that_of_every_order_of_the_runs():
 
 
 def test_the_fewest_runs_that_can_show_a_difference_are_four_of_each():
-    for count, word in ((3, "cannot show"), (4, "show"), (1, "1 run cannot show")):
+    for count, word in ((3, "3 runs cannot show"), (4, "4 runs show"), (1, "1 run cannot show")):
         said = compare.evidence(10 + np.arange(count), np.arange(count))
         assert f"{word} that this is no accident" in said
         assert ("p = 0.1 however" in said) == (count == 3)  # 2 of 20 orders
