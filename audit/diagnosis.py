@@ -181,7 +181,7 @@ class Diagnosis:
         if self.shape == "keepdim" and size > 1:
             aside = "; its shape is (N, 1): subtract it from (N, 1) only"
         if not failed:
-            return self.praise() + aside
+            return self.confirmed() + aside
         parts = []
         if not self.trials[0].passed:
             parts.append(f"{self.what} gives {SLIPS[self.shape].format(size)}")
@@ -203,7 +203,7 @@ class Diagnosis:
         found = judged.latent[:, self.support.box].abs()
         return float(found.max()) if found.numel() else math.inf
 
-    def praise(self) -> str:
+    def confirmed(self) -> str:
         """What was found right, and where."""
         reach, count = self.reach(), len(self.latent)
         total = [trial.bound for trial in self.trials if trial.name == "|normaliser - 1|"]

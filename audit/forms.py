@@ -302,7 +302,7 @@ FOUND = {
     "epsilon_scaled": ("log(scale · (1 − a²) + 1e-6)", "vwxyzjn/cleanrl#524"),
     "slope_clipped": (
         "log(max(1 − a², 1e-6))",
-        "pocokhc/simple_distributed_rl/blob/main/srl/rl/functions/common_tf.py",
+        "pocokhc/simple_distributed_rl/blob/884d4d6/srl/rl/functions/common_tf.py",
     ),
     "jacobian_added": ("log det of tanh added, not subtracted", "haarnoja/sac#18"),
     "jacobian_forgotten": ("log det of tanh forgotten", "automl/Mighty#118"),
@@ -314,7 +314,7 @@ FOUND = {
     "tanh_twice": ("log det of tanh at tanh(u), not at u", "boyu-ai/Hands-on-RL#44"),
     "tanh_scored": (
         "the Gaussian's density at tanh(u), not at u",
-        "thu-ml/tianshou/blob/master/tianshou/policy/modelfree/sac.py",
+        "thu-ml/tianshou/blob/9c6353b/tianshou/policy/modelfree/sac.py",
     ),
     "atanh_clipped": ("atanh of a clipped to ±(1 − 1e-6)", "ray-project/ray#65036"),
     "atanh_clipped_epsilon": (

@@ -112,5 +112,6 @@ def verify(arguments: list[str]) -> int:
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())
     table, _, verdict = str(report).rpartition("\n")
-    print(f"{table}\n{explained(table)}\n{verdict}\n{folder / 'report.md'}")
+    words = explained(table)
+    print(table, *(["", *words] if words else []), "", verdict, folder / "report.md", sep="\n")
     return int(not report.passed)

@@ -76,7 +76,7 @@ def verify(arguments: list[str]) -> int:
     for name, image in images.items():
         rundir.write_bytes(folder / f"{name}.png", png(image))
     write(folder, options.seed, chosen, checks)
-    print(explained(" ".join([HEADER, *shown])))
+    print("", *explained(" ".join([HEADER, *shown])), "", sep="\n")
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 

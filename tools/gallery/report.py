@@ -123,10 +123,10 @@ def lines(checks: Sequence[Check], verbose: bool) -> list[str]:
     return found
 
 
-def explained(text: str) -> str:
-    """A line for each of the `WORDS` in a text, after an empty one."""
+def explained(text: str) -> list[str]:
+    """A line for each of the `WORDS` in a text."""
     held = [word for word in WORDS if re.search(rf"(?<!\w){word}(?!\w)", text)]
-    return "".join(f"\n{word}: {WORDS[word]}" for word in held) + "\n"
+    return [f"{word}: {WORDS[word]}" for word in held]
 
 
 def summary(checks: Sequence[Check]) -> str:
@@ -148,7 +148,7 @@ def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
         if section in settings:
             parts.append(f"![{about}]({section}.png)\n")
     text = "\n".join(parts)
-    return f"{text}{explained(text).replace(chr(10), chr(10) + '* ')[:-2]}"
+    return "\n".join([text, *(f"* {line}" for line in explained(text)), ""])
 
 
 def as_json(check: Check) -> dict[str, Any]:
