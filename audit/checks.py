@@ -15,8 +15,13 @@ from torch import Tensor
 from audit.support import Support
 
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 FLAT = 1e-3  # in units of the draws, a curvature that is that of no Gaussian
 PANELS = 400  # in one dimension, that hold draws
+STEEP = 4.0  # nats between two nodes of Gauss's rule, which then misses some of what lies there
+NEGLIGIBLE = 1e-6  # of the integral
+LARGE = 1e30  # an error where there is no number
+HALVINGS = 50  # at a jump they end far earlier
 REACH = 9.0  # standard deviations on each side of a grid; 2e-19 lies beyond
 Density = Callable[[Tensor], Tensor]
 
@@ -112,10 +117,10 @@ def line_pit(density: Density, latent: Tensor, dimension: int, nodes: int = 129)
     return torch.trapezoid(mass[: nodes // 2 + 1], dim=0) / torch.trapezoid(mass, dim=0)
 
 
-def normaliser(
+def proposed(
     density: Density, latent: Tensor, generator: torch.Generator
-) -> tuple[float, float, float]:
-    """Integral of a density, its standard error, and the largest share that one point has of it.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (S, A), log-densities and weights (S,), whose mean is the integral of the density.
 
     By importance sampling: proposals are as many fresh draws, from `generator`, with the mean and
     1.3 times the standard deviations of `latent` (S, A), correlation included. A fifth of them are
@@ -138,34 +143,74 @@ def normaliser(
     )
     mixture = torch.logaddexp(gaussian + math.log(1 - share), student + math.log(share))
     u = latent.mean(0) + noise @ wider.T
-    ratios = torch.exp(density(u) - mixture + wider.diagonal().log().sum())
-    return (
-        float(ratios.mean()),
-        float(ratios.std()) / math.sqrt(count),
-        float(ratios.max()) / count,
-    )
+    scores = density(u)
+    return u, scores, torch.exp(scores - mixture + wider.diagonal().log().sum())
 
 
-def line_integral(density: Density, draws: Tensor) -> tuple[float, float]:
-    """Integral of a density in one dimension, and the distance of draws (S, 1) from it.
+def estimate(weights: Tensor) -> tuple[float, float]:
+    """The mean of weights (S,), and what chance may do to it, also where few have most of it."""
+    chance = DEVIATIONS * float(weights.std()) / math.sqrt(len(weights))
+    return float(weights.mean()), chance + float(weights.abs().max()) / len(weights)
 
-    By Gauss's rule, between quantiles of the draws and in ever wider steps beyond. The distance is
-    that of Kolmogorov and Smirnov at the ends of the steps, from the density made 1 in total.
+
+def planes(
+    latent: Tensor, points: Tensor, weights: Tensor, generator: torch.Generator
+) -> tuple[float, float]:
+    """(Difference, bound) of the integral beyond a plane from the draws' share of the whole.
+
+    Where it is worst of the quartiles along each axis and along as many other directions.
+    """
+    lower, size = factor(latent), latent.shape[-1]
+    others = torch.empty(size, size, dtype=latent.dtype).normal_(generator=generator)
+    axes = torch.cat([torch.eye(size, dtype=latent.dtype), torch.linalg.qr(others).Q])
+    axes = torch.linalg.solve_triangular(lower.T, axes.T, upper=True)  # (A, 2 A), whitened
+    drawn, along, found = latent @ axes, points @ axes, []
+    sampling = float(weights.mean()) * DEVIATIONS * 0.5 / math.sqrt(len(latent))
+    for share in (0.25, 0.5, 0.75):
+        beyond = (along > drawn.quantile(share, 0)).double()
+        for column in beyond.T:
+            mass, chance = estimate(weights * (column - (1.0 - share)))
+            found.append((abs(mass), chance + sampling))
+    return max(found, key=lambda one: one[0] / one[1])
+
+
+def line_integral(density: Density, draws: Tensor) -> tuple[float, float, float]:
+    """Integral of a density p in one dimension, that of p log p, and the distance of draws (S, 1).
+
+    By Gauss's rule, between quantiles of the draws and in ever wider steps beyond; steps in which
+    it is steep are halved. The distance is that of Kolmogorov and Smirnov at the ends of the steps,
+    from the density made 1 in total.
     """
     ordered = draws.flatten().double().sort().values
     last = len(ordered) - 1
     ranks = 2 ** torch.arange(int(math.log2(last)))  # the outermost draws may be far apart
     even = torch.linspace(0, last, PANELS + 1).round().long()
     inner = ordered[torch.cat([even, ranks, last - ranks])].unique()
-    away = (inner[-1] - inner[0]) * 0.05 * 2.0 ** torch.arange(40)
+    away = (inner[-1] - inner[0]) * 0.05 * 2.0 ** torch.arange(40, dtype=torch.float64)
     edges = torch.cat([(inner[0] - away).flip(0), inner, inner[-1] + away])
-    half = (edges[1:] - edges[:-1]).unsqueeze(-1) / 2
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))
-    u = edges[:-1].unsqueeze(-1) + half * (1.0 + nodes)
-    below = (torch.exp(density(u.unsqueeze(-1))) * weights * half).sum(-1).cumsum(0)
-    drawn = torch.searchsorted(ordered, edges[1:]) / len(ordered)
+    nodes = torch.nn.functional.pad(nodes, (1, 1))
+    nodes[0], nodes[-1] = -1.0, 1.0  # the ends show what lies between them and the others
+    left, right, found = edges[:-1], edges[1:], []
+    for _ in range(HALVINGS):
+        half = (right - left) / 2
+        scores = density((left + half + half * nodes.unsqueeze(-1)).T.unsqueeze(-1))
+        values = torch.exp(scores[:, 1:-1])
+        values = torch.stack([values, torch.special.xlogy(values, values)], -1)
+        held = (values * weights.unsqueeze(-1)).sum(1) * half.unsqueeze(-1)
+        steep = (scores.diff().abs() > STEEP).any(-1)
+        steep &= scores.amax(-1).exp() * half > NEGLIGIBLE
+        found.append(torch.cat([right.unsqueeze(-1), held], -1)[~steep])
+        if not bool(steep.any()):
+            break
+        left, middle, right = left[steep], (left + half)[steep], right[steep]
+        left, right = torch.cat([left, middle]), torch.cat([middle, right])
+    steps = torch.cat(found)
+    right, held, of_log = steps[steps[:, 0].argsort()].T.contiguous()
+    below = held.cumsum(0)
+    drawn = torch.searchsorted(ordered, right) / len(ordered)
     distance = float((drawn - below / below[-1]).abs().nan_to_num(1.0).max())
-    return float(below[-1]), distance
+    return float(below[-1]), float(of_log.sum()), distance
 
 
 @dataclass(frozen=True)
@@ -247,18 +292,21 @@ def normal_p_value(deviation: float) -> float:
     return math.erfc(abs(deviation) / math.sqrt(2))
 
 
-def slope_error(function: Density, points: Tensor) -> float | None:
+def slope_error(function: Density, points: Tensor, spread: Tensor | None = None) -> float | None:
     """Largest difference of a function's gradient from the slope of its values, relative.
 
     At points (N, A), but for a tenth of them, where it may have a kink; None where it has no
-    gradient, or where float64 is not what it computes in.
+    gradient, or where float64 is not what it computes in. Differences are taken over steps in units
+    of `spread` (A,), by default the points' own.
     """
     leaf = points.double().clone().requires_grad_()
     value = function(leaf)
     if not value.requires_grad or value.dtype != torch.float64:
         return None
     (found,) = torch.autograd.grad(value.sum(), leaf)
-    spread, worst = points.quantile(0.75, 0) - points.quantile(0.25, 0), 0.0
+    worst = 0.0
+    if spread is None:
+        spread = points.quantile(0.75, 0) - points.quantile(0.25, 0)
     for axis, width in enumerate(spread):
         step, slopes = torch.zeros_like(spread), []
         for step[axis] in (1e-4 * width, 1e-3 * width):
@@ -267,7 +315,7 @@ def slope_error(function: Density, points: Tensor) -> float | None:
         rounding = (slopes[1] - slopes[0]).abs()  # and curvature
         error = (found[:, axis] - slopes[0]).abs() - 2 * rounding
         error = error / (1 / width + slopes[0].abs())
-        worst = max(worst, float(error.nan_to_num(math.inf).quantile(0.9)))
+        worst = max(worst, float(error.nan_to_num(LARGE, LARGE).quantile(0.9)))
     return worst
 
 

@@ -15,6 +15,7 @@ from audit.support import floats
 
 FORBIDDEN = 1e-6  # the largest probability of what a mask forbids
 MOST = 100_000  # choices
+RARE = 5.0  # draws that are expected
 FEW = 500  # draws that are scored one at a time
 EPSILON = ("log_with_epsilon",)  # a mistake that only the sum of the probabilities shows
 FAILED = {  # words for the tests
@@ -23,7 +24,8 @@ FAILED = {  # words for the tests
     "probability": "what the mask forbids has a probability",
     "mistakes": "the probabilities sum to {total:.9g}",
     "|normaliser": "the probabilities sum to {total:.3g}",
-    "-log10 p": "{worst}",
+    "-log10 p of the": "{worst}",
+    "-log10 p of two": "the components of the draws depend on one another",
     "|joint": "log_prob of the draws is up to {joint:.2g} nat off what was claimed",
     "|entropy": "entropy() is too {side} by {gap:.2g} nat",
 }
@@ -204,7 +206,9 @@ def farthest(drawn: Tensor, claimed: Tensor) -> str:
 
 
 def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
-    """Choices of pairs, numbered anew, and the log-probability of each, and of all others together.
+    """Choices of pairs, numbered anew, and their log-probabilities.
+
+    Rare ones, which another sample might not have, are one choice with all that were not drawn.
 
     Raises:
         ValueError: log_pi of the same choice differ.
@@ -219,6 +223,8 @@ def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
         raise ValueError(
             f"log_pi: differs between pairs with the same choice {where}; give those of one state"
         )
-    rest = (1.0 - table.exp().sum()).clamp_min(0.0).log()
-    known = torch.cat([table, rest.unsqueeze(0)])
-    return Drawn(chosen, drawn.second), known.to(drawn.second.dtype)  # which says how it rounds
+    common = table.exp() * len(chosen) >= RARE
+    rest = (1.0 - table[common].exp().sum()).clamp_min(0.0).log()
+    number = torch.where(common, common.cumsum(0) - 1, int(common.sum()))
+    known = torch.cat([table[common], rest.unsqueeze(0)])
+    return Drawn(number[chosen]), known.to(drawn.second.dtype)  # which says how it rounds

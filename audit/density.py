@@ -2,29 +2,34 @@
 
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from audit.checks import (
+    DEVIATIONS,
     HALF_LOG_2PI,
     Density,
     chi2_p_value,
+    estimate,
     factor,
     ks_bound,
     ks_statistic,
     line_integral,
     line_pit,
-    normaliser,
+    planes,
+    proposed,
 )
 from audit.support import Support, support_between
 
 DRAWS = 4000
 TRIED = 100  # lines on which few nodes are compared with many
 CURVES = 8  # components that have one
+LEAST = -1e30  # a logarithm that stands for that of 0
+MOST_CELLS = 400  # pairs of choices that are counted
 P_MIN = 1e-9  # where few counts are expected, chi-square makes it up to 1e-6
-DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 INTEGRAL_ERROR = 1e-3
 QUADRATURE_ERROR = 2e-3  # nats per dimension, see `expected_log_det_tanh`
 SATURATED = 9.011  # float32's tanh is 1 beyond
@@ -139,19 +144,27 @@ def examine(
     """
     effort = effort or Effort()
     dimensions = latent.shape[-1]
+    scores, apart = log_pi.double() + support.log_slope(latent), None
+    level, chance = float(scores.mean()), DEVIATIONS * float(scores.std()) / math.sqrt(len(scores))
     if dimensions == 1:
-        integral, distance = line_integral(density, latent)
+        integral, of_log, distance = line_integral(density, latent)
         held, found, error = latent, [(distance, 0.0)], 0.0
+        gap, inexact = of_log - integral * level, INTEGRAL_ERROR
     else:
         held = latent[: effort.lines]
         found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]
-        integral, error, largest = normaliser(density, latent, generator)
-        error = DEVIATIONS * error + largest
+        points, others, weights = proposed(density, latent, generator)
+        integral, error = estimate(weights)
+        gap, inexact = estimate(weights * (others.clamp_min(LEAST) - level))
+        apart = Trial("share beyond a plane", *planes(latent, points, weights, generator))
     bound = ks_bound(len(held), P_MIN)
     trials = [
         Trial(f"pit_ks of component {axis}", distance, bound + inexact)
         for axis, (distance, inexact) in enumerate(found)
     ]
+    trials += [apart] if apart else []
+    bound = inexact + integral * chance
+    trials.append(Trial("mean over the draws", abs(gap), bound))
     error += INTEGRAL_ERROR + DEVIATIONS * math.sqrt(kept * (1.0 - kept) / len(latent))
     trials.append(Trial("|normaliser - 1|", abs(integral - kept), error))
     gap = math.nan
@@ -209,6 +222,13 @@ def examine_choices(
             Trial("|normaliser - 1|", abs(totals[-1] - 1.0), INTEGRAL_ERROR),
         ]
         curves.append(Curve(choices, torch.arange(len(probs)), probs, "choice"))
+    columns = [*zip(action.T, (curve.density for curve in curves), strict=True)][:CURVES]
+    for (one, first), (two, second) in combinations(columns, 2):
+        expected = torch.outer(first, second).flatten()
+        if len(expected) <= MOST_CELLS and all(trial.passed for trial in trials):
+            counts = torch.bincount(one * len(second) + two, minlength=len(expected))
+            unlikely = -math.log10(max(chi2_p_value(counts, expected), 1e-300))
+            trials.append(Trial("-log10 p of two components", unlikely, -math.log10(P_MIN)))
     if log_pi is not None:
         some = action[: len(log_pi)].T
         each = [table[choices] for table, choices in zip(tables, some, strict=True)]

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audit.checks import Quadratic, bartlett, factor, mean_p_value, quadratic
+from audit.checks import (
+    Quadratic,
+    bartlett,
+    factor,
+    ks_bound,
+    ks_statistic,
+    mean_p_value,
+    quadratic,
+)
 from audit.density import DEVIATIONS, P_MIN, Curve, Trial
 from audit.forms import FORMS, Base, Form
 from audit.recognition import recognise, recognise_entropy
@@ -20,6 +28,7 @@ PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32
 NEAR = 5.0  # |u| of draws near a bound
 TOWARDS = 15.0  # |u| out to which a density is judged towards the bounds
 CERTAIN = 0.1  # of an error, that rounding may be
+SMALLEST = 1e-6  # nats; an error everywhere below is none
 LEAST = 2e-7  # a constant above what float32 rounds off an action
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
 INEXACT = 4.0  # times the median: what rounding may do to points that a Gaussian is fitted to
@@ -32,8 +41,11 @@ SLIPS = {  # shapes of log_prob, and what it gives
     "summed_over_batch": "one number for all actions together",
 }
 FAILED = {  # of a test, where the error in nats is not known
+    "KS of": "the draws do not follow exp({1}), Kolmogorov-Smirnov {0:.2g} > {2:.2g}",
     "pit_ks": "the draws do not follow exp({1}), Kolmogorov-Smirnov {0:.2g} > {2:.2g}",
     "|normaliser": "exp({1}) integrates to {3:.3g}",
+    "mean over": "{1} is off by {0:.2g} nat on average, over the draws against over exp({1})",
+    "share beyond": "exp({1}) is off by {0:.2g} of the draws beyond a plane",
     "|log of": "",
     "|entropy_gap|": "entropy() is too {4} by {0:.2g} nat",
     "points": "{1} is not finite at {0:.0f} points near the bounds",
@@ -132,7 +144,9 @@ class Diagnosis:
         self.gauss, self.offset = fit, fit.offset
         if self.gaussian:
             self.as_gaussian(fit, float(draws.slack.median()))
-        return beyond[len(draws.claim) :]
+        # What rounding may do to the fit grows with the square of the distance.
+        z = (far.latent - draws.latent.mean(0)) / draws.latent.std(0)
+        return beyond[len(draws.claim) :] - draws.slack.median() * (1.0 + z.square().sum(-1))
 
     def as_gaussian(self, fit: Quadratic, slack: float) -> None:
         """The claim is a Gaussian of the latents, up to a constant: sharper tests."""
@@ -141,6 +155,11 @@ class Diagnosis:
         if not self.cut and not int(failed):
             centred = (self.latent - fit.mean).T
             whitened = torch.linalg.solve_triangular(lower, centred, upper=False).T
+            half = torch.tensor(whitened.shape[-1] / 2, dtype=torch.float64)
+            radius = torch.special.gammainc(half, whitened.square().sum(-1) / 2)
+            parts = [*torch.special.ndtr(whitened).T, radius]
+            worst = max(ks_statistic(part) for part in parts)
+            self.add("KS of the whitened draws", worst, ks_bound(len(whitened), P_MIN))
             for what, test in (("mean", mean_p_value), ("covariance", bartlett)):
                 unlikely = abs(math.log10(max(test(whitened), 1e-300)))
                 self.add(f"-log10 p of the {what}", unlikely, -math.log10(P_MIN))
@@ -171,6 +190,8 @@ class Diagnosis:
     def beyond_doubt(self, form: Form) -> bool:
         """Whether its error exceeds what rounding, also of actions to float32, can cause."""
         error = form.delta(self.base(self.all)).abs()
+        if float(error.max()) < SMALLEST:
+            return False
         usual = form.kind == "jacobian" and form.usual and form.constant > LEAST
         return usual or bool((self.all.slack < CERTAIN * error).any())
 
@@ -206,7 +227,8 @@ class Diagnosis:
     def confirmed(self) -> str:
         """What was found right, and where."""
         reach, count = self.reach(), len(self.latent)
-        total = [trial.bound for trial in self.trials if trial.name == "|normaliser - 1|"]
+        names = ("|normaliser - 1|", "|E[q / exp(log_pi)] - 1|")
+        total = [trial.bound for trial in self.trials if trial.name in names]
         vague = any(not bound < VAGUE for bound in total)
         sum_up = "whose integral is not judged" if vague else "which integrates to 1"
         text = f"{count:,} draws follow exp({self.what}), {sum_up}"

@@ -52,9 +52,9 @@ def recognise(base: Base, claim: Tensor, slack: Tensor, draws: int) -> tuple[For
     if bool((undefined := claim.isnan()).any()):
         return tuple(f for f in forms if agree(f.delta(base).isnan(), undefined))
     fit = Fit(base, claim, slack, draws)
-    if fit.explained([NONE]):
+    if none := fit.explains(NONE):
         # No larger than rounding may be at any point, but seen at many of them together?
-        return fit.explained(form for form in forms if form.free)
+        return fit.explained(form for form in forms if form.free) if none[1] > EXACT else ()
     return fit.explained(forms) or fit.explained(
         one + two
         for one, two in product(forms, forms)

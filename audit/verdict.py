@@ -18,7 +18,7 @@ QUICK = Effort(lines=40, nodes=(17, 17), curve_lines=16, curve_nodes=61)
 FEW = 1000  # draws that are scored by a function that takes one action, or a few, at a time
 KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
 WITHOUT = 0.9  # the largest share of draws at which log_prob is not finite
-FAR = 1e-3  # nats
+FAR, SHARP = 1e-3, 1e-7  # nats: an error far out, and what rounding may be where slopes are tried
 SLOPES = 200  # draws at which the slope is tried
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
 
@@ -74,20 +74,26 @@ def check(
             return Continuous(given, generator).report(noise_slope(sample, noise))
         if given.log_pi is None:
             raise ValueError("log_prob: none came; give log_prob=, or check_pairs(actions, log_pi)")
-        return pairs(given, drawn, generator)
+        return pairs(given, drawn, generator, by_noise=noise_slope(sample, noise))
 
 
 def noise_slope(sample: Any, noise: Any) -> float | None:
-    """Of log_pi as `sample` gives it by its noise, where it can be differentiated by that."""
+    """Of log_pi as `sample` gives it by its noise, where actions can be differentiated by that."""
 
     def log_pi(values: Tensor) -> Tensor:
         result = called("sample", sample, values)
-        second = result[1] if isinstance(result, tuple) else torch.zeros(len(values))
-        return second.reshape(len(values), -1).sum(-1)
+        if not isinstance(result, tuple):
+            return torch.zeros(len(values))
+        action, second = result[:2]
+        return second.reshape(len(values), -1).sum(-1) + 0.0 * action.reshape(len(values), -1).sum(
+            -1
+        )
 
-    if not isinstance(noise, Tensor) or noise.ndim != 2 or not noise.is_floating_point():
+    if not isinstance(noise, Tensor) or noise.dtype != torch.float64:
         return None
-    return slope_error(log_pi, noise[:SLOPES])
+    if noise.ndim == 1:
+        return slope_error(lambda values: log_pi(values.squeeze(-1)), noise[:SLOPES].unsqueeze(-1))
+    return slope_error(log_pi, noise[:SLOPES]) if noise.ndim == 2 else None
 
 
 class Continuous:
@@ -125,9 +131,10 @@ class Continuous:
             if result.clipped:
                 return result.of_clipping()
             if kept < KEPT:
+                remedy = "draw and score in float64, or " * (given.precision != torch.float64)
                 raise ValueError(
                     f"sample: {1 - kept:.0%} of the draws are rounded to a bound, where an action "
-                    "has no density of its own; draw and score in float64, or hand in pairs"
+                    f"has no density of its own; {remedy}hand in pairs"
                 )
         result.left_out = int((~inside).sum())
         latent, result.latent = given.latent[inside], given.latent[inside]
@@ -141,7 +148,7 @@ class Continuous:
             )
         result.finite(~unknown, self.support.action(some))
         far = self.scores(self.saturated(latent))
-        beyond = result.fit(draws[~unknown], far)
+        error = result.fit(draws[~unknown], far)
         draws = result.draws
         log_pi = draws.claim - self.support.log_slope(draws.latent)
         effort = QUICK if self.slow else THOROUGH
@@ -159,20 +166,27 @@ class Continuous:
         result.trials += found.trials
         result.curves, result.integral = found.curves, found.normaliser
         result.entropy_gap = found.entropy_gap
-        if len(beyond):
+        if len(error):
             ends = f"out to |u| = {float(far.latent.abs().max()):.1f}"
             wild = float((far.claim.isnan() | (far.claim == torch.inf)).sum())
             result.add(f"points {ends} without a finite log_prob", wild, 0.0)
             if result.gaussian:
-                result.add(f"error {ends}, nats beyond rounding", float(beyond.max()), FAR)
+                result.add(f"error {ends}, nats beyond rounding", float(error.max()), FAR)
         if given.log_pi is not None:
             off = (given.log_pi[inside][: len(unknown)][~unknown] - log_pi).abs()
-            off = off - draws.slack - FAR * (1 + log_pi.abs())
+            units = 1e3 * torch.finfo(given.precision).eps
+            off = off - draws.slack - units * (1 + log_pi.abs())
             result.add("|log_pi - log_prob| of the draws", float(off.max()), 0.0)
         if function.dtype == torch.float64 and function.gives_tensors:
-            points = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
-            error = slope_error(lambda u: function(self.support.action(u), u), points)
-            result.slope("log_prob", error)
+            some = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
+            spread = some.quantile(0.75, 0) - some.quantile(0.25, 0)
+            beyond = far.latent[far.slack < SHARP]
+            for where, points in (("", some), (" near the bounds", beyond)):
+                if len(points) > LEVELS or not where:
+                    error = slope_error(
+                        lambda u: function(self.support.action(u), u), points, spread
+                    )
+                    result.slope(f"log_prob{where}", error)
         result.slope("log_pi by its noise", by_noise)
         return result.report()
 
@@ -184,17 +198,18 @@ class Continuous:
         function, support, kind = self.function, self.support, self.function.dtype
         centre = self.given.latent.median(0).values
         if function.takes_latent:
-            u, near = neighbours(latent, centre, kind)
-            found, moved = (function(support.action(x), x).detach() for x in (u, near))
+            u, *near = neighbours(latent, centre, kind)
+            found, *moved = (function(support.action(x), x).detach() for x in (u, *near))
         else:
-            action, near = neighbours(
+            action, *near = neighbours(
                 support.action(latent), support.action(centre), kind, support.size
             )
             u = support.latent(action)
-            found, moved = function(action).detach(), function(near).detach()
+            found, *moved = (function(x).detach() for x in (action, *near))
         slope = support.log_slope(u)
         units = torch.finfo(kind).eps * (1e4 if kind == torch.float64 else 50.0)
-        slack = 3.0 * (moved - found).abs() + units * (1.0 + found.abs() + slope.abs())
+        one, two = ((other - found).abs() for other in moved)
+        slack = 3.0 * torch.maximum(one, two / 2) + units * (1.0 + found.abs() + slope.abs())
         return Scores(u, found + slope, slack.nan_to_num(torch.inf, torch.inf))
 
     def saturated(self, latent: Tensor) -> Tensor:
@@ -211,10 +226,12 @@ class Continuous:
 def neighbours(
     values: Tensor, towards: Tensor, kind: torch.dtype, least: Any = 0.0
 ) -> list[Tensor]:
-    """[values rounded to a float type, the same moved by what it rounds], float64 both.
+    """[values rounded to a float type, the same moved by what it rounds, by twice that], float64.
 
-    A function may subtract a bound first, and then keeps no more than is kept of that.
+    A function may subtract a bound first, and then keeps no more than is kept of that: of two
+    neighbours both may become the same number, of three not.
     """
     rounded = values.to(kind).double()
     size = torch.maximum(rounded.abs(), torch.as_tensor(least, dtype=torch.float64))
-    return [rounded, rounded + torch.finfo(kind).eps * size * (towards - rounded).sign()]
+    unit = torch.finfo(kind).eps * size * (towards - rounded).sign()
+    return [rounded, rounded + unit, rounded + 2.0 * unit]

@@ -31,7 +31,7 @@ Exit code 1 if a mistake is missed more than once in 1,000, or a right density i
 HEAD = ["mistake", "dimensions", "check", "named", "check_pairs", "named", "seconds", "looks like"]
 MISSED = 1e-3  # of the audits of a mistake, at most
 PAIRLESS = ("summed_over_batch", "broadcast")  # shapes that are no pairs
-OTHERS = ("beta", "laplace", "mixture")  # right densities, of `mistakes.distribution`
+OTHERS = ("beta", "laplace", "mixture", "modes")  # right densities, of `mistakes.distribution`
 CONSTANTS = 1e-4, 1e-8  # other than 1e-6, of policies with any mean and std
 
 
@@ -54,7 +54,9 @@ class Case:
 
     mistake: str
     size: int  # of the action; 0 for choices
-    kind: str  # "box", in "float32" or "anywhere" in it, "tanh" or "line"; "choices", or OTHERS
+    kind: (
+        str  # "box", there in "float32", "by hand" or "anywhere", "tanh", "line", "choices", OTHERS
+    )
     pairs: bool  # whether actions and log_pi are all that is given
     constant: float = 1e-6  # of the mistake
 
@@ -76,6 +78,7 @@ def cases(words: str) -> Iterator[Case]:
 
     for kind, size, pairs in product(("line", "tanh", "box", "float32"), (1, 3), (False, True)):
         yield Case("", size, kind, pairs)
+    yield from (Case("", size, "by hand", False) for size in (1, 3))
     for kind in OTHERS:
         yield Case("", 1, kind, False)
     yield Case("", 0, "choices", False)
@@ -105,7 +108,7 @@ def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
     elif case.kind in OTHERS:
         given = {"policy": mistakes.distribution(case.kind)}
     else:
-        kind = case.kind if case.kind in ("line", "tanh") else "box"
+        kind = case.kind if case.kind in ("line", "tanh", "by hand") else "box"
         dtype = torch.float32 if case.kind == "float32" else torch.float64
         policy = mistakes.policy(case.mistake, case.size, seed, kind, case.constant, dtype)
         if not case.mistake or case.kind == "anywhere":

@@ -17,7 +17,7 @@ from audit.checks import (
     line_integral,
     line_pit,
     mean_p_value,
-    normaliser,
+    proposed,
     quadratic,
 )
 from audit.support import log_slope, support_between
@@ -124,6 +124,12 @@ def test_line_is_the_conditional_distribution_function_under_correlation(dimensi
     assert (line_pit(density(policy, True), u, dimension) - exact).abs().max() < 1e-4
 
 
+def integral(density, u, generator):
+    """With its standard error."""
+    *_, weights = proposed(density, u, generator)
+    return float(weights.mean()), float(weights.std()) / math.sqrt(len(weights))
+
+
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_the_line_and_the_normaliser_follow_components_that_are_nearly_one(dimension):
     mean = torch.tensor([0.3, -0.2], dtype=torch.float64)
@@ -136,7 +142,7 @@ def test_the_line_and_the_normaliser_follow_components_that_are_nearly_one(dimen
     deviation = ((u - mean)[:, dimension] + shift) * precision[dimension].sqrt()
     found = line_pit(density(policy, True), u, dimension, nodes=33)
     assert (found - torch.special.ndtr(deviation)).abs().max() < 1e-4
-    estimate, error = normaliser(density(policy, True), u, torch.Generator().manual_seed(0))[:2]
+    estimate, error = integral(density(policy, True), u, torch.Generator().manual_seed(0))
     assert abs(estimate - 1) < 4 * error
 
 
@@ -170,7 +176,7 @@ def test_a_wrong_density_is_rejected_by_both(wrong):
     u = latents(right, 2000, seed=4)
     policy = wrong(right.mean, right.log_std)
     assert ks_p_value(ks_statistic(line_pit(density(policy, True), u, 0)), 2000) < 1e-9
-    estimate, error = normaliser(density(policy, True), u, torch.Generator().manual_seed(0))[:2]
+    estimate, error = integral(density(policy, True), u, torch.Generator().manual_seed(0))
     assert abs(estimate - 1) > 8 * error
 
 
@@ -190,7 +196,7 @@ def test_the_normaliser_of_a_density_is_one_and_its_error_is_honest(squashed):
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
         u = latents(policy, 1000, seed)
-        estimate, error = normaliser(density(policy, squashed), u, generator)[:2]
+        estimate, error = integral(density(policy, squashed), u, generator)
         deviations.append((estimate - 1) / error)
         assert error < 0.05
     assert stats.kstest(deviations, "norm").pvalue > 1e-3
@@ -202,7 +208,7 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
     noise = torch.from_numpy(np.random.default_rng(6).standard_normal((5000, 3)))
     u = mean + noise @ TRIL.T
     generator = torch.Generator().manual_seed(0)
-    estimate, error = normaliser(density(policy, True), u, generator)[:2]
+    estimate, error = integral(density(policy, True), u, generator)
     assert error < 0.02
     assert abs(estimate - 1) < 4 * error
 
@@ -210,7 +216,7 @@ def test_the_normaliser_follows_correlation_and_sees_a_constant_factor():
         def log_prob(self, action, latent=None):
             return policy.log_prob(action, latent) - math.log(2)
 
-    estimate, error = normaliser(density(Halved(), True), u, generator)[:2]
+    estimate, error = integral(density(Halved(), True), u, generator)
     assert abs(estimate - 0.5) < 4 * error
     assert ks_p_value(ks_statistic(line_pit(density(Halved(), True), u, 0, nodes=65)), 5000) > 1e-6
 
@@ -241,13 +247,16 @@ def test_a_line_is_integrated_whatever_its_form_and_tails(wanted):
             draws = wanted.sample((20_000, 1)).double()
     else:
         draws = wanted.icdf(draws)
-    integral, distance = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws)
+    integral, of_log, distance = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws)
     assert integral == pytest.approx(1, abs=3e-4)
-    few, _ = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws[:500])
+    few, *_ = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws[:500])
     assert few == pytest.approx(1, abs=1e-3)
     assert distance < ks_bound(20_000, 1e-4)
+    assert of_log == pytest.approx(float(wanted.log_prob(draws).mean()), abs=0.05)
     shift = 0.3 * (draws.quantile(0.75) - draws.quantile(0.25))
-    shifted, distance = line_integral(lambda u: wanted.log_prob(u - shift).squeeze(-1) + 0.1, draws)
+    shifted, _, distance = line_integral(
+        lambda u: wanted.log_prob(u - shift).squeeze(-1) + 0.1, draws
+    )
     assert shifted == pytest.approx(math.exp(0.1), abs=1e-2)
     assert distance > 0.04
 

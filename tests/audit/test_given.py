@@ -1,15 +1,19 @@
 """What is handed in: distributions of torch in other forms, what actors return, odd draws."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import distributions as dist
 from torch.distributions import Independent
 
 import audit
+from bench import mistakes
 
 SIMPLEX = dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0]))
 THREE = torch.tensor([0.2, 0.3, 0.5])
 TABLE = torch.tensor([[0.2, 0.8, 1.0], [0.4, 0.6, 1.0]])
+BOX = {"low": -1, "high": 1}
 NORMAL = dist.Normal(torch.tensor([0.3, -0.3]), torch.tensor([0.5, 0.4]))
 
 
@@ -53,15 +57,126 @@ def test_a_sum_over_choices_that_is_forgotten_is_named(policy):
     assert audit.check(policy, draws=2000).form == "sum_forgotten"
 
 
+FAR_APART = dist.MixtureSameFamily(
+    dist.Categorical(torch.tensor([0.9, 0.1], dtype=torch.float64)),
+    dist.Normal(torch.tensor([-10.0, 10.0], dtype=torch.float64), 0.05),
+)
+
+
+@pytest.mark.parametrize("mean", [0.3, 0.7])
+@pytest.mark.parametrize("std", [1e-5, 1e-8, 1e-11])
+def test_a_narrow_density_is_not_taken_for_one_of_float32(mean, std):
+    narrow = dist.Normal(torch.tensor(mean, dtype=torch.float64), std)
+    assert audit.check(narrow, draws=2000).passed
+
+
+def test_two_narrow_modes_far_apart_are_integrated():
+    assert audit.check(FAR_APART, draws=5000).passed
+    less = lambda action: FAR_APART.log_prob(action) - 0.005  # noqa: E731
+    assert "integrates to 0.995" in audit.check(sample=FAR_APART.sample, log_prob=less).verdict
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-2.0, 2.0), (-0.4, 0.4), (0.0, 255.0)])
+def test_what_rounds_the_distance_from_a_bound_is_right(low, high):
+    """Near a bound, where an action less the other bound keeps fewer digits than the action."""
+    by_hand = mistakes.policy("", 1, kind="by hand")
+    by_hand = replace(by_hand, low=torch.tensor([low]).double(), high=torch.tensor([high]).double())
+    found = audit.check(sample=by_hand.sample, log_prob=by_hand.log_prob, **by_hand.bounds)
+    assert found.verdict.startswith("right: ")
+
+
+def modes(weights, size):
+    ones = torch.ones(size, dtype=torch.float64)
+    parts = dist.Independent(dist.Normal(torch.stack([-3 * ones, 3 * ones]), 0.3), 1)
+    return dist.MixtureSameFamily(dist.Categorical(torch.tensor(weights).double()), parts)
+
+
+def with_sign(count):
+    z = torch.randn(count, dtype=torch.float64)
+    return torch.stack([z, z * (2 * torch.randint(2, (count,)) - 1)], -1)
+
+
+def log_normal(action):
+    return dist.Normal(0.0, 1.0).log_prob(action).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("sample", "log_prob", "words"),
+    [
+        (modes([0.5, 0.5], 2).sample, modes([0.7, 0.3], 2).log_prob, "of the draws beyond a plane"),
+        (modes([0.5, 0.5], 6).sample, modes([0.7, 0.3], 6).log_prob, "of the draws beyond a plane"),
+        (with_sign, log_normal, "the draws do not follow"),
+        (
+            lambda count: 12**0.5 * (torch.rand(count, 17, dtype=torch.float64) - 0.5),
+            log_normal,
+            "the draws do not follow",
+        ),
+        (
+            Independent(dist.Laplace(torch.zeros(5), 1.0), 1).sample,
+            Independent(dist.Laplace(torch.zeros(5), 1.1), 1).log_prob,
+            "nat on average, over the draws against",
+        ),
+        (dist.StudentT(3.0).sample, dist.StudentT(4.0).log_prob, "nat on average, over the draws"),
+    ],
+)
+def test_a_wrong_shape_of_all_components_together_is_found(sample, log_prob, words):
+    assert words in audit.check(sample=sample, log_prob=log_prob).verdict
+
+
+def test_choices_that_depend_on_one_another_are_no_product():
+    twice = lambda count: torch.randint(2, (count, 1)).expand(count, 2)  # noqa: E731
+    report = audit.check(sample=twice, probs=torch.full((2, 2), 0.5))
+    assert report.verdict.startswith("wrong: the components of the draws depend on one another")
+    independent = lambda count: torch.randint(2, (count, 2))  # noqa: E731
+    assert audit.check(sample=independent, probs=torch.full((2, 2), 0.5)).passed
+
+
+class Differentiable:
+    """Right in value; its gradient is dead, or no number, beyond |u| = `reach`."""
+
+    def __init__(self, reach, dead):
+        self.reach, self.dead = reach, dead
+
+    def sample(self, count):
+        return torch.tanh(0.3 + torch.randn(count, dtype=torch.float64))
+
+    def log_prob(self, action):
+        u = torch.atanh(action)
+        value = dist.Normal(0.3, 1.0).log_prob(u) - torch.log1p(-(action**2))
+        far = u.detach().abs() > self.reach
+        if self.dead:
+            return torch.where(far, value.detach(), value)
+        return value + 0.0 * torch.sqrt(torch.where(far, 0.0 * value, 1.0))
+
+
+@pytest.mark.parametrize(("reach", "dead"), [(4.0, True), (8.0, False)])
+def test_the_gradient_is_tried_near_the_bounds(reach, dead):
+    words = "the gradient of log_prob is not the slope of its values"
+    assert words in audit.check(Differentiable(reach, dead), low=-1, high=1).verdict
+    assert audit.check(Differentiable(100.0, dead), low=-1, high=1).passed
+
+
+@pytest.mark.parametrize("shape", [(2000,), (2000, 2)])
+def test_the_gradient_by_noise_is_tried_without_a_log_prob(shape):
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def sample(noise, cut=lambda u: u):
+        u = 0.3 + 0.5 * noise
+        each = dist.Normal(0.3, 0.5).log_prob(cut(u)) - 2 * torch.log(1 / torch.cosh(u))
+        return torch.tanh(u), each.sum(-1) if u.ndim > 1 else each
+
+    assert audit.check(sample=sample, noise=noise, **BOX).passed
+    report = audit.check(sample=lambda z: sample(z, torch.detach), noise=noise, **BOX)
+    assert "the gradient of log_pi is not the slope" in report.verdict
+    assert audit.check(sample=lambda z: sample(z, torch.detach), noise=noise.float(), **BOX).passed
+
+
 def get_action(count, each=False):
     """As CleanRL's: action, log-probability, and what else it returns."""
     latent = NORMAL.sample((count,))
     action = torch.tanh(latent)
     log_pi = NORMAL.log_prob(latent) - torch.log(1 - action**2)
     return action, log_pi if each else log_pi.sum(-1), torch.tanh(NORMAL.mean).expand(count, 2)
-
-
-BOX = {"low": -1, "high": 1}
 
 
 def test_all_that_an_actor_returns_can_be_handed_in():

@@ -81,6 +81,13 @@ def test_squashed_pairs_pass_also_where_some_are_rounded_to_the_bound(mean):
     assert report.passed, str(report)
 
 
+@pytest.mark.parametrize("size", [1, 6])
+def test_bounds_that_are_not_given_are_tried(size):
+    actions, log_pi = tanh_pairs(torch.full((size,), 0.8), torch.tensor(1.0), exact)
+    assert audit.check_pairs(actions, log_pi).passed
+    assert not audit.check_pairs(actions, log_pi + 0.15).passed
+
+
 @pytest.mark.parametrize(
     ("mean", "log_det", "scale", "form"),
     [
@@ -109,6 +116,32 @@ def test_an_epsilon_shows_below_what_rounding_may_do(mean, std):
     left = re.search(r"not judged beyond \|u\| = 7\.[89], where (\d+) draws", right.verdict)
     assert left is not None
     assert f"{COUNT - int(left[1]):,} draws follow" in right.verdict
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_constant_is_fitted_to_rounding(seed):
+    """All draws are so near one another that a constant is as good as a shift of the mean."""
+    noise = torch.randn(COUNT, 1, generator=generator(seed), dtype=torch.float64)
+    u = 3.0 + 4.5e-5 * noise
+    log_pi = dist.Normal(torch.tensor(3.0).double(), 4.5e-5).log_prob(u) - exact(u, None)
+    assert audit.check_pairs(torch.tanh(u), log_pi, low=-1, high=1).passed
+
+
+def test_what_was_hardly_drawn_may_have_a_probability():
+    policy = dist.Categorical(logits=2.0 * torch.randn(1000, generator=generator()))
+    actions = pairs(policy)[0]
+    assert audit.check_pairs(actions, policy.log_prob(actions)).passed
+    common = actions[policy.log_prob(actions).exp() < 0.05]
+    assert not audit.check_pairs(common, policy.log_prob(common)).passed
+
+
+def test_modes_in_many_dimensions_are_not_judged():
+    ones = torch.ones(6, dtype=torch.float64)
+    modes = dist.Independent(dist.Normal(torch.stack([-ones, ones]), 0.3 * ones), 1)
+    mixture = dist.MixtureSameFamily(dist.Categorical(ones[:2]), modes)
+    report = audit.check_pairs(*pairs(mixture))
+    assert "right where it draws" in report.verdict
+    assert "whose integral is not judged" in report.verdict
 
 
 def test_a_log_pi_that_is_no_number_is_pointed_at():
