@@ -66,6 +66,9 @@ def table_of(
             values = values.masked_fill(~may.reshape(values.shape), -math.inf)
         if name != "log_probs":
             values = values.log_softmax(-1) if name == "logits" else values.log()
+        some = mask is not None or bool(values.isfinite().any(-1).all())
+        if not values.numel() or not values.ndim or not some:
+            raise ValueError(f"{name}: there is nothing to choose; give (K,) or (D, K) numbers")
         return values
     return None
 

@@ -22,9 +22,9 @@ LONGEST = 160  # characters of another's message
 DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have a density
 REMEDIES = {  # for what raises an error
     "policy": "make it work without arguments",
-    "sample": "let it take noise if that is given, else (draws,), a number of draws, or nothing, "
-    "and draw at one state",
-    "log_prob": "let it take every action between low and high, or any number without these",
+    "sample": "give noise= if it takes noise, else let it take (draws,), a number of draws, or "
+    "nothing, and draw at one state",
+    "log_prob": "let it take any number, or give low= and high= and let it take what is between",
 }
 
 
@@ -192,6 +192,8 @@ def read(
 
 def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
     """(policy, what samples, what scores); raises ValueError where there is nothing to sample."""
+    if isinstance(policy, type):
+        raise ValueError(f"policy: the class {policy.__name__} came; give one of its objects")
     if callable(policy) and not hasattr(policy, "log_prob"):
         function, policy = policy, called("policy", policy)
         if isinstance(policy, tuple) and len(policy) > 1 and not callable(policy[0]):
@@ -225,8 +227,11 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
     Raises:
         ValueError: none of them gives actions of one state, or they are too few.
     """
-    count = count if noise is None else len(noise)
-    if isinstance(count, bool) or not isinstance(count, int) or count < FEWEST:
+    if noise is not None:
+        count = len(noise) if tensor(noise, "noise").ndim else 1
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise ValueError(f"draws: {count!r} is no whole number; give {FEWEST:,} or more")
+    if count < FEWEST:
         raise ValueError(f"draws: {count} are too few to judge by; give {FEWEST:,} or more")
     ways: list[tuple[Any, ...]] = [((count,),), (count,), ()]
     if noise is not None:
@@ -260,8 +265,9 @@ def apart(result: Any) -> tuple[Tensor, Tensor | None, bool]:
     """(actions, log_pi or what else came second or None, whether they were arrays)."""
     pair = result[:2] if isinstance(result, tuple) and len(result) > 1 else (result, None)
     actions, second = (None if one is None else tensor(one, "sample").detach() for one in pair)
-    if actions is None:
-        raise ValueError("sample: returned None, expected actions; return them")
+    if actions is None or not actions.numel():
+        came = "None" if actions is None else f"shape {tuple(actions.shape)}"
+        raise ValueError(f"sample: returned {came}, expected actions; return them")
     return actions, second, not isinstance(pair[0], Tensor)
 
 
@@ -355,6 +361,8 @@ def called(what: str, function: Callable[..., Any], *arguments: Any, **named: An
 @contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
     """A generator; the global ones are seeded too, for functions that use them, then restored."""
+    if not isinstance(seed, int):
+        raise ValueError(f"seed: {seed!r} is no whole number; give one, e.g. 0")
     before = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

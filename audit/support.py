@@ -119,7 +119,8 @@ def support_of(
     for name, given, default in (("low", low, -math.inf), ("high", high, math.inf)):
         end = floats(default if given is None else given, name).double().flatten()
         if len(end) not in (1, size) or bool(end.isnan().any()):
-            raise ValueError(f"{name}: {given} does not fit {size} components; give 1 or {size}")
+            fitting = f"1 or {size} numbers" if size > 1 else "one number"
+            raise ValueError(f"{name}: {given} does not fit {size} components; give {fitting}")
         ends.append(end.expand(size).clone())
     lower, upper = ends
     if bool((lower >= upper).any()):
@@ -242,11 +243,16 @@ def latents(actions: Tensor, dtype: torch.dtype, support: Support) -> Tensor:
 
 def tensor(value: Any, what: str) -> Tensor:
     """Anything numeric as a tensor, also an array; raises ValueError."""
+    kind = type(value).__name__
     try:
-        return value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        found = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
-        kind = type(value).__name__
         raise ValueError(f"{what}: gave a {kind}, expected numbers; return an array") from None
+    if found.is_complex() or found.layout != torch.strided:
+        raise ValueError(f"{what}: gave a {kind} of complex or sparse numbers; return an array")
+    if found.dtype == torch.bool and what != "mask":
+        raise ValueError(f"{what}: gave True and False; return 1 and 0")
+    return found
 
 
 def floats(value: Any, what: str) -> Tensor:

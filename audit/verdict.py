@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from audit.checks import slope_error
-from audit.choices import choices, table_of
+from audit.choices import choices, of_pairs, table_of
 from audit.density import Effort, examine
 from audit.diagnosis import SLIPS, Diagnosis, Scores
 from audit.given import Given, called, draw, read, resolved, seeded
@@ -66,6 +66,9 @@ def check(
         drawn = draw(sample, draws, noise)
         entropy = getattr(policy, "entropy", None) if entropy is None else entropy
         claimed = {"probs": probs, "logits": logits, "log_probs": log_probs}
+        alone = all(one is None for one in (log_prob, mask, *claimed.values()))
+        if alone and drawn.second is not None and not drawn.actions.is_floating_point():
+            return choices(*of_pairs(drawn))
         table = table_of(policy, drawn, log_prob, claimed, mask)
         if table is not None:
             return choices(drawn, table, log_prob, entropy, mask)
@@ -173,20 +176,18 @@ class Continuous:
             if result.gaussian:
                 result.add(f"error {ends}, nats beyond rounding", float(error.max()), FAR)
         if given.log_pi is not None:
-            off = (given.log_pi[inside][: len(unknown)][~unknown] - log_pi).abs()
+            gap = (given.log_pi[inside][: len(unknown)][~unknown] - log_pi).abs()
             units = 1e3 * torch.finfo(given.precision).eps
-            off = off - draws.slack - units * (1 + log_pi.abs())
-            result.add("|log_pi - log_prob| of the draws", float(off.max()), 0.0)
+            gap = gap - draws.slack - units * (1 + log_pi.abs())
+            result.add("|log_pi - log_prob| of the draws", float(gap.max()), 0.0)
         if function.dtype == torch.float64 and function.gives_tensors:
             some = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
             spread = some.quantile(0.75, 0) - some.quantile(0.25, 0)
             beyond = far.latent[far.slack < SHARP]
             for where, points in (("", some), (" near the bounds", beyond)):
                 if len(points) > LEVELS or not where:
-                    error = slope_error(
-                        lambda u: function(self.support.action(u), u), points, spread
-                    )
-                    result.slope(f"log_prob{where}", error)
+                    off = slope_error(lambda u: function(self.support.action(u), u), points, spread)
+                    result.slope(f"log_prob{where}", off)
         result.slope("log_pi by its noise", by_noise)
         return result.report()
 

@@ -45,7 +45,10 @@ def target(of: str, args: Any) -> Any:
         found: Any = imported(module)
     except Exception as error:
         why = f"importing {module} raised {in_words(error)}"
-        raise ConfigError(f"of: {why}; start where it is found, or give FILE.py:NAME") from error
+        remedy = (
+            "start where it is found, give FILE.py:NAME, and rename what this checkout has, too"
+        )
+        raise ConfigError(f"of: {why}; {remedy}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             known = [one for one in dir(found) if callable(getattr(found, one, None))]

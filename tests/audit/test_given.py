@@ -227,7 +227,7 @@ def explode(*arguments):
         (lambda: audit.check(explode), "policy: raised RuntimeError: boom; make it work without"),
         (
             lambda: audit.check(sample=explode, log_prob=NORMAL.log_prob),
-            "sample: raised RuntimeError: boom; let it take",
+            "sample: raised RuntimeError: boom; give noise= if it takes noise, else let it take",
         ),
         (
             lambda: audit.check_pairs(torch.zeros(2000), torch.zeros(2000)),
@@ -241,3 +241,37 @@ def test_the_remedy_fits_what_raised_it(call, words):
     with pytest.raises(ValueError, match=";") as error:
         call()
     assert words in str(error.value)
+
+
+INDICES = {"sample": lambda count: torch.randint(3, (count,))}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({**INDICES, "probs": []}, "probs: there is nothing to choose; give"),
+        ({**INDICES, "probs": 0.5}, "probs: there is nothing to choose; give"),
+        ({**INDICES, "logits": [float("inf"), 0.0, 0.0]}, "logits: there is nothing to choose"),
+        (
+            {"sample": lambda count: torch.rand(count) < 0.3},
+            "sample: gave True and False; return 1",
+        ),
+        ({"sample": lambda count: torch.zeros(count, 0)}, "sample: returned shape"),
+        ({"sample": lambda count: torch.eye(count).to_sparse()}, "complex or sparse numbers"),
+        ({"policy": NORMAL, "noise": 5}, "draws: 1 are too few"),
+        ({"policy": NORMAL, "seed": None}, "seed: None is no whole number; give one"),
+        ({"policy": NORMAL, "draws": 2e4}, "draws: 20000.0 is no whole number; give"),
+        ({"policy": dist.Normal}, "policy: the class Normal came; give one of its objects"),
+    ],
+)
+def test_what_is_no_policy_is_one_line(given, words):
+    with pytest.raises(ValueError, match=words):
+        audit.check(**given)
+
+
+def test_a_function_may_return_pairs_of_choices():
+    table = THREE.log()
+    policy = lambda: (action := torch.multinomial(THREE, 3000, True), table[action])  # noqa: E731
+    assert audit.check(policy, draws=5000).passed
+    wrong = lambda: (action := torch.multinomial(THREE, 3000, True), table[action] - 0.2)  # noqa: E731
+    assert not audit.check(wrong, draws=5000).passed
