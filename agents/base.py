@@ -111,12 +111,12 @@ class BaseAgent:
 
     def policy(self, obs: Tensor, features: Tensor | None = None) -> Policy:
         """The policy at normalised observations (*, O), and their features where computed."""
-        return self.policy_class(*as_tuple(self.actor(obs, features)))
+        return self.policy_class(*self.actor(obs, features))
 
     @torch.no_grad()
     def parameters(self, obs: Tensor, actor: nn.Module | None = None) -> tuple[Tensor, ...]:
         """The arguments of the policy's class at raw obs (N, O), by `actor` where one is given."""
-        return as_tuple((actor or self.actor)(self.normalizer(obs.to(self.device))))
+        return (actor or self.actor)(self.normalizer(obs.to(self.device)))
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
@@ -190,8 +190,3 @@ class BaseAgent:
         for name, generator in self.generators.items():
             go_on(generator, state["generators"][name])
         self.explored, self.held = state["explored"], state["held"]
-
-
-def as_tuple(parameters: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The output of an actor, as the arguments of its policy's class."""
-    return parameters if isinstance(parameters, tuple) else (parameters,)

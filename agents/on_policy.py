@@ -63,7 +63,7 @@ class OnPolicyAgent(BaseAgent):
         features = self.actor.torso(obs)
         policy = self.policy(obs, features)
         features = features.detach() if self.settings.detach_critic else features
-        return policy, self.critic.from_features(features)
+        return policy, self.critic(obs, features)
 
     def begin_update(self, batch: Transition) -> None:
         """Sets learning rate and unit of rewards for a rollout (T, N, ·), before what is traced."""

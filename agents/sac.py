@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from agents.base import Stream, as_tuple
+from agents.base import Stream
 from agents.categorical_critic import CategoricalReturn, caution
 from agents.metrics import policy_metrics, value_metrics
 from agents.off_policy import OffPolicyAgent
@@ -48,7 +48,7 @@ class SAC(OffPolicyAgent):
     @torch.enable_grad()
     def require_gradient(self) -> None:
         """Raises ValueError unless draws have a gradient in each of their parameters (eq. 9)."""
-        parameters = as_tuple(self.actor(torch.zeros(1, self.spec.obs_dim, device=self.device)))
+        parameters = self.actor(torch.zeros(1, self.spec.obs_dim, device=self.device))
         noise = torch.empty(1, *self.spec.noise_shape, device=self.device)
         self.policy_class.fill(noise, torch.Generator(self.device).manual_seed(0))
         action, _ = self.policy_class(*parameters).rsample_with_log_prob(noise)

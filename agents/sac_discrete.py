@@ -62,7 +62,7 @@ class SACDiscrete(OffPolicyAgent):
         if not train_actor:
             return {"critic": critic_loss}, metrics
 
-        log_probs = self.actor(obs)  # (B, K)
+        (log_probs,) = self.actor(obs)  # (B, K)
         policy, least = Categorical(log_probs), values.detach().amin(0)
         actor_loss = policy.expectation(alpha * log_probs - least).mean()
 
@@ -106,7 +106,7 @@ class SACDiscrete(OffPolicyAgent):
 
         Eq. 3 and 10 of arXiv 1910.07207.
         """
-        log_probs = self.actor(next_obs)
+        (log_probs,) = self.actor(next_obs)
         soft = self.critic_target(next_obs).amin(0) - alpha * log_probs
         next_value = Categorical(log_probs).expectation(soft)
         reward, gamma = self.scaled(batch.reward), self.settings.gamma

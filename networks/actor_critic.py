@@ -84,11 +84,8 @@ class GaussianActor(nn.Module):
             self.log_std = nn.Parameter(torch.full((action_dim,), start))
 
     def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.from_features(self.torso(obs) if features is None else features)
-
-    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self.mean(features)
-        log_std = self.log_std
+        features = self.torso(obs) if features is None else features
+        mean, log_std = self.mean(features), self.log_std
         raw = log_std(features) if isinstance(log_std, nn.Linear) else log_std.expand_as(mean)
         if self.smooth:
             share = torch.tanh((raw - self.middle) / self.half_range)
@@ -166,9 +163,6 @@ class Value(nn.Module):
         super().__init__()
         self.torso, self.head, self.bounded = torso, head, bounded
 
-    def forward(self, obs: Tensor) -> Tensor:
-        return self.from_features(self.torso(obs))
-
-    def from_features(self, features: Tensor) -> Tensor:
-        value = self.head(features).squeeze(-1)
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+        value = self.head(self.torso(obs) if features is None else features).squeeze(-1)
         return torch.tanh(value) if self.bounded else value

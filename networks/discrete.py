@@ -10,13 +10,8 @@ from torch.nn import functional
 from networks.actor_critic import Ensemble, Head
 
 
-def masked_log_softmax(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """log_softmax over what is not forbidden, and -inf, without a gradient, where it is."""
-    return functional.log_softmax(logits.masked_fill(forbidden, -torch.inf), dim=-1)
-
-
 class CategoricalActor(nn.Module):
-    """obs (*, O) -> log_probs (*, K), normalised: logsumexp over K is 0.
+    """obs (*, O) -> (log_probs (*, K),), normalised: logsumexp over K is 0.
 
     Args:
         masked: whether the last components of an observation permit actions (1) or forbid them (0).
@@ -27,15 +22,15 @@ class CategoricalActor(nn.Module):
         self.torso, self.head = torso, head(actions)
         self.actions, self.masked = actions, masked
 
-    def forward(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor]:
         logits = self.head(self.torso(obs) if features is None else features)
         if self.masked:
-            return masked_log_softmax(logits, obs[..., -self.actions :] == 0)
-        return functional.log_softmax(logits, dim=-1)
+            logits = logits.masked_fill(obs[..., -self.actions :] == 0, -torch.inf)
+        return (functional.log_softmax(logits, dim=-1),)
 
 
 class MultiCategoricalActor(CategoricalActor):
-    """obs (*, O) -> log_probs (*, D, K), normalised; -inf where component d has fewer actions.
+    """obs (*, O) -> (log_probs (*, D, K),), normalised; -inf where component d has fewer actions.
 
     Args:
         choices: number of actions of each component; K is the largest.
@@ -55,12 +50,13 @@ class MultiCategoricalActor(CategoricalActor):
         self.register_buffer("absent", absent, persistent=False)
         self.register_buffer("places", places, persistent=False)
 
-    def forward(self, obs: Tensor, features: Tensor | None = None) -> Tensor:
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor]:
         outputs = self.head(self.torso(obs) if features is None else features)
         forbidden = self.absent
         if self.masked:
             forbidden = forbidden | (obs[..., -self.total :][..., self.places] == 0)
-        return masked_log_softmax(outputs.unflatten(-1, self.absent.shape), forbidden)
+        logits = outputs.unflatten(-1, forbidden.shape[-2:]).masked_fill(forbidden, -torch.inf)
+        return (functional.log_softmax(logits, dim=-1),)
 
 
 class DiscreteCritic(Ensemble):

@@ -33,8 +33,9 @@ class FullGaussianActor(GaussianActor):
         if isinstance(self.log_std, nn.Linear):
             self.coupling_weight = nn.Parameter(torch.zeros(entries, self.log_std.in_features))
 
-    def from_features(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = super().from_features(features)
+    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        features = self.torso(obs) if features is None else features
+        mean, log_std = super().forward(obs, features)
         coupling: Tensor = self.coupling
         if self.coupling_weight is not None:
             coupling = functional.linear(features, self.coupling_weight, coupling)

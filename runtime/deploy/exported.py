@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.base import BaseAgent, as_tuple
+from agents.base import BaseAgent
 from common.errors import ConfigError, StorageFault
 from configs.schema import EvaluateConfig
 from envs.spaces import MASK, ActionMap, limits_of, require_same_spaces
@@ -50,7 +50,7 @@ class Deployed(nn.Module):
     def forward(self, obs: Tensor, mask: Tensor | None = None) -> Tensor:
         several = obs.flatten(1) if self.obs_shape else obs[:, None]
         several = several if mask is None else torch.cat([several, mask], 1)
-        parameters = as_tuple(self.actor(self.normalizer(several)))
+        parameters = self.actor(self.normalizer(several))
         action: Tensor = self.policy_class(*parameters).deterministic()
         action = action.reshape(-1, *self.action_shape)
         if self.spec.discrete:

@@ -23,7 +23,7 @@ def test_losses_equal_their_formulas(spec):
     advantage, target = gae(2 * rollout.reward, value, next_value, rollout.terminated,
                             rollout.truncated, 0.99, 0.95)  # fmt: skip
     parameters = learner.actor(rollout.obs)
-    policy = Categorical(parameters) if spec.discrete else Gaussian(*parameters)
+    policy = (Categorical if spec.discrete else Gaussian)(*parameters)
     actor = -(advantage.detach() * policy.log_prob(rollout.action, rollout.latent)).mean()
     critic = 0.5 * (target.detach() - value).square().mean()
     total = actor + 0.7 * critic - 0.03 * policy.entropy().mean()

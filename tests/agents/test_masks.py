@@ -68,7 +68,7 @@ def test_networks_do_not_see_the_mask(name, changes):
     free[:, -4:] = 1.0
     seen, open_ = learner.normalizer(data.obs), learner.normalizer(free)
     assert torch.equal(seen[:, -4:], data.obs[:, -4:])
-    gap = learner.actor(seen) - learner.actor(open_)
+    gap = learner.actor(seen)[0] - learner.actor(open_)[0]
     for row, mask in zip(gap, data.obs[:, -4:].bool(), strict=True):  # one constant, or -inf
         assert (row[mask] - row[mask][0]).abs().max() < 1e-5
         assert (row[~mask] == -torch.inf).all()

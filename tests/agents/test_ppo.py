@@ -41,7 +41,7 @@ def test_losses_equal_their_formulas(spec):
     old = log_prob + 0.3 * torch.randn(20, generator=torch.Generator().manual_seed(1))
     losses, metrics = learner.losses(obs, action, latent, advantage, target, old)
     parameters = learner.actor(obs)
-    policy = Categorical(parameters) if spec.discrete else Gaussian(*parameters)
+    policy = (Categorical if spec.discrete else Gaussian)(*parameters)
     ratio = (policy.log_prob(action, latent) - old).exp().tolist()
     surrogate = [
         min(r * a, max(0.9, min(1.1, r)) * a)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from agents.base import as_tuple
 from agents.off_policy import at_most
 from data import Replay, Spec
 from envs.envs import Envs
@@ -169,7 +168,7 @@ def test_the_actor_s_average_follows_and_plays_where_nothing_is_drawn(name):
     with torch.no_grad():
         for parameter in learner.actor.parameters():
             parameter.neg_()  # far from what it was
-        played = learner.policy_class(*as_tuple(average(obs))).deterministic()
+        played = learner.policy_class(*average(obs)).deterministic()
     assert torch.equal(learner.act(obs, deterministic=True)[0], played)
     assert not torch.equal(played, learner.policy(obs).deterministic())
     other = agent(name, spec, seed=1, actor_tau=0.25)

@@ -28,7 +28,7 @@ def test_losses_equal_their_formulas():
         for parameter in learner.critic_target.parameters():  # it begins as the critic itself
             parameter.add_(0.05)
     losses, metrics = learner.losses(data, torch.ones(6, 4), True)
-    log_probs, next_log_probs = learner.actor(data.obs), learner.actor(data.next_obs)
+    (log_probs,), (next_log_probs,) = learner.actor(data.obs), learner.actor(data.next_obs)
     values, next_values = learner.critic(data.obs), learner.critic_target(data.next_obs)
     critic = actor = entropy = 0.0
     for i in range(6):
@@ -92,7 +92,7 @@ def test_a_bandit_ends_in_the_boltzmann_policy_of_its_temperature(alpha):
     obs, ends = torch.ones(4, 1), torch.ones(4, dtype=torch.bool)
     learn(learner, Transition(obs, torch.arange(4), reward, obs, ends, ~ends), 800)
     expected = (reward / alpha).softmax(-1)
-    assert torch.allclose(learner.actor(obs[:1])[0].exp(), expected, atol=5e-3)
+    assert torch.allclose(learner.actor(obs[:1])[0][0].exp(), expected, atol=5e-3)
     assert torch.allclose(learner.critic(obs[:1])[:, 0], reward.expand(2, -1), atol=5e-3)
 
 
@@ -137,7 +137,7 @@ def test_a_small_mdp_ends_in_soft_value_iteration():
     obs = one_hot([0, 1, 2], 3)
     found = learner.critic(obs).double()
     assert torch.allclose(found, value.expand(2, -1, -1), atol=0.02)
-    policy = learner.actor(obs).exp().double()
+    policy = learner.actor(obs)[0].exp().double()
     assert torch.allclose(policy, (value / alpha).softmax(-1), atol=0.02)
     # Negative control: without the entropy in the target it would be another fixed point.
     hard = torch.zeros(3, 2, dtype=torch.float64)

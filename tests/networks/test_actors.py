@@ -43,7 +43,7 @@ def gaussian(
 def test_categorical_actor_emits_normalised_log_probs():
     body, generator = make_torso()
     actor = CategoricalActor(body, partial(Linear, 6, generator=generator), 4)
-    log_probs = actor(100 * torch.randn(7, 5, 3, generator=generator))
+    (log_probs,) = actor(100 * torch.randn(7, 5, 3, generator=generator))
     assert log_probs.shape == (7, 5, 4)
     assert torch.logsumexp(log_probs, -1).abs().max() < 1e-6
 
@@ -147,7 +147,7 @@ def test_rows_of_the_factor_are_deviations_times_couplings(log_std, leading):
     assert mean.shape == (*leading, 3)
     assert factor.shape == (*leading, 3, 3)
     assert torch.equal(factor, factor.tril())
-    std = GaussianActor.from_features(actor, actor.torso(obs))[1].exp()
+    std = GaussianActor.forward(actor, obs)[1].exp()
     coupling = actor.coupling
     if log_std == "state":
         coupling = coupling + actor.torso(obs) @ actor.coupling_weight.T
