@@ -12,7 +12,7 @@ from torch import Tensor
 from common.errors import EnvironmentFault, Halt, in_words, warn
 from configs.schema import Wrappers, named
 from data import Transition
-from data.packing import pack, pieces, unpack
+from data.packing import pack, pieces
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
 from envs.native import Backend
@@ -26,6 +26,7 @@ from envs.spaces import (
     masks_in,
     short,
 )
+from networks.normalizer import Unpack
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
@@ -78,6 +79,7 @@ class Envs:
             if outermost == "FrameStackObservation" and self.spec.pixels:
                 self.spec = replace(self.spec, stack=arguments["stack_size"])
             self.to_env = ActionMap(self.backend.action_space)
+            self.unpack = Unpack(self.spec.obs_dim, self.spec.bytes)
             self.to_vector = partial(as_vector, observation_space)
             self.obs_shape: tuple[int, ...] = observation_space.shape or ()
             self.reset(seed)
@@ -265,7 +267,7 @@ class Envs:
 
     def read(self, obs: np.ndarray) -> np.ndarray:
         """Observations (*, ·), as `obs` has them, -> (*, O)."""
-        return unpack(obs, self.spec.bytes) if self.spec.bytes else obs
+        return self.unpack(torch.from_numpy(obs)).numpy() if self.spec.bytes else obs
 
     def guard(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Calls what an environment takes part in; what it raises is an EnvironmentFault."""

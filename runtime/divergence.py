@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -15,10 +14,9 @@ from agents.base import BaseAgent
 from common.errors import LogpiError, shown
 from common.seeding import stream
 from common.tree import join, split
-from configs.agents import AgentConfig
 from configs.files import read_run
 from data import Batch, Spec, Transition
-from data.packing import Ranges, numbers_of
+from networks.normalizer import Unpack
 from storage.files import own_folder
 from storage.provenance import ROOT
 from storage.rundir import write_bytes, write_json, write_text
@@ -58,15 +56,12 @@ def cause(metrics: Mapping[str, Tensor]) -> str:
     return "a loss or gradient is not finite"
 
 
-def remedy(settings: AgentConfig, batch: Batch, images: Ranges = ()) -> str:
-    """What to change, by the settings of the agent and the batch that it diverged on.
-
-    The bytes of `images` (`Spec.bytes`) are no numbers of an observation.
-    """
-    rows = batch.read()
+def remedy(agent: BaseAgent, batch: Batch) -> str:
+    """What to change, by the settings of the agent and the batch that it diverged on."""
+    settings, rows = agent.settings, batch.read()
     seen = rows.obs
-    if images:
-        seen = torch.from_numpy(numbers_of(seen.cpu().numpy(), images))
+    if isinstance(agent.normalizer, Unpack):  # bytes of images are no numbers of an observation
+        seen = agent.normalizer.numbers(seen)
     paid, far = (float(x.double().nan_to_num(0, 0, 0).abs().max()) for x in (rows.reward, seen))
     learned = settings.reward_scale == "auto" or getattr(settings, "atoms", False)
     if not learned and paid * float(settings.reward_scale) > LARGE:

@@ -294,7 +294,7 @@ class Schedule:
         """
         if not self.agent.diverged:
             return
-        advice = remedy(self.config.agent, self.batch, images=self.envs.spec.bytes)
+        advice = remedy(self.agent, self.batch)
         evidence = leave_evidence(self.saver.path, step, self.agent, metrics, self.ranks.rank)
         raise Divergence(
             f"training diverged: {cause(metrics)}, found at step {step}; {advice}, the last "

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import Spec
-from data.packing import numbers_of, pack, pieces, unpack
+from data.packing import pack, pieces
 from networks.normalizer import RunningNorm, SomePixels, Unpack
 from runtime.audits import at_states
 from tests.helpers import agent, batch, numbers
@@ -36,7 +36,6 @@ def test_a_row_is_its_numbers_lowest_byte_first_then_its_images():
     rows = pack(np.array([[1.5, -2.0]], np.float32), np.array([[7, 0, 255]], np.uint8))
     assert rows.tobytes() == struct.pack("<ff", 1.5, -2.0) + bytes([7, 0, 255])
     obs = [[1.5, 7.0, 0.0, 255.0, -2.0]]
-    assert unpack(rows, [(1, 4)]).tolist() == obs
     assert Unpack(5, [(1, 4)])(torch.from_numpy(rows)).tolist() == obs
 
 
@@ -46,9 +45,6 @@ def test_what_is_read_is_what_was_kept_to_the_last_bit(obs_dim, ranges):
     assert (rows.dtype, rows.shape[-1]) == (np.uint8, 4 * rest.shape[-1] + obs_dim - rest.shape[-1])
     spec = Spec(obs_dim, 2, True, bytes=tuple(ranges))
     assert (spec.obs_bytes, spec.image_bytes) == (rows.shape[-1], obs_dim - rest.shape[-1])
-    assert np.array_equal(unpack(rows, ranges), obs)
-    assert unpack(obs, ranges) is obs
-    assert np.array_equal(numbers_of(rows, ranges), rest)
     read, rows = Unpack(obs_dim, ranges), torch.from_numpy(rows)
     assert torch.equal(read(rows), torch.from_numpy(obs))
     assert torch.equal(read(torch.from_numpy(obs)), torch.from_numpy(obs))
@@ -95,8 +91,8 @@ def test_agents_act_and_learn_from_rows_as_from_numbers(name, kind, normalise_ob
     spec, changes = AMONG[kind], {"batch_size": 4, "epochs": 2} if name == "ppo" else {}
     one, other = (agent(name, spec, normalise_obs=normalise_obs, **changes) for _ in range(2))
     rows = batch(4, 3, spec=spec) if one.on_policy else batch(12, spec=spec)
-    plain = rows._replace(**{name: torch.from_numpy(unpack(getattr(rows, name).numpy(), spec.bytes))
-                             for name in ("obs", "next_obs")})  # fmt: skip
+    read = Unpack(spec.obs_dim, spec.bytes)
+    plain = rows._replace(obs=read(rows.obs), next_obs=read(rows.next_obs))
     assert (rows.obs.dtype, plain.obs.dtype) == (torch.uint8, torch.float32)
     first = numbers(one.state_dict()["modules"])
     for learner, given in ((one, rows), (other, plain)):

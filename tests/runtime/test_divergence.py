@@ -20,7 +20,7 @@ from data.packing import pack
 from runtime.divergence import Recorded, leave_evidence, remedy
 from runtime.launch.door import enter
 from storage import checkpoint
-from tests.helpers import agent, batch, settings
+from tests.helpers import agent, batch
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNTING = ["env.id=tests.helpers:Counting-v0", "env.kwargs.show_episode=false",
@@ -165,21 +165,21 @@ def test_large_rewards_are_named_as_the_cause_and_the_remedy_helps(
 
 def test_what_is_advised_follows_from_what_was_learned_from():
     rows = batch(8)
-    said = remedy(settings("a2c", lr=0.03), rows)
+    said = remedy(agent("a2c", lr=0.03), rows)
     assert said == "start again with a lower agent.lr than 0.03"
     far = rows._replace(obs=-1e9 * rows.obs.abs().clamp_min(1.0))
-    assert "agent.normalise_obs=true" in remedy(settings("sac"), far)
-    assert "lower agent.lr" in remedy(settings("sac", normalise_obs=True), far)
+    assert "agent.normalise_obs=true" in remedy(agent("sac"), far)
+    assert "lower agent.lr" in remedy(agent("sac", normalise_obs=True), far)
     paid = rows._replace(reward=torch.full((8,), -2e6))
-    assert "agent.reward_scale=5e-07" in remedy(settings("ppo"), paid)
+    assert "agent.reward_scale=5e-07" in remedy(agent("ppo"), paid)
     for scaled in ({"reward_scale": 1e-6}, {"reward_scale": "auto"}):
-        assert "lower agent.lr" in remedy(settings("ppo", **scaled), paid)
+        assert "lower agent.lr" in remedy(agent("ppo", **scaled), paid)
     among = Spec(8, 2, True, images=((1, (2, 3, 1)),), bytes=((1, 7),))
     rows = batch(8, spec=among)
-    assert "lower agent.lr" in remedy(settings("sac_discrete"), rows, among.bytes)
+    assert "lower agent.lr" in remedy(agent("sac_discrete", among), rows)
     images = rows.obs[:, 8:].numpy()
     far = rows._replace(obs=torch.from_numpy(pack(np.full((8, 2), 3e5, np.float32), images)))
-    assert "observations reach 3e+05," in remedy(settings("sac_discrete"), far, among.bytes)
+    assert "observations reach 3e+05," in remedy(agent("sac_discrete", among), far)
 
 
 def test_large_numbers_beside_an_image_are_named_as_the_cause(tmp_path, capsys):
