@@ -18,10 +18,7 @@ AGENTS: dict[str, type[BaseAgent]] = {
 
 
 def make_agent(spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> BaseAgent:
-    """The agent of these settings.
-
-    Raises ValueError where it, or its policy, does not fit the actions or is not written in full.
-    """
+    """The agent of these settings; ValueError where it does not fit the actions or lacks a part."""
     require_served(settings.name, spec.kind)
     require_methods("agent", AGENTS[settings.name], BaseAgent, ("update", "step", "losses"))
     return AGENTS[settings.name](spec, settings, stream, horizon)

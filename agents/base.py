@@ -13,7 +13,7 @@ from configs.agents import AgentConfig, GaussianConfig
 from configs.validate import require_methods
 from data import Spec, Transition
 from networks.actor_critic import GaussianActor
-from networks.discrete import CategoricalActor, MultiCategoricalActor
+from networks.discrete import CategoricalActor
 from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
 from networks.normalizer import ReturnScale, RunningNorm, make_normalizer
@@ -83,10 +83,9 @@ class BaseAgent:
     ) -> CategoricalActor | GaussianActor:
         """The actor of this policy; its heads are orthogonal where there is a gain."""
         head = partial(Linear, self.settings.hidden[-1], generator=generator, gain=gain)
-        if self.spec.choices:
-            return MultiCategoricalActor(torso, head, self.spec.choices, self.spec.mask > 0)
         if self.spec.discrete:
-            return CategoricalActor(torso, head, self.spec.action_dim, self.spec.mask > 0)
+            choices = self.spec.choices or self.spec.action_dim
+            return CategoricalActor(torso, head, choices, self.spec.mask > 0)
         assert isinstance(self.settings, GaussianConfig)
         names = ("log_std", "log_std_init", "log_std_min", "log_std_max", "log_std_bound")
         options: dict[str, Any] = {name: getattr(self.settings, name) for name in names}
@@ -121,10 +120,7 @@ class BaseAgent:
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(action, latent) for obs (N, O), drawn from the agent's generator unless given one.
-
-        A deterministic action was not drawn: it stands in both places.
-        """
+        """(action, latent) for obs (N, O); a deterministic action stands in both places."""
         if deterministic:
             actor = self.deterministic_actor
             action = self.policy_class(*self.parameters(obs, actor)).deterministic().cpu()

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,41 +13,38 @@ from agents.optimizer import Losses, Metrics, Optimizer
 from configs.agents import OffPolicyConfig
 from configs.validate import at_most
 from data import Batch, Spec, Transition
-from networks.actor_critic import Ensemble, torso
+from networks.actor_critic import Critic, torso
 
 
 class OffPolicyAgent(BaseAgent):
     """An actor, an ensemble of critics with targets that follow slowly, and a temperature.
 
     The actor may have an average that follows it, too, and acts wherever actions are deterministic.
-    The losses of an update are all evaluated at the weights before it, then stepped together: it is
-    one function of (weights, batch, noise), and it commits all of them or none.
+    The losses of an update are all evaluated at the weights before it, then stepped together.
     """
 
     on_policy = False
+    draws: ClassVar[tuple[int, ...]] = ()  # leading dimensions of an update's noise
     settings: OffPolicyConfig
     losses: Callable[..., tuple[Losses, Metrics]]  # of (batch, noise, train_actor)
 
     def __init__(
-        self,
-        spec: Spec,
-        settings: OffPolicyConfig,
-        stream: Stream,
-        horizon: int,
-        make_critic: Callable[..., Ensemble],
+        self, spec: Spec, settings: OffPolicyConfig, stream: Stream, horizon: int, outputs: int
     ) -> None:
         super().__init__(spec, settings, stream, horizon)
         init = stream("init")
         layers = (settings.hidden, settings.activation, init)
         body = torso(spec.obs_dim, *layers, images=spec.images, mask=spec.mask)
         self.actor = self.make_actor(body, init)
-        self.critic = make_critic(
+        self.critic = Critic(
             settings.critics,
             spec.obs_dim,
-            spec.action_dim,
+            0 if spec.discrete else spec.action_dim,
             *layers,
-            normalise=settings.normalise_critic,
-            images=spec.images,
+            settings.normalise_critic,
+            spec.images,
+            outputs,
+            spec.mask,
         )
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         alpha = settings.alpha_init if settings.alpha == "auto" else float(settings.alpha)
@@ -57,23 +55,14 @@ class OffPolicyAgent(BaseAgent):
             "critic_target": self.critic_target,
             "temperature": self.temperature,
         }
-        averages: list[tuple[float, nn.Module, nn.Module]]
-        averages = [(settings.tau, self.critic, self.critic_target)]
+        averages = [(settings.tau, "critic", "critic_target")]
         if settings.actor_tau < 1.0:
-            average = copy.deepcopy(self.actor).requires_grad_(False)
-            self.modules["actor_average"] = average
-            averages.append((settings.actor_tau, self.actor, average))
-        for module in self.modules.values():
-            module.to(self.device)
-        self.averages = [
-            (tau, list(live.parameters()), list(average.parameters()))
-            for tau, live, average in averages
-        ]
-        groups = {
-            "critic": self.critic.parameters(),
-            "actor": self.actor.parameters(),
-            "alpha": self.temperature.parameters(),
-        }
+            self.modules["actor_average"] = copy.deepcopy(self.actor).requires_grad_(False)
+            averages.append((settings.actor_tau, "actor", "actor_average"))
+        weights = {name: list(m.to(self.device).parameters()) for name, m in self.modules.items()}
+        self.averages = [(tau, weights[live], weights[slow]) for tau, live, slow in averages]
+        groups = {"critic": weights["critic"], "actor": weights["actor"]}
+        groups["alpha"] = weights["temperature"]
         self.optimizer = Optimizer(groups, settings.lr, settings.max_grad_norm, self.horizon)
 
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,11 +100,14 @@ class OffPolicyAgent(BaseAgent):
                 f"may run away; give at most {at_most(risky):g}"
             )
 
-    def begin_update(self) -> bool:
-        """Counts an update; whether actor and temperature learn in it: every `policy_delay`-th."""
+    def update(self, batch: Batch) -> Metrics:
+        """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
+        shape = (*self.draws, *batch.leading, *self.spec.noise_shape)
+        noise = torch.empty(shape, device=self.device)
+        self.policy_class.fill(noise, self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0
         self.optimizer.begin_update()
-        return train_actor
+        return self.step(batch, noise, train_actor)
 
     def step(self, batch: Batch, noise: Tensor, train_actor: bool) -> Metrics:
         """From weights, batch (B, ·) and noise to new weights: one graph of tensors.

@@ -16,7 +16,7 @@ from policies import POLICIES, Policy
 
 
 class OnPolicyAgent(BaseAgent):
-    """An actor and a value, on one torso or on two, for discrete and continuous actions.
+    """An actor and a value, on one torso or on two.
 
     The `update` of an algorithm begins with `begin_update`, which sets the learning rate and the
     unit of rewards, and ends with `learn_statistics`. Its losses are {"actor": total, "critic":
@@ -33,24 +33,15 @@ class OnPolicyAgent(BaseAgent):
         if settings.unit_obs and spec.images:
             raise ValueError("agent.unit_obs: would scale images to length 1; set it to false")
         init = stream("init")
-        layers = (settings.hidden, settings.activation, init)
-        make_torso = partial(
-            torso,
-            spec.obs_dim,
-            *layers,
-            spec.images,
-            gain=TORSO_GAIN,
-            unit_input=settings.unit_obs,
-            mask=spec.mask,
-        )
+        layers = (spec.obs_dim, settings.hidden, settings.activation, init, spec.images)
+        make_torso = partial(torso, *layers, TORSO_GAIN, settings.unit_obs, spec.mask)
         self.actor = self.make_actor(make_torso(), init, gain=HEAD_GAIN)
         body = self.actor.torso if settings.shared_torso else make_torso()
         head = Linear(settings.hidden[-1], 1, init, gain=1.0)
         self.critic = Value(body, head, settings.bounded_value)
         self.modules |= {"actor": self.actor.to(self.device), "critic": self.critic.to(self.device)}
-        actor = list(self.actor.parameters())  # those of a shared torso are the actor's
-        known = set(actor)
-        groups = {"actor": actor, "critic": [p for p in self.critic.parameters() if p not in known]}
+        actor = dict.fromkeys(self.actor.parameters())  # those of a shared torso are the actor's
+        groups = {"actor": actor, "critic": [p for p in self.critic.parameters() if p not in actor]}
         # Epsilon as PPO's authors have it (Huang et al. 2022, "37 details", the third).
         self.optimizer = Optimizer(
             groups, settings.lr, settings.max_grad_norm, self.horizon, eps=1e-5
@@ -82,8 +73,7 @@ class OnPolicyAgent(BaseAgent):
 def standardise(advantage: Tensor, ranks: Peers) -> Tensor:
     """Zero mean and unit standard deviation over the batches of all ranks.
 
-    Whatever the unit of the rewards. A single sample, or samples that are equal up to the
-    resolution of float32, become exactly 0.
+    A single sample, or samples that are equal up to the resolution of float32, become exactly 0.
     """
     mean = advantage.double().mean()
     variance = (advantage.double() - mean).square().mean()

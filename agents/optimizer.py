@@ -19,7 +19,7 @@ TENSORS = ("lr", "diverged", "moments", "counts", "corrections")  # of an optimi
 
 
 class Peers:
-    """The processes that learn one policy together, each from its own transitions; here one."""
+    """The processes that learn one policy together; here one."""
 
     size = 1
 
@@ -41,7 +41,6 @@ class Optimizer:
     learn together, their gradients are averaged here, the temperature's among them.
 
     Args:
-        groups: name -> parameters.
         max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
         horizon: updates over which the learning rate falls linearly to 0; None keeps it.
         eps: added to the root of the second moment.
@@ -84,8 +83,6 @@ class Optimizer:
         self, loss_fn: Callable[[], tuple[Losses, Metrics]], unless: Tensor | None = None
     ) -> Metrics:
         """Evaluates the losses, {group: loss}, and steps the groups that they name.
-
-        Tensors in, tensors out: it can be traced as a part of one graph.
 
         Args:
             unless: 0-d bool, read after the losses: where it is up, nothing is changed.

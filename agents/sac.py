@@ -1,7 +1,6 @@
 """Soft actor-critic with a learned temperature: Haarnoja et al. 2018 (arXiv 1812.05905)."""
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,8 +12,7 @@ from agents.off_policy import OffPolicyAgent
 from agents.optimizer import Losses, Metrics
 from configs.agents import SACConfig
 from configs.validate import at_most
-from data import Batch, Spec, Transition
-from networks.actor_critic import Critic
+from data import Spec, Transition
 from policies import POLICIES, largest_entropy
 
 ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sampled log_pi
@@ -23,15 +21,15 @@ ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sample
 class SAC(OffPolicyAgent):
     """Off-policy maximum-entropy learning for continuous actions in [-1, 1].
 
-    An update is `update` -> `OffPolicyAgent.step` -> `losses`; `step` then moves the targets.
+    An update is `OffPolicyAgent.update` -> `step` -> `losses`; `step` then moves the targets.
     """
 
     policies = tuple(name for name, policy in POLICIES.items() if policy.squashed)
+    draws = (2,)  # for the actions at s' and at s
     settings: SACConfig
 
     def __init__(self, spec: Spec, settings: SACConfig, stream: Stream, horizon: int) -> None:
-        critic = partial(Critic, outputs=settings.atoms or 1)
-        super().__init__(spec, settings, stream, horizon, critic)
+        super().__init__(spec, settings, stream, horizon, outputs=settings.atoms or 1)
         self.require_gradient()
         low, high, size = settings.log_std_min, settings.log_std_max, spec.action_dim
         most = size * largest_entropy(low, high)
@@ -61,12 +59,6 @@ class SAC(OffPolicyAgent):
                 "parameter, which SAC needs; compute them from the noise, or use agent=ppo"
             )
 
-    def update(self, batch: Batch) -> Metrics:
-        """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
-        noise = torch.empty(2, *batch.leading, self.spec.action_dim, device=self.device)
-        self.policy_class.fill(noise, self.generators["update"])
-        return self.step(batch, noise, self.begin_update())
-
     def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:
         """Losses of critic (eq. 5), actor (eq. 9) and temperature (eq. 18); noise is (2, B, A)."""
         obs, next_obs = self.normalizer(batch.obs), self.normalizer(batch.next_obs)
@@ -92,12 +84,10 @@ class SAC(OffPolicyAgent):
 
         alpha_loss, alpha_metrics = self.temperature_loss(-log_pi.mean(), alpha)
 
-        with torch.no_grad():
-            shown = self.policy_class(*(rows[:ENTROPY_STATES] for rows in parameters))
-            entropy = shown.entropy()
+        shown = self.policy_class(*(rows[:ENTROPY_STATES].detach() for rows in parameters))
         metrics |= {
             "loss/actor": actor_loss.detach(),
-            **policy_metrics(log_pi, entropy, action, policy, noise[1]),
+            **policy_metrics(log_pi, shown.entropy(), action, policy, noise[1]),
             **alpha_metrics,
         }
         return {"critic": critic_loss, "actor": actor_loss, **alpha_loss}, metrics

@@ -1,7 +1,6 @@
 """Soft actor-critic for discrete actions: Christodoulou 2019 (arXiv 1910.07207)."""
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from agents.off_policy import OffPolicyAgent
 from agents.optimizer import Losses, Metrics
 from configs.agents import SACDiscreteConfig
 from configs.validate import at_most
-from data import Batch, Spec, Transition
-from networks.discrete import DiscreteCritic
+from data import Spec, Transition
 from policies import Categorical
 
 AUTO = 0.3  # of log K; of two actions the better one is then taken with probability 0.947
@@ -29,8 +27,7 @@ class SACDiscrete(OffPolicyAgent):
     def __init__(
         self, spec: Spec, settings: SACDiscreteConfig, stream: Stream, horizon: int
     ) -> None:
-        critic = partial(DiscreteCritic, mask=spec.mask)
-        super().__init__(spec, settings, stream, horizon, critic)
+        super().__init__(spec, settings, stream, horizon, outputs=spec.action_dim)
         most = math.log(spec.action_dim)
         risky = RISKY * most
         remedy = (
@@ -38,12 +35,6 @@ class SACDiscrete(OffPolicyAgent):
             f"{at_most(most):g}; give at most {at_most(risky):g} and not less than 0"
         )
         self.set_target_entropy(AUTO * most, 0.0, most, remedy, risky)
-
-    def update(self, batch: Batch) -> Metrics:
-        """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
-        noise = torch.empty(*batch.leading, self.spec.action_dim, device=self.device)
-        Categorical.fill(noise, self.generators["update"])
-        return self.step(batch, noise, self.begin_update())
 
     def losses(self, batch: Transition, noise: Tensor, train_actor: bool) -> tuple[Losses, Metrics]:
         """Losses of critic (eq. 4), actor (eq. 12) and temperature (eq. 11).

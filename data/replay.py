@@ -84,9 +84,9 @@ class Replay:
         return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
-        """Rows that hold this batch (B, ·), as if of `count` environments; nothing of it is kept.
+        """Rows that hold this batch (B, ·), as if of `count` environments, before any transition.
 
-        Made before the first transition. But for the last `count`, successors are observations.
+        But for the last `count`, successors are observations.
         """
         obs, action, reward, next_obs, terminated, truncated, _ = batch
         fields = [action, reward, terminated, truncated]

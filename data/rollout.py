@@ -15,11 +15,9 @@ NEXT_OBS = Transition._fields.index("next_obs")
 class Rollout:
     """Collects `n_steps` transitions of (N, ·) and yields them as one Transition of (T, N, ·).
 
-    Large observations are stored once: the successors of a step are the observations of the next.
-    Where that begins with others, because an episode ended, they are kept beside the arrays.
-
-    The arrays are reused: what `batches` hands out is valid until the next `add`. An observation
-    must not be changed after it was added.
+    Large observations are stored once: the successors of a step are the observations of the next;
+    where that begins with others, because an episode ended, they are kept beside the arrays. What
+    `batches` hands out is valid until the next `add`; an added observation must not be changed.
     """
 
     warming_up = False

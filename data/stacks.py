@@ -11,10 +11,7 @@ from data.transition import Rows, Transition
 
 
 class StackRows(Rows):
-    """Rows of a `StackReplay`: `pointer` (transitions, K) holds the rows of K - 1 older frames too.
-
-    The oldest comes first, and the successor last.
-    """
+    """Rows of a `StackReplay`; `pointer` (transitions, K): K - 1 older frames and the successor."""
 
     __slots__ = ()
 

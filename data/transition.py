@@ -10,7 +10,7 @@ from torch import Tensor
 class Transition(NamedTuple):
     """One step each: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
 
-    obs: Tensor  # (*, O) float32, the bytes of an image, or rows as in data/packing.py
+    obs: Tensor  # (*, O) float32, the bytes of an image, or rows as of `Unpack`
     action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
     next_obs: Tensor  # likewise, the true successor, never the observation after a reset

@@ -26,9 +26,6 @@ class CopyFault(RuntimeError):
         super().__init__(what, index, missing)
         self.what, self.index, self.missing = what, index, missing
 
-    def __str__(self) -> str:
-        return f"{self.what} in environment {self.index}"
-
 
 class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Raises CopyFault where a copy raises, or returns what its spaces do not allow.

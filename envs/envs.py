@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 from common.errors import EnvironmentFault, Halt, in_words, warn
 from configs.schema import Wrappers, named
 from data import Transition
-from data.packing import pack, pieces
 from envs.checked import MISSING, PASSED, CopyFault
 from envs.make import make_backend
 from envs.native import Backend
@@ -26,23 +26,17 @@ from envs.spaces import (
     masks_in,
     short,
 )
-from networks.normalizer import Unpack
+from networks.normalizer import Ranges, Unpack
 
 TINY, ONE = np.uint32(713_624).view(np.float32), np.float32(1.0)  # 1e-39, whatever is flushed
 
 
 class Envs:
-    """N copies of one environment.
+    """N copies of one environment; the arguments are those of the group `env`, and a seed.
 
     Args:
-        env_id: Gymnasium id.
-        num_envs: N.
-        vectorization: "native", "sync" or "async".
-        kwargs: arguments of the environment.
         seed: every episode derives from it.
-        timeout: seconds that an async environment has to answer.
         journal: whether to keep what brings the environments back in `load_state_dict`.
-        wrappers: around each copy, the innermost first.
 
     Attributes:
         obs: what to act on next, (N, O); where images of bytes lie among other numbers, rows of
@@ -96,14 +90,13 @@ class Envs:
     def lasting(self) -> str | None:
         """Why an episode may depend on those before it, None where nothing shows it.
 
-        Such an environment cannot be brought back for certain. Known once copy 0 was reset with
-        what it depends on: after the first reset, or the second where the first one makes it.
+        Known once a copy was reset with what it depends on, which the first reset may only make.
         """
         return self.backend.lasting
 
     @property
     def spaces(self) -> dict[str, str]:
-        """Both spaces, as `describe` gives them: recorded with every policy that was made here."""
+        """Both spaces, as `describe` gives them."""
         return {
             "observation": describe(self.backend.observation_space),
             "action": describe(self.backend.action_space),
@@ -126,8 +119,7 @@ class Envs:
 
         Returns:
             (N, ·): next_obs is the true successor of obs, whatever was reset. In place of a copy
-            that could not act (`NativeVector`) stands another one's transition, again, to which
-            nothing is chained.
+            that could not act (`NativeVector`) stands another one's, to which nothing is chained.
         """
         obs = self.obs
         raw = self.to_env(action.numpy())
@@ -225,14 +217,14 @@ class Envs:
     def observation(self, raw: np.ndarray, last: np.ndarray | None = None) -> Tensor:
         """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32.
 
-        `last` (N,) marks copies that act no more: a mask of theirs that permits nothing is all 1.
+        Of copies that act no more, `last` (N,), a mask that permits nothing is all 1.
         """
         obs = raw.reshape(self.num_envs, self.spec.obs_dim)
         if self.spec.pixels:
             return torch.from_numpy(obs.copy())
         numbers, images = obs, None
         if self.spec.bytes:
-            numbers, images = (np.concatenate(part, -1) for part in pieces(obs, self.spec.bytes))
+            numbers, images = apart(obs, self.spec.bytes)
         if numbers.dtype == np.float32:
             rounded = numbers.copy()
         else:
@@ -240,8 +232,7 @@ class Envs:
                 rounded = numbers.astype(np.float32)
         if not np.isfinite(rounded).all():
             index = int(np.argwhere(~np.isfinite(rounded))[0][0])
-            what = CopyFault(f"observation {obs[index]} is not finite", index)
-            raise self.fault(what, index)
+            raise self.fault(f"observation {obs[index]} is not finite", index)
         if self.spec.mask:
             mask = rounded[:, -self.spec.mask :]
             stuck = ~np.all([one.any(-1) for one in masks_in(self.spec, rounded)], 0)
@@ -250,8 +241,7 @@ class Envs:
                 stuck &= ~last
             if stuck.any():
                 index = int(np.flatnonzero(stuck)[0])
-                what = CopyFault(f"{MASK} {short(mask[index])} permits no action", index)
-                raise self.fault(what, index)
+                raise self.fault(f"{MASK} {short(mask[index])} permits no action", index)
         if images is not None:
             rounded = pack(rounded, images.astype(np.uint8))
         return torch.from_numpy(rounded)
@@ -276,18 +266,32 @@ class Envs:
         except PASSED:
             raise
         except CopyFault as error:
-            raise self.fault(error, error.index, error.missing) from error
+            raise self.fault(error.what, error.index, error.missing) from error
         except BaseException as error:
             what = f"raised {in_words(error)}"
             raise self.fault(what, missing=isinstance(error, MISSING)) from error
 
-    def fault(self, what: object, index: int = 0, missing: bool = False) -> EnvironmentFault:
-        """Names the environment and the step, which is that of copy `index` in an evaluation."""
+    def fault(self, what: str, index: int | None = None, missing: bool = False) -> EnvironmentFault:
+        """Names copy and step; in an evaluation, which step of that copy's episode."""
         place = f"at step {self.steps}"
         if self.during:
-            place = f"{self.during}, after {self.lengths[index]} steps of its episode"
+            place = f"{self.during}, after {self.lengths[index or 0]} steps of its episode"
+        if index is not None:
+            place = f"in environment {index} {place}"
         remedy = "install that library" if missing else "fix the environment"
         return EnvironmentFault(f"env {self.env_id}: {what} {place}; {remedy}")
+
+
+def apart(obs: np.ndarray, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
+    """Observations (*, O) -> the numbers beside their images (*, F), and the images (*, I)."""
+    edges = pairwise([0, *chain.from_iterable(ranges), obs.shape[-1]])
+    views = [obs[..., start:stop] for start, stop in edges]
+    return np.concatenate(views[::2], -1), np.concatenate(views[1::2], -1)
+
+
+def pack(numbers: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Numbers (*, F) and images (*, I) of bytes -> rows of bytes (*, 4 F + I), see `Unpack`."""
+    return np.concatenate([numbers.astype("<f4").view(np.uint8), images], -1)
 
 
 def unflushed(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

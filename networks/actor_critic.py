@@ -95,16 +95,11 @@ class GaussianActor(nn.Module):
         return torch.tanh(mean) if self.bounded_mean else mean, bounded
 
 
-class Ensemble(nn.Module):
-    """Members that each have layers of their own, evaluated by one batched product per layer.
+class Critic(nn.Module):
+    """obs (*, O), action (*, A) -> Q of every member (E, *), or with K outputs (E, *, K).
 
-    Args:
-        members: E.
-        obs_dim: O.
-        action_dim: numbers that each member reads beside the observation.
-        normalise: whether the outputs of a hidden layer are normalised before its activation.
-        images: in an observation; all members share their encoders.
-        outputs: K, of each member.
+    Each member has layers of its own, evaluated by one batched product per layer; all share the
+    encoders of images. With A = 0 there is no action. The last `mask` of O are left out.
     """
 
     def __init__(
@@ -118,13 +113,12 @@ class Ensemble(nn.Module):
         normalise: bool = False,
         images: Images = (),
         outputs: int = 1,
+        mask: int = 0,
     ) -> None:
         super().__init__()
         self.members = members
-        encoder = None
-        if images:
-            encoder = ImageEncoders(obs_dim, images, generator)
-            obs_dim = encoder.width
+        encoder = ImageEncoders(obs_dim - mask, images, generator) if images or mask else None
+        obs_dim = encoder.width if encoder else obs_dim
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise([obs_dim + action_dim, *hidden]):
             layers.append(EnsembleLinear(members, width_in, width_out, generator))
@@ -135,29 +129,17 @@ class Ensemble(nn.Module):
         self.layers = nn.Sequential(*layers, last)
         self.encoder = encoder or nn.Identity()  # behind the layers, as in an optimiser's state
 
-    def every(self, inputs: Tensor) -> Tensor:
-        """inputs (*, width) -> outputs of every member, (E, *, K)."""
-        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, width)
+    def forward(self, obs: Tensor, action: Tensor | None = None) -> Tensor:
+        inputs: Tensor = self.encoder(obs)
+        inputs = inputs if action is None else torch.cat([inputs, action], dim=-1)
+        rows = inputs.reshape(-1, inputs.shape[-1])  # (B, O + A)
         outputs: Tensor = self.layers(rows.expand(self.members, -1, -1))  # (E, B, K)
-        return outputs.reshape(self.members, *inputs.shape[:-1], outputs.shape[-1])
-
-
-class Critic(Ensemble):
-    """obs (*, O), action (*, A) -> Q of every member (E, *); with K outputs, (E, *, K)."""
-
-    def forward(self, obs: Tensor, action: Tensor) -> Tensor:
-        outputs = self.every(torch.cat([self.encoder(obs), action], dim=-1))
+        outputs = outputs.reshape(self.members, *inputs.shape[:-1], outputs.shape[-1])
         return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
 
 
 class Value(nn.Module):
-    """obs (*, O) -> V(obs) (*,).
-
-    Args:
-        torso: its own, or the actor's.
-        head: features -> (*, 1).
-        bounded: ends in tanh, for tasks whose returns are scaled into [-1, 1].
-    """
+    """obs (*, O) -> V(obs) (*,); `bounded` by tanh, for returns that are scaled into [-1, 1]."""
 
     def __init__(self, torso: nn.Module, head: nn.Linear, bounded: bool = False) -> None:
         super().__init__()

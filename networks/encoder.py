@@ -58,8 +58,7 @@ class Encoder(nn.Module):
 class ImageEncoders(nn.Module):
     """Observations (*, O) -> (*, `width`): each image in them by an encoder of its own.
 
-    The other components stay as they are, and in their order; those behind the O, a mask of
-    actions, are left out.
+    The other components stay, in their order; those behind the O, a mask of actions, are left out.
     """
 
     def __init__(self, obs_dim: int, images: Images, generator: torch.Generator) -> None:

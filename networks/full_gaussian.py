@@ -14,8 +14,7 @@ class FullGaussianActor(GaussianActor):
 
     Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...): std_i as in `GaussianActor`, now that of
     component i given those before it, and couplings c, without bounds, from the network or free
-    numbers as log_std is. They start at 0, without a draw from the generator, so that the first
-    policy is the diagonal one to the last digit.
+    numbers as log_std is. They start at 0, so that the first policy is the diagonal one.
     """
 
     placed: Tensor  # (A * A, A (A - 1) / 2), puts each coupling into its place

@@ -38,10 +38,10 @@ class Pixels(nn.Module):
 
 
 class Unpack(nn.Module):
-    """Observations as rows of bytes (*, 4 F + I) -> (*, O) float32; those of numbers stay.
+    """Rows of bytes (*, 4 F + I) -> (*, O) float32; observations of numbers stay as they are.
 
-    A row begins with the F numbers that are in no image, 4 bytes each, the lowest first; the bytes
-    of the images follow.
+    In a row the F numbers that are in no image come first, as float32, the lowest byte first; then
+    the bytes of the images, in their order.
     """
 
     def __init__(self, obs_dim: int, ranges: Ranges) -> None:
@@ -89,10 +89,9 @@ class RunningNorm(Unpack):
     """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
 
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
-    eq. 2.1; with fewer than two observations nothing is changed. The units of an observation do not
-    matter; a component that is constant up to the resolution of float32 is centred, and not scaled.
-    Bytes of images are divided by 255, no more; observations may be rows as of `Unpack`. The last
-    `mask` components stay as they are.
+    eq. 2.1; with fewer than two observations nothing is changed. A component that is constant up to
+    the resolution of float32 is centred, and not scaled. Bytes of images are divided by 255, no
+    more; observations may be rows as of `Unpack`. The last `mask` components stay as they are.
     """
 
     mean: Tensor

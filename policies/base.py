@@ -10,8 +10,8 @@ from torch import Tensor
 class Policy:
     """A distribution over actions; `*` are its leading dimensions, log-probabilities (*,) in nats.
 
-    Actions of bounded continuous spaces live in [-1, 1]. `noise` makes a draw reproducible: agents
-    always pass their own; left out, it comes from torch's default generator (for notebooks).
+    Actions of bounded continuous spaces live in [-1, 1]. `noise` makes a draw reproducible; left
+    out, it comes from torch's default generator.
     """
 
     action_kind: ClassVar[str]  # "discrete", "multi_discrete" or "continuous", see `Spec.kind`

@@ -84,7 +84,3 @@ class MultiCategorical(Categorical):
     def entropy(self) -> Tensor:
         """The sum of the components' entropies, (*,)."""
         return super().entropy().sum(-1)
-
-    def components(self) -> list[Categorical]:
-        """Of one state: each component by itself, without the actions that it does not have."""
-        return [Categorical(row[row > -torch.inf]) for row in self.log_probs]

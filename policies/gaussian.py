@@ -50,8 +50,7 @@ class Gaussian(Policy):
     """N(mean, diag(exp(log_std))^2); `mean` and `log_std` are (*, A).
 
     A subclass with another covariance has its own `mean`, `log_scale`, `log_std`, `latent_of` and
-    `noise_of`; one with another map to actions its own `squash`, `unsquash`, `scores`, `terms` and
-    `entropy`. All else is made of them.
+    `noise_of`; one with another map its own `squash`, `unsquash`, `scores`, `terms` and `entropy`.
     """
 
     action_kind = "continuous"
@@ -96,10 +95,7 @@ class Gaussian(Policy):
         return gaussian_log_prob(noise, self.log_scale)
 
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        """The scores taken apart, {name: (*, A)} in nats; for a latent, `terms(noise_of(latent))`.
-
-        Summed over names and dimensions they are log_pi.
-        """
+        """The scores taken apart, {name: (*, A)} in nats, whose sum is log_pi."""
         return {
             "gaussian": -0.5 * noise.square() - HALF_LOG_2PI,
             "scale": -self.log_scale.expand_as(noise),

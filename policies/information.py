@@ -12,7 +12,7 @@ from policies.gaussian import HALF_LOG_2PI, expected_log_det_tanh
 
 
 def kl_divergence(p: Policy, q: Policy) -> Tensor:
-    """KL(p || q) = E[log p - log q] under p, (*,) nats, exact; as torch.distributions has it.
+    """KL(p || q) = E[log p - log q] under p, (*,) nats, exact.
 
     Of squashed policies it is that of what is squashed: a bijection leaves it unchanged.
 
@@ -21,7 +21,10 @@ def kl_divergence(p: Policy, q: Policy) -> Tensor:
     """
     if type(p) is not type(q):
         raise TypeError(f"kl_divergence: {p} and {q} differ in kind; give two of a kind")
-    return of_choices(p, q) if isinstance(p, Categorical) else of_gaussians(p, q)
+    if not isinstance(p, Categorical) or not isinstance(q, Categorical):
+        return of_gaussians(p, q)
+    found = p.expectation(p.log_probs - q.log_probs)  # 0 where p_k is, infinite where q_k alone is
+    return found.sum(-1) if isinstance(p, MultiCategorical) else found
 
 
 def of_gaussians(p: Any, q: Any) -> Tensor:
@@ -37,12 +40,6 @@ def of_gaussians(p: Any, q: Any) -> Tensor:
         whitened = torch.linalg.solve_triangular(q.scale_tril, p.scale_tril, upper=False)
         found = found + 0.5 * whitened.tril(-1).square().sum((-2, -1))
     return found
-
-
-def of_choices(p: Any, q: Any) -> Tensor:
-    """sum_k p_k log(p_k / q_k), (*,): 0 where p_k is, infinite where q_k alone is 0."""
-    found = p.expectation(p.log_probs - q.log_probs)
-    return found.sum(-1) if isinstance(p, MultiCategorical) else found
 
 
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:

@@ -19,10 +19,9 @@ from configs.agents import AgentConfig
 from configs.automatic import updates
 from configs.schema import MASKING, TrainConfig
 from data import Batch, Replay, Rollout, Spec, Transition
-from data.packing import pack
 from data.replay_state import copy_rows, first_row, restore
 from data.stacks import StackReplay
-from envs.envs import Envs
+from envs.envs import Envs, pack
 from envs.spaces import masks_in
 from runtime.accelerate.acceleration import accelerate
 from runtime.divergence import Recorded

@@ -12,7 +12,7 @@ from common import tree
 from common.seeding import stream
 from configs.compose import train_config
 from data import Spec, Transition
-from data.packing import pack
+from envs.envs import pack
 
 
 def settings(name, **changes):

@@ -19,7 +19,6 @@ from data import Replay, Rollout, Spec
 from envs.envs import Envs
 from envs.spaces import ActionMap
 from networks.actor_critic import Critic, Value, torso
-from networks.discrete import DiscreteCritic
 from networks.encoder import Encoder
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear
 from networks.normalizer import Pixels, RunningNorm, SomePixels
@@ -435,7 +434,7 @@ def test_networks_are_their_layers_in_order(activation):
     for norm in (False, True):
         critics = (
             (Critic(2, 4, 2, [8, 6], activation, generator, norm), (obs, action)),
-            (DiscreteCritic(2, 4, 3, [8, 6], activation, generator, norm), (obs,)),
+            (Critic(2, 4, 0, [8, 6], activation, generator, norm, outputs=3), (obs,)),
         )
         for critic, inputs in critics:
             with torch.no_grad():

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from networks.actor_critic import Critic, Value, torso
-from networks.discrete import DiscreteCritic
 from networks.layers import EnsembleNorm, Linear
 
 
@@ -43,7 +42,7 @@ def test_value_is_one_number_per_observation(bounded):
 
 def test_a_discrete_ensemble_equals_its_members_and_keeps_leading_dimensions():
     generator = torch.Generator().manual_seed(0)
-    critic = DiscreteCritic(3, 4, 6, [16, 8], "relu", generator)
+    critic = Critic(3, 4, 0, [16, 8], "relu", generator, outputs=6)
     obs = torch.randn(7, 5, 4, generator=generator)
     together = critic(obs)
     assert together.shape == (3, 7, 5, 6)

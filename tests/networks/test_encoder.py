@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from networks.actor_critic import Critic, torso
-from networks.discrete import DiscreteCritic
 from networks.encoder import FEATURES, Encoder, ImageEncoders
 from networks.normalizer import Pixels
 
@@ -68,7 +67,7 @@ def test_critics_and_torsos_read_images_and_every_weight_learns():
     layers, images = ([8], "tanh", generator), [(0, (6, 6, 2))]
     obs, action = torch.rand(5, 72), torch.rand(5, 3)
     critic = Critic(2, 72, 3, *layers, images=images)
-    choices = DiscreteCritic(2, 72, 3, *layers, images=images)
+    choices = Critic(2, 72, 0, *layers, images=images, outputs=3)
     body = torso(72, *layers, images=images)
     outputs = {critic: critic(obs, action), choices: choices(obs), body: body(obs)}
     assert [tuple(made.shape) for made in outputs.values()] == [(2, 5), (2, 5, 3), (5, 8)]

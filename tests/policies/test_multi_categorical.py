@@ -10,7 +10,7 @@ from scipy import stats
 
 from audit.density import audit
 from data import Spec
-from networks.discrete import MultiCategoricalActor
+from networks.discrete import CategoricalActor
 from policies import Categorical, MultiCategorical
 from tests.helpers import agent, batch
 
@@ -46,7 +46,7 @@ def test_log_prob_and_entropy_are_sums_and_the_probabilities_sum_to_one():
 
 def test_the_actor_gives_absent_actions_no_probability_and_no_gradient():
     torso = torch.nn.Linear(3, 8)
-    actor = MultiCategoricalActor(torso, partial(torch.nn.Linear, 8), (3, 2))
+    actor = CategoricalActor(torso, partial(torch.nn.Linear, 8), (3, 2))
     (log_probs,) = actor(torch.randn(5, 3, generator=torch.Generator().manual_seed(1)))
     assert log_probs.shape == (5, 2, 3)
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(5, 2))

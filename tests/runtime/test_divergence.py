@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import train
 from common.tree import split
 from data import Spec
-from data.packing import pack
+from envs.envs import pack
 from runtime.divergence import Recorded, leave_evidence, remedy
 from runtime.launch.door import enter
 from storage import checkpoint

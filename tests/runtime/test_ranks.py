@@ -58,7 +58,7 @@ def learned(name, ranks, part):
             learner.learn_statistics(rows.obs)
             learner.begin_update(rows)
         else:
-            learner.begin_update()
+            learner.optimizer.begin_update()
         if name == "ppo":
             advantage, target, log_prob = learner.evaluate_rollout(rows)
             fields = (rows.obs, rows.action, rows.latent, advantage, target, log_prob)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import Spec
-from data.packing import pack, pieces
+from envs.envs import apart, pack
 from networks.normalizer import RunningNorm, SomePixels, Unpack
 from runtime.audits import at_states
 from tests.helpers import agent, batch, numbers
@@ -28,7 +28,7 @@ def drawn(obs_dim, ranges, leading=(2, 5)):
     obs = (size * generator.normal(size=size.shape)).astype(np.float32)
     for start, stop in ranges:
         obs[..., start:stop] = generator.integers(0, 256, (*leading, stop - start))
-    rest, images = (np.concatenate(part, -1) for part in pieces(obs, ranges))
+    rest, images = apart(obs, ranges)
     return obs, rest, pack(rest, images.astype(np.uint8))
 
 
