@@ -20,20 +20,8 @@ from common.tree import join, split
 from configs.resume import differing
 from configs.schema import TrainConfig
 from configs.validate import build
-from storage import provenance
-from storage.files import (
-    Record,
-    damaged,
-    own_folder,
-    read_json,
-    read_sealed,
-    remove,
-    seal,
-    sync_directory,
-    verify,
-    write_synced,
-    writing,
-)
+from storage import files, provenance
+from storage.files import Record
 from storage.rundir import write_json
 from storage.segments import SEGMENTS, undamaged
 
@@ -52,36 +40,32 @@ def save(
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
     Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one. One of the same step is replaced: it is damaged.
-
-    Args:
-        state: nested dicts and lists of numbers and tensors.
-        keep: how many of the newest remain, beside the best.
-        segments: records of the rows of a replay that belong to it.
+    ones or the new one, never half a one. One of the same step is replaced: it is damaged. The
+    newest `keep` remain, and the best. `segments` are the records of a replay's rows.
 
     Raises StorageFault where it could not be written, or does not read back.
     """
     target = run_dir / "checkpoints" / f"step-{step:012d}"
     temporary = run_dir / f"tmp-{os.getpid()}"
     values, tensors = split(state)
-    files = {TENSORS: save_tensors(tensors), VALUES: json.dumps(values, allow_nan=False).encode()}
-    sealed = {name: seal(content) for name, content in files.items()}
+    written = {TENSORS: save_tensors(tensors), VALUES: json.dumps(values, allow_nan=False).encode()}
+    sealed = {name: files.seal(content) for name, content in written.items()}
     manifest = {"format": FORMAT, "step": step, "files": sealed, "segments": segments or []}
-    files[MANIFEST] = json.dumps({**manifest, "sha256": seal_of(manifest)}).encode()
-    with writing(f"checkpoint {target}", temporary):
+    written[MANIFEST] = json.dumps({**manifest, "sha256": seal_of(manifest)}).encode()
+    with files.writing(f"checkpoint {target}", temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        own_folder(target.parent)
-        for name, content in files.items():
-            write_synced(temporary / name, content)
-        sync_directory(temporary)
+        files.own_folder(target.parent)
+        for name, content in written.items():
+            files.write_synced(temporary / name, content)
+        files.sync_directory(temporary)
         if target.exists():
             bury(target)
         temporary.rename(target)
-        sync_directory(target.parent)
+        files.sync_directory(target.parent)
     try:
-        for name, content in files.items():
-            verify(target / name, seal(content))
+        for name, content in written.items():
+            files.verify(target / name, files.seal(content))
         prune(run_dir, step, keep, state.get("config"))
     except Damaged as damage:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
@@ -99,18 +83,18 @@ def seal_of(manifest: dict[str, Any]) -> str:
 def open_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a checkpoint; raises Damaged where it is not one, or another's."""
     file = path / MANIFEST
-    manifest = read_json(file)
+    manifest = files.read_json(file)
     try:
         if (other := manifest["format"]) != FORMAT:
-            raise damaged(file, f"its format is {other}, and {FORMAT} is read here", True)
+            raise files.damaged(file, f"its format is {other}, and {FORMAT} is read here", True)
         if path.name != f"step-{manifest['step']:012d}":
-            raise damaged(file, f"it is that of step {manifest['step']}")
+            raise files.damaged(file, f"it is that of step {manifest['step']}")
         if manifest["sha256"] != seal_of(manifest):
-            raise damaged(file, "sha256 does not match")
+            raise files.damaged(file, "sha256 does not match")
         if any(Path(record["name"]).name != record["name"] for record in manifest["segments"]):
-            raise damaged(file, "it refers to a file outside")
+            raise files.damaged(file, "it refers to a file outside")
     except UNREADABLE as error:
-        raise damaged(file, f"{type(error).__name__} {error}") from error
+        raise files.damaged(file, f"{type(error).__name__} {error}") from error
     return manifest
 
 
@@ -121,8 +105,8 @@ def load(
 
     Args:
         config: of the run that it has to be of; None: of any.
-        take: takes the state and the records of its segments, and reads those that it needs: each
-            is read once, and verified then. Without it all are verified here.
+        take: takes the state and the records of its segments, each of which it reads and verifies;
+            without it all are verified here.
         whole: else without the rows of the replay up to a damaged segment.
 
     Raises:
@@ -132,9 +116,9 @@ def load(
     folder = path.parent.parent / SEGMENTS
     try:
         manifest = open_manifest(path)
-        files, records = manifest["files"], manifest["segments"]
-        values = read_sealed(path / VALUES, files[VALUES], json.loads)
-        tensors = read_sealed(path / TENSORS, files[TENSORS], load_tensors)
+        sealed, records = manifest["files"], manifest["segments"]
+        values = files.read_sealed(path / VALUES, sealed[VALUES], json.loads)
+        tensors = files.read_sealed(path / TENSORS, sealed[TENSORS], load_tensors)
         state: dict[str, Any] = join(values, tensors)
         if config is not None:
             require_own(path, state, config)
@@ -145,10 +129,10 @@ def load(
             take(state, records)
         else:
             for record in records:
-                verify(folder / record["name"], record)
+                files.verify(folder / record["name"], record)
     except (Damaged, SafetensorError, *UNREADABLE) as error:
         if not isinstance(error, Damaged):
-            error = damaged(path / MANIFEST, f"{type(error).__name__} {error}")
+            error = files.damaged(path / MANIFEST, f"{type(error).__name__} {error}")
         elif error.differs:
             raise
         message = f"checkpoint {path} is damaged {error}; restore it"
@@ -271,9 +255,9 @@ def rate(run_dir: Path, step: int, return_mean: float) -> None:
 def best_key(path: Path) -> float:
     """The evaluation recorded in a checkpoint; -inf where there is none or it cannot be read."""
     try:
-        score = read_json(path / VALUES)["return_mean"]
+        score = files.read_json(path / VALUES)["return_mean"]
         if score is None:
-            later = read_json(path / LATER)
+            later = files.read_json(path / LATER)
             if (later["step"], later["sha256"]) == (int(path.name[5:]), seal_of(later)):
                 score = later["return_mean"]
         return float(score)
@@ -284,7 +268,7 @@ def best_key(path: Path) -> float:
 def is_own(path: Path, config: dict[str, Any] | None) -> bool:
     """Whether a checkpoint is of the run with this configuration, as far as it can be read."""
     try:
-        recorded = join(read_json(path / VALUES)["config"], {})
+        recorded = join(files.read_json(path / VALUES)["config"], {})
         return config is None or not differing(recorded, build(TrainConfig, config, recorded=True))
     except (LogpiError, *UNREADABLE):
         return True
@@ -293,8 +277,8 @@ def is_own(path: Path, config: dict[str, Any] | None) -> bool:
 def prune(run_dir: Path, step: int, keep: int, config: dict[str, Any] | None) -> None:
     """Removes all checkpoints up to `step` but the newest `keep` and the best, then old segments.
 
-    Later ones are damaged, or the run would have gone on from there: they count for nothing, and
-    stay until the run gets there. So do those that are of another configuration.
+    Later ones are damaged, or the run would have gone on from there; they stay until the run gets
+    there. So do those that are of another configuration.
     """
     paths = [run_dir / "checkpoints" / name for name in names(run_dir) if int(name[5:]) <= step]
     paths = [path for path in paths if is_own(path, config)]
@@ -322,11 +306,11 @@ def sweep(run_dir: Path) -> None:
     """Removes what a killed process left half written; whoever calls it holds the directory."""
     for path in run_dir.glob("tmp-[0-9]*"):
         if UNFINISHED.fullmatch(path.name):
-            remove(path)
+            files.remove(path)
 
 
 def bury(path: Path) -> None:
     """Removes a checkpoint: first out of sight, so that no half of it is ever there."""
     dying = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
     path.rename(dying)
-    remove(dying)
+    files.remove(dying)

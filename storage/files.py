@@ -37,8 +37,7 @@ def reading(path: Path, size: int | None = None) -> Iterator[None]:
 
     Raises:
         Damaged: it is missing, a link or of another size, or the disk has lost it.
-        StorageFault: it cannot be read for another reason: a good file is not called damaged
-            because memory, handles or rights are short.
+        StorageFault: it cannot be read for another reason, as short memory, handles or rights.
     """
     try:
         if path.parent.is_symlink() or path.is_symlink() or not path.is_file():

@@ -19,8 +19,7 @@ BEYOND = 1 << 20  # the byte that Windows locks; nobody else may read it, so it 
 def locked(run_dir: Path) -> Iterator[None]:
     """Holds the directory; the system releases it when the process ends, however it ends.
 
-    Raises:
-        StorageFault: another process holds it; wait for it, or end it.
+    Raises StorageFault where another process holds it.
     """
     path = run_dir / NAME
     while True:

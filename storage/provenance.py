@@ -169,9 +169,9 @@ def keep_patch(path: Path) -> None:
 def uncommitted() -> bytes:
     """The difference of this checkout from its commit, as a patch; empty where there is no commit.
 
-    Code and configurations alone; tests and documents, which change no run, are left out. Files
-    that git does not track are taken from the top and from the folders of this code: they are
-    listed in a copy of git's index, with a hash that stands for no content. Raises GitFailed.
+    Code and configurations alone. Files that git does not track, at the top and in the folders of
+    this code, are listed in a copy of git's index, with a hash that stands for no content. Raises
+    GitFailed.
     """
     try:
         commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")

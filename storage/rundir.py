@@ -36,10 +36,10 @@ def existing(run_dir: str | None) -> Path | None:
 
 
 def finished(path: Path, config: TrainConfig) -> str | None:
-    """How to continue the run there, where it has reached its last step and left its result.
+    """How to continue the finished run there; None where it is not finished.
 
-    None where it is not finished: there are fewer steps than `total_steps`, and its evaluations
-    have not ended it, or had other keys than `config`.
+    It has fewer steps than `total_steps` then, and its evaluations have not ended it, or had other
+    keys than `config`.
     """
     result = read_result(path)
     why = result.get("stopped")
@@ -69,8 +69,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def make_new(wanted: Path, key: str) -> Path:
     """Makes the directory `wanted`, which the user named by `key`; a taken name gets a suffix.
 
-    Raises:
-        ConfigError: it cannot be made; choose another.
+    Raises ConfigError where it cannot be made.
     """
     if wanted.name in ("", ".."):
         raise ConfigError(f"{key}: {wanted} is there already; name a new folder")
@@ -93,8 +92,7 @@ def make_by_time(parent: Path) -> Path:
 def make_folder(name: str | Path, key: str = "out") -> Path:
     """The directory, which the user named by `key` and which may exist already.
 
-    Raises:
-        ConfigError: it cannot be made or written; choose another.
+    Raises ConfigError where it cannot be made or written.
     """
     path = Path(name)
     try:

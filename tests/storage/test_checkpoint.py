@@ -14,7 +14,7 @@ from data import Replay, Spec
 from data.replay_state import copy_rows, first_row, restore
 from runtime import build
 from runtime.build import Parts
-from storage import checkpoint, rundir, segments
+from storage import checkpoint, files, rundir, segments
 from storage.lock import locked
 from tests.helpers import agent, batch
 
@@ -118,7 +118,7 @@ def test_a_failed_write_leaves_the_old_one_and_no_temporary(tmp_path, monkeypatc
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_synced", full)
+    monkeypatch.setattr(files, "write_synced", full)
     with pytest.raises(StorageFault, match="No space left"):
         checkpoint.save(tmp_path, 2, {"a": torch.ones(2)}, keep=2)
     assert checkpoint.load_newest(tmp_path)[0] == 1
@@ -401,7 +401,7 @@ def test_what_helps_where_a_save_fails(error, remedy, tmp_path, monkeypatch):
         raise error
 
     for module, save in (
-        (checkpoint, lambda: checkpoint.save(tmp_path, 2, {"a": torch.ones(2)}, keep=2)),
+        (files, lambda: checkpoint.save(tmp_path, 2, {"a": torch.ones(2)}, keep=2)),
         (rundir, lambda: segments.write_segment(tmp_path, 0, 1, {"a": torch.ones(1)})),
     ):
         with monkeypatch.context() as broken:
