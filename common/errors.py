@@ -75,8 +75,7 @@ def warn(*warnings: str) -> None:
 class LogpiError(Exception):
     """`key: why; remedy`, in one line; the key and the remedy may be missing.
 
-    The key is what it is about: a key of the configuration, a file, an environment. `problem` is
-    the message without the remedy.
+    The key is one of the configuration, a file or an environment; `problem` is `key: why`.
     """
 
     code = 1  # the exit code of the process
@@ -121,10 +120,7 @@ class EnvironmentFault(LogpiError):
 
 
 def of_making(error: LogpiError) -> bool:
-    """Whether an environment could not be made, perhaps since there is one copy already.
-
-    Its constructor may raise anything then, as it does for wrong arguments.
-    """
+    """Whether an environment could not be made, perhaps since there is one copy already."""
     return isinstance(error, EnvironmentFault) or error.key == "env.kwargs"
 
 
@@ -166,10 +162,7 @@ class Stopped(LogpiError):
     exact = shared = True  # every character of its command counts
 
     def at(self, run_dir: str, repeated: str, launcher: str = "python") -> "Stopped":
-        """The same once the run is saved, with the command that continues it.
-
-        `repeated` is an id that the command has to name, or empty.
-        """
+        """The same once the run is saved, with the command, and id in it, that continues it."""
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={repeated}')}" if repeated else ""
         line = f"{self.problem}, the run is saved; continue with {launcher} train.py {again}"
@@ -177,10 +170,7 @@ class Stopped(LogpiError):
 
 
 class Halt(BaseException):
-    """Stopped, raised where no progress can be lost.
-
-    Like KeyboardInterrupt it is no Exception: what a library catches must not swallow it.
-    """
+    """Stopped, where no progress can be lost; no Exception, which a library might swallow."""
 
     def __init__(self, stopped: Stopped) -> None:
         super().__init__(str(stopped))

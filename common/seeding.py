@@ -21,9 +21,6 @@ def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Ge
 
 
 def go_on(generator: torch.Generator, state: Tensor) -> None:
-    """Sets the generator to a state that was saved.
-
-    A state of another kind of device (a processor's, a GPU's) does not fit: it stays as it is.
-    """
+    """Sets the generator to a saved state, unless that is of another kind of device."""
     if state.numel() == generator.get_state().numel():
         generator.set_state(state.cpu())

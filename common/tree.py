@@ -12,10 +12,7 @@ LENGTH = 8  # bytes that say how many follow
 
 
 def split(state: Any, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
-    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name).
-
-    Without `copy` the tensors may be the state's own memory, shared among them.
-    """
+    """A tree of dicts, lists, numbers and tensors -> (the same as JSON, its tensors by name)."""
     tensors: dict[str, Tensor] = {}
 
     def plain(value: Any, path: str) -> Any:

@@ -136,9 +136,7 @@ def make_single(
 def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) -> Any:
     """The environment in a wrapper of `gymnasium.wrappers`, or of module:Class.
 
-    Raises:
-        ConfigError: there is none of this name, or it does not take these arguments, or this
-            environment.
+    Raises ConfigError where there is none of this name, or it does not take these arguments.
     """
     module, _, last = name.rpartition(":")
     try:
@@ -181,10 +179,7 @@ def layers(env: Any) -> str:
 
 @cache
 def share_names(*path: str) -> None:
-    """Lets Python find `data.prices` in a folder `data` of the user's, beside this project's own.
-
-    A module that both have is this project's.
-    """
+    """Lets Python find the user's `data.prices` beside this project's `data`, which comes first."""
     for name, folder in product(own_packages(), path):
         theirs = Path(folder).resolve() / name
         if theirs.is_dir() and theirs != ROOT / name:

@@ -23,11 +23,7 @@ class Arrays:
     lasting: str | None = None
     idle: np.ndarray | None = None
     waiting: np.ndarray | None = None
-
-    @property
-    def copies(self) -> list[Any]:
-        """None that could be used alone."""
-        return []
+    copies: Any = ()  # none that could be used alone
 
     def renew(self) -> None:
         """Nothing breaks arrays."""
@@ -81,13 +77,7 @@ class NativeCartPole(Arrays):
 
 
 class NativePendulum(Arrays):
-    """Gymnasium's Pendulum as arrays: bit for bit the episodes that `Vector` plays of it.
-
-    Args:
-        count: how many copies.
-        max_episode_steps: after which an episode is truncated.
-        g: acceleration of gravity.
-    """
+    """Gymnasium's Pendulum as arrays: bit for bit the episodes that `Vector` plays of it."""
 
     def __init__(self, count: int, max_episode_steps: int = 200, g: float = 10.0) -> None:
         if max_episode_steps < 1:
@@ -156,10 +146,7 @@ class NativeVector(Arrays):
     has their true successors. NEXT_STEP: the step after it does nothing else with them; they are
     `idle` in it, and its row is no transition. If all copies are, that step is made at once.
 
-    Args:
-        envs: `gymnasium.vector.VectorEnv`.
-        env_id: for messages.
-        masked: whether the part `action_mask` of an observation is the mask of the actions.
+    `masked`: the part `action_mask` of an observation is the mask of the actions.
     """
 
     lasting = "nothing that a vector environment has inside can be saved"
@@ -192,10 +179,8 @@ class NativeVector(Arrays):
         beyond = np.flatnonzero(~(np.abs(reward) <= LARGEST))
         if len(beyond):
             raise CopyFault(f"reward {reward[beyond[0]]} is not finite", int(beyond[0]))
-        terminated, truncated = (
-            self.flat(name, flags, np.bool_)
-            for name, flags in (("terminated", terminated), ("truncated", truncated))
-        )
+        terminated = self.flat("terminated", terminated, np.bool_)
+        truncated = self.flat("truncated", truncated, np.bool_)
         self.obs, self.finished = self.observation(obs), terminated | truncated
         self.waiting = self.finished if next_step else None
         successors = self.obs
@@ -233,10 +218,9 @@ class NativeVector(Arrays):
         space = self.observation_space
         if isinstance(space, Flat):
             return np.stack([read(space, one) for one in iterate(self.envs.observation_space, obs)])
-        array = held(space, obs, "observation", shaped=False)
-        if array.shape != (self.count, *space.shape):
-            wanted = (self.count, *space.shape)
-            raise ValueError(f"observations have shape {array.shape}, their space {wanted}")
+        array, shape = held(space, obs, "observation", shaped=False), (self.count, *space.shape)
+        if array.shape != shape:
+            raise ValueError(f"observations have shape {array.shape}, their space {shape}")
         return array.copy()
 
     def flat(self, name: str, values: Any, dtype: type) -> np.ndarray:

@@ -254,9 +254,7 @@ def as_vector(space: spaces.Box, obs: Any) -> Any:
     """An observation as the agent sees it: of any space but a Box, as one vector.
 
     Several observations of a Box, and what is already a vector or several, stay as they are.
-
-    Raises:
-        ValueError: it does not belong to the space.
+    Raises ValueError where it does not belong to the space.
     """
     if not isinstance(space, Flat):
         vector = held(space, obs, "observation", shaped=False)
@@ -316,10 +314,7 @@ class ActionMap:
 
 
 def describe(space: spaces.Space[Any]) -> str:
-    """A text that two spaces share exactly if a policy means the same in both.
-
-    Of a flattened space it is that of the whole.
-    """
+    """A text that two spaces share exactly if a policy means the same in both."""
     space = getattr(space, "whole", space)
     if isinstance(space, spaces.Box):
         low, high = shortest(space.low), shortest(space.high)
@@ -361,11 +356,8 @@ def require_same_spaces(
 ) -> None:
     """Raises ConfigError where a policy was made in other spaces than those that it is to play in.
 
-    Args:
-        env_id: of the environment that is here.
-        recorded: by kind ("observation", "action"), what `describe` gave then; None: not known.
-        present: the same of the environment that is here.
-        other: the id of the one that it was made in, where it may be another.
+    `recorded` and `present` are what `describe` gave for each kind, then (None: not known) and now;
+    `other` is the environment that it was made in, where it may be another.
     """
     for kind, now in present.items() if isinstance(recorded, dict) else ():
         was = str(recorded.get(kind, now))

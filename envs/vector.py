@@ -29,12 +29,7 @@ class Vector:
     environment is its episode's number and the actions since it began. The rewards that these led
     to are kept too, to compare with those of the repetition. Where the episode before was longer,
     it is kept with them: few rewards, or none, would prove nothing. An episode that is longer than
-    what is kept cannot be repeated.
-
-    Args:
-        make: makes the copies.
-        count: how many.
-        journal: whether to keep what repeats an episode.
+    what is kept cannot be repeated, without `journal` none.
     """
 
     idle: np.ndarray | None = None  # (N,) the copies whose last row is none of theirs, if any
@@ -172,11 +167,7 @@ class Vector:
 
 
 class Serial:
-    """Copies (`envs.checked.Checked`) that are stepped one after another in this process.
-
-    Attributes:
-        obs: of all copies, (N, ...).
-    """
+    """Copies (`envs.checked.Checked`) stepped one by one; `obs` (N, ...) are those of all."""
 
     def __init__(self, makes: Sequence[Callable[[], Any]]) -> None:
         self.copies: list[Any] = []

@@ -24,13 +24,8 @@ def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any)
     """Serves one copy until it is closed, or its parent has gone.
 
     Commands are (name, argument), or None to close; each is answered by (result, error). The first
-    has what makes the copy (`envs.checked.Checked`), and the spaces that it should have.
-
-    Args:
-        index: its row in `memory`.
-        pipe: to the parent.
-        memory: the observations of all copies, shared with the parent.
-        shape, dtype: of one observation.
+    has what makes the copy (`envs.checked.Checked`), and the spaces that it should have. Its
+    observation, of this shape and type, is row `index` in `memory`, shared with the parent.
     """
     for name in QUIET:
         if hasattr(signal, name):
@@ -62,13 +57,11 @@ def execute(env: Any, row: np.ndarray, name: str, argument: Any) -> Any:
     """Executes one command; an observation is written into `row`.
 
     Returns:
-        Of "step" reward, terminated and truncated; of "reset" why an episode may depend on those
-        before it, if it is known to.
+        Of "step" reward, terminated and truncated; of "reset" `Checked.lasting`.
     """
     if name == "step":
         row[...], reward, terminated, truncated, _ = env.step(argument)
         return reward, terminated, truncated
-    assert name == "reset", name
     row[...] = env.reset(seed=argument, options={})[0]
     return env.get_wrapper_attr("lasting")
 

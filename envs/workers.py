@@ -25,11 +25,6 @@ CLOSING = 2.0  # seconds that a worker has to end by itself
 class Workers:
     """Copies in one process each, stepped at the same time, with a deadline on every answer.
 
-    Args:
-        makes: one for each copy (`envs.checked.Checked`).
-        env_id: for messages.
-        timeout: seconds that all copies together have to answer.
-
     Attributes:
         obs: of all copies, (N, ...), in memory that is shared with them.
 
@@ -137,9 +132,8 @@ def start_method() -> str:
 def start_server() -> None:
     """Starts the server that workers are forked from, unless it runs already.
 
-    It imports what they need, once for all, and finds that by PYTHONPATH: not every Python passes
-    on `sys.path`. Who the workers are for is an environment variable, since it must be known before
-    anything is imported.
+    It finds what they need by PYTHONPATH, for not every Python passes on `sys.path`. Who the
+    workers are for must be known before anything is imported: it is an environment variable.
     """
     if start_method() == "spawn":
         return
@@ -173,10 +167,7 @@ def signals_blocked() -> Iterator[None]:
 
 @atexit.register
 def end_all() -> None:
-    """Kills the workers that nobody closed, for example after a signal during start-up.
-
-    Python would wait for them, after a signal that they do not receive.
-    """
+    """Kills workers that nobody closed, as after a signal during start-up: Python would wait."""
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
