@@ -142,24 +142,19 @@ class BaseAgent:
         """Updates the normaliser, where there is one, by fresh observations (*, O) of all ranks."""
         if isinstance(self.normalizer, RunningNorm):
             rows = self.optimizer.ranks.gather(obs.flatten(0, -2).to(self.device))
-            self.normalizer.update(rows, skip=self.diverged)
+            self.normalizer.update(rows, skip=self.optimizer.diverged)
 
     def learn_returns(self, steps: Transition) -> None:
         """Updates the unit of rewards, if it is learned, by fresh steps (N,) or (T, N)."""
         if self.returns is not None:
             fields = (steps.reward, steps.terminated.float(), steps.truncated.float())
             rows = torch.stack(fields, -1).to(self.device)  # (N, 3) or (T, N, 3)
-            self.returns.update(rows, self.optimizer.ranks.gather, skip=self.diverged)
+            self.returns.update(rows, self.optimizer.ranks.gather, self.optimizer.diverged)
 
     def scaled(self, reward: Tensor) -> Tensor:
         """Rewards in the unit that is learned, or times the number of `agent.reward_scale`."""
         scale: Any = self.settings.reward_scale
         return reward * scale if self.returns is None else reward / self.returns.unit
-
-    @property
-    def diverged(self) -> Tensor:
-        """0-d bool: a loss or gradient was not finite; nothing has been committed since."""
-        return self.optimizer.diverged
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next update depends on: weights, optimiser, counters, generators."""

@@ -20,10 +20,11 @@ class CategoricalReturn(ReturnScale):
     shorter than its horizon none would be as large.
     """
 
+    share, continuing = 1.0 / LIMIT, True
     values: Tensor
 
     def __init__(self, atoms: int, gamma: float) -> None:
-        super().__init__(gamma, share=1.0 / LIMIT, continuing=True)
+        super().__init__(gamma)
         self.atoms = atoms
         self.width = 2.0 * LIMIT / (atoms - 1)
         self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))

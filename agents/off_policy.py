@@ -118,7 +118,7 @@ class OffPolicyAgent(BaseAgent):
         metrics = self.optimizer.minimise(lambda: self.losses(rows, noise, train_actor))
         with torch.no_grad():  # Polyak averaging, and not after divergence
             for tau, live, average in self.averages:
-                weight = torch.where(self.diverged, 0.0, tau)
+                weight = torch.where(self.optimizer.diverged, 0.0, tau)
                 for old, new in zip(average, live, strict=True):
                     old.lerp_(new, weight)
         return metrics

@@ -39,7 +39,7 @@ class PPO(OnPolicyAgent):
         for minibatch in self.minibatches(batch):
             left_out = self.stopped.clone() if may_stop and not self.reads_flags else None
             metrics = self.step(*minibatch)
-            if self.reads_flags and self.diverged:  # this minibatch is the evidence
+            if self.reads_flags and self.optimizer.diverged:  # this minibatch is the evidence
                 return metrics
             merged.add(metrics, left_out)
             if self.reads_flags and self.stopped:

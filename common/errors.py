@@ -162,7 +162,7 @@ class Stopped(LogpiError):
     exact = shared = True  # every character of its command counts
 
     def at(self, run_dir: str, repeated: str, launcher: str = "python") -> "Stopped":
-        """The same once the run is saved, with the command, and id in it, that continues it."""
+        """The same once the run is saved, with the command that continues it, and an id in that."""
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={repeated}')}" if repeated else ""
         line = f"{self.problem}, the run is saved; continue with {launcher} train.py {again}"

@@ -150,21 +150,17 @@ class ReturnScale(nn.Module):
     The standard deviation of all discounted sums of rewards so far, each since the beginning of its
     episode: Engstrom et al. 2020 (arXiv 2005.12729), appendix A.2, without clipping. While all are
     equal, the unit is 1.
-
-    Args:
-        gamma: discount.
-        share: of the largest sum, below which the unit does not lie.
-        continuing: whether sums run on where an episode is truncated.
     """
 
+    share = 0.0  # of the largest sum, below which the unit does not lie
+    continuing = False  # whether sums run on where an episode is truncated
     unit: Tensor
     largest: Tensor
     running: Tensor
 
-    def __init__(self, gamma: float, share: float = 0.0, continuing: bool = False) -> None:
+    def __init__(self, gamma: float) -> None:
         super().__init__()
-        self.gamma, self.share, self.continuing = gamma, share, continuing
-        self.statistics = RunningNorm(1)
+        self.gamma, self.statistics = gamma, RunningNorm(1)
         self.register_buffer("unit", torch.ones(()))
         self.register_buffer("largest", torch.zeros((), dtype=torch.float64))
         self.register_buffer("running", torch.zeros(0, dtype=torch.float64))  # (N,)

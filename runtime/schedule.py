@@ -292,7 +292,7 @@ class Schedule:
 
         The `metrics` are those of the update, or empty where it is found later.
         """
-        if not self.agent.diverged:
+        if not self.agent.optimizer.diverged:
             return
         advice = remedy(self.agent, self.batch)
         evidence = leave_evidence(self.saver.path, step, self.agent, metrics, self.ranks.rank)

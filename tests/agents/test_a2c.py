@@ -112,7 +112,7 @@ def test_the_unit_of_the_rewards_does_not_matter_to_the_policy(unit):
 def test_an_update_with_one_sample_is_finite():
     learner = agent("a2c", CONTINUOUS, normalise_obs=True)
     metrics = learner.update(batch(1, 1, spec=CONTINUOUS))
-    assert not learner.diverged
+    assert not learner.optimizer.diverged
     assert metrics.pop("value/explained_variance").isnan()  # nothing to explain: no tag
     assert all(value.isfinite().all() for value in metrics.values())
     assert not any(value.requires_grad for value in metrics.values())
@@ -147,7 +147,7 @@ def test_policies_of_continuous_actions_are_a_choice(name, kind, changes):
     assert type(learner.policy(torch.zeros(3, 3))) is kind
     before = [p.clone() for p in learner.actor.parameters()]
     metrics = learner.update(batch(5, 4, spec=CONTINUOUS))
-    assert not learner.diverged
+    assert not learner.optimizer.diverged
     assert metrics["policy/log_std_mean"].isfinite()
     after = list(learner.actor.parameters())
     assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -152,7 +152,7 @@ def test_nothing_is_taken_in_after_a_divergence(kind):
     learner.update(data)
     before = tree.digest(saved_and_read(learner.state_dict()["modules"]))
     learner.update(data._replace(reward=data.reward * torch.nan))
-    assert learner.diverged
+    assert learner.optimizer.diverged
     for again in (experience(kind, 1), experience(kind, 2)):
         learner.observe(again)
         learner.update(again)
@@ -210,9 +210,9 @@ def test_a_state_goes_on_to_the_bit_in_an_agent_made_otherwise(kind):
             assert torch.equal(ours, theirs), name
         assert torch.equal(*(learner.act(obs, True)[0] for learner in (first, other)))
     assert other.optimizer.lr.item() == pytest.approx(first.optimizer.base_lr * (1 - 5 / 9))
-    first.diverged.fill_(True)
+    first.optimizer.diverged.fill_(True)
     other.load_state_dict(first.state_dict())
-    assert other.diverged
+    assert other.optimizer.diverged
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -196,7 +196,7 @@ def test_a_minibatch_that_is_not_finite_ends_the_update_and_is_kept():
     rollout.action[2, 1] = float("inf")
     learner.step = Recorded(learner.step)
     metrics = learner.update(rollout)
-    assert learner.diverged
+    assert learner.optimizer.diverged
     assert learner.step.arguments[1].isinf().any()
     assert not metrics["loss/actor"].isfinite()
 

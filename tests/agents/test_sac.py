@@ -218,7 +218,7 @@ def test_a_batch_with_nan_commits_nothing_and_raises_the_flag():
     before = [p.clone() for m in learner.modules.values() for p in m.parameters()]
     bad = batch(8, spec=SPEC)
     learner.update(bad._replace(reward=torch.full((8,), float("nan"))))
-    assert learner.diverged
+    assert learner.optimizer.diverged
     learner.update(batch(8, spec=SPEC))
     after = [p for m in learner.modules.values() for p in m.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

@@ -47,7 +47,7 @@ def test_updates_and_their_metrics_read_no_number(kind):
     learner, logger = agent(name, spec, **changes), Logger()
     rows = (5, 4) if learner.on_policy else (8,)
     fresh = batch(4, spec=spec)
-    with Reads(learner.diverged, getattr(learner, "stopped", None)) as reads:
+    with Reads(learner.optimizer.diverged, getattr(learner, "stopped", None)) as reads:
         for seed in range(3):
             learner.observe(fresh)
             logger.add(learner.update(batch(*rows, spec=spec, seed=seed)))

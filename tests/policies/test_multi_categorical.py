@@ -100,6 +100,6 @@ def test_agents_learn_which_of_several_choices_pay(name):
         learner.update(data._replace(obs=obs[None], next_obs=obs[None], reward=reward[None],
                                      action=action[None], latent=latent[None],
                                      terminated=ends, truncated=~ends))  # fmt: skip
-    assert not learner.diverged
+    assert not learner.optimizer.diverged
     assert learner.act(obs[:1], deterministic=True)[0].tolist() == [[2, 1]]
     assert learner.policy(obs[:1]).log_prob(torch.tensor([[2, 1]])).exp() > 0.8

@@ -109,7 +109,7 @@ def one_of_two(rank, port, names, folder):
     value = sum(p.sum() for p in learner.critic.parameters())
     learner.optimizer.begin_update()
     learner.optimizer.minimise(lambda: ({"actor": loss, "critic": value}, {}))
-    assert learner.diverged
+    assert learner.optimizer.diverged
     assert all(map(torch.equal, weights, learner.actor.parameters()))
     torch.distributed.destroy_process_group()
 
