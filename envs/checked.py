@@ -96,14 +96,16 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
         return array.item()
 
 
+def nested(env: Any) -> list[Any]:
+    """An environment, and those that its wrappers contain, from the outside."""
+    return [env, *nested(env.env)] if isinstance(env, gymnasium.Wrapper) else [env]
+
+
 def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
     """The worlds of Box2D that an environment holds, its wrappers, or an object of theirs."""
     box2d = sys.modules.get("Box2D")
     if box2d is None:
         return []
-    layers = [env]
-    while isinstance(layers[-1], gymnasium.Wrapper):
-        layers.append(layers[-1].env)
-    held = [value for layer in layers for value in vars(layer).values()]
+    held = [value for layer in nested(env) for value in vars(layer).values()]
     held += [value for thing in held for value in getattr(thing, "__dict__", {}).values()]
     return [value for value in held if isinstance(value, box2d.b2World)]

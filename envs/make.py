@@ -16,7 +16,7 @@ from gymnasium.envs.registration import EnvSpec
 from common.errors import ConfigError, EnvironmentFault, LogpiError, in_words
 from configs.schema import MASKING, Wrappers, named
 from configs.validate import nearest
-from envs.checked import PASSED, Checked
+from envs.checked import PASSED, Checked, nested
 from envs.native import Backend, NativeCartPole, NativePendulum, NativeVector
 from envs.spaces import check_spaces, has_mask, short
 from envs.vector import Serial, Vector
@@ -166,11 +166,8 @@ def given(value: Any) -> Any:
 
 def layers(env: Any) -> str:
     """What is observed in an environment and in each wrapper that changes it, from the inside."""
-    found = [env]
-    while isinstance(found[-1], gymnasium.Wrapper):
-        found.append(found[-1].env)
     inside, texts = None, []
-    for layer in found[::-1]:
+    for layer in nested(env)[::-1]:
         if layer.observation_space != inside:
             inside = layer.observation_space
             texts.append(f"{type(layer).__name__} {short(inside)}")
