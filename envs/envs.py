@@ -43,8 +43,7 @@ class Envs:
             bytes, which `read` reads.
 
     Raises:
-        ConfigError: the environment does not exist, cannot be made with these arguments, or has
-            spaces that cannot be served.
+        ConfigError: it does not exist, or cannot be made so, or its spaces are not supported.
         EnvironmentFault: it raised, or gave values that are not finite.
     """
 

@@ -20,10 +20,8 @@ def place(env: gymnasium.Env[Any, Any], info: dict[str, Any]) -> str:
 class ActionMask(gymnasium.Wrapper[Any, Any, Any, Any]):
     """Observations with the mask of the actions that are permitted next, under `action_mask`.
 
-    It is that of a Dict observation, of a method `action_masks()`, or of `info`.
-
-    Raises:
-        ConfigError: there is none, or actions are continuous.
+    It is that of a Dict observation, of a method `action_masks()`, or of `info`. Raises ConfigError
+    where there is none, or actions are continuous.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:

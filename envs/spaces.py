@@ -113,10 +113,8 @@ def leaves(
 ) -> Iterator[tuple[str, spaces.Space[Any], Any]]:
     """Name, space and observation of all that a Dict or Tuple holds, as Gymnasium flattens it.
 
-    Any other space is its own only leaf.
-
-    Raises:
-        ValueError: the observation, if one is given, has not the parts of its space.
+    Any other space is its own only leaf. Raises ValueError where the observation, if one is given,
+    has not the parts of its space.
     """
     parts: dict[Any, spaces.Space[Any]]
     if isinstance(space, spaces.Dict):
@@ -200,8 +198,7 @@ class Flat(spaces.Box):
 def read(space: spaces.Box, obs: Any) -> np.ndarray:
     """One observation as an array of its space; of the whole of a `Flat` one, as its vector.
 
-    Raises:
-        ValueError: it does not belong there, or a part is not finite; names the part.
+    Raises ValueError, with the name of the part, where it does not belong there or is not finite.
     """
     if not isinstance(space, Flat):
         return held(space, obs, "observation")

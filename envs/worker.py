@@ -54,10 +54,9 @@ def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any)
 
 
 def execute(env: Any, row: np.ndarray, name: str, argument: Any) -> Any:
-    """Executes one command; an observation is written into `row`.
+    """Executes one command, which writes an observation into `row`.
 
-    Returns:
-        Of "step" reward, terminated and truncated; of "reset" `Checked.lasting`.
+    Returns reward, terminated and truncated of "step", `Checked.lasting` of "reset".
     """
     if name == "step":
         row[...], reward, terminated, truncated, _ = env.step(argument)
@@ -99,8 +98,7 @@ def show(kind: type[BaseException], error: BaseException, trace: TracebackType |
 def serve(parent: int) -> None:
     """Prepares the server, which nothing of Python's own ends while it imports.
 
-    Args:
-        parent: the process whose main thread starts it; 0: another thread does, which may end.
+    `parent` is the process whose main thread starts it; 0: another thread does, which may end.
     """
     sys.excepthook = show
     if parent:

@@ -25,11 +25,8 @@ CLOSING = 2.0  # seconds that a worker has to end by itself
 class Workers:
     """Copies in one process each, stepped at the same time, with a deadline on every answer.
 
-    Attributes:
-        obs: of all copies, (N, ...), in memory that is shared with them.
-
-    Raises:
-        EnvironmentFault: a worker is hung, or has ended; it is named, and all of them are killed.
+    `obs` (N, ...) is in memory that is shared with them. Raises EnvironmentFault where a worker is
+    hung, or has ended; it is named, and all of them are killed.
     """
 
     limit = None
