@@ -114,7 +114,9 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
         if config.eval.episodes:
             try:
                 seed = derive(whole.seed, "evaluation")
-                evaluator = make_evaluator(config, config.eval.episodes, seed)
+                evaluator = Evaluator(
+                    config.env, config.eval.episodes, seed, max_length=config.eval.max_length
+                )
             except (EnvironmentFault, ConfigError) as fault:  # as training's could be made
                 raise EnvironmentFault(
                     f"{fault.problem}, as another copy, for evaluations, beside training's; give "
@@ -217,27 +219,6 @@ def restore_agent(
     with taking_up(state):
         agent.load_weights(state["agent"])
     return agent
-
-
-def make_evaluator(
-    config: TrainConfig, episodes: int, seed: int, render: str | None = None
-) -> Evaluator:
-    """Evaluation never needs workers: native where training is, else sync.
-
-    Where training has workers, a deadline stands for theirs.
-    """
-    env = config.env
-    return Evaluator(
-        env.id,
-        "native" if env.vectorization == "native" else "sync",
-        env.kwargs,
-        episodes,
-        seed,
-        deadline=env.timeout if env.vectorization == "async" else None,
-        max_length=config.eval.max_length,
-        wrappers=env.wrappers,
-        render=render,
-    )
 
 
 def set_up_torch(threads: int) -> None:

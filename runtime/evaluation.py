@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from common.errors import ConfigError, EnvironmentFault, of_making, warn
 from common.seeding import derive
-from configs.schema import Wrappers
+from configs.schema import EnvConfig
 from configs.validate import Auto
 from envs.deadline import MAKING, within
 from envs.envs import Envs
@@ -73,11 +74,11 @@ class Evaluator:
     Where copies do keep something over a reset (`examine`), they are made anew each time.
 
     Args:
-        env_id, vectorization, kwargs, seed, wrappers: as for `Envs`; an evaluation derives from
-            (seed, step).
+        env: where it plays, without workers: native where training is, else in this process, where
+            `env.timeout` is a deadline that stands for the workers' own; then EnvironmentFault.
         episodes: per evaluation, spread evenly over at most `most_envs` environments: each runs its
             quota to the end, so that short episodes do not count more often than long ones.
-        deadline: seconds that they have to answer, in this process; then EnvironmentFault.
+        seed: an evaluation derives from (seed, step).
         max_length: steps after which an episode is cut; auto: the environment's own limit, or
             10,000 where it has none.
         render: a render_mode of Gymnasium's, with which one environment plays all episodes.
@@ -85,36 +86,25 @@ class Evaluator:
 
     def __init__(
         self,
-        env_id: str,
-        vectorization: str,
-        kwargs: dict[str, Any],
+        env: EnvConfig,
         episodes: int,
         seed: int,
         most_envs: int = MOST_ENVS,
-        deadline: float | None = None,
         max_length: int | Auto = "auto",
-        wrappers: Wrappers = (),
         render: str | None = None,
     ) -> None:
+        self.deadline = env.timeout if env.vectorization == "async" else None
         if render is not None:
-            vectorization, most_envs, kwargs = "sync", 1, {**kwargs, "render_mode": render}
-        self.seed, self.deadline = seed, deadline
+            most_envs, shown = 1, {**env.kwargs, "render_mode": render}
+            env = replace(env, vectorization="sync", kwargs=shown)
+        self.env, self.seed = env, seed
         self.check: Callable[[], None] = lambda: None  # between two steps; may raise
-        self.making = partial(
-            Envs,
-            env_id,
-            vectorization=vectorization,
-            kwargs=kwargs,
-            seed=seed,
-            journal=False,
-            wrappers=wrappers,
-        )
         try:
             self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
         except (ConfigError, EnvironmentFault) as error:
             if render is None or not (of_making(error) or "render_mode" in str(error)):
                 raise
-            raise type(error)(str(not_shown(env_id, render, error.why))) from error
+            raise type(error)(str(not_shown(env.id, render, error.why))) from error
         if fault is not None:
             warn(f"{fault}; one plays all episodes")
         count = self.envs.num_envs
@@ -128,23 +118,15 @@ class Evaluator:
 
     def make(self, count: int) -> Envs:
         making = None if self.deadline is None else max(self.deadline, MAKING)
-        with within(making, self.making.args[0], "while it was made"):
-            return self.making(num_envs=count)
+        env, how = self.env, "native" if self.env.vectorization == "native" else "sync"
+        with within(making, env.id, "while it was made"):
+            return Envs(
+                env.id, count, how, env.kwargs, self.seed, journal=False, wrappers=env.wrappers
+            )
 
     def filming(self) -> "Evaluator":
         """Another one, of one episode, whose environment gives pictures."""
-        of, more = self.making.args[0], self.making.keywords
-        return Evaluator(
-            of,
-            "sync",
-            more["kwargs"],
-            1,
-            self.seed,
-            deadline=self.deadline,
-            max_length=self.max_length,
-            wrappers=more["wrappers"],
-            render="rgb_array",
-        )
+        return Evaluator(self.env, 1, self.seed, max_length=self.max_length, render="rgb_array")
 
     def examine(self, training: dict[str, Any] | None = None, since: int = 0) -> str | None:
         """Why an episode does not repeat from its seed and actions, in a line; None where it does.

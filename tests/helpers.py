@@ -11,8 +11,10 @@ from agents import make_agent
 from common import tree
 from common.seeding import stream
 from configs.compose import train_config
+from configs.schema import EnvConfig
 from data import Spec, Transition
 from envs.envs import pack
+from runtime.evaluation import Evaluator
 
 
 def settings(name, **changes):
@@ -68,6 +70,12 @@ def masked(*leading, spec, seed=0):
     action = torch.stack([torch.distributions.Categorical(probs=p).sample() for p in parts], -1)
     action = action if spec.choices else action.squeeze(-1)
     return data._replace(action=action, latent=action)
+
+
+def evaluator_of(env_id, how, kwargs, episodes, seed, *, timeout=60.0, wrappers=(), **options):
+    """Plays this environment; with `how="async"` it has `timeout` seconds to answer."""
+    env = EnvConfig(env_id, 1, how, kwargs, [*wrappers], timeout)
+    return Evaluator(env, episodes, seed, **options)
 
 
 class Counting(gymnasium.Env):

@@ -29,7 +29,7 @@ from configs.compose import train_config
 from configs.files import read_run
 from envs.envs import Envs
 from runtime.accelerate import acceleration
-from runtime.build import make_evaluator, make_parts
+from runtime.build import make_parts
 from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
@@ -37,6 +37,7 @@ from runtime.launch.ranks import Ranks, require_devices
 from runtime.saver import Saver, require_as_long
 from runtime.schedule import TemperatureWatch
 from storage import checkpoint, provenance, rundir
+from tests.helpers import evaluator_of
 
 SAC = ["agent=sac", "agent.buffer_size=2000"]
 DISCRETE = ["agent=sac_discrete", "agent.buffer_size=2000"]
@@ -383,7 +384,7 @@ SLOW = ["env.id=Mine-v0", "agent=sac", "env.vectorization=async", "env.timeout=0
 
 def test_an_evaluation_that_takes_long_has_the_time_that_it_is_given(monkeypatch):
     config = dataclasses.replace(train_config(SLOW))
-    evaluator = make_evaluator(config, 1, 0)
+    evaluator = Evaluator(config.env, 1, 0)
     monkeypatch.setattr(Mine, "asleep", 0.3)
     agent = SimpleNamespace(
         device=torch.device("cpu"), act=lambda obs, *_: (torch.zeros(len(obs), 1),) * 2
@@ -631,7 +632,7 @@ def test_an_environment_that_was_mended_repeats_its_episodes(own, remedy, wrong,
                         gymnasium.envs.registration.EnvSpec("Mine-v0", entry))  # fmt: skip
 
     def looked() -> str | None:
-        evaluator = Evaluator("Mine-v0", "sync", {}, 2, 0)
+        evaluator = evaluator_of("Mine-v0", "sync", {}, 2, 0)
         with contextlib.closing(evaluator):
             return evaluator.examine()
 

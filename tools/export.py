@@ -99,7 +99,7 @@ def export(arguments: list[str]) -> int:
         envs = evaluator.envs
         deployed = exported.Deployed(trained.agent, envs.to_env, envs.obs_shape)
         exported.write(deployed, path, given.opset)
-        file = exported.FromFile(path, envs.obs_shape, envs.to_env, envs.read, envs.spec.mask)
+        file = exported.FromFile(path, envs)
         recorder = Recorder(trained.agent, envs.read)
         evaluator.examine()  # so that both play the same episodes, whatever copies keep
         of_run = evaluator(recorder, trained.step).summary()

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from agents.base import BaseAgent
 from common.errors import ConfigError, StorageFault
-from configs.schema import EvaluateConfig
+from configs.schema import EnvConfig, EvaluateConfig
+from envs.envs import Envs
 from envs.spaces import MASK, ActionMap, limits_of, require_same_spaces
 from runtime.evaluation import Evaluator
 
@@ -100,8 +101,7 @@ class FromFile:
 
     Args:
         path: what `write` made. A .pt2 must be one's own: torch unpickles what is in it.
-        obs_shape, to_env, read: of the `Envs` that it is to play.
-        mask: last components of its observations, as of `Spec`.
+        envs: those that it is to play.
 
     Raises:
         ConfigError: it is not such a file, what runs it is not installed, or, in `act`, the
@@ -111,17 +111,11 @@ class FromFile:
 
     device = torch.device("cpu")
 
-    def __init__(
-        self,
-        path: Path,
-        obs_shape: tuple[int, ...],
-        to_env: ActionMap,
-        read: Callable[[np.ndarray], np.ndarray] = np.asarray,
-        mask: int = 0,
-    ) -> None:
+    def __init__(self, path: Path, envs: Envs) -> None:
         if not path.is_file():
             raise ConfigError(f"policy: {path} is not there; give what tools/export.py wrote")
-        self.obs_shape, self.to_env, self.read, self.mask = obs_shape, to_env, read, mask
+        self.obs_shape, self.to_env = envs.obs_shape, envs.to_env
+        self.read, self.mask = envs.read, envs.spec.mask
         self.run = open_onnx(path) if path.suffix == ".onnx" else open_torch(path)
 
     def act(
@@ -176,24 +170,17 @@ def open_file(path: Path, config: EvaluateConfig) -> tuple[FromFile, Evaluator, 
             f"policy: {path} {code if path.suffix == '.pt2' else 'is no .onnx'}; give what "
             "tools/export.py writes with format=onnx"
         )
-    env, longest = config.env, config.max_length or "auto"
-    env_id = str(env.id)
+    env_id, longest = str(config.env.id), config.max_length or "auto"
+    env = EnvConfig(env_id, 1, "sync", config.env.kwargs, config.env.wrappers, timeout=60.0)
     with ExitStack() as undo:
         evaluator = Evaluator(
-            env_id,
-            "sync",
-            env.kwargs,
-            config.episodes,
-            config.seed,
-            max_length=longest,
-            wrappers=env.wrappers,
-            render=config.render,
+            env, config.episodes, config.seed, max_length=longest, render=config.render
         )
         undo.callback(evaluator.close)
         envs, certificate = evaluator.envs, read_certificate(path)
         recorded, made_in = certificate.get("spaces"), str(certificate.get("env_id", ""))
         require_same_spaces(env_id, recorded, envs.spaces, made_in)
-        file = FromFile(path, envs.obs_shape, envs.to_env, envs.read, envs.spec.mask)
+        file = FromFile(path, envs)
         undo.pop_all()
     envs.to_env = as_they_are(envs.to_env)  # type: ignore[assignment]
     return file, evaluator, certificate

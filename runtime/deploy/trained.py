@@ -18,7 +18,7 @@ from configs.resume import require_repeated
 from configs.schema import TrainConfig
 from envs.envs import Envs
 from envs.spaces import masks_in, require_same_spaces
-from runtime.build import make_evaluator, restore_agent, set_up_torch
+from runtime.build import restore_agent, set_up_torch
 from runtime.evaluation import Evaluator
 from runtime.launch.door import with_revisions
 from storage.checkpoint import load_newest
@@ -78,15 +78,13 @@ def open_trained(
     changed = {key: value for key, value in given if key not in own or own[key] != value}
     if changed:
         env = replace(env, kwargs={**own, **changed})
-        if (
-            env.vectorization == "native" and env.id in NATIVE
-        ):  # whose arrays are exact with the usual arguments alone
+        if env.vectorization == "native" and env.id in NATIVE:
+            # whose arrays are exact with the usual arguments alone
             env = replace(env, vectorization="sync")
         config = replace(config, env=env)
-    if max_length is not None:
-        config = replace(config, eval=replace(config.eval, max_length=max_length))
+    longest = config.eval.max_length if max_length is None else max_length
     with ExitStack() as undo:
-        evaluator = make_evaluator(config, episodes, seed, render)
+        evaluator = Evaluator(env, episodes, seed, max_length=longest, render=render)
         undo.callback(evaluator.close)
         envs = evaluator.envs
         require_same_spaces(config.env.id, state.get("spaces"), envs.spaces)

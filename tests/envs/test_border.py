@@ -22,9 +22,8 @@ from common.seeding import derive
 from envs import make, vector
 from envs.envs import Envs
 from runtime.build import set_up_torch
-from runtime.evaluation import Evaluator
 from tests.envs.test_workers import children
-from tests.helpers import saved_and_read
+from tests.helpers import evaluator_of, saved_and_read
 from tests.test_architecture import ROOT
 
 HERE = "tests.envs.test_border"
@@ -510,7 +509,7 @@ def test_numbers_below_1e_38_are_numbers_from_the_making_to_the_close(vectorizat
     envs.close()
     assert Dim.closed == 1  # with workers that of the one that shows its spaces
     assert torch.tensor([1e-39]) * 0.5 == 0.0  # in an update they are not
-    judge = Evaluator(f"{HERE}:Dim-v0", "sync", {}, 2, seed=0)
+    judge = evaluator_of(f"{HERE}:Dim-v0", "sync", {}, 2, seed=0)
     assert (judge.envs.obs == 1).all()
     Dim.closed = None
     judge.close()
@@ -648,7 +647,7 @@ def test_the_width_of_the_actions_counts(monkeypatch):
 
 
 def test_an_evaluator_keeps_no_journal():
-    judge = Evaluator("WithoutEnd-v0", "sync", {}, 2, seed=0)
+    judge = evaluator_of("WithoutEnd-v0", "sync", {}, 2, seed=0)
     walk(judge.envs, 50)
     assert len(judge.envs.state_dict()["backend"]["actions"]) == 0
     assert len(judge.envs.backend.journal) == 0

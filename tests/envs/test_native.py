@@ -14,8 +14,7 @@ from common.errors import ConfigError, EnvironmentFault
 from data import Replay, Rollout
 from envs.envs import Envs
 from envs.native import NativePendulum
-from runtime.evaluation import Evaluator
-from tests.helpers import Counting, saved_and_read
+from tests.helpers import Counting, evaluator_of, saved_and_read
 from tests.tracked import ROOT
 
 LENGTHS = (1, 2, 7)
@@ -131,7 +130,7 @@ def test_a_vector_environment_begins_anew_after_a_stop_and_says_so_once(mode, st
     assert not again.load_state_dict(saved_and_read(envs.state_dict()))
     assert again.obs[:, 1].tolist() == again.lengths.tolist() == [0, 0, 0]
     assert act(again, 0).next_obs[:, 1].tolist() == [1, 1, 1]
-    found = Evaluator(VECTOR, "native", {"mode": mode}, 3, 0).examine()
+    found = evaluator_of(VECTOR, "native", {"mode": mode}, 3, 0).examine()
     assert "nothing that a vector environment has inside can be saved" in found
 
 

@@ -19,7 +19,7 @@ from common.errors import ConfigError, EnvironmentFault
 from envs import worker
 from envs.envs import Envs
 from envs.workers import ROOT
-from runtime.evaluation import Evaluator
+from tests.helpers import evaluator_of
 
 DEADLINE = 1.0
 CULPRIT = 1  # of three copies
@@ -154,7 +154,7 @@ def test_a_worker_that_cannot_make_its_environment_keeps_nobody_waiting(
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of the system's")
 @pytest.mark.parametrize("make", [
     lambda: Envs("tests.envs.test_workers:Absent-v0", 2, "async", {}, 0, 0.5),
-    lambda: Evaluator("tests.envs.test_workers:Absent-v0", "sync", {}, 1, 0, deadline=0.5),
+    lambda: evaluator_of("tests.envs.test_workers:Absent-v0", "async", {}, 1, 0, timeout=0.5),
 ])  # fmt: skip
 def test_what_hangs_while_it_is_made_in_this_process_keeps_nobody_waiting(make, monkeypatch):
     monkeypatch.setattr("envs.deadline.MAKING", 0.0)
@@ -167,7 +167,7 @@ def test_what_hangs_while_it_is_made_in_this_process_keeps_nobody_waiting(make, 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="a timer of the system's")
 def test_what_hangs_in_close_ends_with_a_warning(capsys):
-    evaluator = Evaluator("tests.envs.test_workers:Staying-v0", "sync", {}, 1, 0, deadline=0.5)
+    evaluator = evaluator_of("tests.envs.test_workers:Staying-v0", "async", {}, 1, 0, timeout=0.5)
     began = time.monotonic()
     evaluator.close()
     assert time.monotonic() - began < DEADLINE + 10.0

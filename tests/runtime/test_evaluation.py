@@ -18,12 +18,12 @@ from configs.compose import train_config
 from configs.schema import TrainConfig
 from configs.validate import build
 from runtime import evaluation
-from runtime.build import make_evaluator, make_parts
+from runtime.build import make_parts
 from runtime.evaluation import Evaluation, Evaluator
 from runtime.launch.door import enter
 from runtime.launch.sweep import table
 from storage.checkpoint import load_newest
-from tests.helpers import agent
+from tests.helpers import agent, evaluator_of
 from tools import export, tune
 
 
@@ -47,7 +47,7 @@ gymnasium.register("Coin-v0", entry_point=Coin)
 
 
 def evaluator(episodes):
-    return Evaluator("tests.runtime.test_evaluation:Coin-v0", "sync", {}, episodes, seed=5)
+    return evaluator_of("tests.runtime.test_evaluation:Coin-v0", "sync", {}, episodes, seed=5)
 
 
 def test_mean_is_that_of_episodes_not_of_the_first_ones_to_end():
@@ -86,7 +86,7 @@ gymnasium.register("Stuck-v0", entry_point=Stuck)
 
 def test_an_episode_without_end_is_cut_and_no_other(capsys):
     stuck = "tests.runtime.test_evaluation:Stuck-v0"
-    judge = Evaluator(stuck, "sync", {}, 20, seed=5, most_envs=2, max_length=50)
+    judge = evaluator_of(stuck, "sync", {}, 20, seed=5, most_envs=2, max_length=50)
     for _ in range(2):
         evaluation = judge(agent("sac"), step=0)
         lengths = evaluation.lengths
@@ -102,7 +102,7 @@ def limited(max_length=None, limit=None):
     """Steps after which an evaluator cuts, of an environment with a registered limit or without."""
     kwargs = {} if limit is None else {"max_episode_steps": limit}
     given = {} if max_length is None else {"max_length": max_length}
-    judge = Evaluator("tests.runtime.test_evaluation:Coin-v0", "sync", kwargs, 1, 5, **given)
+    judge = evaluator_of("tests.runtime.test_evaluation:Coin-v0", "sync", kwargs, 1, 5, **given)
     judge.close()
     return judge.max_length
 
@@ -112,7 +112,7 @@ def test_a_registered_limit_is_respected_and_a_number_that_is_given():
     assert limited(limit=40_000) == limited("auto", 40_000) == 40_000
     assert limited(limit=5) == 5
     assert limited(7, 40_000) == limited(7) == 7
-    native = Evaluator("CartPole-v1", "native", {}, 1, 5)
+    native = evaluator_of("CartPole-v1", "native", {}, 1, 5)
     assert native.max_length == 500
 
 
@@ -267,7 +267,7 @@ gymnasium.register("Breaks-v0", entry_point=Breaks)
     ("how", "words"), [("raises", "step raised ValueError: broken"), ("nan", "is not finite")]
 )
 def test_a_fault_in_an_evaluation_is_told_as_one(how, words):
-    judge = Evaluator("tests.runtime.test_evaluation:Breaks-v0", "sync", {"how": how}, 3, seed=5)
+    judge = evaluator_of("tests.runtime.test_evaluation:Breaks-v0", "sync", {"how": how}, 3, seed=5)
     with pytest.raises(EnvironmentFault) as raised:
         judge(agent("sac"), step=700)
     assert words in str(raised.value)
@@ -316,13 +316,13 @@ gymnasium.register("Asleep-v0", entry_point=Asleep)
 def test_an_evaluation_that_hangs_is_noticed_where_workers_would_be():
     settings = ["env.id=tests.runtime.test_evaluation:Asleep-v0", "agent=sac", "env.timeout=0.5"]
     config = train_config([*settings, "env.vectorization=async"])
-    judge = make_evaluator(config, episodes=8, seed=0)
+    judge = Evaluator(config.env, episodes=8, seed=0)
     began = time.monotonic()
     with pytest.raises(EnvironmentFault, match="has not answered for"):
         judge(agent("sac"), step=0)
     assert time.monotonic() - began < 10
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
-    sync = make_evaluator(train_config([*settings, "env.vectorization=sync"]), 1, 0)
+    sync = Evaluator(train_config([*settings, "env.vectorization=sync"]).env, 1, 0)
     assert sync.deadline is None
 
 
@@ -396,10 +396,10 @@ def test_copies_made_anew_keep_the_map_of_actions_and_are_made_for_each_evaluati
 
 def test_a_camera_films_the_world_that_is_evaluated():
     given = {"max_length": 7, "wrappers": ["FlattenObservation"]}
-    judge = Evaluator("CartPole-v1", "sync", {"sutton_barto_reward": True}, 2, 5, **given)
+    judge = evaluator_of("CartPole-v1", "sync", {"sutton_barto_reward": True}, 2, 5, **given)
     camera = judge.filming()
-    own, films = (dict(one.making.keywords) for one in (judge, camera))
-    assert films.pop("kwargs") == own.pop("kwargs") | {"render_mode": "rgb_array"}
-    assert (films, camera.seed, camera.max_length) == (own, judge.seed, 7)
+    films = judge.env.kwargs | {"render_mode": "rgb_array"}
+    assert camera.env == dataclasses.replace(judge.env, kwargs=films)
+    assert (camera.seed, camera.max_length, camera.envs.num_envs) == (judge.seed, 7, 1)
     for one in (judge, camera):
         one.close()

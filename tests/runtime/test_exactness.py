@@ -21,7 +21,7 @@ from runtime.exactness import undisturbed
 from runtime.launch.door import enter
 from storage import checkpoint
 from storage.provenance import VARIABLES, changes, variables
-from tests.helpers import agent
+from tests.helpers import agent, evaluator_of
 
 MADE = []  # one entry for each copy
 
@@ -89,7 +89,7 @@ SMALL = ["agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "agent.learning_
 
 
 def examined(episodes, training=None, env_id=WALK, **kwargs):
-    judge = Evaluator(env_id, "sync", kwargs, episodes, seed=5)
+    judge = evaluator_of(env_id, "sync", kwargs, episodes, seed=5)
     found = judge.examine(*training or ())
     assert judge.anew == (found is not None)
     judge.close()
@@ -160,7 +160,7 @@ def test_who_repeats_is_not_accused_where_images_are_kept_as_bytes(steps):
 
 
 def test_who_repeats_is_not_accused_where_arrays_are_its_state():
-    judge = Evaluator("CartPole-v1", "native", {}, 2, seed=5)
+    judge = evaluator_of("CartPole-v1", "native", {}, 2, seed=5)
     assert judge.examine() is None
     assert judge.examine(*trained("CartPole-v1", 30, vectorization="native")) is None
 
@@ -187,7 +187,7 @@ def test_what_begins_late_is_found_at_a_save(keeps, late, length, steps):
 def test_no_more_is_repeated_than_a_share_of_what_was_played():
     state, _ = trained(WALK, 1500, count=1, length=10_000)
     stepped = []
-    judge = Evaluator(WALK, "sync", {"length": 10_000}, 1, seed=5)
+    judge = evaluator_of(WALK, "sync", {"length": 10_000}, 1, seed=5)
     (copy,) = judge.envs.copies
     real = copy.step
     copy.step = lambda action: stepped.append(1) or real(action)
@@ -202,7 +202,7 @@ def test_no_more_is_repeated_than_a_share_of_what_was_played():
 def test_global_generators_are_left_as_they_were(keeps):
     state, python = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
     tensors = torch.get_rng_state()
-    judge = Evaluator(WALK, "sync", {"keeps": keeps}, 2, seed=5)
+    judge = evaluator_of(WALK, "sync", {"keeps": keeps}, 2, seed=5)
     learner = agent("sac", judge.envs.spec)
     first = judge(learner, step=1).returns
     judge.examine()
@@ -339,7 +339,7 @@ def test_the_agent_never_learns_from_what_is_looked_at(tmp_path, monkeypatch):
 
 def test_a_copy_that_hangs_is_left_to_its_deadline(monkeypatch):
     monkeypatch.setattr(Walk, "step", lambda self, action: time.sleep(60))
-    judge = Evaluator(WALK, "sync", {}, 1, seed=5, deadline=0.3)
+    judge = evaluator_of(WALK, "async", {}, 1, seed=5, timeout=0.3)
     began = time.monotonic()
     assert judge.examine() is None
     assert time.monotonic() - began < 10

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 from common.errors import ConfigError
 from configs.files import read_run
-from runtime.build import make_evaluator
+from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from storage.lock import locked
 from train import run as train
@@ -104,7 +104,7 @@ def test_a_window_shows_whole_episodes(cartpole, monkeypatch, capsys):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     assert film([f"run={cartpole}", "render=human", "episodes=2"]) == 0
     assert "2 episodes, deterministic" in capsys.readouterr().out
-    evaluator = make_evaluator(read_run(cartpole), 5, 0, render="human")
+    evaluator = Evaluator(read_run(cartpole).env, 5, 0, render="human")
     assert evaluator.envs.num_envs == 1
     evaluator.close()
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_filmed_is_told_before_anything_is_played(tmp_path, capsy
 def test_an_environment_that_is_not_there_is_not_one_that_cannot_be_shown(cartpole):
     gone = dataclasses.replace(read_run(cartpole).env, id="Nope-v0", vectorization="sync")
     with pytest.raises(ConfigError, match=r"^env\.id: Nope-v0"):
-        make_evaluator(dataclasses.replace(read_run(cartpole), env=gone), 1, 0, render="human")
+        Evaluator(gone, 1, 0, render="human")
 
 
 def test_what_is_not_installed_is_named(cartpole, monkeypatch, capsys):

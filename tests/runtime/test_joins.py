@@ -27,12 +27,11 @@ from configs.compose import train_config
 from envs.envs import Envs
 from runtime import audits
 from runtime.build import make_parts
-from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.logger import Logger
 from storage import checkpoint
-from tests.helpers import agent, saved_and_read
+from tests.helpers import agent, evaluator_of, saved_and_read
 
 ID = "tests.runtime.test_joins:Told-v0"
 COPIES = 3  # of training in the runs below; copies made later are of evaluations
@@ -519,7 +518,7 @@ def test_a_stopped_run_repeats_nothing_and_leaves_nothing_out(
 
 
 def still(seed=0, episodes=4, **options):
-    return Evaluator("tests.runtime.test_joins:Still-v0", "sync", {}, episodes, seed, **options)
+    return evaluator_of("tests.runtime.test_joins:Still-v0", "sync", {}, episodes, seed, **options)
 
 
 def test_an_evaluation_is_deterministic_unless_it_is_asked_to_sample():
@@ -536,7 +535,7 @@ def test_an_evaluation_is_deterministic_unless_it_is_asked_to_sample():
 
 def test_episodes_are_shared_out_evenly_and_the_rest_goes_to_the_first_copies():
     Told.forget()
-    judge = Evaluator(ID, "sync", {}, 7, 0, most_envs=COPIES)
+    judge = evaluator_of(ID, "sync", {}, 7, 0, most_envs=COPIES)
     made = agent("a2c", judge.envs.spec)
     evaluated = judge(made, 0)
     ended = [copy.episodes for copy in Told.made]

@@ -11,6 +11,7 @@ import shutil
 import zipfile
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,13 @@ def allowed(space):
     return 5e-3 if space.dtype == np.float16 else 2e-5
 
 
+def opened(path, shape, to_env):
+    """The policy of a file, for environments without a mask."""
+    spec = SimpleNamespace(mask=0)
+    envs = SimpleNamespace(obs_shape=shape, to_env=to_env, read=np.asarray, spec=spec)
+    return FromFile(path, envs)
+
+
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES],
@@ -78,7 +86,7 @@ def test_a_file_acts_as_its_agent_does(kind, suffix, tmp_path):
     to_env = ActionMap(space)
     shape = SHAPES.get(kind, spec.images[0][1] if spec.pixels else (spec.obs_dim,))
     write(Deployed(made, to_env, shape), tmp_path / f"policy{suffix}")
-    file = FromFile(tmp_path / f"policy{suffix}", shape, to_env)
+    file = opened(tmp_path / f"policy{suffix}", shape, to_env)
     wanted = to_env(made.act(obs, deterministic=True)[0].numpy())
     found = file.act(obs)[0].numpy()
     assert found.shape == wanted.shape
@@ -497,7 +505,7 @@ def test_a_file_whose_name_is_no_text_is_played(tmp_path):
         file.rename(other)
     except OSError:
         pytest.skip("no such names here")
-    acting = FromFile(other, (4,), ActionMap(spaces.Discrete(2)))
+    acting = opened(other, (4,), ActionMap(spaces.Discrete(2)))
     assert acting.act(torch.zeros(3, 4))[0].shape == (3,)
 
 
