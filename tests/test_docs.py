@@ -202,7 +202,13 @@ RUNS = {
         COMMON + DISCRETE + LEARNED_ALPHA,
     ),
     "sac": (
-        ["env=pendulum", "agent=sac", "total_steps=300", "agent.learning_starts=100"],
+        [
+            "env=pendulum",
+            "agent=sac",
+            "total_steps=300",
+            "agent.learning_starts=100",
+            "agent.batch_size=32",
+        ],
         COMMON + SQUASHED + LEARNED_ALPHA,
     ),
 }
@@ -216,8 +222,8 @@ def test_a_run_writes_exactly_the_tags_that_apply_and_all_are_explained(name, tm
 
     arguments, expected = RUNS[name]
     path = tmp_path / "run"
-    hidden = ["agent.hidden=[8,8]", "eval.episodes=2"]
-    assert enter("train", run, [*arguments, *hidden, f"run_dir={path}"]) == 0
+    small = ["agent.hidden=[8,8]", "eval.episodes=2", "eval.every=1000"]
+    assert enter("train", run, [*arguments, *small, f"run_dir={path}"]) == 0
     events = EventAccumulator(str(path))
     events.Reload()
     tags = events.Tags()

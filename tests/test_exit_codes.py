@@ -1,4 +1,4 @@
-"""Divergence and interruption, through the door of a real process."""
+"""Divergence, interruption, and what else decides an exit code, mostly of a real process."""
 
 import io
 import os
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import train
 from common.errors import ConfigError, Stopped
 from configs.compose import parse
-from runtime.launch.door import Patient, guarded, speaking
+from runtime.launch.door import Patient, enter, guarded, speaking
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -103,15 +104,15 @@ def test_a_process_of_no_launcher_tells_what_is_wrong(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_divergence_is_exit_code_5_and_one_line(tmp_path):
+def test_divergence_is_exit_code_5_and_one_line(tmp_path, capsys):
     """A reward that is finite in float32 and, scaled, no more: the first loss is not finite."""
-    process = start(
-        tmp_path, "env.id=tests.helpers:Counting-v0", "env.kwargs.reward=1e37",
-        "env.kwargs.show_episode=false",
-        "agent.reward_scale=1e6", "eval.episodes=1", "total_steps=2000",
-    )  # fmt: skip
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 5
+    arguments = [
+        *("env.id=tests.helpers:Counting-v0", "env.kwargs.reward=1e37"),
+        *("env.kwargs.show_episode=false", "agent.reward_scale=1e6", "eval.episodes=1"),
+        *("total_steps=2000", f"run_dir={tmp_path / 'run'}"),
+    ]
+    assert enter("train", train.run, arguments) == 5
+    errors = capsys.readouterr().err
     assert errors.startswith("error: training diverged")
     assert errors.count("\n") == 1
 

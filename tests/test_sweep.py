@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import signal
 import subprocess
@@ -163,16 +164,20 @@ def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch
     assert said.count("resume=auto continues the sweep") == 1
 
 
-def test_a_failed_job_takes_no_other_down(tmp_path):
+def test_a_failed_job_takes_no_other_down(tmp_path, monkeypatch, capfd):
     # Job 0 finds out only when it is built that its environment gives it no update.
-    arguments = command("env.num_envs=1280,8", "agent.n_steps=5", "run_dir=out")
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    table = rows(done.stdout)
+    arguments = ["env.num_envs=1280,8", "agent.n_steps=5", "run_dir=out"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", command(*arguments)[1:])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(TRAIN), run_name="__main__")
+    assert ended.value.code == 2
+    said = capfd.readouterr()
+    table = rows(said.out)
     assert [row[2] for row in table] == ["2", "0"]
     assert [row[1] for row in table] == [f"env.num_envs={n}" for n in (1280, 8)]
     assert table[1][4] == "1,280"
-    (line,) = [x for x in done.stderr.splitlines() if x.startswith("error")]
+    (line,) = [x for x in said.err.splitlines() if x.startswith("error")]
     assert "ends before the first update" in line
     assert compare([str(tmp_path / "out"), f"out={tmp_path / 'compared'}"]) == 0
 

@@ -99,7 +99,7 @@ def learner(kind, mode="none"):
 
 def replay():
     """Of two environments and few rows, so that it wraps soon; batches of 8."""
-    return Replay(32, 8, 1, 1.0, torch.Generator().manual_seed(0))
+    return Replay(16, 8, 1, 1.0, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(
@@ -241,7 +241,7 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
     seen = torch.ones(3, data.obs.shape[-1], dtype=data.obs.dtype)
     graphed(fast, "cudagraph", example, seen)
     held = []
-    for step in range(20):
+    for step in range(10):  # two more than fill the replay
         fresh = data
         if not fast.on_policy:
             stored.add(batch(2, spec=fast.spec, seed=step))

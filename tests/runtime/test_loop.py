@@ -120,15 +120,15 @@ SCORES = (1.0, 5.0, 4.0, 5.0, 5.0, 6.0)
 @pytest.mark.parametrize(
     ("keys", "last"),
     [
-        ({"stop_at": 5.0}, 200),
-        ({"stop_at": 4.0, "stop_after": 2}, 300),
-        ({"stop_at": 5.0, "stop_after": 2}, 500),
-        ({"patience": 1}, 300),
-        ({"patience": 3}, 500),
-        ({"patience": 4, "stop_at": 7.0}, 600),
+        ({"stop_at": 5.0}, 20),
+        ({"stop_at": 4.0, "stop_after": 2}, 30),
+        ({"stop_at": 5.0, "stop_after": 2}, 50),
+        ({"patience": 1}, 30),
+        ({"patience": 3}, 50),
+        ({"patience": 4, "stop_at": 7.0}, 60),
     ],
 )
-@pytest.mark.parametrize("stopped_at", [None, 150, 300])
+@pytest.mark.parametrize("stopped_at", [None, 15, 30])
 def test_evaluations_end_a_run(keys, last, stopped_at, schedule, monkeypatch):
     """All is due at that step, whatever the intervals, and a resumed run ends at the same one."""
     audits = []
@@ -136,11 +136,11 @@ def test_evaluations_end_a_run(keys, last, stopped_at, schedule, monkeypatch):
     envs = counting(1)
 
     def make(scores, step=0):
-        whole = {"total_steps": 600, "log_every": 70, "step": step}
+        whole = {"total_steps": 60, "every": 10, "log_every": 7, "step": step}
         made, saved, quiet = schedule(agent("a2c", envs.spec), envs, scores=scores, **whole)
-        ends = replace(made.config.eval, every=100, **keys)
+        ends = replace(made.config.eval, **keys)
         made.config = replace(made.config, eval=ends)
-        made.actions[-1] = (400, made.audit)
+        made.actions[-1] = (40, made.audit)
         return made, saved, quiet
 
     made, saved, quiet = make(SCORES)
@@ -153,10 +153,10 @@ def test_evaluations_end_a_run(keys, last, stopped_at, schedule, monkeypatch):
         made.load_state_dict(state)
         assert made.stopped is None
     evaluation = train(made.agent, envs, Rollout(5), made, made.saver.step)
-    assert saved[-1] == (last, SCORES[last // 100 - 1])
+    assert saved[-1] == (last, SCORES[last // 10 - 1])
     assert evaluation.returns == [saved[-1][1]]
     assert audits[-1] == quiet.written[-1][0] == made.record.last_log[0] == last
-    assert (made.stopped is None) == (last == 600)
+    assert (made.stopped is None) == (last == 60)
 
 
 def test_a_run_that_its_evaluations_have_ended_does_not_go_on_from_there(schedule):
