@@ -1,6 +1,8 @@
 """Searches: what is searched, what is refused, and studies that are killed, pruned and shared."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -10,14 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import yaml
 
+import train
 from common.errors import ConfigError
 from configs import files
 from configs.compose import train_config
+from runtime.launch.door import enter
 from runtime.launch.signals import PASSED_ON
 from tools import tune
 from tools.tuning import study as studies
@@ -89,11 +94,23 @@ def test_bad_input_is_one_line_before_anything_begins(
     assert not list(tmp_path.iterdir())
 
 
+class Here:
+    """In place of a process that trains: the same in this one, at once."""
+
+    def __init__(self, command, **_):
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.returncode = enter("train", train.run, command[2:])
+
+    def poll(self):
+        return self.returncode
+
+
 def test_the_best_of_a_search_is_a_tuned_pair(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(studies, "POLL", 0.1)
     command = [*SHORT, "agent.lr=1e-4..1e-2:log", "agent.hidden=[8],[16]", "study=out"]
     assert tune.main([*command, "trials=1"]) == 0
+    monkeypatch.setattr(studies, "subprocess", SimpleNamespace(Popen=Here))
     assert tune.main([*command, "trials=2"]) == 0  # goes on
     said = [x for x in capsys.readouterr().out.splitlines() if x.startswith("trial ")]
     assert [line.split(":")[0] for line in said] == [
@@ -358,6 +375,7 @@ def test_what_lags_behind_is_stopped(tmp_path, monkeypatch):
 LEARNER = """
 import json, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from torch.utils.tensorboard import SummaryWriter
 given = dict(argument.split("=", 1) for argument in sys.argv[1:])
 run = Path(given["run_dir"].strip('"'))

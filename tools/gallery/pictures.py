@@ -115,32 +115,29 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
             so_far(axes, section.logits()[:, -1], section.errors(form, dtype)[0], style, **more)
     axes.set(xscale="log", yscale="log", ylim=(1e-9, 10))
     legend(axes, "upper right")
-    counts, probs = section.frequencies(seed), section.settings.probs
-    total, places = int(counts.sum()), range(len(probs))
-    axes = panel(figure, (1, 2, 2), "action", "share of the draws", f"{total:,} draws")
-    axes.bar(places, (counts / total).numpy(), 0.6, color=DRAWN, label="drawn")
-    errors = [2 * math.sqrt(p * (1 - p) / total) for p in probs]
-    label = "exp(log_prob), ±2 standard errors"
-    axes.errorbar(places, probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
-    axes.set(xticks=places, ylim=(0, 1.25 * max(probs)))
-    legend(axes, "upper right")
+    shares(figure, 2, section.frequencies(seed), torch.tensor(section.settings.probs))
     return figure
 
 
-def action_mask(section: ActionMask, seed: int) -> Figure:
-    figure = canvas(11.5, "The categorical policy under a mask, and three ways to get it wrong")
-    counts, probs = section.draws(seed)
+def shares(figure: Figure, place: int, counts: Tensor, probs: Tensor) -> Any:
+    """How often each of K actions was drawn, and its probability, (K,)."""
     total, places = int(counts.sum()), range(len(counts))
-    axes = panel(figure, (1, 2, 1), "action", "share of the draws", f"{total:,} draws")
+    axes = panel(figure, (1, 2, place), "action", "share of the draws", f"{total:,} draws")
     axes.bar(places, (counts / total).numpy(), 0.6, color=DRAWN, label="drawn")
     errors = 2 * (probs * (1 - probs) / total).sqrt()
     label = "exp(log_prob), ±2 standard errors"
     axes.errorbar(places, probs, errors, fmt="o", color=DENSITY, capsize=4, label=label)
+    axes.set(xticks=places, ylim=(0, 1.25 * float(probs.max())))
+    legend(axes, "upper right")
+    return axes
+
+
+def action_mask(section: ActionMask, seed: int) -> Figure:
+    figure = canvas(11.5, "The categorical policy under a mask, and three ways to get it wrong")
+    axes = shares(figure, 1, *section.draws(seed))
     for place in section.forbidden.nonzero().flatten().tolist():
         axes.axvspan(place - 0.4, place + 0.4, color="#eeeeee", zorder=0)
         axes.text(place, 0.02, "forbidden", ha="center", fontsize=9, color="grey")
-    axes.set(xticks=places, ylim=(0, 1.25 * float(probs.max())))
-    legend(axes, "upper right")
     axes = panel(figure, (1, 2, 2), "largest error of log p, entropy, divergence", "")
     for form, colour in reversed([*zip(section.FORMS, COLOURS, strict=True)]):
         dtype, (of_value, _) = section.shown(form)
