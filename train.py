@@ -64,7 +64,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
             if config.resume not in (None, "auto") or known:
                 warn(*saver.restore())
             if ranks.first:
-                session.announce(path, config, saver.step, ranks, initial)
+                session.announce(saver, initial)
             try:
                 evaluation = session.run(saver, stop)
             except Stopped as stopped:

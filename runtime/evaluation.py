@@ -76,8 +76,8 @@ class Evaluator:
     Args:
         env: where it plays, without workers: native where training is, else in this process, where
             `env.timeout` is a deadline that stands for the workers' own; then EnvironmentFault.
-        episodes: per evaluation, spread evenly over at most `most_envs` environments: each runs its
-            quota to the end, so that short episodes do not count more often than long ones.
+        episodes: per evaluation, spread evenly over at most 64 environments: each runs its quota to
+            the end, so that short episodes do not count more often than long ones.
         seed: an evaluation derives from (seed, step).
         max_length: steps after which an episode is cut; auto: the environment's own limit, or
             10,000 where it has none.
@@ -89,18 +89,18 @@ class Evaluator:
         env: EnvConfig,
         episodes: int,
         seed: int,
-        most_envs: int = MOST_ENVS,
         max_length: int | Auto = "auto",
         render: str | None = None,
     ) -> None:
         self.deadline = env.timeout if env.vectorization == "async" else None
         if render is not None:
-            most_envs, shown = 1, {**env.kwargs, "render_mode": render}
+            shown = {**env.kwargs, "render_mode": render}
             env = replace(env, vectorization="sync", kwargs=shown)
         self.env, self.seed = env, seed
         self.check: Callable[[], None] = lambda: None  # between two steps; may raise
         try:
-            self.envs, fault = several_or_one(self.make, min(episodes, most_envs))
+            most = MOST_ENVS if render is None else 1
+            self.envs, fault = several_or_one(self.make, min(episodes, most))
         except (ConfigError, EnvironmentFault) as error:
             if render is None or not (of_making(error) or "render_mode" in str(error)):
                 raise

@@ -58,14 +58,9 @@ def unrecorded() -> list[str]:
     return [f"the run's revision is not recorded: {why}"] if why else []
 
 
-def announce(
-    path: Path,
-    config: TrainConfig,
-    step: int,
-    ranks: Ranks,
-    initial: dict[str, Any] | None = None,
-) -> None:
+def announce(saver: Saver, initial: dict[str, Any] | None = None) -> None:
     """Prints what runs where; keeps configuration, command and what it begins with in the run."""
+    path, config, step, ranks = saver.path, saver.config, saver.step, saver.ranks
     rundir.write_text(path / "config.yaml", to_yaml(config))
     command = " ".join(map(shown, (*ranks.launcher.split(), *sys.argv)))
     rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{command}\n")

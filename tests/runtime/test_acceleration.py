@@ -3,6 +3,7 @@
 import copy
 import shutil
 from contextlib import nullcontext
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -307,7 +308,7 @@ def test_without_a_compiler_auto_falls_back_and_says_so_and_compile_is_refused(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     config = train_config(["env.num_envs=10", "agent.n_steps=5", "total_steps=1000000"])
     assert config.accelerate == "none"
-    announce(tmp_path, config, 0, ALONE)
+    announce(SimpleNamespace(path=tmp_path, config=config, step=0, ranks=ALONE))
     why = "20,000 updates would pay, but it needs torch 2.13 and a C++ compiler"
     assert f"accelerate=none ({why})" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="accelerate: compile needs a C\\+\\+ compiler"):

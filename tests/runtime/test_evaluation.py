@@ -84,9 +84,10 @@ class Stuck(Coin):
 gymnasium.register("Stuck-v0", entry_point=Stuck)
 
 
-def test_an_episode_without_end_is_cut_and_no_other(capsys):
+def test_an_episode_without_end_is_cut_and_no_other(monkeypatch, capsys):
     stuck = "tests.runtime.test_evaluation:Stuck-v0"
-    judge = evaluator_of(stuck, "sync", {}, 20, seed=5, most_envs=2, max_length=50)
+    monkeypatch.setattr("runtime.evaluation.MOST_ENVS", 2)
+    judge = evaluator_of(stuck, "sync", {}, 20, seed=5, max_length=50)
     for _ in range(2):
         evaluation = judge(agent("sac"), step=0)
         lengths = evaluation.lengths

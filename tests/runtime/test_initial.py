@@ -18,7 +18,6 @@ from policies import POLICIES
 from runtime.build import make_parts
 from runtime.initial import NETWORK, begin_from, require_same_network
 from runtime.launch.door import enter
-from runtime.launch.ranks import ALONE
 from runtime.saver import Saver
 from runtime.session import announce
 from storage import checkpoint
@@ -43,8 +42,9 @@ def saved(path: Path, arguments: list[str]) -> Path:
     parts = make_parts(config)
     parts.agent.learn_statistics(torch.randn(9, parts.agent.spec.obs_dim))
     path.mkdir()
-    announce(path, config, 0, ALONE)
-    Saver(path, config, parts, time.perf_counter()).save(60, None, None)
+    saver = Saver(path, config, parts, time.perf_counter())
+    announce(saver)
+    saver.save(60, None, None)
     parts.close()
     return path
 

@@ -533,9 +533,10 @@ def test_an_evaluation_is_deterministic_unless_it_is_asked_to_sample():
     assert still()(made, 100, False).returns == drawn.returns
 
 
-def test_episodes_are_shared_out_evenly_and_the_rest_goes_to_the_first_copies():
+def test_episodes_are_shared_out_evenly_and_the_rest_goes_to_the_first_copies(monkeypatch):
     Told.forget()
-    judge = evaluator_of(ID, "sync", {}, 7, 0, most_envs=COPIES)
+    monkeypatch.setattr("runtime.evaluation.MOST_ENVS", COPIES)
+    judge = evaluator_of(ID, "sync", {}, 7, 0)
     made = agent("a2c", judge.envs.spec)
     evaluated = judge(made, 0)
     ended = [copy.episodes for copy in Told.made]
