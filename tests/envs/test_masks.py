@@ -250,7 +250,8 @@ def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("masked") / "run"
     given = ["agent=sac_discrete", "env.id=Gates-v0", "env.wrappers=[ActionMask]", "env.num_envs=2",
              "agent.explore_hold=3", "agent.hidden=[8]", "agent.learning_starts=100",
-             "agent.batch_size=8", "total_steps=150", "eval.episodes=20"]  # fmt: skip
+             "agent.batch_size=8", "total_steps=150", "eval.episodes=20",
+             "eval.every=100"]  # fmt: skip
     assert learn([*given, f"run_dir={path}"]) == 0
     return path
 
@@ -259,7 +260,7 @@ def test_a_run_obeys_its_masks_and_so_do_its_continuation_and_its_file(run, tmp_
     assert learn([f"resume={run}", "total_steps=200"]) == 0
     assert json.loads((run / "result.json").read_text())["exact"] is True
     assert play([f"run={run}", "episodes=20", "deterministic=false", f"out={tmp_path}"]) == 0
-    assert export.main([f"run={run}", f"out={tmp_path / 'policy.onnx'}"]) == 0
+    assert export.main([f"run={run}", "episodes=20", f"out={tmp_path / 'policy.onnx'}"]) == 0
     file = [f"policy={tmp_path / 'policy.onnx'}", "env.id=Gates-v0", "episodes=20"]
     capsys.readouterr()
     assert play([*file, "env.wrappers=[ActionMask]"]) == 0
