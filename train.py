@@ -11,6 +11,7 @@ if (ROOT := str(Path(__file__).resolve().parent)) not in sys.path:  # with PYTHO
     sys.path.insert(0, ROOT)
 
 from common.errors import Stopped, warn
+from configs.flags import SWEEP
 from configs.schema import TrainConfig
 from runtime.console import number
 from runtime.launch.door import enter
@@ -89,7 +90,7 @@ def ending(evaluation: "Evaluation | None") -> str:
 
 
 if __name__ == "__main__":
-    if {"-m", "--multirun"} & set(sys.argv[1:]):
+    if {*SWEEP}.intersection(sys.argv):
         from runtime.launch.sweep import sweep
 
         sys.exit(sweep(sys.argv[1:]))

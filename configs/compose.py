@@ -23,6 +23,7 @@ from configs.files import (
     meant,
     options,
     own_files,
+    own_keys,
     place,
     read_run,
     require_run,
@@ -33,6 +34,7 @@ from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
 
+COMMAND = "the command line"  # as what sets a key
 USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "init", "policy", "out", "study", "hydra.sweep.dir")
@@ -55,9 +57,9 @@ class Asked:
         """(lines, warnings) on tuned settings and kept values; none but in the first process."""
         if os.environ.get("RANK", "0") != "0":
             return [], []
-        places = [file for file in self.sources.values() if Path(file).parent.name == "tuned"]
-        keys = f"{len(places)} key{'s' * (len(places) > 1)}"
-        tuned = [f"tuned pair: {file}, {keys}; tuned=null leaves it out" for file in {*places}]
+        count = len(pair_keys(self.sources))
+        pair = f"{self.sources.get('tuned')}, {count} key{'s' * (count > 1)}"
+        tuned = [f"tuned pair: {pair}; tuned=null leaves it out"] if count else []
         return tuned, [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
 
     def to_yaml(self) -> str:
@@ -68,6 +70,12 @@ class Asked:
                 keys.setdefault(what, []).append(key)
         lines = [f"# {what}: {' '.join(keys[what])}\n" for what in sorted(keys)]
         return "".join(lines) + to_yaml(self.config)
+
+
+def pair_keys(sources: dict[str, str]) -> list[str]:
+    """The keys that a tuned pair sets."""
+    pair = sources.get("tuned")
+    return [key for key, what in sources.items() if what == pair and key not in GROUPS]
 
 
 def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
@@ -101,7 +109,12 @@ def new_or_resumed(given: Given) -> Asked:
                 raise ConfigError(f"{name}: refers to a key of a new run; write the value itself")
         return Asked(*resumed(recorded, named, str(run)))
     plain, sources = new_run(given)
-    config = build(TrainConfig, plain)
+    try:
+        config = build(TrainConfig, plain)
+    except ConfigError as error:
+        if (file := sources.get(error.key, COMMAND)) == COMMAND:
+            raise
+        raise ConfigError(f"{error.problem}, in {file}; {error.remedy}") from None
     if run == "auto" and config.run_dir is None:
         raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
     path = Path(str(config.run_dir))
@@ -151,12 +164,16 @@ def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str,
             having = [
                 f"agent={name}" for name in AGENT_GROUPS if key in key_names(TrainConfig, name)
             ]
-            why = f"{pair} sets {key}, which agent={agent} does not have"
-            raise ConfigError(f"tuned: {why}; give tuned=null, or choose {' or '.join(having)}")
+            if having:
+                why = f"{pair} sets {key}, which agent={agent} does not have"
+                raise ConfigError(f"tuned: {why}; give tuned=null, or choose {' or '.join(having)}")
     sources = {
+        **own_keys("env", files.get("env")),
+        **own_keys("agent", files.get("agent")),
         **(dict.fromkeys(tuned, place("tuned", pair)) if tuned else {}),
         **(dict.fromkeys(named, place("experiment", chosen["experiment"])) if named else {}),
-        **dict.fromkeys(dict(values), "the command line"),
+        **dict.fromkeys(dict(values), COMMAND),
+        **({"tuned": place("tuned", pair)} if tuned else {}),
     }
     if is_path(chosen.get("experiment")):  # which is none of Hydra's: as if it were typed
         values = [*((key, named[key]) for key in named if key not in GROUPS), *values]

@@ -94,6 +94,17 @@ def place(folder: str, name: str) -> str:
     return str(path).replace(f"{DIRECTORY.parent}{os.sep}", "")
 
 
+def own_keys(folder: str, name: Any) -> dict[str, str]:
+    """{key: path} of what a file of one's own, of an environment or an agent, itself sets."""
+    path = find(folder, name)
+    if path is None or DIRECTORY in path.parents:
+        return {}
+    file = read_yaml(path)
+    file.pop("defaults", None)
+    prefix = "" if folder in file else f"{folder}."  # in a file with the mark GLOBAL
+    return dict.fromkeys(dict(flat(file, prefix)), place(folder, name))
+
+
 def meant(folder: str, name: Any) -> Any:
     """The id of the environment, or the name of the agent, that `folder=name` stands for."""
     if name not in options(folder) or name in AGENT_GROUPS:  # whose files have their names
@@ -146,7 +157,7 @@ def compose(
         if mark := getattr(error, "problem_mark", None):
             raise unreadable(Path(mark.name), error) from error
         first = f"in UTF-8 without BOM, and in tuned/ and experiment/ the first line {GLOBAL}"
-        remedy = f"correct the files in configs/, {first}"
+        remedy = f"correct the files in {OWN.get() or 'configs'}, {first}"
         raise ConfigError(f"configuration: {first_line(error)}; {remedy}") from error
     return {str(key): value for key, value in plain.items()}
 

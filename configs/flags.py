@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from common.errors import ConfigError
 
+HELP = ("-h", "--help")
+SWEEP = ("-m", "--multirun")
+CFG = ("--cfg", "-c")
 INSTEAD = {  # what an argument of Hydra's begins with -> what to do here
     "--info": "give --cfg job for the configuration, --help KEY for a key",
     "--config-name": "choose settings by experiment=NAME or experiment=FILE.yaml",

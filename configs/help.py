@@ -7,13 +7,13 @@ import json
 import re
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS
-from configs.compose import new_run, parse
+from configs.compose import new_run, pair_keys, parse
 from configs.files import DIRECTORY, GROUPS, flat, options, read_yaml
+from configs.flags import HELP
 from configs.resume import assignment
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, described, key_names, unknown_key, walk
@@ -43,13 +43,12 @@ USAGE = {
   python evaluate.py --help max_length                  one key in full
 """,
 }
-FLAGS = ("-h", "--help")
 WIDTH = 100  # columns
 
 
 def wanted(arguments: Sequence[str]) -> bool:
     """Whether help is what the arguments ask for."""
-    return any(word in FLAGS or word.startswith("help=") for word in arguments)
+    return any(word in HELP or word.startswith("help=") for word in arguments)
 
 
 def text(name: str, arguments: Sequence[str] = ()) -> str:
@@ -67,8 +66,8 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
         values = defaults("evaluate.yaml")
         return "\n".join([USAGE[name], "keys and defaults:", *lines(EvaluateConfig, "", values)])
     values, sources, agent = settings(chosen)
-    tuned = {key: file for key, file in sources.items() if Path(file).parent.name == "tuned"}
-    note = "".join(f"* is set by {file}; tuned=null leaves it out\n" for file in {*tuned.values()})
+    tuned = pair_keys(sources)
+    note = f"* is set by {sources['tuned']}; tuned=null leaves it out\n" if tuned else ""
     return "\n".join(
         [
             USAGE[name],
@@ -82,7 +81,8 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
 def settings(chosen: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str]:
     """(key -> default, key -> what sets it, the agent) with the groups that are chosen."""
     plain, sources = new_run([(key, value) for key, _, value in map(parse, chosen)], whole=False)
-    return dict(flat(plain)), sources, plain["agent"]["name"]
+    values = {**dict(flat(plain)), "env.kwargs": plain["env"]["kwargs"]}
+    return values, sources, plain["agent"]["name"]
 
 
 def lines(
@@ -118,8 +118,9 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
             others = [word for word in chosen if not word.lstrip("+").startswith("experiment=")]
             values, sources, agent = settings([*others, f"agent={having[0]}"])
         found["default"] = value_of(key, general(agent))
-        if key in sources:
-            found["here"] = f"{value_of(key, values)}, by {sources[key]}"
+        here = value_of(key, values)
+        if key in sources or here != found["default"]:
+            found["here"] = here + (f", by {sources[key]}" if key in sources else "")
         if key.startswith("agent."):
             found |= {"agents": ", ".join(having), "page": f"docs/agent_{agent}.md"}
     page = "environments" if key.startswith("env.") else "runs"

@@ -11,10 +11,9 @@ from common.errors import ConfigError, quoted
 from configs.automatic import processes
 from configs.compose import parse, train_config
 from configs.files import composed, first_line
-from configs.flags import instead
+from configs.flags import SWEEP, instead
 from configs.validate import nearest, show
 
-FLAGS = ("-m", "--multirun")
 MOST = 1000  # jobs, each of which is checked before the first begins
 LAUNCHERS = ["basic", "joblib", "submitit_local", "submitit_slurm"]
 MANY = 30  # from which on their checks take seconds
@@ -44,7 +43,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
     if processes() > 1:
         why = "torchrun starts one run in several processes, not several runs"
         raise ConfigError(f"sweep: {why}; use hydra/launcher=joblib in its place")
-    given = [argument.lstrip("+") for argument in arguments if argument not in FLAGS]
+    given = [argument.lstrip("+") for argument in arguments if argument not in SWEEP]
     hydras = [argument for argument in given if argument.startswith("hydra")]
     chosen = read_folder(given)
     folder = chosen or Path("runs/sweeps") / time.strftime("%Y%m%d-%H%M%S")
@@ -68,6 +67,12 @@ def read_sweep(arguments: list[str]) -> Sweep:
         if config.resume is None and name.startswith("submitit"):
             combinations[number].append("resume=auto")  # a cluster may queue a job again
     return read
+
+
+def first_job(arguments: list[str]) -> list[str]:
+    """The arguments of the first job, with the flags of the command line but -m."""
+    given = [argument for argument in arguments if argument not in SWEEP]
+    return [expand(one)[0] for one in given if not one.lstrip("+").startswith("hydra")]
 
 
 def read_folder(arguments: list[str]) -> Path | None:

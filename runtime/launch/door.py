@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, StorageFault, warn
-
-HELP = {"-h", "--help"}
+from configs.flags import CFG, HELP, take
 
 
 def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
@@ -31,16 +30,16 @@ def enter(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
 
 def follow(name: str, run: Callable[[Any], int], arguments: list[str]) -> int:
     """`enter`, inside `own_files`: help, completion, configuration, or the run."""
-    from configs import completion, compose, flags, help
+    from configs import completion, compose, help
 
     if help.wanted(arguments):
         print(help.text(name, arguments))
         return 0
-    shell, arguments = flags.take(arguments, "--completion")
+    shell, arguments = take(arguments, "--completion")
     if shell is not None:
         print(completion.script(shell))
         return 0
-    shown, arguments = flags.take(arguments, "--cfg", "-c")
+    shown, arguments = take(arguments, *CFG)
     if shown not in (None, "job"):
         why = f"{shown} is not printed, Hydra's own configuration is not used"
         raise ConfigError(f"--cfg: {why}; give --cfg job")
@@ -61,7 +60,7 @@ def tool(
     """Runs a tool, or prints its usage on --help or, unless `bare`, without arguments."""
 
     def used() -> int:
-        if (arguments or bare) and not HELP.intersection(arguments):
+        if (arguments or bare) and not {*HELP}.intersection(arguments):
             return work(arguments)
         print(usage)
         if not arguments:

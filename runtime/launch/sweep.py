@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError, key_value, shown, warn
-from configs.help import text
-from configs.sweep import Sweep, launcher_settings, read_sweep
+from configs.flags import CFG
+from configs.help import wanted
+from configs.sweep import Sweep, first_job, launcher_settings, read_sweep
 from runtime.console import number as display
-from runtime.launch.door import guarded
+from runtime.launch.door import enter, guarded
 from runtime.launch.signals import CODES, numbers, passing_on
 from storage.lock import locked
 from storage.rundir import make_folder, make_new, read_result
@@ -46,9 +47,9 @@ def sweep(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
-    if {"-h", "--help"} & {*arguments}:
-        print(text("train"))
-        return 0
+    if wanted(arguments) or any(word.partition("=")[0] in CFG for word in arguments):
+        print("# of the first job")
+        return enter("train", lambda config: 0, first_job(arguments))
     chosen = read_sweep(arguments)
     if chosen.named:
         make_folder(chosen.folder, "run_dir")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from common.errors import ConfigError
+from configs import help
 from configs.compose import asked, evaluate_config, train_config
 from configs.files import options, to_yaml
 from configs.sweep import read_sweep
@@ -47,8 +48,16 @@ def test_files_of_one_s_own_are_chosen_like_those_of_the_project(
     assert (both.agent.name, both.agent.tau) == ("sac", 0.01)  # type: ignore[attr-defined]
     played = evaluate_config(["policy=x.onnx", "env=mine", f"--config-dir={folder}"])
     assert (played.env.id, played.env.kwargs) == ("Pendulum-v1", kwargs)
-    assert enter("train", lambda config: 1, [*own, "--help", "env=mine", "agent=mysac"]) == 0
-    assert "agent.lr=0.5 *" in capsys.readouterr().out
+    pair = [*own, "env=mine", "agent=mysac"]
+    shown = []
+    for asked_for in (["--help"], ["--help", "agent.tau"], ["--help", "env.kwargs"], ["--cfg=job"]):
+        assert enter("train", lambda config: 1, [*pair, *asked_for]) == 0
+        shown.append(capsys.readouterr().out)
+    assert "agent.lr=0.5 *" in shown[0]
+    assert f"here 0.1, by {folder}/agent/mysac.yaml " in " ".join(shown[1].split())
+    assert 'here     {"g":9.0}\n' in shown[2]
+    assert f"# {folder}/agent/mysac.yaml: agent.tau\n" in shown[3]
+    assert f"# {folder}/env/mine.yaml: env.id env.kwargs.g\n" in shown[3]
 
 
 def test_a_pair_of_sac_is_not_one_of_an_agent_that_is_based_on_it(own: list[str]) -> None:
@@ -83,10 +92,24 @@ def test_each_job_of_a_sweep_has_the_folder(own: list[str]) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "line"),
     [
-        ("env/mine", "id: Pendulum-v1\nnum_env: 3\n", r"^env\.num_env: is not a key; did you mean"),
+        (
+            "env/mine",
+            "id: A-v0\nnum_env: 3\n",
+            r"^env\.num_env: is not a key, in .*mine\.yaml; did",
+        ),
+        (
+            "tuned/mine-a2c",
+            f"{GLOBAL}agent: {{lrr: 1}}\n",
+            r"^agent\.lrr: .*a2c\.yaml; did you mean",
+        ),
+        (
+            "tuned/mine-a2c",
+            f"{GLOBAL}agent: {{lr: 99}}\n",
+            r"^agent\.lr: .*, in .*a2c.yaml; ",
+        ),
         ("env/mine", "id: [", r"^env: .*mine\.yaml cannot be read, line"),
         ("env/mine", "id: A-v0\nkwargs: {a: '${oc.env:HOME}'}\n", r"^env\.kwargs\.a: \$\{oc\.env:"),
-        ("env/mine", "_target_: os.system\n", r"^env\._target_: is not a key; "),
+        ("env/mine", "_target_: os.system\n", r"^env\._target_: is not a key, in "),
         ("env/pendulum", "id: A-v0\n", r"^--config-dir: .*pendulum.yaml has the name of a file of"),
         ("tuned/pendulum-sac", "", r"^--config-dir: .*; rename it, and choose it by tuned=NAME$"),
     ],
@@ -122,10 +145,16 @@ def test_an_experiment_may_be_any_file(own: list[str], tmp_path: Path) -> None:
         pair = ["env=pendulum", "agent=sac", "seed=5", "agent.tau=0.3", "agent.critics=3"]
         assert found.config == train_config(pair)
         assert found.sources["seed"] == f"{tmp_path}/a b=1.yaml"
+    (tmp_path / "tuned").mkdir()  # a folder whose name makes no tuned pair
+    (tmp_path / "tuned" / "mine.yaml").write_text(f"{groups}total_steps: 9\n")
+    found = asked([f"experiment={tmp_path}/tuned/mine.yaml"])
+    assert found.notes()[0] == asked(["env=pendulum", "agent=sac", "total_steps=9"]).notes()[0]
+    said = help.text("train", ["--help", f"experiment={tmp_path}/tuned/mine.yaml"])
+    assert "  total_steps=9   " in said
     with pytest.raises(ConfigError, match=r"^agent: experiment=.* is for agent=sac; leave"):
         train_config([f"experiment={tmp_path}/a b=1.yaml", "agent=ppo"])
     (tmp_path / "more.yml").write_text("defaults: [textbook_a2c, _self_]\nsed: 1\n")
-    with pytest.raises(ConfigError, match=r"^sed: is not a key; did you mean seed\?$"):
+    with pytest.raises(ConfigError, match=r"^sed: is not a key, in .*more.yml; did you mean"):
         train_config([f"+experiment={tmp_path}/more.yml"])
     (tmp_path / "more.yml").write_text("defaults: [textbook_a2c, _self_]\nseed: 1\n")
     config = train_config([f"+experiment={tmp_path}/more.yml"])

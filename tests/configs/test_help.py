@@ -102,5 +102,12 @@ def test_cfg_prints_what_is_run_and_what_set_it(capsys: Any) -> None:
 
 
 def test_help_of_a_sweep_is_that_of_a_run(capsys: Any) -> None:
-    assert sweep(["-m", "agent=a2c,ppo", "--help"]) == 0
-    assert capsys.readouterr().out == f"{help.text('train')}\n"
+    """Of its first job."""
+    several = ["-m", "seed=range(3,5)", "agent=ppo,a2c", "hydra/launcher=joblib"]
+    assert sweep([*several, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown == f"# of the first job\n{help.text('train', ['seed=3', 'agent=ppo'])}\n"
+    assert sweep([*several, "--cfg", "job"]) == 0
+    config = train_config(["seed=3", "agent=ppo"])
+    assert yaml.safe_load(capsys.readouterr().out) == dataclasses.asdict(config)
+    assert sweep([*several, "--cfg", "all"]) == 2
