@@ -26,10 +26,16 @@ def number(value: SupportsFloat, least: int = 1) -> str:
     return f"{whole}.{decimals.rstrip('0').ljust(least, '0')}"
 
 
+def steps_per_second(speed: float) -> str:
+    """Two digits of a low speed, all those before the point of a high one: 0.21, 4,321."""
+    return f"{speed:{',.0f' if speed >= 10 else '.2g'}}"
+
+
 class Progress:
     """Steps done, time left, and the numbers to watch, in one order.
 
-    The speed is that of whole rollouts, over the last `period` steps if there are so many.
+    The speed is that of training, as TensorBoard has it. The time left has evaluations, too: it is
+    that of whole rollouts, over the last `period` steps if there are so many.
 
     Args:
         learning_starts: steps without an update, whose speed does not count.
@@ -52,6 +58,7 @@ class Progress:
             self.ends.append((first_step, time.perf_counter()))
         self.next_line = first_step
         self.values: dict[str, float] = {}  # the newest of each tag
+        self.fresh: set[str] = set()  # tags that have a new one since the last line
         self.bar: tqdm[Any] | None = None
         if sys.stdout.isatty():  # a disabled bar would have a thread, too
             self.bar = tqdm(
@@ -66,26 +73,30 @@ class Progress:
     def note(self, values: Mapping[str, float]) -> None:
         """Takes the newest values, by tag."""
         self.values.update(values)
+        self.fresh.update(values)
 
     def update(self, step: int) -> None:
-        """Shows where the run is."""
+        """Shows where the run is; in a line, a value that is not new is a dash."""
         speed = self.speed(step)
-        known = {name: self.values[tag] for name, tag in SHOWN.items() if tag in self.values}
-        shown = {name: f"{value:.4g}" for name, value in known.items()}
+        known = {name: tag for name, tag in SHOWN.items() if tag in self.values}
         if self.bar is not None:
-            values = "  ".join(f"{name} {value}" for name, value in shown.items())
+            values = "  ".join(f"{name} {self.values[tag]:.4g}" for name, tag in known.items())
             self.bar.set_postfix_str(f"{speed}  {values}".strip(), refresh=False)
             self.bar.update(step - self.bar.n)
         elif step >= self.next_line or step >= self.total:
             self.next_line = step + max(1, self.total // LINES)
-            values = "  ".join(f"{name} {value:>7}" for name, value in shown.items())
+            values = "  ".join(
+                f"{name} {f'{self.values[tag]:.4g}' if tag in self.fresh else '-':>7}"
+                for name, tag in known.items()
+            )
+            self.fresh.clear()
             line = f"step {step:>{len(str(self.total))}}/{self.total}  {values}  {speed}"
             print(line.rstrip(), flush=True)
 
     def speed(self, step: int) -> str:
-        """Steps per second and the time left; empty until a whole rollout has been timed."""
+        """Steps per second and the time left, each as soon as a whole rollout has been timed."""
         now = time.perf_counter()
-        if step < self.learning_starts:
+        if step < max(self.learning_starts, self.rollout):
             return "not yet learning"
         if not self.ends or step // self.rollout > self.ends[-1][0] // self.rollout:
             self.ends.append((step, now))
@@ -94,9 +105,11 @@ class Progress:
         (past, then), (last, ended) = self.ends[0], self.ends[-1]
         if past == last:
             return ""
-        rate = (last - past) / max(ended - then, 1e-9)
-        left = (self.total - last) / rate - (now - ended) if step < self.total else 0
-        return f"{rate:{',.0f' if rate >= 10 else '.2g'}} steps/s  {max(0, left):.0f} s left"
+        seconds = (ended - then) / (last - past)  # per step
+        left = (self.total - last) * seconds - (now - ended) if step < self.total else 0
+        speed = self.values.get("time/steps_per_second")
+        per_second = "" if speed is None else f"{steps_per_second(speed)} steps/s  "
+        return f"{per_second}{max(0, left):.0f} s left"
 
     def close(self) -> None:
         if self.bar is not None:

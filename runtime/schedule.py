@@ -42,7 +42,9 @@ class Record:
     updates: int = 0
     returns: list[float] = field(default_factory=list)  # mean return of each evaluation
     learning_since: tuple[int, float] | None = None  # (step, seconds of training), first update
-    last_log: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
+    last_log: int = 0  # its step
+    last_update: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
+    timed: tuple[int, float, int] = (0, 0.0, 0)  # the one at the last log, for whole rollouts
     last_audit: int = 0  # its step
     last_evaluation: tuple[Any, ...] = (-1, [], [], 0)  # its step, the fields of `Evaluation`
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
@@ -154,6 +156,9 @@ class Schedule:
         """Restores what `state_dict` gave, its times included."""
         best = state.get("best")  # runs from before `returns` have it alone
         state = {"returns": [] if best is None else [best], **state}
+        if "timed" not in state:  # of older runs: with the times of the last log
+            past = state["last_log"]
+            state |= {"last_update": past, "timed": past, "last_log": past[0]}
         self.record = Record(**{name: state[name] for name in vars(self.record)})
         self.stopped = self.record.stopping(self.config.eval)
         self.temperature = TemperatureWatch(**state["temperature"])
@@ -170,9 +175,12 @@ class Schedule:
 
     def updated(self, step: int, metrics: Mapping[str, Tensor], batch: Batch) -> None:
         """After every update on `batch`; raises Divergence where that costs no wait for a GPU."""
-        if self.record.learning_since is None:
-            self.record.learning_since = (step, self.clock.elapsed())
         self.record.updates += 1
+        self.record.last_update = (step, self.clock.elapsed(), self.record.updates)
+        if self.record.learning_since is None:
+            self.record.learning_since = self.record.last_update[:2]
+            if not self.agent.on_policy:  # steps without updates have another speed
+                self.record.timed = self.record.last_update
         self.batch = batch
         self.logger.add(metrics)
         if self.agent.device.type == "cpu":
@@ -192,7 +200,7 @@ class Schedule:
             if last or self.improved or reached(self.save_every, step, self.stride):
                 self.checkpoint(step, final=last)
             # other ranks' answers take as long as a step: they look after updates and logs alone
-            updates, logged = self.record.updates, self.record.last_log[0]
+            updates, logged = self.record.updates, self.record.last_log
             if not last and (self.ranks.size == 1 or updates > self.checked or logged == step):
                 self.checked = updates
                 self.ranks.check(self.stop)
@@ -206,15 +214,9 @@ class Schedule:
 
     def log(self, step: int) -> None:
         """Writes the interval; raises Divergence where an update in it was not finite."""
-        past_step, past_seconds, past_updates = self.record.last_log
-        if past_step >= step:
+        if self.record.last_log >= step:
             return
-        seconds, updates = self.clock.elapsed(), self.record.updates
-        interval = max(seconds - past_seconds, 1e-9)
-        values = {
-            "time/steps_per_second": (step - past_step) / interval,
-            "time/updates_per_second": (updates - past_updates) / interval,
-        }
+        values = self.speeds()
         if self.agent.returns is not None:
             values["train/reward_unit"] = float(self.agent.returns.unit)
         finished = self.envs.drain()
@@ -223,13 +225,22 @@ class Schedule:
             values["rollout/length"] = float(np.mean([f[2] for f in finished]))
         shown = self.logger.flush(step, values)
         self.stop_if_diverged(step, {})
-        self.record.last_log = (step, seconds, updates)
+        self.record.last_log = step
         self.record.met = [*self.record.met[1 - STATES :], self.envs.obs[0]]
         self.temperature.look(shown)
         if self.config.env.vectorization != "async":  # whose workers would count as others
             self.load.look(int(self.config.threads))
         self.progress.note(shown)
         self.progress.update(step)
+
+    def speeds(self) -> dict[str, float]:
+        """Steps and updates per second up to the last update; none without one since the last."""
+        pairs = zip(self.record.last_update, self.record.timed, strict=True)
+        steps, seconds, updates = (now - past for now, past in pairs)
+        self.record.timed = self.record.last_update
+        interval = max(seconds, 1e-9)
+        speeds = {"steps_per_second": steps / interval, "updates_per_second": updates / interval}
+        return {f"time/{name}": speed for name, speed in speeds.items() if updates}
 
     def evaluate(self, step: int) -> None:
         """Evaluates, and notes where it is the best so far, or ends the run."""

@@ -24,6 +24,7 @@ from configs.flags import CFG
 from configs.help import wanted
 from configs.sweep import Sweep, first_job, launcher_settings, read_sweep
 from runtime.console import number as display
+from runtime.console import steps_per_second
 from runtime.launch.door import enter, guarded
 from runtime.launch.signals import CODES, numbers, passing_on
 from storage.lock import locked
@@ -38,7 +39,7 @@ PASSED_ON = ("SIGTERM", "SIGUSR1")  # to the job
 WARNING = "SIGUSR2"  # from the cluster, before a job's time is over or another takes its place
 POLL = 0.2  # seconds between two looks at a job
 AFTER = 30.0  # seconds from SIGTERM within which a cluster may send that warning
-COLUMNS = {"return_mean": display, "steps": "{:,}".format, "steps_per_second": "{:,.0f}".format}
+COLUMNS = {"return_mean": display, "steps": "{:,}".format, "steps_per_second": steps_per_second}
 
 
 def sweep(arguments: list[str]) -> int:

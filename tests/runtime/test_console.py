@@ -65,6 +65,25 @@ def test_steps_without_an_update_tell_no_time(capsys):
     assert [text.endswith("s left") for text in said[3:]] == [True, True]
 
 
+def test_a_line_has_a_dash_for_what_is_not_new(capsys, monkeypatch):
+    """And the speed of training, which is not that of evaluations."""
+    monkeypatch.setattr("runtime.console.time.perf_counter", lambda: 0.0)
+    progress = Progress(20, rollout=2)
+    for step in range(1, 7):
+        if step in (3, 6):
+            progress.note({"rollout/return": float(step)})
+        if step in (4, 6):
+            progress.note({"eval/return_mean": 8.0, "time/steps_per_second": 4321.4})
+        progress.update(step)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "step 1/20 not yet learning"
+    assert [line.partition("/20 ")[2] for line in lines[2:5]] == [
+        "return 3 0 s left",
+        "return - eval 8 4,321 steps/s 0 s left",
+        "return - eval - 4,321 steps/s 0 s left",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "given"),
     [

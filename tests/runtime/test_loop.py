@@ -155,7 +155,7 @@ def test_evaluations_end_a_run(keys, last, stopped_at, schedule, monkeypatch):
     evaluation = train(made.agent, envs, Rollout(5), made, made.saver.step)
     assert saved[-1] == (last, SCORES[last // 10 - 1])
     assert evaluation.returns == [saved[-1][1]]
-    assert audits[-1] == quiet.written[-1][0] == made.record.last_log[0] == last
+    assert audits[-1] == quiet.written[-1][0] == made.record.last_log == last
     assert (made.stopped is None) == (last == 60)
 
 
@@ -327,15 +327,17 @@ def test_a_schedule_goes_on_where_it_was(best, schedule):
     made.record.returns = [] if best is None else [1.0, best]
     again, _, _ = schedule(made.agent, envs)
     again.load_state_dict(saved_and_read(made.state_dict()))
-    for name in ("updates", "best", "learning_since", "last_log"):
+    for name in ("updates", "best", "learning_since", "last_log", "timed", "last_update"):
         was, now = getattr(made.record, name), getattr(again.record, name)
         assert now == (list(was) if isinstance(was, tuple) else was)
     assert again.record.updates == 2
     earlier = {**made.state_dict(), "best": best}  # of a run from before the list
-    del earlier["returns"]
+    earlier["last_log"] = [50, *made.record.timed[1:]]
+    del earlier["returns"], earlier["timed"], earlier["last_update"]
     again.load_state_dict(earlier)
     assert again.record.best == (-np.inf if best is None else best)
-    assert again.clock.elapsed() >= made.record.last_log[1] > 0
+    assert (again.record.last_log, again.record.last_update[1]) == (50, made.record.timed[1])
+    assert again.clock.elapsed() >= made.record.timed[1] > 0
 
 
 def test_an_interval_ends_where_a_multiple_is_reached_or_passed():
