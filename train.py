@@ -48,7 +48,8 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     if ranks.first:
         warn(*session.unrecorded())
     path = ranks.found(config.run_dir) if config.resume else None
-    if path and (continuing := ranks.decided(partial(rundir.finished, path, config))):
+    end = path and partial(rundir.finished, path, config, ranks.launcher)
+    if end and (continuing := ranks.decided(end)):
         if checkpoint.names(path):
             warn(*checkpoint.load_newest(path, config=config)[2])
         print(f"run {path} is finished; {continuing}")

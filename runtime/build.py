@@ -88,8 +88,13 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
     with ExitStack() as undo:
         envs = make_envs(config)
         undo.callback(envs.close)
+
+        def seeds(name: str) -> torch.Generator:
+            return stream(whole.seed if name == "init" else config.seed, name, device)
+
         planned = updates(config)
         if planned < 1:
+            agent_for(envs.spec, config.agent, seeds, 1)  # first, what can be trained at no length
             fewest = bisect_left(
                 range(10**12), 1, key=lambda n: updates(replace(config, total_steps=n))
             )
@@ -98,10 +103,6 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
                 f"{ranks.size * fewest} or more"
             )
         buffer = make_buffer(config, envs.spec, device, ranks)
-
-        def seeds(name: str) -> torch.Generator:
-            return stream(whole.seed if name == "init" else config.seed, name, device)
-
         agent = agent_for(envs.spec, config.agent, seeds, planned)
         if ranks.size > 1:
             agent.optimizer.ranks = ranks

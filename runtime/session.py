@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from common.errors import ConfigError, key_value, shown, warn
 from common.tree import digest
 from configs.automatic import acceleration, cycle
 from configs.files import flat, to_yaml
+from configs.resume import free
 from configs.schema import TrainConfig
 from runtime.build import Parts, make_parts
 from runtime.console import Progress
@@ -62,18 +63,39 @@ def announce(saver: Saver, initial: dict[str, Any] | None = None) -> None:
     """Prints what runs where; keeps configuration, command and what it begins with in the run."""
     path, config, step, ranks = saver.path, saver.config, saver.step, saver.ranks
     rundir.write_text(path / "config.yaml", to_yaml(config))
-    command = " ".join(map(shown, (*ranks.launcher.split(), *sys.argv)))
-    rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{command}\n")
+    rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{typed(ranks.launcher)}\n")
     if initial is not None:
         rundir.write_json(path / "init.json", initial)
     auto, why = acceleration(config)
     reason = f" ({why})" if auto == config.accelerate else ""
     begun = f", from step {step:,} on" if step else ""
     processes = f"; {ranks.size} processes" if ranks.size > 1 else ""
+    if rest := unlearned(config, ranks.size):
+        print(rest)
     print(
         f"{config.agent.name} on {config.env.id}, {config.total_steps:,} steps{begun}; run {path}\n"
         f"accelerate={config.accelerate}{reason}; threads={config.threads}{processes}"
     )
+
+
+def unlearned(config: TrainConfig, size: int) -> str:
+    """A line on the last steps, where they fill no rollout of `size` ranks and are many."""
+    rollout, total = cycle(config)[0] * size, config.total_steps
+    rest = total % rollout
+    if rest * 100 <= total:
+        return ""
+    what = f"nothing is learned from the last {rest:,} steps, a part of a rollout of {rollout:,}"
+    return f"{what}; total_steps={total - rest + rollout} has the whole"
+
+
+def typed(launcher: str) -> str:
+    """The command of this process, with the shortest path of the program."""
+    program, *words = sys.argv
+    if hasattr(sys, "ps1") and Path(program).name != "train.py":  # the words are the notebook's
+        return "# in Python, with the configuration of config.yaml"
+    with suppress(ValueError):
+        program = str(Path(program).relative_to(Path.cwd()))
+    return " ".join(map(shown, (*launcher.split(), program, *words)))
 
 
 def commands(path: Path) -> str:
@@ -117,12 +139,13 @@ def run(saver: Saver, stop: Stop) -> Evaluation | None:
         evaluation = train(parts.agent, parts.envs, parts.buffer, schedule, saver.step)
     write_result(saver, schedule, evaluation)
     if schedule.stopped is not None:
-        print(f"stopped early, at step {schedule.last_save:,}: {schedule.stopped}")
+        print(f"stopped early, at step {schedule.last_save:,}: {schedule.stopped}; to continue:")
+        print(f"  {rundir.command(saver.path, config, rundir.WITHOUT_GOAL, ranks.launcher)}")
     return evaluation
 
 
 def make_logger(saver: Saver) -> Logger:
-    """The logger of this rank; that of a new run has the configuration, too."""
+    """The logger of this rank, with the commands of the run and its configuration."""
     config, spec = saver.config, saver.parts.agent.spec
     logger = Logger(
         saver.path if saver.ranks.first else None,
@@ -131,11 +154,10 @@ def make_logger(saver: Saver) -> Logger:
         actions=spec.action_dim if spec.discrete else 0,
     )
     settings = dict(flat(dataclasses.asdict(config)))
-    kept = ("seed", "env.", "agent.")  # which a resumed run cannot change
-    logger.settings({key: value for key, value in settings.items() if key.startswith(kept)})
+    own = [key for key in settings if key.startswith(("seed", "env.", "agent.")) and not free(key)]
+    logger.settings({key: settings[key] for key in ("total_steps", *own)})  # the first length
     logger.text("command", f"```\n{commands(saver.path)}```", saver.step)
-    if saver.schedule is None:
-        logger.text("config", f"```yaml\n{to_yaml(config)}```")
+    logger.text("config", f"```yaml\n{to_yaml(config)}```", saver.step)
     return logger
 
 

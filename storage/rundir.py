@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, StorageFault
+from common.errors import ConfigError, StorageFault, key_value, shown
+from configs.resume import modules_in
 from configs.schema import TrainConfig
 from storage.files import read_json, sync_directory, write_synced, writing
 
 STAMP = "%Y%m%d-%H%M%S"
 RUNS = Path("runs")
+WITHOUT_GOAL = "eval.stop_at=null eval.patience=null"
 REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
 
 
@@ -35,7 +37,13 @@ def existing(run_dir: str | None) -> Path | None:
     return path if run_dir and (path / "config.yaml").is_file() else None
 
 
-def finished(path: Path, config: TrainConfig) -> str | None:
+def command(path: Path, config: TrainConfig, words: str, launcher: str = "python") -> str:
+    """The command that continues the run there, with more words."""
+    own = f" {shown(f'env.id={config.env.id}')}" if modules_in(config.env) else ""
+    return f"{launcher} train.py {key_value('resume', path)}{own} {words}"
+
+
+def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str | None:
     """How to continue the finished run there; None where it is not finished.
 
     It has fewer steps than `total_steps` then, and its evaluations have not ended it, or had other
@@ -44,12 +52,14 @@ def finished(path: Path, config: TrainConfig) -> str | None:
     result = read_result(path)
     why = result.get("stopped")
     if why and stopping(config, why).items() <= result.items():
-        return f"{why}; eval.stop_at=null eval.patience=null continues it"
+        return f"{why}; to continue: {command(path, config, WITHOUT_GOAL, launcher)}"
     if not isinstance(steps := result.get("steps"), int) or steps < config.total_steps:
         return None
-    if config.agent.lr_schedule == "linear":  # has fallen to 0
-        return "for more steps train longer from the start, in another run_dir"
-    return f"more steps: total_steps=N, above {config.total_steps}"
+    if config.agent.lr_schedule == "linear":
+        fallen = "its learning rate has fallen to 0, agent.lr_schedule=linear"
+        return f"{fallen}; for more steps train longer from the start, in another run_dir"
+    longer = f"total_steps={2 * config.total_steps}"
+    return f"for more steps: {command(path, config, longer, launcher)}"
 
 
 def stopping(config: TrainConfig, why: str) -> dict[str, Any]:

@@ -24,12 +24,13 @@ import evaluate
 import train
 from common.errors import ConfigError
 from configs import automatic
-from configs.compose import Asked, evaluate_config, train_config
+from configs.compose import Asked, evaluate_config, parse, train_config
 from configs.files import read_run
 from configs.resume import modules_in, require_repeated
 from configs.schema import TrainConfig
 from runtime.launch.door import enter
-from runtime.session import next_commands
+from runtime.session import next_commands, typed
+from storage.rundir import command
 from tests.runtime.test_logger import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -411,6 +412,19 @@ def test_a_tiny_run_by_the_real_command_says_nothing_on_stderr(finished: Any) ->
     ]
 
 
+def test_the_command_is_kept_as_it_can_be_pasted(monkeypatch: Any, tmp_path: Path) -> None:
+    """With a short path, and none where the words are those of a notebook's kernel."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "train.py"), "run_dir=a b"])
+    assert typed("python") == "python train.py 'run_dir=a b'"
+    monkeypatch.chdir(tmp_path)
+    assert typed("python") == f"python {ROOT / 'train.py'} 'run_dir=a b'"
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    assert "train.py" in typed("python")  # %run
+    monkeypatch.setattr(sys, "argv", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"])
+    assert typed("python") == "# in Python, with the configuration of config.yaml"
+
+
 def test_what_is_printed_to_do_next_can_be_pasted() -> None:
     for name in ("it's my run/1", 'say "a,b"', "runs/b/$c", "runs/true", "."):
         _, board, evaluation = next_commands(Path(name), "some.module:Env-v0").splitlines()
@@ -420,6 +434,11 @@ def test_what_is_printed_to_do_next_can_be_pasted() -> None:
         assert Path(name).absolute().is_relative_to(logdir.absolute())
         assert Path(name).absolute() != logdir.absolute()
         assert (logdir == Path("runs")) == name.startswith("runs/")
+        for env in ("a.b:C-v0", "CartPole-v1"):
+            words = command(Path(name), train_config([f"env.id={env}"]), "eval.stop_at=null")
+            again = {key: value for key, _, value in map(parse, shlex.split(words)[2:])}
+            own = {"env.id": env} if ":" in env else {}
+            assert again == {"resume": name, "eval.stop_at": None} | own
 
 
 def test_what_is_printed_names_the_environment_where_a_wrapper_has_a_module() -> None:

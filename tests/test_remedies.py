@@ -8,6 +8,7 @@ in tests/runtime/test_memory.py.
 import contextlib
 import dataclasses
 import re
+import shlex
 import shutil
 import sys
 import time
@@ -457,9 +458,10 @@ def run(made, tmp_path):
 def test_a_run_that_is_finished_gets_more_steps(run, door, capsys):
     again = [*RUN, "run_dir=run", "resume=auto"]
     assert enter("train", train.run, again) == 0
-    assert capsys.readouterr().out == "run run is finished; more steps: total_steps=N, above 8\n"
-    assert door("train", *again, "total_steps=12") == ""
-    assert rundir.read_result(Path(run))["steps"] == 12
+    told, _, command = capsys.readouterr().out.partition(": ")
+    assert told == "run run is finished; for more steps"
+    assert door("train", *shlex.split(command)[2:]) == ""
+    assert rundir.read_result(Path(run))["steps"] == 16
 
 
 @pytest.mark.parametrize(
@@ -472,7 +474,8 @@ def test_a_run_that_is_finished_gets_more_steps(run, door, capsys):
 )
 def test_a_run_that_ended_early_goes_on_as_it_says(keys, last, why, others, door, capsys):
     early = [*RUN, "total_steps=16", "eval.every=4", "run_dir=early"]
-    door("train", *early, *keys)
+    assert enter("train", train.run, [*early, *keys]) == 0
+    printed = capsys.readouterr().out.partition("; to continue:\n  ")[2].splitlines()[0]
     result = rundir.read_result(Path("early"))
     assert result["steps"] == last
     assert why in result["stopped"]
@@ -483,9 +486,10 @@ def test_a_run_that_ended_early_goes_on_as_it_says(keys, last, why, others, door
     for more in ([], ["total_steps=20"]):
         assert enter("train", train.run, ["resume=early", *more]) == 0
         said = capsys.readouterr().out
-        assert said.startswith(f"run early is finished; {result['stopped']}; eval.stop_at=null ")
+        assert said.startswith(f"run early is finished; {result['stopped']}; to continue: python ")
     assert rundir.read_result(Path("early")) == result
-    door("train", "resume=early", *said.split("; ")[-1].split()[:2])
+    assert said.splitlines()[0].endswith(printed)
+    door("train", *shlex.split(printed)[2:])
     assert rundir.read_result(Path("early"))["steps"] == 16
 
 
@@ -493,7 +497,10 @@ def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, 
     linear = [*RUN, "agent.lr_schedule=linear", "resume=auto"]
     assert door("train", *linear, "run_dir=first") == ""
     assert enter("train", train.run, [*linear, "run_dir=first"]) == 0
-    assert "; for more steps train longer from the start, in anoth" in capsys.readouterr().out
+    assert (
+        "; its learning rate has fallen to 0, agent.lr_schedule=linear; for more steps train"
+        in capsys.readouterr().out
+    )
     assert door("train", *linear, "run_dir=second", "total_steps=12") == ""
 
 

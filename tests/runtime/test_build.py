@@ -15,6 +15,7 @@ from common.errors import ConfigError
 from configs.compose import train_config
 from data import Spec
 from runtime.build import example, make_parts
+from runtime.session import unlearned
 
 FLUSHES = """
 import os, torch
@@ -99,6 +100,23 @@ def test_a_run_without_an_update_is_refused_with_the_fewest_steps(arguments, few
         make_parts(config)
     said = "total_steps: 400 ends before the first update; raise it to"
     assert str(caught.value) == f"{said} {fewest} or more"
+
+
+def test_what_cannot_be_trained_at_all_is_refused_first():
+    config = train_config(["env=pendulum", "agent=sac_discrete", "total_steps=300"])
+    with pytest.raises(ConfigError, match=r"^agent: sac_discrete does not serve continuous"):
+        make_parts(config)
+
+
+def test_a_line_names_the_steps_that_fill_no_rollout():
+    """At two ranks a rollout is twice as long; of few steps nothing is written."""
+    given = ["agent=ppo", "env.num_envs=4", "agent.n_steps=64", "env.id=Any-v0"]
+    for total, size, rest in ((1000, 1, 232), (1024, 1, 0), (1024 + 9, 1, 0), (1280, 2, 256)):
+        line = unlearned(train_config([*given, f"total_steps={total}"]), size)
+        assert bool(line) == (rest > 0)
+        if rest:
+            assert f"last {rest:,} steps" in line
+            assert f"total_steps={total - rest + 256 * size} " in line
 
 
 def test_a_single_advantage_is_not_normalised():

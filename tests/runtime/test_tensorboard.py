@@ -90,7 +90,8 @@ def test_a_sweep_can_be_sorted_in_the_tab_hparams_and_a_resumed_run_stays_one_ro
         assert row["brief/3_best_evaluation"] == max(curve)
         assert row["brief/4_steps_per_s"] > 0
         assert (row["agent.name"], row["env.id"], row["seed"]) == ("sac_discrete", "CartPole-v1", 0)
-        assert "total_steps" not in row  # which changes when a run is resumed
+        assert row["total_steps"] == 60  # as it began, of one that is resumed, too
+        assert not {"env.timeout", "threads", "eval.every"} & {*row}  # which a resumed run changes
 
 
 def test_the_first_group_is_what_matters_and_the_last_is_that_of_audits(folder):
