@@ -48,11 +48,10 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     if ranks.first:
         warn(*session.unrecorded())
     path = ranks.found(config.run_dir) if config.resume else None
-    end = path and partial(rundir.finished, path, config, ranks.launcher)
-    if end and (continuing := ranks.decided(end)):
+    if path and (how := ranks.decided(partial(rundir.finished, path, config, ranks.launcher))):
         if checkpoint.names(path):
             warn(*checkpoint.load_newest(path, config=config)[2])
-        print(f"run {path} is finished; {continuing}")
+        print(f"run {path} is finished; {how}")
         return 0
     config, parts = ranks.together(lambda: session.make(config, ranks, begun=path is not None))
     try:

@@ -19,7 +19,6 @@ from storage import rundir
 from tools import any_policy
 from tools.gallery import settings
 from tools.gallery.report import (
-    HEADER,
     Check,
     Section,
     as_json,
@@ -62,9 +61,9 @@ def verify(arguments: list[str]) -> int:
     shown: list[str] = []
 
     def show(rows: list[Check]) -> None:
-        new = lines(rows, options.verbose)
-        print("\n".join(new if shown else [HEADER, *new]), flush=True)
+        new = lines(rows, options.verbose, controls=not options.run)
         shown.extend(new)
+        print(*new[len(shown) > len(new) :], sep="\n", flush=True)  # the head once
 
     if options.run:
         show(checks)
@@ -76,7 +75,7 @@ def verify(arguments: list[str]) -> int:
     for name, image in images.items():
         rundir.write_bytes(folder / f"{name}.png", png(image))
     write(folder, options.seed, chosen, checks)
-    print("", *explained(" ".join([HEADER, *shown])), "", sep="\n")
+    print("", *explained(" ".join(shown)), "", sep="\n")
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 

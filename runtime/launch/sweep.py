@@ -39,7 +39,11 @@ PASSED_ON = ("SIGTERM", "SIGUSR1")  # to the job
 WARNING = "SIGUSR2"  # from the cluster, before a job's time is over or another takes its place
 POLL = 0.2  # seconds between two looks at a job
 AFTER = 30.0  # seconds from SIGTERM within which a cluster may send that warning
-COLUMNS = {"return_mean": display, "steps": "{:,}".format, "steps_per_second": steps_per_second}
+COLUMNS: dict[str, Callable[[Any], str]] = {
+    "return_mean": display,
+    "steps": "{:,}".format,
+    "steps_per_second": steps_per_second,
+}
 
 
 def sweep(arguments: list[str]) -> int:

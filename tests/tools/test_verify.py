@@ -217,11 +217,15 @@ def test_the_real_command_from_anywhere_and_its_folders(tmp_path):
 def test_a_section_is_one_line_with_its_worst_check_and_all_that_fails():
     right = [Check("normal", "far", 1e-9, 1e-6), Check("normal", "p", 2e-6, 1e-6, ">=")]
     controls = [rejection("normal", "epsilon", ["pit"], ["pit"])]
-    (shown,) = lines([*right, *controls], verbose=False)
+    head, shown = lines([*right, *controls], verbose=False, controls=True)
+    assert head.startswith("section               result  checks  wrong formulas  worst      bound")
     assert re.fullmatch(r"normal +pass +2 +1 of 1 +2e-06 +>= 1e-06 +p", shown)
-    assert len(lines([*right, *controls], verbose=True)) == 4
+    assert len(lines([*right, *controls], verbose=True, controls=True)) == 5
+    head, shown = lines(right, verbose=False, controls=False)
+    assert head.startswith("section               result  checks  worst      bound")
+    assert re.fullmatch(r"normal +pass +2 +2e-06 +>= 1e-06 +p", shown)
     for wrong in (rejection("normal", "epsilon", ["pit"], []), Check("normal", "x", math.nan, 1)):
-        shown, failed = lines([*right, wrong], verbose=False)
+        _, shown, failed = lines([*right, wrong], verbose=False, controls=True)
         assert shown.split()[1] == "FAIL"
         assert failed.split()[0] == "FAIL"
         assert failed.endswith(wrong.name)
@@ -267,6 +271,8 @@ def test_a_trained_run_is_audited_and_a_planted_error_found(tmp_path, capsys, mo
     assert (tmp_path / "right" / "run.png").exists()
     out = capsys.readouterr().out
     assert len(re.findall(r"step \d+, state \d  +pass", out)) == 8
+    assert out.count("section") == 1
+    assert "wrong formulas" not in out
     assert (tmp_path / "right" / "report.md").read_text().count("normaliser - 1") == 8
     right = policies.TanhGaussian.log_prob
     monkeypatch.setattr(policies.TanhGaussian, "log_prob", lambda *given: right(*given) + 0.2)
@@ -275,3 +281,7 @@ def test_a_trained_run_is_audited_and_a_planted_error_found(tmp_path, capsys, mo
     assert verify.main(["run=/nowhere"]) == 2
     assert verify.main([f"run={run}", "samples=100"]) == 2
     assert capsys.readouterr().err.count("error: run: ") == 2
+
+
+def test_a_figure_of_minus_0_is_written_as_0():
+    assert Check("section", "name", -0.0, 1.0).cells[1] == "0"

@@ -33,6 +33,12 @@ WORDS = {  # what is printed beside a figure, explained
 }
 
 
+WIDTHS = {  # of the columns on the screen; what may be long stands last
+    **{"section": 20, "result": 6, "checks": 6, "wrong formulas": 14},
+    **{"worst": 9, "bound": 11, "of": 0},
+}
+
+
 @dataclass(frozen=True)
 class Check:
     """A figure and its bound; `relation` is the side on which the figure must be."""
@@ -59,7 +65,8 @@ class Check:
 
     @property
     def cells(self) -> list[str]:
-        figure, bound = f"{self.figure:.3g}", f"{self.relation} {self.bound:.3g}"
+        figure = f"{self.figure + 0.0:.3g}"  # 0 for -0
+        bound = f"{self.relation} {self.bound:.3g}"
         return [self.name, figure, bound, "pass" if self.passed else "FAIL"]
 
 
@@ -96,23 +103,24 @@ class Section:
         return Check(self.name, name, figure, bound)
 
 
-def line(*cells: str) -> str:
-    """A row of the table on the screen; what may be long stands last."""
-    widths = (20, 6, 6, 14, 9, 11, 0)
-    return "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
+def lines(checks: Sequence[Check], verbose: bool, controls: bool) -> list[str]:
+    """Of each section a line with its worst check, then what fails or, if `verbose`, all.
 
+    Without `controls`, there is no column for them.
+    """
 
-HEADER = line("section", "result", "checks", "wrong formulas", "worst", "bound", "of")
+    shown = {name: width for name, width in WIDTHS.items() if controls or name != "wrong formulas"}
 
+    def line(*cells: str) -> str:
+        named = dict(zip(WIDTHS, cells, strict=True))
+        return "  ".join(f"{named[name]:<{width}}" for name, width in shown.items()).rstrip()
 
-def lines(checks: Sequence[Check], verbose: bool) -> list[str]:
-    """Of each section a line with its worst check, then what fails or, if `verbose`, all."""
-    found = []
+    found = [line(*WIDTHS)]
     for section, group in groupby(checks, key=lambda check: check.section):
         rows = list(group)
         own = [row for row in rows if not row.control]
-        controls = [row.passed for row in rows if row.control]
-        rejected = f"{sum(controls)} of {len(controls)}" if controls else ""
+        wrong = [row.passed for row in rows if row.control]
+        rejected = f"{sum(wrong)} of {len(wrong)}" if wrong else ""
         name, figure, bound, _ = max(own, key=lambda row: row.nearness).cells
         result = "pass" if all(row.passed for row in rows) else "FAIL"
         found.append(line(section, result, str(len(own)), rejected, figure, bound, name))
