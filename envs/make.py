@@ -150,6 +150,10 @@ def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) 
         made = found(env, **{key: given(value) for key, value in arguments.items()})
     except PASSED:
         raise
+    except gymnasium.error.DependencyNotInstalled as error:
+        why, _, remedy = str(error).partition(", run ")
+        remedy = "pip install opencv-python-headless" if "opencv" in why else remedy.strip("`")
+        raise ConfigError(f"env.wrappers: {name}: {why}; {remedy}") from error
     except Exception as error:
         why = in_words(error)
         remedy = f"correct its arguments, {{name:{name},ARGUMENT:VALUE}}, or leave it out"

@@ -18,6 +18,7 @@ from configs.compose import train_config
 from configs.files import read_run
 from configs.schema import KEPT
 from envs.envs import Envs
+from envs.make import wrapped
 from envs.vector import episode_seed
 from runtime.exactness import before_training
 from runtime.launch.door import enter
@@ -158,6 +159,15 @@ def test_a_wrapper_that_cannot_be_had_is_named(given, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Envs("Pendulum-v1", 1, "sync", {}, 0, wrappers=given)
     assert str(caught.value).startswith("env.wrappers: ")
+
+
+def test_a_library_that_a_wrapper_needs_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    env = gymnasium.Env()
+    env.observation_space = gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    remedy = r"opencv \(cv2\) is not installed; pip install opencv-python-headless$"
+    with pytest.raises(ConfigError, match=f"^env.wrappers: ResizeObservation: {remedy}"):
+        wrapped(env, "ResizeObservation", {"shape": [8, 8]})
 
 
 @pytest.mark.parametrize("name", [*KEPT])
