@@ -20,12 +20,15 @@ SCRIPT = """_logpi() {{
   if [[ $word == *=* ]]; then
     COMPREPLY=($(compgen -W "$words" -- "$word" | grep -v '=$'))
     [[ $COMP_WORDBREAKS == *=* ]] && COMPREPLY=("${{COMPREPLY[@]#"${{word%%=*}}="}}")
+  elif [[ $word == -* ]]; then
+    COMPREPLY=($(compgen -W "$words" -- "$word"))
   else
     COMPREPLY=($(compgen -W "$words" -- "$word" | grep '=$'))
   fi
   return 0
 }}
 complete -o nospace -o default -F _logpi python python3 torchrun"""
+FLAGS = ["--help", "--cfg", "--config-dir", "--completion", "--multirun"]
 BEGIN = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 
@@ -50,9 +53,11 @@ def script(shell: str) -> str:
 
 
 def case(pattern: str, group: Any, agent: str, files: dict[str, list[str]]) -> str:
-    """KEY= and KEY=VALUE of a command line that has the pattern in it."""
+    """KEY=, KEY=VALUE and flags of a command line that has the pattern in it."""
     known = files | {key: choices(hint) for key, hint, _ in walk(group, agent)}
+    known.pop("agent.name", None)  # which the file has
     words = [f"{key}={value}" for key in known for value in ("", *known[key])]
+    words += FLAGS if agent else FLAGS[:-1]  # evaluations are not swept
     return f"  *{pattern}*) words='{chr(10).join(words)}' ;;"
 
 
