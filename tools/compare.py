@@ -131,6 +131,8 @@ def report(groups: Groups, given: Options) -> str:
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
+    names = {f"{label}: {runs[0].group}" for (_, label), runs in groups.items()}
+    parts.append("\n\n".join(sorted(name for name in names if name.startswith("#"))))
     sizes = [len(runs) for runs in groups.values()]
     if min(sizes) < 5 and max(sizes) > 1:  # single runs have no interval
         parts.append("Fewer than five runs in a group: their intervals are too narrow.")

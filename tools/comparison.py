@@ -22,6 +22,7 @@ SAME = (
 )
 STUDY = "study.journal"  # in the folder of a search of settings
 NAMED = 3  # runs in a warning
+WIDEST = 36  # characters of a group's name in tables and legends
 SHORT = 0.9  # of the median of the runs' last steps
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -41,6 +42,7 @@ class Run:
     values: np.ndarray
     digest: str | None = None  # of everything at its end
     cut: int = 0  # episodes of its last evaluation that were cut short
+    group: str = ""  # its name in full
 
     def at(self, steps: np.ndarray | float) -> np.ndarray:
         """The curve at these steps, on the line between two points."""
@@ -141,9 +143,11 @@ def overlapping(runs: list[Run]) -> list[Run]:
         counts = [sum(run.steps[0] <= step <= run.steps[-1] for run in of_task) for step in starts]
         common = starts[int(np.argmax(counts))]
         compared = [run for run in of_task if run.steps[0] <= common <= run.steps[-1]]
-        if others := [run.path for run in of_task if run not in compared]:
-            where = f"at step {common:,.0f}, where most on {task} have one"
-            warn(f"{named(others)} {'have' if others[1:] else 'has'} no value {where}; left out")
+        where = f"step {common:,.0f}, at which most on {task} have a value; left out"
+        if short := [run.path for run in of_task if run.steps[-1] < common]:
+            warn(f"{named(short)} end{'s' * (not short[1:])} before {where}")
+        if late := [run.path for run in of_task if run.steps[0] > common]:
+            warn(f"{named(late)} begin{'s' * (not late[1:])} after {where}")
         first = min(compared, key=lambda run: run.steps[-1])
         if first.steps[-1] < SHORT * np.median([run.steps[-1] for run in compared]):
             where = f"ends at step {first.steps[-1]:,.0f}, and all on {task} are compared there"
@@ -159,23 +163,29 @@ def named(paths: Sequence[Path]) -> str:
 
 
 def grouped(runs: list[Run]) -> Groups:
-    """Groups, named by the agent where there are several, and by all keys that differ.
+    """Groups, named by the agent where there are several, and by the values that are compared.
 
-    Keys count that differ between runs of the same task and agent: settings tuned for a task are
-    a part of it.
+    Those of a key are compared that differ between runs of the same task and agent: settings tuned
+    for a task are a part of it. Numbers stand for names that would fill the table.
     """
     values = defaultdict[tuple[str, str, str], set[str]](set)  # of a key, on a task with an agent
     for run in runs:
         for key, value in run.settings.items():
             values[run.task, run.config.agent.name, key].add(str(value))
-    differing = sorted({key for (_, _, key), found in values.items() if len(found) > 1})
+    compared = defaultdict[tuple[str, str], set[str]](set)  # of an agent's key, on any task
+    for (_, agent, key), found in values.items():
+        compared[agent, key] |= found if len(found) > 1 else set()
     several = len({run.config.agent.name for run in runs}) > 1
+    for run in runs:
+        agent, settings = run.config.agent.name, sorted(run.settings.items())
+        own = [(key, value) for key, value in settings if str(value) in compared[agent, key]]
+        words = [f"{key.removeprefix('agent.')}={value}" for key, value in own]
+        run.group = " ".join([agent, *words] if several or not own else words)
+    names = sorted({run.group for run in runs})
+    wide = max(map(len, names)) > WIDEST
     groups = defaultdict[tuple[str, str], list[Run]](list)
     for run in runs:
-        words = [run.config.agent.name] if several or not differing else []
-        own = [key for key in differing if key in run.settings]
-        words += [f"{key.removeprefix('agent.')}={run.settings[key]}" for key in own]
-        groups[run.task, " ".join(words)].append(run)
+        groups[run.task, f"#{names.index(run.group) + 1}" if wide else run.group].append(run)
     return dict(sorted(groups.items()))
 
 

@@ -114,7 +114,7 @@ def planted(folder, name, values, *overrides):
     logger.close()
 
 
-def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
+def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path, capsys):
     curve = {100: 1.0, 200: 2.0}
     for seed in (1, 2):
         planted(tmp_path, f"a{seed}", curve, f"seed={seed}", "agent.lr=1e-2")
@@ -132,9 +132,17 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path):
     assert {group: len(runs) for group, runs in groups.items()} == {
         ("CartPole-v1", "a2c lr=0.01"): 2 + 4,
         ("CartPole-v1", "a2c lr=0.003"): 2,
-        ("Pendulum-v1", "a2c lr=0.005"): 2,
-        ("Pendulum-v1", "sac lr=0.003"): 1,
+        ("Pendulum-v1", "a2c"): 2,  # tuned for that task, and not compared there
+        ("Pendulum-v1", "sac"): 1,
     }
+    planted(
+        tmp_path, "long", curve, "env=pendulum", "agent.lr=1e-2", "agent.hidden=[128,256,256,128]"
+    )
+    assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
+    out = capsys.readouterr().out
+    name = "#1: a2c hidden=[128, 256, 256, 128] lr=0.01"  # of which another task has the rate alone
+    assert name in out.splitlines()
+    assert "| Pendulum-v1 | #1 | 1 | 200 | 2 |" in out
 
 
 def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path, capsys):
@@ -270,8 +278,8 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
-    where = "no value at step 500, where most on CartPole-v1 have one"
-    assert line == f"warning: {tmp_path / 'short'} has {where}; left out"
+    where = "step 500, at which most on CartPole-v1 have a value"
+    assert line == f"warning: {tmp_path / 'short'} ends before {where}; left out"
     table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
     assert table[0][3:5] == ["1,000", "2"]
@@ -316,7 +324,7 @@ def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
     overlapping(find([str(tmp_path)], "eval/return_mean"))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / 'late'}, {tmp_path / 'long0'}")
-    assert "have no value at step 200, where most" in line
+    assert "begin after step 200, at which most" in line
     for name in ("late", "short5"):
         shutil.rmtree(tmp_path / name)
     planted(tmp_path, "long5", {600: 1.0, 1000: 2.0}, "seed=5", "agent.lr=1")
@@ -325,7 +333,7 @@ def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
     overlapping(runs)
     (line,) = capsys.readouterr().err.splitlines()
     middle, *short = (tmp_path / name for name in ("middle", "short0", "short1"))
-    what = "have no value at step 600, where most on CartPole-v1 have one"
+    what = "end before step 600, at which most on CartPole-v1 have a value"
     assert line == f"warning: {middle}, {short[0]}, {short[1]} and 3 more {what}; left out"
 
 
