@@ -20,9 +20,11 @@ from runtime.curves import read_curves
 from runtime.launch.door import tool
 from storage.rundir import make_by_time, make_folder, write_text
 from tools.comparison import (
+    MOST,
     Groups,
     Scores,
     chance,
+    detectable,
     find,
     grouped,
     interquartile_mean,
@@ -45,11 +47,12 @@ made by a search or by tools/reproduce.py. Runs form a group if they differ only
 in their length at one learning rate. Runs of a task without a value at the step at which most have
 one are left out, and runs that cannot be read. The table shows the interquartile mean of each group
 at the last step that all runs of the task reach, the best first, with a 95 % interval (bootstrap);
-a sentence tells which two are the best, and whether so many seeds show a difference. Groups with
-runs of every task are also described over all tasks, with scores between the lowest and the highest
-run of each task, and each pair of groups by the probability that a run of the first is above one of
-the second (both bootstraps stratified by task). threshold=NUMBER adds the steps until the curve
-reaches NUMBER, csv=true a file of all curves of these runs, with the columns run, tag, step, value.
+a sentence tells which two are the best, whether so many seeds show a difference, how large one must
+be to be shown, and how many seeds show the one seen. Groups with runs of every task are also
+described over all tasks, with scores between the lowest and the highest run of each task, and each
+pair of groups by the probability that a run of the first is above one of the second (both
+bootstraps stratified by task). threshold=NUMBER adds the steps until the curve reaches NUMBER,
+csv=true a file of all curves of these runs, with the columns run, tag, step, value.
 Without out=FOLDER, the table and its picture are written to runs/comparisons/<date-time>."""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
 number, share = "{:.4g}".format, "{:.2f}".format
@@ -119,15 +122,14 @@ def report(groups: Groups, given: Options) -> str:
             cells.append(f"{middle}{len(reached)} of {len(found)}")
         rows.append(cells)
     parts = [table(head, rows)]
-    for task, (first, second) in ((t, labels[:2]) for t, labels in ranked.items() if labels[1:]):
-        shown = evidence(finals[first][task], finals[second][task])
-        level = pooled([finals[first][task]]) == pooled([finals[second][task]])
-        best = (
-            f"{first} and {second} are level."
-            if level
-            else f"{first} is the best, {second} the next."
-        )
-        parts.append(f"{task}: {best} {shown}")
+    for task, labels in ranked.items():
+        first, second = (labels * 2)[:2]
+        pair = finals[first][task], finals[second][task]
+        best = f"{first} is the best, {second} the next. "
+        if pooled([pair[0]]) == pooled([pair[1]]):
+            best = f"{first} and {second} are level. "
+        shown = f"{best}{evidence(*pair)} " if labels[1:] else ""
+        parts.append(f"{task}: {shown}{resolution(*pair)}")
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
@@ -150,6 +152,19 @@ def evidence(first: np.ndarray, second: np.ndarray) -> str:
     elif p > 0.05:
         verb, remedy = "do not show", "; more seeds may"
     return f"{counts} {verb} that this is no accident ({why}){remedy}."
+
+
+def resolution(first: np.ndarray, second: np.ndarray) -> str:
+    """The smallest difference that so many runs show, and how many show the one seen."""
+    if min(len(first), len(second)) == 1:
+        return "One run has no spread."
+    if not np.ptp(first) + np.ptp(second) > 0:
+        return "These runs have no spread."
+    least, needed = detectable(first, second)
+    seen = f"{number(abs(first.mean() - second.mean()))} seen here"
+    more = f"; to show the {seen} takes {needed:,} of each" if needed < MOST else ""
+    what = f"a difference of {number(least)} or more between two means"
+    return f"So many runs with this spread show {what} (t test, 80 % power){more}."
 
 
 def estimate(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> list[str]:

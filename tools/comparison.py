@@ -1,5 +1,7 @@
 """Runs in groups, and statistics of few runs: Agarwal et al. 2021 (arXiv 2108.13264), section 4."""
 
+import math
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from common.errors import ConfigError, LogpiError, shown, warn
 from configs.files import read_run
@@ -26,6 +29,8 @@ WIDEST = 36  # characters of a group's name in tables and legends
 SHORT = 0.9  # of the median of the runs' last steps
 RESAMPLES = 2000
 LEVEL = 0.95
+POWER = 0.8
+MOST = 10**6  # runs of a group
 SHUFFLES = 9_999  # of a permutation test
 Scores = Sequence[np.ndarray]  # of each task, one number per run
 
@@ -234,6 +239,46 @@ def chance(ours: np.ndarray, theirs: np.ndarray) -> float:
     found = abs(ranks[: len(ours)].mean() - ranks.mean())
     as_clear = np.count_nonzero(abs(drawn - ranks.mean()) >= found - 1e-9)
     return float(as_clear + 1) / (SHUFFLES + 1)
+
+
+def noncentrality(degrees: float) -> float:
+    """The difference, in standard errors, that a two-sided t test at 5 % shows with 80 % power.
+
+    The power is that of the noncentral t distribution (Cohen 1988, section 12.8), integrated over
+    the estimated standard error as a share of the true one, whose square is chi-square / degrees.
+    """
+    ratio = (torch.arange(1_000, dtype=torch.float64) + 0.5) / 250  # up to 4
+    weights = torch.softmax((degrees - 1) * ratio.log() - degrees * ratio**2 / 2, 0)
+
+    def power(difference: float, critical: float) -> float:
+        above, below = difference - critical * ratio, -difference - critical * ratio
+        return float(weights @ (torch.special.ndtr(above) + torch.special.ndtr(below)))
+
+    grid = np.arange(0, 100, 0.001)
+    critical = grid[bisect_left(grid, LEVEL, key=lambda one: 1 - power(0, one))]
+    return float(grid[bisect_left(grid, POWER, key=lambda one: power(one, critical))])
+
+
+def detectable(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int]:
+    """What runs of this spread can show, by the t test of Welch (1947) of two means.
+
+    Both groups have two runs or more, not all of them equal.
+
+    Returns:
+        The smallest difference that so many runs show with 80 % power, and how many runs of each
+        group show the difference seen; MOST where even those are too few.
+    """
+    variances = np.array([ours.var(ddof=1), theirs.var(ddof=1)])
+
+    def smallest(*counts: int) -> float:
+        of_means = variances / counts
+        degrees = of_means.sum() ** 2 / (of_means**2 / (np.array(counts) - 1)).sum()
+        return noncentrality(degrees) * math.sqrt(of_means.sum())
+
+    seen = abs(ours.mean() - theirs.mean())
+    # Of fewer than four runs of each, the permutation test above shows nothing.
+    needed = bisect_left(range(MOST), True, lo=4, key=lambda count: smallest(count, count) <= seen)
+    return smallest(len(ours), len(theirs)), needed
 
 
 def resampled(scores: Scores, generator: np.random.Generator) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ from runtime.logger import Logger
 from tools import compare
 from tools.comparison import (
     chance,
+    detectable,
     find,
     grouped,
     interquartile_mean,
@@ -261,7 +262,11 @@ def test_a_report_by_hand(tmp_path, capsys):
     p = chance(np.full(5, 50.0), np.array(ends))
     why = f"5 and 5 runs do not show that this is no accident (permutation test, p = {p:.2g})"
     what = "lr=0.01 is the best, lr=0.003 the next"
-    assert f"CartPole-v1: {what}. {why}; more seeds may." in lines
+    least, needed = detectable(np.full(5, 50.0), np.array(ends))
+    seen = f"to show the {50 - np.mean(ends):.4g} seen here takes {needed} of each."
+    more = f"So many runs with this spread show a difference of {least:.4g} or more"
+    more = f"{more} between two means (t test, 80 % power); {seen}"
+    assert f"CartPole-v1: {what}. {why}; more seeds may. {more}" in lines
     (pair,) = [line.strip("| ").split(" | ") for line in lines if line.startswith("| lr=")]
     assert pair[:4] == ["lr=0.01", "lr=0.003", "1", "0.80"]
     low, high = interval(probability_of_improvement, [np.full(5, 50.0)], [np.array(ends)])
