@@ -36,11 +36,12 @@ from tools.comparison import (
     scored,
     steps_to,
 )
+from tools.published import Published, beside, published
 from tools.shared import Keys, key, read_keys, save, table
 
 USAGE = """\
 usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER] [out=FOLDER]
-                               [csv=true]
+                               [csv=true] [published=half_cheetah,hopper,...]
 
 RUNS are run directories, or directories that contain some; `runs` is all of yours, except those
 made by a search or by tools/reproduce.py. Runs form a group if they differ only in their seed, or
@@ -53,8 +54,12 @@ described over all tasks, with scores between the lowest and the highest run of 
 pair of groups by the probability that a run of the first is above one of the second (both
 bootstraps stratified by task). threshold=NUMBER adds the steps until the curve reaches NUMBER,
 csv=true a file of all curves of these runs, with the columns run, tag, step, value.
+published=NAME draws curves that authors published of half_cheetah, hopper, walker2d, ant or
+humanoid behind one's own, and adds a line for each: version of the task, seeds, updates per step,
+parameters, licence and source.
 Without out=FOLDER, the table and its picture are written to runs/comparisons/<date-time>."""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
+Others = dict[str, list[Published]]  # task -> published curves
 number, share = "{:.4g}".format, "{:.2f}".format
 
 
@@ -64,9 +69,14 @@ class Options(Keys):
     threshold: float | None = key(None)
     out: str = key("")
     csv: bool = key(False)
+    published: str = key("")
 
     def check(self) -> None:
         self.require(bool(self.tag), "tag", "is empty", "give a tag of docs/logging.md")
+        if self.published:
+            self.require_names("published", [*published()])
+            why = f"are returns, and tag is {self.tag}"
+            self.require(self.tag == "eval/return_mean", "published", why, "leave it out")
 
 
 def parse(arguments: list[str]) -> tuple[list[str], Options]:
@@ -81,10 +91,11 @@ def parse(arguments: list[str]) -> tuple[list[str], Options]:
 def compare(arguments: list[str]) -> int:
     paths, given = parse(arguments)
     groups = grouped(overlapping(find(paths, given.tag)))
+    others = beside(given.published, list(dict.fromkeys(task for task, _ in groups)))
     out = make_folder(given.out) if given.out else make_by_time(Path("runs/comparisons"))
-    text = report(groups, given)
+    text = report(groups, given, others)
     write_text(out / "comparison.md", text + "\n")
-    draw(groups, given, out / "comparison.png")
+    draw(groups, given, others, out / "comparison.png")
     if given.csv:
         write_text(out / "curves.csv", curves(groups))
     print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png{', curves.csv' * given.csv}")
@@ -102,15 +113,15 @@ def curves(groups: Groups) -> str:
     return text.getvalue()
 
 
-def report(groups: Groups, given: Options) -> str:
+def report(groups: Groups, given: Options, others: Others) -> str:
     """The tables, in Markdown."""
     head = ["task", "group", "runs", "step", f"{given.tag}: IQM", "95 %", "lowest", "highest"]
     if given.threshold is not None:
         head.append(f"steps to {given.threshold:g}, median of those that reach it")
     every = [run for runs in groups.values() for run in runs]
-    rows, finals, ranked = [], Finals(), dict[str, list[str]]()
+    rows, finals, ranked, ends = [], Finals(), dict[str, list[str]](), dict[str, float]()
     for (task, label), (last, scores) in scored(groups).items():
-        runs = groups[task, label]
+        runs, ends[task] = groups[task, label], last
         finals.setdefault(label, {})[task] = scores
         ranked.setdefault(task, []).append(label)
         cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, pooled, [scores])]
@@ -130,6 +141,8 @@ def report(groups: Groups, given: Options) -> str:
             best = f"{first} and {second} are level. "
         shown = f"{best}{evidence(*pair)} " if labels[1:] else ""
         parts.append(f"{task}: {shown}{resolution(*pair)}")
+    for task, theirs in others.items():
+        parts.append("\n".join(f"- {one.line(task, ends[task])}" for one in theirs))
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
@@ -206,8 +219,9 @@ def improvements(finals: Finals) -> str:
     return table(head, rows) if rows else ""
 
 
-def draw(groups: Groups, given: Options, path: Path) -> None:
+def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
     """One panel per task: the interquartile mean of each group, and its 95 % interval."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     tasks = sorted({task for task, _ in groups})
@@ -224,10 +238,16 @@ def draw(groups: Groups, given: Options, path: Path) -> None:
             ends = interval(pooled, [curves])
             panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     for task, axes in panels.items():
+        theirs, last = others.get(task, []), axes.get_xlim()[1]
+        for index, one in enumerate(theirs):
+            near, label = one.steps <= last, f"{one.source['who']}, {one.task}"
+            color = colormaps["tab20"](2 * index + 1)  # the pale ones
+            axes.plot(one.steps[near], one.iqm[near], ".--", color=color, zorder=1, label=label)
         if given.threshold is not None:
             axes.axhline(given.threshold, color="grey", linewidth=0.8, linestyle="--")
         axes.set(xlabel="environment steps", ylabel=given.tag, title=task)
-        axes.legend(fontsize="small")
+        aside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if theirs else {}
+        axes.legend(fontsize="small", **aside)
     save(figure, path, dpi=110)
 
 
