@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from tests.tracked import ROOT
 from tools import compare
 from tools.comparison import MOST, detectable
 
@@ -40,6 +41,17 @@ def test_four_in_five_draws_show_the_smallest_difference():
     theirs = generator.normal(least, 1.0, (20_000, 9))
     p = scipy.stats.ttest_ind(ours, theirs, axis=1, equal_var=False).pvalue
     assert np.mean(p <= 0.05) == pytest.approx(0.8, abs=0.015)
+
+
+@pytest.mark.parametrize(("count", "share"), [(4, 0.65), (5, 0.68), (10, 0.76)])
+def test_the_permutation_test_shows_it_as_often_as_the_page_has_it(count, share):
+    least, _ = detectable(spread(count, 1.0), spread(count, 1.0))
+    generator = np.random.default_rng(0)
+    ours = generator.normal(0.0, 1.0, (4_000, count))
+    theirs = generator.normal(least, 1.0, (4_000, count))
+    p = scipy.stats.mannwhitneyu(ours, theirs, axis=1, method="exact").pvalue
+    assert np.mean(p <= 0.05) == pytest.approx(share, abs=0.02)
+    assert f"{share:.0%} with {count}".replace("%", " %") in (ROOT / "docs/runs.md").read_text()
 
 
 def test_runs_without_a_spread_are_named():

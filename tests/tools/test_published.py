@@ -8,7 +8,7 @@ import pytest
 
 from tests.tools.test_compare import planted
 from tools import compare
-from tools.published import FOLDER, family, published
+from tools.published import FOLDER, beside, family, published
 
 FAMILIES = ["half_cheetah", "hopper", "walker2d", "ant", "humanoid"]
 
@@ -53,6 +53,9 @@ def test_one_version_has_no_remark_and_a_step_is_within_the_curve():
 
 
 def test_names_are_those_of_the_environments():
+    tasks = ["HalfCheetah-v5", "Hopper-v5", "Ant-v5"]
+    assert list(beside("ant,half_cheetah", tasks)) == ["HalfCheetah-v5", "Ant-v5"]
+    assert beside("", tasks) == {}
     assert [family(task) for task in ("HalfCheetah-v5", "Walker2d-v4", "Ant-v5 x=1")] == [
         *("half_cheetah", "walker2d", "ant")
     ]
