@@ -31,7 +31,8 @@ TRACKED = subprocess.run(["git", "ls-files", "configs/env/*.yaml"], cwd=ROOT, ca
                          text=True, check=False).stdout.split()  # fmt: skip
 NAMED = {Path(file).stem: yaml.safe_load((ROOT / file).read_text()) for file in TRACKED}
 PHYSICS = {"BipedalWalker": "Box2D", "CarRacing": "Box2D", "LunarLander": "Box2D",
-           "HalfCheetah": "mujoco", "Hopper": "mujoco", "Walker2d": "mujoco"}  # fmt: skip
+           "HalfCheetah": "mujoco", "Hopper": "mujoco", "Walker2d": "mujoco",
+           "Ant": "mujoco", "Humanoid": "mujoco"}  # fmt: skip
 
 
 class Pendant(gymnasium.Env):
