@@ -97,7 +97,8 @@ def on_gpu(spec: Spec) -> Spec:
 def sac_overrides(width: int, batch: int = 256) -> list[str]:
     """Ours with the settings that the peers have, too."""
     return (
-        f"env=pendulum agent=sac agent.hidden=[{width},{width}] agent.batch_size={batch} "
+        f"env=pendulum agent=sac env.num_envs=1 agent.hidden=[{width},{width}] "
+        f"agent.batch_size={batch} "
         "agent.updates_per_step=1 agent.policy_delay=1 agent.lr=3e-4 agent.tau=0.005 "
         "agent.buffer_size=1000000 agent.learning_starts=100"
     ).split()

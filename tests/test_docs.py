@@ -204,6 +204,7 @@ RUNS = {
     "sac": (
         [
             "env=pendulum",
+            "env.num_envs=1",
             "agent=sac",
             "total_steps=300",
             "agent.learning_starts=100",

@@ -48,6 +48,7 @@ TINY = [*LENGTH, "env.num_envs=2", "agent.n_steps=4"]
 TINY_SAC = [
     *("env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "eval.episodes=1"),
     *("total_steps=60", "agent.learning_starts=20", "eval.every=60", "checkpoint.every=60"),
+    "env.num_envs=1",
 ]
 
 

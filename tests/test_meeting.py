@@ -675,7 +675,7 @@ def test_a_run_of_an_earlier_revision_goes_on_or_tells_which_one_reads_it(
 
 REPLAY = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "threads=1",
           "agent.learning_starts=60", "agent.buffer_size=500", "eval.episodes=1",
-          "eval.every=1000", "log.every=1000", "checkpoint.every=20"]  # fmt: skip
+          "eval.every=1000", "log.every=1000", "checkpoint.every=20", "env.num_envs=1"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from configs.compose import train_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
-    *("env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=4"),
+    *("env=pendulum", "env.num_envs=1", "agent=sac", "agent.hidden=[8]", "agent.batch_size=4"),
     *("agent.learning_starts=5", "agent.updates_per_step=1", "total_steps=1000000000000"),
     *("log.every=10", "threads=1", "accelerate=none"),
 ]

@@ -92,7 +92,7 @@ def test_cfg_prints_what_is_run_and_what_set_it(capsys: Any) -> None:
     said = capsys.readouterr()
     assert yaml.safe_load(said.out) == dataclasses.asdict(train_config(arguments))
     tuned, given = said.out.splitlines()[:2]
-    assert tuned.startswith("# configs/tuned/pendulum-sac.yaml: agent.hidden agent.tau ")
+    assert tuned.startswith("# configs/tuned/pendulum-sac.yaml: env.num_envs agent.hidden ")
     assert given == "# the command line: total_steps agent.lr"
     assert said.err == ""
     assert enter("train", lambda config: 1, ["-c", "hydra"]) == 2

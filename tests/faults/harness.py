@@ -27,7 +27,7 @@ RUNS = {  # (seconds of training, at most, and steps between two saves are all s
     "sac-pendulum": [
         *("env=pendulum", "agent=sac", "agent.hidden=[16]", "agent.batch_size=16"),
         *("agent.learning_starts=50", "agent.normalise_obs=true", "agent.policy_delay=2"),
-        *("agent.updates_per_step=1", "total_steps=300", "checkpoint.every=50"),
+        *("env.num_envs=1", "agent.updates_per_step=1", "total_steps=300", "checkpoint.every=50"),
     ],
     "sac-mountaincar": [
         *("env=mountain_car_continuous", "agent=sac", "agent.hidden=[16]", "agent.batch_size=16"),

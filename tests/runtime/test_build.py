@@ -160,7 +160,8 @@ def test_a_size_that_is_advised_is_not_refused_in_turn(rollout, batch_size, advi
 def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
     made = []
     monkeypatch.setattr("runtime.build.accelerate", lambda agent, *given: made.append(given))
-    parts = make_parts(train_config(["env=pendulum", "agent=sac", f"accelerate={mode}"]))
+    one = ["env=pendulum", "env.num_envs=1", "agent=sac"]
+    parts = make_parts(train_config([*one, f"accelerate={mode}"]))
     parts.close()
     assert [(how, len(batch.read().obs), len(obs)) for how, batch, obs in made] == (
         [] if mode == "none" else [("compile", 256, 1)]

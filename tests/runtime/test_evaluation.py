@@ -350,7 +350,8 @@ class Watched:
 
 
 def test_evaluations_begin_where_training_does_not_and_each_elsewhere():
-    config = train_config(["env=pendulum", "agent=sac", "eval.episodes=2", "eval.max_length=1"])
+    one = ["env=pendulum", "env.num_envs=1", "agent=sac"]
+    config = train_config([*one, "eval.episodes=2", "eval.max_length=1"])
     parts = make_parts(config)
     firsts = [parts.envs.obs]
     for step in (100, 200, 100):

@@ -23,7 +23,8 @@ from runtime.session import announce
 from storage import checkpoint
 
 SMALL = ["agent.hidden=[8]", "threads=1", "accelerate=none", "eval.episodes=0"]
-SAC = ["env=pendulum", "agent=sac", *SMALL, "agent.batch_size=8", "agent.learning_starts=20"]
+ONE = ["env=pendulum", "env.num_envs=1"]
+SAC = [*ONE, "agent=sac", *SMALL, "agent.batch_size=8", "agent.learning_starts=20"]
 MADE = [*SAC, "agent.normalise_obs=true", "total_steps=24", "checkpoint.every=24"]
 A2C = ["env=cartpole", "agent=a2c", *SMALL, "env.num_envs=2", "agent.n_steps=4", "total_steps=16"]
 DISCRETE = [

@@ -263,7 +263,8 @@ def torchrun(*arguments, size=2):
 
 SHORT = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8",
          "agent.learning_starts=50", "agent.normalise_obs=true", "total_steps=1000",
-         "checkpoint.every=100", "eval.episodes=1", "eval.every=500"]  # fmt: skip
+         "checkpoint.every=100", "eval.episodes=1", "eval.every=500",
+         "env.num_envs=1"]  # fmt: skip
 
 PPO = ["env=pendulum", "agent=ppo", "agent.hidden=[8]", "env.num_envs=2", "agent.n_steps=16",
        "agent.batch_size=8", "agent.target_kl=1e-4", "agent.normalise_obs=true", "eval.episodes=1",
