@@ -11,6 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from common.errors import ConfigError
+from configs.schema import MASKING
 from data import Spec
 
 IMAGE_DIMENSIONS = 3  # height, width and channels, or channels first
@@ -129,7 +130,7 @@ def leaves(
     if obs is not None:
         fits = isinstance(obs, kinds) and np.iterable(obs)
         if not fits:
-            kind = type(space).__name__
+            kind = f"{type(space).__name__} of {short(', '.join(map(str, parts)))}"
             raise ValueError(f"{name} is of type {type(obs).__name__}, its space a {kind}")
         if kinds is not Mapping and len(obs) != len(parts):
             raise ValueError(f"{name} has {len(obs)} parts, its space {len(parts)}")
@@ -358,6 +359,12 @@ def require_same_spaces(
     """
     for kind, now in present.items() if isinstance(recorded, dict) else ():
         was = str(recorded.get(kind, now))
+        used = f"{MASK!r}: Mask("
+        if used in was and used not in now and other in ("", env_id):
+            raise ConfigError(
+                f"env {env_id}: the policy was made with masks of its actions, which are not used "
+                f'here; give "env.wrappers=[{MASKING}]", named last'
+            )
         if was != now:
             made_in = f", {other}," if other not in ("", env_id) else ""
             raise ConfigError(

@@ -142,13 +142,19 @@ def examine(arguments: list[str]) -> int:
         say("observation", str(space.whole if isinstance(space, Flat) else space))
         if config.wrappers:
             say("wrappers", layers(envs.copies[0].env))
-        played = play(envs, own.steps, own.seed)
-        sole = beside(make)
         offered = envs.spec.discrete and envs.copies[0].offers
+        masked = f'"env.wrappers=[{",".join([*map(json.dumps, config.wrappers), MASKING])}]"'
+        try:
+            played = play(envs, own.steps, own.seed)
+        except EnvironmentFault as fault:
+            if not offered:
+                raise
+            why = "random actions were not held to the masks that it gives"
+            raise EnvironmentFault(f"{fault.problem}, as {why}; give {masked}") from fault
+        sole = beside(make)
     advice = observations(envs, played)
     if offered:
-        wrappers = [*map(json.dumps, config.wrappers), MASKING]
-        advice.append(f'"env.wrappers=[{",".join(wrappers)}]" (masks of the actions, {offered})')
+        advice.append(f"{masked} (masks of the actions, {offered})")
     handed_over(make, own.seed)
     say("action", str(envs.backend.action_space))
     ends(played, envs.backend.limit)
@@ -189,7 +195,8 @@ def handed_over(make: Make, seed: int) -> None:
 
 def observations(envs: Envs, played: Played) -> list[str]:
     """Their range; advice if they need a normaliser."""
-    obs = envs.read(torch.cat([played.steps.obs, played.steps.next_obs]).numpy())
+    own = envs.spec.obs_dim - envs.spec.mask  # the mask, which networks do not see, is the last
+    obs = envs.read(torch.cat([played.steps.obs, played.steps.next_obs]).numpy())[:, :own]
     space = envs.backend.observation_space
     lowest, highest = obs.min(0).astype(np.float64), obs.max(0).astype(np.float64)
     kind = np.float32 if envs.spec.pixels else np.float64
@@ -197,7 +204,7 @@ def observations(envs: Envs, played: Played) -> list[str]:
     for start, stop in envs.spec.bytes:  # networks divide them by 255
         deviation[start:stop] /= 255.0
         mean[start:stop] /= 255.0
-    low, high = (getattr(space, end).reshape(-1).astype(np.float64) for end in ("low", "high"))
+    low, high = (getattr(space, end).ravel()[:own].astype(np.float64) for end in ("low", "high"))
     moving = deviation > 0
     spread = f"deviations from {deviation.min():.3g} to {deviation.max():.3g}"
     size = f"means up to {mean.max():.3g} in size, {(~moving).sum()} components constant"

@@ -45,7 +45,7 @@ class Options(Keys):
     episodes: int = key(100, ge=1)
     seed: int = key(12345, ge=0)
     out: str = key("")
-    opset: int = key(exported.OPSET, ge=18, le=exported.OPSET)
+    opset: int | None = key(None, ge=18, le=exported.OPSET)
     env_id: str | None = key(None, name="env.id")
 
     @property
@@ -57,6 +57,8 @@ class Options(Keys):
         suffix = SUFFIXES[self.format]
         why = f"{self.file} does not end in {suffix}"
         self.require(self.file.suffix == suffix, "out", why, "name it so")
+        fits = self.opset is None or self.format == "onnx"
+        self.require(fits, "opset", "format=torch has none", "leave it out")
 
 
 class Recorder:
@@ -98,7 +100,7 @@ def export(arguments: list[str]) -> int:
         rundir.require_writable(path.parent, "out", f"give out=FILE{path.suffix}")
         envs = evaluator.envs
         deployed = exported.Deployed(trained.agent, envs.to_env, envs.obs_shape)
-        exported.write(deployed, path, given.opset)
+        exported.write(deployed, path, given.opset or exported.OPSET)
         file = exported.FromFile(path, envs)
         recorder = Recorder(trained.agent, envs.read)
         evaluator.examine()  # so that both play the same episodes, whatever copies keep

@@ -1,6 +1,8 @@
 """Masks of actions: each stands in the observation that it belongs to, and is obeyed everywhere."""
 
 import json
+import re
+from contextlib import closing
 from functools import partial
 
 import gymnasium
@@ -264,7 +266,9 @@ def test_a_run_obeys_its_masks_and_so_do_its_continuation_and_its_file(run, tmp_
     file = [f"policy={tmp_path / 'policy.onnx'}", "env.id=Gates-v0", "episodes=20"]
     capsys.readouterr()
     assert play([*file, "env.wrappers=[ActionMask]"]) == 0
-    assert play(file) == 2  # of other spaces
+    capsys.readouterr()
+    assert play(file) == 2
+    assert 'give "env.wrappers=[ActionMask]", named last' in capsys.readouterr().err
     session = pytest.importorskip("onnxruntime").InferenceSession(tmp_path / "policy.onnx")
     given = {"obs": np.zeros((4, 2), np.float32), "action_mask": np.eye(4, dtype=np.float32)}
     assert session.run(None, given)[0].tolist() == [1, 2, 3, 4]
@@ -275,6 +279,8 @@ def test_a_run_obeys_its_masks_and_so_do_its_continuation_and_its_file(run, tmp_
             assert policy(obs) == number + 1
     with pytest.raises(ValueError, match="action_mask permits no action; give 1 for"):
         policy({"observation": [0, 0], "action_mask": np.zeros(4)})
+    with pytest.raises(ValueError, match="of type list, its space a Dict of observation, action_m"):
+        policy([0, 0])
 
 
 def test_masks_that_are_not_used_are_named(capsys):
@@ -287,9 +293,14 @@ def test_masks_that_are_not_used_are_named(capsys):
 
 
 def test_the_doctor_plays_by_the_mask(capsys):
-    given = ["env.id=Gates-v0", "steps=60", "trace=true"]
+    given = ["env.id=Gates-v0", "steps=60"]
     assert doctor.main(given) == 3
-    assert doctor.main([*given, "env.wrappers=[ActionMask]"]) == 0
+    assert capsys.readouterr().err.endswith('it gives; give "env.wrappers=[ActionMask]"\n')
+    assert doctor.main([*given, "trace=true", "env.wrappers=[ActionMask]"]) == 0
+    with closing(Envs("Gates-v0", 1, "sync", {}, 0, wrappers=["ActionMask"])) as envs:
+        doctor.observations(envs, doctor.play(envs, 60, 0))
+    told = capsys.readouterr().out
+    assert float(re.search(r"deviations from (\S+) to", told)[1]) > 1.0  # a mask's is at most 0.5
     for seed in range(6):
         made = partial(Envs, "Gates-v0", 1, "sync", {}, seed, wrappers=["ActionMask"])
         doctor.handed_over(made, seed)
