@@ -14,6 +14,7 @@ from common.errors import ConfigError, EnvironmentFault
 from data import Replay, Rollout
 from envs.envs import Envs
 from envs.native import NativePendulum
+from networks.normalizer import ReturnScale
 from tests.helpers import Counting, evaluator_of, saved_and_read
 from tests.tracked import ROOT
 
@@ -118,6 +119,23 @@ def test_what_is_stored_of_a_vector_environment_is_what_it_gave(mode):
     stored = replay.at(torch.arange(90)).read()
     for found in (batch.next_obs, stored.next_obs.view(30, 3, 2)):
         assert torch.equal(found, torch.stack([row.next_obs for row in rows]))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "gamma"), [((2, 3), 0.99), ((6, 7, 8), 0.99), ((19, 20, 21, 30), 0.9)]
+)
+def test_what_is_used_twice_moves_the_unit_of_rewards_by_a_tenth_at_most(lengths, gamma):
+    """It enters `agent.reward_scale=auto` as a return of one step; a chain would move more."""
+    units = []
+    for mode in ("NEXT_STEP", "DISABLED"):
+        envs = Envs(VECTOR, len(lengths), "native", {"mode": mode, "lengths": lengths}, 0)
+        rows = [act(envs, step) for step in range(300)]
+        steps = [torch.stack(field).float() for field in list(zip(*rows, strict=True))[2:6]]
+        scale = ReturnScale(gamma)
+        fields = torch.stack([steps[0], *steps[2:]], -1)  # without the successors
+        scale.update(fields, gather=lambda rows: rows, skip=torch.tensor(False))
+        units.append(scale.unit.item())
+    assert units[0] == pytest.approx(units[1], rel=0.1)
 
 
 @pytest.mark.parametrize("steps", [0, 5])
