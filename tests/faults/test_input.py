@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluate
 import train
@@ -382,7 +383,7 @@ def test_a_run_goes_where_it_is_told_or_says_why_not(run_dir, code, tmp_path, mo
 
 
 def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path):
-    """With less than 500 MB in use, by a process that may have 8 GB in all."""
+    """With less than 500 MB in use, by a process that may have 8 GB; CUDA's libraries are extra."""
     limited = (  # a process of its own between: memory of the one that forks counts, too
         "import resource, subprocess, sys\n"
         "resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))\n"
@@ -401,6 +402,6 @@ def test_a_replay_that_does_not_fit_is_refused_before_anything_is_taken(tmp_path
     assert process.returncode == 2
     assert said.startswith("error: agent.buffer_size: 999,999,999 transitions need")
     assert "at most" in said
-    assert peak < 500
+    assert peak < (500 if torch.version.cuda is None else 800)
     assert os.listdir(tmp_path) == []
     print(f"refused in {seconds:.2f} s, with {peak:.0f} MiB")
