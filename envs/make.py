@@ -1,5 +1,6 @@
 """Copies of an environment by its id, and what to do where they cannot be made."""
 
+import re
 import sys
 import warnings
 from copy import deepcopy
@@ -151,8 +152,10 @@ def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) 
     except PASSED:
         raise
     except gymnasium.error.DependencyNotInstalled as error:
-        why, _, remedy = str(error).partition(", run ")
-        remedy = "pip install opencv-python-headless" if "opencv" in why else remedy.strip("`")
+        why, _, _ = str(error).partition(", run ")
+        found = re.search(r"`(pip install [^`]+)`", str(error))
+        remedy = found[1] if found else "install what it needs"
+        remedy = "pip install opencv-python-headless" if "opencv" in why else remedy
         raise ConfigError(f"env.wrappers: {name}: {why}; {remedy}") from error
     except Exception as error:
         why = in_words(error)

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -359,6 +360,8 @@ def require_same_spaces(
     """
     for kind, now in present.items() if isinstance(recorded, dict) else ():
         was = str(recorded.get(kind, now))
+        if was == before(now):
+            continue
         used = f"{MASK!r}: Mask("
         if used in was and used not in now and other in ("", env_id):
             raise ConfigError(
@@ -371,6 +374,12 @@ def require_same_spaces(
                 f"env {env_id}: its {kind} space is {around(now, was)}, and the policy was made in "
                 f"{around(was, now)}; give it the environment it was made in{made_in} or train anew"
             )
+
+
+def before(text: str) -> str:
+    """What `describe` gave in older revisions, in which a mask that is used was a MultiBinary."""
+    plain = lambda found: f"MultiBinary(({sum(map(int, found[1].split(', ')))},))"  # noqa: E731
+    return re.sub(r"\bMask\(\[([\d, ]+)\]\)", plain, text)
 
 
 def around(text: str, other: str, most: int = 90) -> str:

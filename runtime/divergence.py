@@ -62,7 +62,10 @@ def remedy(agent: BaseAgent, batch: Batch) -> str:
     seen = rows.obs
     if isinstance(agent.normalizer, Unpack):  # bytes of images are no numbers of an observation
         seen = agent.normalizer.numbers(seen)
-    paid, far = (float(x.double().nan_to_num(0, 0, 0).abs().max()) for x in (rows.reward, seen))
+    paid, far = (
+        float(x.double().nan_to_num(0, 0, 0).abs().max()) if x.numel() else 0.0
+        for x in (rows.reward, seen)
+    )
     learned = settings.reward_scale == "auto" or getattr(settings, "atoms", False)
     if not learned and paid * float(settings.reward_scale) > LARGE:
         fitting = float(f"{max(1.0 / paid, 1e-37):.1g}")

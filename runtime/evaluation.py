@@ -74,8 +74,8 @@ class Evaluator:
     Where copies do keep something over a reset (`examine`), they are made anew each time.
 
     Args:
-        env: where it plays, without workers: native where training is, else in this process, where
-            `env.timeout` is a deadline that stands for the workers' own; then EnvironmentFault.
+        env: where it plays, without workers: native where training is, else in this process. With
+            async training `env.timeout` is a deadline, as it is for workers; then EnvironmentFault.
         episodes: per evaluation, spread evenly over at most 64 environments: each runs its quota to
             the end, so that short episodes do not count more often than long ones.
         seed: an evaluation derives from (seed, step).
@@ -95,7 +95,8 @@ class Evaluator:
         self.deadline = env.timeout if env.vectorization == "async" else None
         if render is not None:
             shown = {**env.kwargs, "render_mode": render}
-            env = replace(env, vectorization="sync", kwargs=shown)
+            sync = "sync" if env.vectorization == "native" else env.vectorization
+            env = replace(env, vectorization=sync, kwargs=shown)
         self.env, self.seed = env, seed
         self.check: Callable[[], None] = lambda: None  # between two steps; may raise
         try:

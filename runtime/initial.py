@@ -20,14 +20,15 @@ NETWORK = (  # keys of an agent by which its weights have other shapes, or anoth
     *("log_std_min", "log_std_max", "log_std_bound", "shared_torso", "bounded_value", "critics"),
     *("normalise_critic", "atoms"),
 )
-CRITICS = ("critic", "critic_target")
+IN_REWARDS = ("critic", "critic_target", "temperature")  # whose numbers have the unit of rewards
+OF_BOXES = ("log_std", "bounded_mean")  # how keys begin that choices do not have
 
 
 def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     """Loads the weights of the run `config.init` into a fresh agent, prints and returns what.
 
-    The critics of another kind of agent, or of another `reward_scale`, are left; so is its
-    temperature where the new run has a fixed one. An average of the actor that is not there begins
+    The critics of another kind of agent are left, its temperature where the new run has a fixed
+    one, and both where `reward_scale` is another. An average of the actor that is not there begins
     with the actor.
 
     Raises:
@@ -48,7 +49,7 @@ def begin_from(config: TrainConfig, parts: Parts) -> dict[str, Any]:
         found.pop("temperature", None)
     own = agent.modules
     if there.agent.reward_scale != config.agent.reward_scale:  # their returns have other units
-        found = {name: one for name, one in found.items() if name not in CRITICS}
+        found = {name: one for name, one in found.items() if name not in IN_REWARDS}
     common = [name for name in own if type(own[name]) is type(found.get(name))]
     require_same_network(path, other, agent)
     for name in common:
@@ -74,8 +75,12 @@ def require_same_network(path: Path, other: BaseAgent, agent: BaseAgent) -> None
     old, new = ({**vars(one.settings), "policy": names[one.policy_class]} for one in (other, agent))
     if old["policy"] not in agent.fitting(agent.spec.kind):
         why = f"{path} has agent.policy={old['policy']}, which this agent cannot use"
-        raise ConfigError(f"init: {why}; train that run with {new['policy']}, or leave init out")
+        raise ConfigError(
+            f"init: {why}; train that run with agent.policy={new['policy']}, or leave init out"
+        )
     both = [key for key in NETWORK if key in old and key in new]
+    if agent.spec.kind != "continuous":
+        both = [key for key in both if not key.startswith(OF_BOXES)]
     if differing := {f"agent.{key}": old[key] for key in both if old[key] != new[key]}:
         keys = " ".join(assignment(key, differing) for key in differing)
         raise ConfigError(f"init: {path} has another network, {keys}; give these keys, too")

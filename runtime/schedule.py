@@ -240,7 +240,7 @@ class Schedule:
         self.record.timed = self.record.last_update
         interval = max(seconds, 1e-9)
         speeds = {"steps_per_second": steps / interval, "updates_per_second": updates / interval}
-        return {f"time/{name}": speed for name, speed in speeds.items() if updates}
+        return {f"time/{name}": speed for name, speed in speeds.items() if steps}
 
     def evaluate(self, step: int) -> None:
         """Evaluates, and notes where it is the best so far, or ends the run."""

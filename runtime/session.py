@@ -80,7 +80,8 @@ def announce(saver: Saver, initial: dict[str, Any] | None = None) -> None:
 
 def unlearned(config: TrainConfig, size: int) -> str:
     """A line on the last steps, where they fill no rollout of `size` ranks and are many."""
-    rollout, total = cycle(config)[0] * size, config.total_steps
+    rollout, stride = cycle(config)[0] * size, int(config.env.num_envs) * size
+    total = -(-int(config.total_steps) // stride) * stride  # all copies make the last step
     rest = total % rollout
     if rest * 100 <= total:
         return ""
@@ -138,7 +139,7 @@ def run(saver: Saver, stop: Stop) -> Evaluation | None:
             parts.evaluator.check = stop.check
         evaluation = train(parts.agent, parts.envs, parts.buffer, schedule, saver.step)
     write_result(saver, schedule, evaluation)
-    if schedule.stopped is not None:
+    if schedule.stopped is not None and schedule.last_save < config.total_steps:
         print(f"stopped early, at step {schedule.last_save:,}: {schedule.stopped}; to continue:")
         print(f"  {rundir.command(saver.path, config, rundir.WITHOUT_GOAL, ranks.launcher)}")
     return evaluation

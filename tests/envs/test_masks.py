@@ -18,7 +18,7 @@ import train
 from common.errors import ConfigError, EnvironmentFault
 from configs.compose import train_config
 from envs.envs import Envs
-from envs.spaces import Mask, with_mask
+from envs.spaces import Mask, require_same_spaces, with_mask
 from runtime.build import example, make_parts
 from runtime.exactness import before_training
 from runtime.launch.door import enter
@@ -239,6 +239,19 @@ def test_a_mask_alone_is_no_observation():
     alone = spaces.Dict({"action_mask": spaces.MultiBinary(4)})
     with pytest.raises(ConfigError, match="nothing but the mask to observe; add a part"):
         with_mask(alone, KINDS["one"])
+
+
+def test_a_mask_that_was_recorded_as_numbers_is_the_same():
+    """In runs of older revisions; one that was observed, and not used, came first by its name."""
+    envs = Envs("Gates-v0", 1, "sync", {}, 0, wrappers=["ActionMask"])
+    now = envs.spaces
+    assert "'action_mask': Mask([3])" in now["observation"]
+    old = {**now, "observation": now["observation"].replace("Mask([3])", "MultiBinary((3,))")}
+    require_same_spaces("Gates-v0", old, now)
+    other = {**now, "observation": now["observation"].replace("Mask([3])", "MultiBinary((4,))")}
+    with pytest.raises(ConfigError, match="its observation space is"):
+        require_same_spaces("Gates-v0", other, now)
+    envs.close()
 
 
 def test_it_is_the_outermost():

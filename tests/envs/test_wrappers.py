@@ -1,6 +1,7 @@
 """Wrappers by configuration: the same environment as Gymnasium makes by hand, at every door."""
 
 import json
+import re
 import sys
 from functools import partial
 
@@ -168,6 +169,23 @@ def test_a_library_that_a_wrapper_needs_is_named(monkeypatch):
     remedy = r"opencv \(cv2\) is not installed; pip install opencv-python-headless$"
     with pytest.raises(ConfigError, match=f"^env.wrappers: ResizeObservation: {remedy}"):
         wrapped(env, "ResizeObservation", {"shape": [8, 8]})
+
+
+@pytest.mark.parametrize(
+    ("text", "remedy"),
+    [
+        ("foo is not installed", "install what it needs"),
+        ('foo is missing, run `pip install "bar[x]"` to get dependencies', 'pip install "bar[x]"'),
+    ],
+)
+def test_what_a_wrapper_of_one_s_own_lacks_is_named(text, remedy, monkeypatch):
+    class Needy(gymnasium.Wrapper):
+        def __init__(self, env):
+            raise gymnasium.error.DependencyNotInstalled(text)
+
+    monkeypatch.setattr(gymnasium.wrappers, "Needy", Needy, raising=False)
+    with pytest.raises(ConfigError, match=f"; {re.escape(remedy)}$"):
+        wrapped(gymnasium.Env(), "Needy", {})
 
 
 @pytest.mark.parametrize("name", [*KEPT])

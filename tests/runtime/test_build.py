@@ -111,7 +111,13 @@ def test_what_cannot_be_trained_at_all_is_refused_first():
 def test_a_line_names_the_steps_that_fill_no_rollout():
     """At two ranks a rollout is twice as long; of few steps nothing is written."""
     given = ["agent=ppo", "env.num_envs=4", "agent.n_steps=64", "env.id=Any-v0"]
-    for total, size, rest in ((1000, 1, 232), (1024, 1, 0), (1024 + 9, 1, 0), (1280, 2, 256)):
+    for total, size, rest in (
+        (1000, 1, 232),
+        (1024, 1, 0),
+        (1024 + 9, 1, 0),
+        (1280, 2, 256),
+        (255, 1, 0),
+    ):
         line = unlearned(train_config([*given, f"total_steps={total}"]), size)
         assert bool(line) == (rest > 0)
         if rest:

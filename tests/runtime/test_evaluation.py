@@ -405,3 +405,11 @@ def test_a_camera_films_the_world_that_is_evaluated():
     assert (camera.seed, camera.max_length, camera.envs.num_envs) == (judge.seed, 7, 1)
     for one in (judge, camera):
         one.close()
+
+
+def test_a_film_has_the_deadline_of_an_asynchronous_evaluation():
+    judge = evaluator_of("CartPole-v1", "async", {}, 1, 5, timeout=5.0, render="rgb_array")
+    camera = judge.filming()
+    assert judge.deadline == camera.deadline == 5.0
+    for one in (judge, camera):
+        one.close()
