@@ -21,6 +21,7 @@ PANELS = 400  # in one dimension, that hold draws
 STEEP = 4.0  # nats between two nodes of Gauss's rule, which then misses some of what lies there
 NEGLIGIBLE = 1e-6  # of the integral
 LARGE = 1e30  # an error where there is no number
+MOST = 2000  # steps that are halved at once
 HALVINGS = 50  # at a jump they end far earlier
 REACH = 9.0  # standard deviations on each side of a grid; 2e-19 lies beyond
 Density = Callable[[Tensor], Tensor]
@@ -118,9 +119,12 @@ def line_pit(density: Density, latent: Tensor, dimension: int, nodes: int = 129)
 
 
 def proposed(
-    density: Density, latent: Tensor, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+    density: Density, latent: Tensor, generator: torch.Generator, drawn: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """Points (S, A), log-densities and weights (S,), whose mean is the integral of the density.
+
+    Last is the weight that one draw in a thousand exceeds, by the log-densities `drawn` (S,) of the
+    draws, where they are given: a part of the density that no proposal hits has such weights.
 
     By importance sampling: proposals are as many fresh draws, from `generator`, with the mean and
     1.3 times the standard deviations of `latent` (S, A), correlation included. A fifth of them are
@@ -133,28 +137,36 @@ def proposed(
     others = torch.empty(count // 5, 4, dtype=latent.dtype).normal_(generator=generator)
     noise[: len(others)] /= (others.square().sum(-1, keepdim=True) / freedom).sqrt()
     share = len(others) / count
-    square = noise.square().sum(-1)
-    gaussian = -0.5 * square - size * HALF_LOG_2PI
-    student = (
-        math.lgamma((freedom + size) / 2)
-        - math.lgamma(freedom / 2)
-        - 0.5 * size * math.log(freedom * math.pi)
-        - 0.5 * (freedom + size) * torch.log1p(square / freedom)
-    )
-    mixture = torch.logaddexp(gaussian + math.log(1 - share), student + math.log(share))
+
+    def ratio(scores: Tensor, noise: Tensor) -> Tensor:
+        """The density of points over that of their proposal."""
+        square = noise.square().sum(-1)
+        gaussian = -0.5 * square - size * HALF_LOG_2PI
+        student = (
+            math.lgamma((freedom + size) / 2)
+            - math.lgamma(freedom / 2)
+            - 0.5 * size * math.log(freedom * math.pi)
+            - 0.5 * (freedom + size) * torch.log1p(square / freedom)
+        )
+        mixture = torch.logaddexp(gaussian + math.log(1 - share), student + math.log(share))
+        return torch.exp(scores - mixture + wider.diagonal().log().sum())
+
     u = latent.mean(0) + noise @ wider.T
-    scores = density(u)
-    return u, scores, torch.exp(scores - mixture + wider.diagonal().log().sum())
+    scores, most = density(u), 0.0
+    if drawn is not None:
+        whitened = torch.linalg.solve_triangular(wider, (latent - latent.mean(0)).T, upper=False).T
+        most = float(ratio(drawn, whitened).nan_to_num(0.0).quantile(0.999))
+    return u, scores, ratio(scores, noise), most
 
 
-def estimate(weights: Tensor) -> tuple[float, float]:
+def estimate(weights: Tensor, most: float = 0.0) -> tuple[float, float]:
     """The mean of weights (S,), and what chance may do to it, also where few have most of it."""
     chance = DEVIATIONS * float(weights.std()) / math.sqrt(len(weights))
-    return float(weights.mean()), chance + float(weights.abs().max()) / len(weights)
+    return float(weights.mean()), chance + max(most, float(weights.abs().max())) / len(weights)
 
 
 def planes(
-    latent: Tensor, points: Tensor, weights: Tensor, generator: torch.Generator
+    latent: Tensor, points: Tensor, weights: Tensor, most: float, generator: torch.Generator
 ) -> tuple[float, float]:
     """(Difference, bound) of the integral beyond a plane from the draws' share of the whole.
 
@@ -169,17 +181,17 @@ def planes(
     for share in (0.25, 0.5, 0.75):
         beyond = (along > drawn.quantile(share, 0)).double()
         for column in beyond.T:
-            mass, chance = estimate(weights * (column - (1.0 - share)))
+            mass, chance = estimate(weights * (column - (1.0 - share)), most)
             found.append((abs(mass), chance + sampling))
-    return max(found, key=lambda one: one[0] / one[1])
+    return max(found, key=lambda one: one[0] - one[1])
 
 
 def line_integral(density: Density, draws: Tensor) -> tuple[float, float, float]:
     """Integral of a density p in one dimension, that of p log p, and the distance of draws (S, 1).
 
     By Gauss's rule, between quantiles of the draws and in ever wider steps beyond; steps in which
-    it is steep are halved. The distance is that of Kolmogorov and Smirnov at the ends of the steps,
-    from the density made 1 in total.
+    it is steep, or which their halves contradict, are halved. The distance is that of Kolmogorov
+    and Smirnov at the ends of the steps, from the density made 1 in total.
     """
     ordered = draws.flatten().double().sort().values
     last = len(ordered) - 1
@@ -191,20 +203,31 @@ def line_integral(density: Density, draws: Tensor) -> tuple[float, float, float]
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(16))
     nodes = torch.nn.functional.pad(nodes, (1, 1))
     nodes[0], nodes[-1] = -1.0, 1.0  # the ends show what lies between them and the others
-    left, right, found = edges[:-1], edges[1:], []
-    for _ in range(HALVINGS):
+
+    def integrals(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """Of p and p log p over steps, (P, 2), and in which of these p is steep, (P,)."""
         half = (right - left) / 2
         scores = density((left + half + half * nodes.unsqueeze(-1)).T.unsqueeze(-1))
         values = torch.exp(scores[:, 1:-1])
         values = torch.stack([values, torch.special.xlogy(values, values)], -1)
-        held = (values * weights.unsqueeze(-1)).sum(1) * half.unsqueeze(-1)
         steep = (scores.diff().abs() > STEEP).any(-1)
         steep &= scores.amax(-1).exp() * half > NEGLIGIBLE
-        found.append(torch.cat([right.unsqueeze(-1), held], -1)[~steep])
-        if not bool(steep.any()):
+        return (values * weights.unsqueeze(-1)).sum(1) * half.unsqueeze(-1), steep
+
+    left, right, found = edges[:-1], edges[1:], []
+    held, steep = integrals(left, right)
+    for _ in range(HALVINGS):
+        middle = (left + right) / 2
+        (one, of_one), (two, of_two) = integrals(left, middle), integrals(middle, right)
+        open_ = steep | ((one + two - held)[:, 0].abs() > NEGLIGIBLE)
+        open_ &= bool(open_.sum() < MOST)  # a function that is rough everywhere stays so
+        found.append(torch.cat([right.unsqueeze(-1), one + two], -1)[~open_])
+        if not bool(open_.any()):
             break
-        left, middle, right = left[steep], (left + half)[steep], right[steep]
         left, right = torch.cat([left, middle]), torch.cat([middle, right])
+        held, steep = torch.cat([one, two]), torch.cat([of_one, of_two])
+        again = open_.repeat(2)
+        left, right, held, steep = left[again], right[again], held[again], steep[again]
     steps = torch.cat(found)
     right, held, of_log = steps[steps[:, 0].argsort()].T.contiguous()
     below = held.cumsum(0)

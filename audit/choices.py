@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audit.checks import DEVIATIONS
 from audit.density import INTEGRAL_ERROR, Trial, examine_choices
 from audit.forms import FORMS
 from audit.given import Drawn, called, number_of
@@ -15,7 +16,7 @@ from audit.support import floats
 
 FORBIDDEN = 1e-6  # the largest probability of what a mask forbids
 MOST = 100_000  # choices
-RARE = 5.0  # draws that are expected
+RARE, FEW_PAIRS = 5.0, 40  # draws that are expected; pairs of them that are no mistake
 FEW = 500  # draws that are scored one at a time
 EPSILON = ("log_with_epsilon",)  # a mistake that only the sum of the probabilities shows
 FAILED = {  # words for the tests
@@ -25,6 +26,7 @@ FAILED = {  # words for the tests
     "mistakes": "the probabilities sum to {total:.9g}",
     "|normaliser": "the probabilities sum to {total:.3g}",
     "-log10 p of the": "{worst}",
+    "pairs of": "rare choices have other probabilities than their draws show",
     "-log10 p of two": "the components of the draws depend on one another",
     "|joint": "log_prob of the draws is up to {joint:.2g} nat off what was claimed",
     "|entropy": "entropy() is too {side} by {gap:.2g} nat",
@@ -92,7 +94,12 @@ def every(log_prob: Any, drawn: Drawn) -> Tensor:
 
 
 def choices(
-    drawn: Drawn, table: Tensor, log_prob: Any = None, entropy: Any = None, mask: Any = None
+    drawn: Drawn,
+    table: Tensor,
+    log_prob: Any = None,
+    entropy: Any = None,
+    mask: Any = None,
+    extra: tuple[Trial, ...] = (),
 ) -> Report:
     """Checks integer draws against the log-probabilities claimed for them.
 
@@ -102,6 +109,7 @@ def choices(
         log_prob: of actions shaped like the draws, where there is one.
         entropy: a number or a function, where there is one.
         mask: of the table's shape, True where a choice is permitted.
+        extra: more tests, of what the table does not show.
 
     Raises:
         ValueError: in one line with the remedy.
@@ -120,7 +128,7 @@ def choices(
     scores = scored(log_prob, drawn)
     joint = None if scores is None else scores.sum(-1)
     finding = examine_choices(actions, [*rows], joint, number_of(entropy, len(rows) > 1))
-    trials = list(finding.trials)
+    trials = [*finding.trials, *extra]
     held = [column.clamp_max(rows.shape[1] - 1) for column in actions.T]
     counts = [torch.bincount(column, minlength=rows.shape[1]) for column in held]
     if mask is not None:
@@ -208,8 +216,8 @@ def farthest(drawn: Tensor, claimed: Tensor) -> str:
     return f"{where} has probability {probability:.3g}, its share of the draws is {share:.3g}{nats}"
 
 
-def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
-    """Choices of pairs, numbered anew, and their log-probabilities.
+def of_pairs(drawn: Drawn) -> Report:
+    """The check of choices that came with their log-probabilities alone.
 
     Rare ones, which another sample might not have, are one choice with all that were not drawn.
 
@@ -226,8 +234,15 @@ def of_pairs(drawn: Drawn) -> tuple[Drawn, Tensor]:
         raise ValueError(
             f"log_pi: differs between pairs with the same choice {where}; give those of one state"
         )
+    counts = torch.bincount(chosen)
     common = table.exp() * len(chosen) >= RARE
     rest = (1.0 - table[common].exp().sum()).clamp_min(0.0).log()
     number = torch.where(common, common.cumsum(0) - 1, int(common.sum()))
     known = torch.cat([table[common], rest.unsqueeze(0)])
-    return Drawn(number[chosen]), known.to(drawn.second.dtype)  # which says how it rounds
+    # Of rare choices, pairs of the same one: p_i / 2 for each draw i and each other one.
+    rare = ~common[chosen]
+    expected = 0.5 * (len(chosen) - 1) * float(table.exp()[chosen][rare].sum())
+    found = float((counts * (counts - 1) / 2)[~common].sum())
+    bound = DEVIATIONS * math.sqrt(expected * (1.0 + 2.0 * RARE)) + FEW_PAIRS
+    same = Trial("pairs of the same rare choice against their number", abs(found - expected), bound)
+    return choices(Drawn(number[chosen]), known.to(drawn.second.dtype), extra=(same,))

@@ -153,10 +153,11 @@ def examine(
     else:
         held = latent[: effort.lines]
         found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]
-        points, others, weights = proposed(density, latent, generator)
-        integral, error = estimate(weights)
-        gap, inexact = estimate(weights * (others.clamp_min(LEAST) - level))
-        apart = Trial("share beyond a plane", *planes(latent, points, weights, generator))
+        points, others, weights, most = proposed(density, latent, generator, scores)
+        integral, error = estimate(weights, most)
+        spread = most * float((scores - level).abs().max())
+        gap, inexact = estimate(weights * (others.clamp_min(LEAST) - level), spread)
+        apart = Trial("share beyond a plane", *planes(latent, points, weights, most, generator))
     bound = ks_bound(len(held), P_MIN)
     trials = [
         Trial(f"pit_ks of component {axis}", distance, bound + inexact)
@@ -224,7 +225,7 @@ def examine_choices(
         curves.append(Curve(choices, torch.arange(len(probs)), probs, "choice"))
     columns = [*zip(action.T, (curve.density for curve in curves), strict=True)][:CURVES]
     for (one, first), (two, second) in combinations(columns, 2):
-        expected = torch.outer(first, second).flatten()
+        expected = torch.outer(first / first.sum(), second / second.sum()).flatten()
         if len(expected) <= MOST_CELLS and all(trial.passed for trial in trials):
             counts = torch.bincount(one * len(second) + two, minlength=len(expected))
             unlikely = -math.log10(max(chi2_p_value(counts, expected), 1e-300))

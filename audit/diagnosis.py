@@ -229,11 +229,11 @@ class Diagnosis:
         reach, count = self.reach(), len(self.latent)
         names = ("|normaliser - 1|", "|E[q / exp(log_pi)] - 1|")
         total = [trial.bound for trial in self.trials if trial.name in names]
-        vague = any(not bound < VAGUE for bound in total)
+        vague = not self.gaussian and any(not bound < VAGUE for bound in total)
         sum_up = "whose integral is not judged" if vague else "which integrates to 1"
         text = f"{count:,} draws follow exp({self.what}), {sum_up}"
         if vague:
-            return f"right where it draws: {text}: a few points have most of it"
+            return f"right where it draws: {text}: too few points show it"
         if reach > TOWARDS:
             return f"right: {text}"
         left = f", where {self.left_out} draws are rounded to a bound" if self.left_out else ""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audit.checks import estimate, factor
-from audit.choices import choices, of_pairs
+from audit.choices import of_pairs
 from audit.density import CURVES, DEVIATIONS, Curve, in_units
 from audit.diagnosis import Diagnosis, Scores
 from audit.given import FEWEST, Drawn, Given, read, seeded
@@ -54,7 +54,7 @@ def check_pairs(
         values = second.diagonal() if shape == "broadcast" else second
         drawn = Drawn(came, values.reshape(rows, -1), name="actions")
         if not came.is_floating_point():
-            return choices(*of_pairs(drawn))
+            return of_pairs(drawn)
         report = pairs(read(None, drawn, None, None, low, high), drawn, generator, shape)
         inside = bool((came.abs() <= 1).all() and (came < 0).any())
         judged = report.verdict.startswith("right: ")
@@ -109,6 +109,10 @@ def pairs(
     else:
         bumps(result, claim, len(kept), generator)
     result.slope("log_pi by its noise", by_noise)
+    if given.entropy is not None and not result.cut:
+        result.entropy_gap = float(-log_pi[kept].mean()) - given.entropy
+        chance = DEVIATIONS * float(log_pi[kept].std()) / math.sqrt(len(u))
+        result.add("|entropy_gap|", abs(result.entropy_gap), chance + ROUGH)
     result.curves = curves(result)
     return result.report()
 
@@ -182,7 +186,7 @@ def bumps(result: Diagnosis, claim: Tensor, total: int, generator: torch.Generat
     for name, group in groups.items():
         (mean, chance), (finer, _) = (estimate(each[:, group].mean(-1)) for each in weights)
         # What a ball sees of a bound or of curvature grows with its radius, at least.
-        bias = math.inf
+        bias = math.inf if mean > 0.0 else 0.0
         if mean * finer > 0.0:
             bias = 0.5 * abs(math.log(mean / finer)) / (1.0 - smaller) ** 2
         result.add(f"|E[q / exp(log_pi)] - 1|{name}", abs(mean - 1.0), chance + bias + ROUGH)

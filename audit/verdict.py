@@ -8,7 +8,7 @@ from torch import Tensor
 from audit.checks import slope_error
 from audit.choices import choices, of_pairs, table_of
 from audit.density import Effort, examine
-from audit.diagnosis import SLIPS, Diagnosis, Scores
+from audit.diagnosis import NEAR, SLIPS, Diagnosis, Scores
 from audit.given import Given, called, draw, read, resolved, seeded
 from audit.pairs import pairs
 from audit.report import Report
@@ -19,7 +19,7 @@ FEW = 1000  # draws that are scored by a function that takes one action, or a fe
 KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
 WITHOUT = 0.9  # the largest share of draws at which log_prob is not finite
 FAR, SHARP = 1e-3, 1e-7  # nats: an error far out, and what rounding may be where slopes are tried
-SLOPES = 200  # draws at which the slope is tried
+SLOPES, FEWEST = 200, 4  # draws at which the slope is tried, and points near a bound
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
 
 
@@ -68,7 +68,7 @@ def check(
         claimed = {"probs": probs, "logits": logits, "log_probs": log_probs}
         alone = all(one is None for one in (log_prob, mask, *claimed.values()))
         if alone and drawn.second is not None and not drawn.actions.is_floating_point():
-            return choices(*of_pairs(drawn))
+            return of_pairs(drawn)
         table = table_of(policy, drawn, log_prob, claimed, mask)
         if table is not None:
             return choices(drawn, table, log_prob, entropy, mask)
@@ -182,12 +182,16 @@ class Continuous:
             result.add("|log_pi - log_prob| of the draws", float(gap.max()), 0.0)
         if function.dtype == torch.float64 and function.gives_tensors:
             some = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
+            by_latent = lambda u: function(self.support.action(u), u)  # noqa: E731
+            result.slope("log_prob", slope_error(by_latent, some))
             spread = some.quantile(0.75, 0) - some.quantile(0.25, 0)
-            beyond = far.latent[far.slack < SHARP]
-            for where, points in (("", some), (" near the bounds", beyond)):
-                if len(points) > LEVELS or not where:
-                    off = slope_error(lambda u: function(self.support.action(u), u), points, spread)
-                    result.slope(f"log_prob{where}", off)
+            sharp = far.latent[far.slack < SHARP]
+            near = [sharp[sharp[:, axis].abs() > NEAR] for axis in self.support.box.nonzero()[:, 0]]
+            off = [
+                slope_error(by_latent, points, spread) for points in near if len(points) > FEWEST
+            ]
+            worst = max((error for error in off if error is not None), default=None)
+            result.slope("log_prob near the bounds", worst)
         result.slope("log_pi by its noise", by_noise)
         return result.report()
 

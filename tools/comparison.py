@@ -187,7 +187,7 @@ def grouped(runs: list[Run]) -> Groups:
         words = [f"{key.removeprefix('agent.')}={value}" for key, value in own]
         run.group = " ".join([agent, *words] if several or not own else words)
     names = sorted({run.group for run in runs})
-    wide = max(map(len, names)) > WIDEST
+    wide = max(map(len, names), default=0) > WIDEST
     groups = defaultdict[tuple[str, str], list[Run]](list)
     for run in runs:
         groups[run.task, f"#{names.index(run.group) + 1}" if wide else run.group].append(run)

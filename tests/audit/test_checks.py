@@ -126,7 +126,7 @@ def test_line_is_the_conditional_distribution_function_under_correlation(dimensi
 
 def integral(density, u, generator):
     """With its standard error."""
-    *_, weights = proposed(density, u, generator)
+    _, _, weights, _ = proposed(density, u, generator)
     return float(weights.mean()), float(weights.std()) / math.sqrt(len(weights))
 
 

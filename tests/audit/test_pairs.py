@@ -40,6 +40,7 @@ def epsilon(u, action):
     return torch.log(1 - action**2 + 1e-6)
 
 
+LINE = dist.Normal(0.5, 2.0)
 RIGHT = {
     "normal": (dist.Normal(4.0, 0.8), {}),
     "laplace": (dist.Laplace(0.0, 1.0), {}),
@@ -133,6 +134,44 @@ def test_what_was_hardly_drawn_may_have_a_probability():
     assert audit.check_pairs(actions, policy.log_prob(actions)).passed
     common = actions[policy.log_prob(actions).exp() < 0.05]
     assert not audit.check_pairs(common, policy.log_prob(common)).passed
+
+
+@pytest.mark.parametrize(
+    ("size", "others", "words"),
+    [
+        (1, [-14.0, math.log(0.25), math.log(0.25)], "rare choices have"),
+        (
+            1,
+            [math.log(0.5) - 10.0, math.log(0.25) - 10.0, math.log(0.25) - 10.0],
+            "rare choices have",
+        ),
+        (8, None, "rare choices have other probabilities"),
+    ],
+)
+def test_a_wrong_log_pi_of_what_is_claimed_to_be_rare_is_found(size, others, words):
+    if others is None:
+        action = torch.randint(0, 6, (COUNT, size), generator=generator())
+        log_pi = torch.full((COUNT,), size * math.log(1 / 6))
+        assert audit.check_pairs(action, log_pi).passed
+        wrong = log_pi - 3.0
+    else:
+        coin = torch.rand(COUNT, generator=generator()) < 0.5
+        action = coin.long() * (1 + torch.randint(0, 2, (COUNT,), generator=generator(1)))
+        wrong = torch.tensor(others)[action]
+    report = audit.check_pairs(action, wrong)
+    assert not report.passed
+    assert re.search(words, report.verdict)
+
+
+def test_a_claim_that_no_draw_can_have_is_wrong_also_where_it_underflows():
+    actions, log_pi = pairs(dist.Independent(dist.Laplace(torch.zeros(2).double(), 1.0), 1))
+    assert not audit.check_pairs(actions, log_pi + 800.0).passed
+
+
+def test_an_entropy_beside_pairs_is_checked():
+    pair = lambda count: (action := LINE.sample((count,)), LINE.log_prob(action))  # noqa: E731
+    assert audit.check(sample=pair, entropy=LINE.entropy()).passed
+    assert "entropy() is too high" in audit.check(sample=pair, entropy=3.0).verdict
 
 
 def test_modes_in_many_dimensions_are_not_judged():

@@ -90,7 +90,7 @@ def test_a_key_that_is_left_out_is_kept_and_said_once(key: str, made: Any, capsy
     ("base", "more"),
     [
         (SAC, ["agent.alpha=auto", "agent.target_entropy=auto", "agent.policy=auto"]),
-        (SAC, ["env.num_envs=auto", "env.vectorization=auto", "accelerate=auto"]),
+        ([*SAC, "tuned=null"], ["env.num_envs=auto", "env.vectorization=auto", "accelerate=auto"]),
         (CARTPOLE, ["env.vectorization=auto", "audit.every=auto"]),
         (A2C, ["env.num_envs=8", "env.vectorization=native", "audit.every=auto"]),
         (A2C, ["threads=auto", "log.every=auto", "eval.every=auto", "checkpoint.every=auto"]),

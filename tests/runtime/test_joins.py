@@ -645,7 +645,7 @@ AGENTS = {
     "a2c": ["agent.n_steps=4", "env=pendulum", "env.num_envs=2"],
     "ppo": ["agent.n_steps=8", "agent.batch_size=8", "agent.epochs=2", "env=pendulum",
             "env.num_envs=2"],
-    "sac": ["agent.batch_size=8", "agent.learning_starts=20", "env=pendulum",
+    "sac": ["agent.batch_size=8", "agent.learning_starts=20", "env=pendulum", "env.num_envs=1",
             "agent.reward_scale=auto"],
     "sac_discrete": ["agent.batch_size=8", "agent.learning_starts=20", "env=cartpole"],
 }  # fmt: skip
