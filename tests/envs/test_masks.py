@@ -245,10 +245,10 @@ def test_a_mask_that_was_recorded_as_numbers_is_the_same():
     """In runs of older revisions; one that was observed, and not used, came first by its name."""
     envs = Envs("Gates-v0", 1, "sync", {}, 0, wrappers=["ActionMask"])
     now = envs.spaces
-    assert "'action_mask': Mask([3])" in now["observation"]
-    old = {**now, "observation": now["observation"].replace("Mask([3])", "MultiBinary((3,))")}
+    assert "'action_mask': Mask([4])" in now["observation"]
+    old = {**now, "observation": now["observation"].replace("Mask([4])", "MultiBinary((4,))")}
     require_same_spaces("Gates-v0", old, now)
-    other = {**now, "observation": now["observation"].replace("Mask([3])", "MultiBinary((4,))")}
+    other = {**now, "observation": now["observation"].replace("Mask([4])", "MultiBinary((5,))")}
     with pytest.raises(ConfigError, match="its observation space is"):
         require_same_spaces("Gates-v0", other, now)
     envs.close()

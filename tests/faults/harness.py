@@ -25,13 +25,7 @@ RUNS = {  # (seconds of training, at most, and steps between two saves are all s
         *("total_steps=1000", "checkpoint.every=50"),
     ],
     "sac-pendulum": [
-        *(
-            "env=pendulum",
-            "env.num_envs=1",
-            "agent=sac",
-            "agent.hidden=[16]",
-            "agent.batch_size=16",
-        ),
+        *("env=pendulum", "agent=sac", "agent.hidden=[16]", "agent.batch_size=16"),
         *("agent.learning_starts=50", "agent.normalise_obs=true", "agent.policy_delay=2"),
         *("env.num_envs=1", "agent.updates_per_step=1", "total_steps=300", "checkpoint.every=50"),
     ],

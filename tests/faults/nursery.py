@@ -76,9 +76,10 @@ def die_at(stage: int) -> None:
     import shutil
     from pathlib import Path
 
-    from storage import checkpoint, rundir
+    from storage import files as operations
+    from storage import rundir
 
-    for module in (checkpoint, rundir):
+    for module in (operations, rundir):
         module.write_synced = half_written(module.write_synced)
     os.fsync = counted(os.fsync)
     shutil.rmtree = counted(shutil.rmtree)

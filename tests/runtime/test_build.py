@@ -114,7 +114,7 @@ def test_a_line_names_the_steps_that_fill_no_rollout():
     for total, size, rest in (
         (1000, 1, 232),
         (1024, 1, 0),
-        (1024 + 9, 1, 0),
+        (1024 + 8, 1, 0),
         (1280, 2, 256),
         (255, 1, 0),
     ):
