@@ -59,7 +59,7 @@ def test_a_sum_over_choices_that_is_forgotten_is_named(policy):
 
 FAR_APART = dist.MixtureSameFamily(
     dist.Categorical(torch.tensor([0.9, 0.1], dtype=torch.float64)),
-    dist.Normal(torch.tensor([-10.0, 10.0], dtype=torch.float64), 0.05),
+    dist.Normal(torch.tensor([-10.0, 10.0], dtype=torch.float64), 0.005),
 )
 
 
