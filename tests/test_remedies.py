@@ -493,6 +493,13 @@ def test_a_run_that_ended_early_goes_on_as_it_says(keys, last, why, others, door
     assert rundir.read_result(Path("early"))["steps"] == 16
 
 
+def test_a_goal_that_is_reached_at_the_last_step_ends_nothing_early(capsys):
+    given = [*RUN, "total_steps=4", "eval.every=4", "run_dir=last", "eval.stop_at=0"]
+    assert enter("train", train.run, given) == 0
+    assert "stopped early" not in capsys.readouterr().out
+    assert rundir.read_result(Path("last"))["steps"] == 4
+
+
 def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, capsys):
     linear = [*RUN, "agent.lr_schedule=linear", "resume=auto"]
     assert door("train", *linear, "run_dir=first") == ""

@@ -180,6 +180,8 @@ def test_what_is_advised_follows_from_what_was_learned_from():
     images = rows.obs[:, 8:].numpy()
     far = rows._replace(obs=torch.from_numpy(pack(np.full((8, 2), 3e5, np.float32), images)))
     assert "observations reach 3e+05," in remedy(agent("sac_discrete", among), far)
+    alone = Spec(6, 2, True, images=((0, (2, 3, 1)),), bytes=((0, 6),))  # no number in them
+    assert "lower agent.lr" in remedy(agent("sac_discrete", alone), batch(8, spec=alone))
 
 
 def test_large_numbers_beside_an_image_are_named_as_the_cause(tmp_path, capsys):

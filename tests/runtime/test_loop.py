@@ -341,6 +341,17 @@ def test_a_schedule_goes_on_where_it_was(best, schedule):
     assert again.clock.elapsed() >= made.record.timed[1] > 0
 
 
+def test_there_is_no_speed_before_a_step_was_timed(schedule):
+    """At the first step that learns there may be several updates, and none of them took a step."""
+    envs = counting(1, choices=2)
+    made, _, _ = schedule(agent("sac_discrete", envs.spec), envs)
+    for _ in range(2):
+        made.updated(10, {}, None)
+    assert made.speeds() == {}
+    made.updated(20, {}, None)
+    assert set(made.speeds()) == {"time/steps_per_second", "time/updates_per_second"}
+
+
 def test_an_interval_ends_where_a_multiple_is_reached_or_passed():
     assert [step for step in range(4, 41, 4) if reached(10, step, 4)] == [12, 20, 32, 40]
 
