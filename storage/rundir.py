@@ -46,8 +46,7 @@ def command(path: Path, config: TrainConfig, words: str, launcher: str = "python
 def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str | None:
     """How to continue the finished run there; None where it is not finished.
 
-    It has fewer steps than `total_steps` then, and its evaluations have not ended it, or had other
-    keys than `config`.
+    A run is finished at `total_steps`, or where its evaluations ended it by the keys of `config`.
     """
     result = read_result(path)
     why = result.get("stopped")

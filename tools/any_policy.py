@@ -45,9 +45,7 @@ def target(of: str, args: Any) -> Any:
         found: Any = imported(module)
     except Exception as error:
         why = f"importing {module} raised {in_words(error)}"
-        remedy = (
-            "start where it is found, give FILE.py:NAME, and rename what this checkout has, too"
-        )
+        remedy = "start where it is found, or give FILE.py:NAME; names of this checkout are taken"
         raise ConfigError(f"of: {why}; {remedy}") from error
     for name in path.split("."):
         if not hasattr(found, name):
