@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +17,13 @@ from audit.support import Support
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 DEVIATIONS = 6.0  # of the standard error: a probability of 2e-9
 FLAT = 1e-3  # in units of the draws, a curvature that is that of no Gaussian
-PANELS = 400  # in one dimension, that hold draws
 STEEP = 4.0  # nats between two nodes of Gauss's rule, which then misses some of what lies there
 NEGLIGIBLE = 1e-6  # of the integral
 LARGE = 1e30  # an error where there is no number
 MOST = 2000  # steps that are halved at once
 HALVINGS = 50  # at a jump they end far earlier
+UNSURE = 0.5  # draws
+COARSE = 0.05  # of a slope by differences of float32 values, relative
 REACH = 9.0  # standard deviations on each side of a grid; 2e-19 lies beyond
 Density = Callable[[Tensor], Tensor]
 
@@ -120,11 +121,11 @@ def line_pit(density: Density, latent: Tensor, dimension: int, nodes: int = 129)
 
 def proposed(
     density: Density, latent: Tensor, generator: torch.Generator, drawn: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, float]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Points (S, A), log-densities and weights (S,), whose mean is the integral of the density.
 
-    Last is the weight that one draw in a thousand exceeds, by the log-densities `drawn` (S,) of the
-    draws, where they are given: a part of the density that no proposal hits has such weights.
+    Last are the weights that the draws themselves have by their log-densities `drawn` (S,), where
+    they are given: a part of the density that no proposal hits has such weights.
 
     By importance sampling: proposals are as many fresh draws, from `generator`, with the mean and
     1.3 times the standard deviations of `latent` (S, A), correlation included. A fifth of them are
@@ -152,17 +153,35 @@ def proposed(
         return torch.exp(scores - mixture + wider.diagonal().log().sum())
 
     u = latent.mean(0) + noise @ wider.T
-    scores, most = density(u), 0.0
+    scores, own = density(u), latent.new_zeros(1)
     if drawn is not None:
         whitened = torch.linalg.solve_triangular(wider, (latent - latent.mean(0)).T, upper=False).T
-        most = float(ratio(drawn, whitened).nan_to_num(0.0).quantile(0.999))
-    return u, scores, ratio(scores, noise), most
+        own = ratio(drawn, whitened).nan_to_num(0.0)
+    return u, scores, ratio(scores, noise), own
 
 
 def estimate(weights: Tensor, most: float = 0.0) -> tuple[float, float]:
     """The mean of weights (S,), and what chance may do to it, also where few have most of it."""
     chance = DEVIATIONS * float(weights.std()) / math.sqrt(len(weights))
     return float(weights.mean()), chance + max(most, float(weights.abs().max())) / len(weights)
+
+
+def unlikely(scores: Tensor, own: Tensor, others: Tensor, weights: Tensor) -> float:
+    """`rarity` of many draws where a density is low, against its integral there.
+
+    Args:
+        scores: (S,) log-densities of the draws, and `own` their weights.
+        others: (S,) those of the points that `proposed` returns, with `weights`.
+    """
+    ordered, order = scores.sort()
+    ranks = 2 ** torch.arange(int(math.log2(len(scores))))
+    most, found = own[order].cummax(0).values, []
+    for rank in ranks.tolist():
+        below = torch.where(others <= ordered[rank - 1], weights, 0.0)
+        mass, chance = estimate(below, float(most[rank - 1]))
+        found.append((mass + chance) * len(scores) / max(float(weights.mean()), 1e-300))
+    most_of = torch.tensor(found, dtype=torch.float64)
+    return rarity(ranks, ranks, torch.zeros_like(most_of), most_of)
 
 
 def planes(
@@ -186,17 +205,20 @@ def planes(
     return max(found, key=lambda one: one[0] - one[1])
 
 
-def line_integral(density: Density, draws: Tensor) -> tuple[float, float, float]:
-    """Integral of a density p in one dimension, that of p log p, and the distance of draws (S, 1).
+def line_integral(
+    density: Density, draws: Tensor, panels: int = 400
+) -> tuple[float, float, float, float]:
+    """Integral of a density p in one dimension, that of p log p, two distances of draws (S, 1).
 
-    By Gauss's rule, between quantiles of the draws and in ever wider steps beyond; steps in which
-    it is steep, or which their halves contradict, are halved. The distance is that of Kolmogorov
-    and Smirnov at the ends of the steps, from the density made 1 in total.
+    By Gauss's rule, between so many quantiles of the draws and in ever wider steps beyond; steps in
+    which it is steep, or which their halves contradict, are halved. The distances are, at the ends
+    of the steps and from the density made 1 in total, that of Kolmogorov and Smirnov, and `rarity`
+    of the draws beyond.
     """
     ordered = draws.flatten().double().sort().values
     last = len(ordered) - 1
     ranks = 2 ** torch.arange(int(math.log2(last)))  # the outermost draws may be far apart
-    even = torch.linspace(0, last, PANELS + 1).round().long()
+    even = torch.linspace(0, last, panels + 1).round().long()
     inner = ordered[torch.cat([even, ranks, last - ranks])].unique()
     away = (inner[-1] - inner[0]) * 0.05 * 2.0 ** torch.arange(40, dtype=torch.float64)
     edges = torch.cat([(inner[0] - away).flip(0), inner, inner[-1] + away])
@@ -230,10 +252,29 @@ def line_integral(density: Density, draws: Tensor) -> tuple[float, float, float]
         left, right, held, steep = left[again], right[again], held[again], steep[again]
     steps = torch.cat(found)
     right, held, of_log = steps[steps[:, 0].argsort()].T.contiguous()
-    below = held.cumsum(0)
-    drawn = torch.searchsorted(ordered, right) / len(ordered)
-    distance = float((drawn - below / below[-1]).abs().nan_to_num(1.0).max())
-    return float(below[-1]), float(of_log.sum()), distance
+    below, drawn = held.cumsum(0), torch.searchsorted(ordered, right)
+    distance = float((drawn / len(ordered) - below / below[-1]).abs().nan_to_num(1.0).max())
+    above = held.flip(0).cumsum(0).flip(0) - held
+    reached = torch.searchsorted(ordered, right, right=True)  # with the draws at the end itself
+    expected = torch.cat([below, above]) * len(ordered) / below[-1]
+    rare = rarity(
+        torch.cat([drawn, len(ordered) - reached]),
+        torch.cat([reached, len(ordered) - drawn]),
+        expected - UNSURE,
+        expected + UNSURE,
+    )
+    return float(below[-1]), float(of_log.sum()), distance, rare
+
+
+def rarity(many: Tensor, few: Tensor, least: Tensor, most: Tensor) -> float:
+    """Largest -log10 of the probability of so `many` draws (N,), or so `few`, by Poisson's law.
+
+    Their expectation is known to be between `least` and `most`, (N,).
+    """
+    above = torch.special.gammainc(many.double().clamp_min(1.0), most.clamp_min(0.0))
+    below = torch.special.gammaincc(few + 1.0, least.clamp_min(0.0))
+    found = torch.minimum(torch.where(many > 0, above, 1.0), below).nan_to_num(1.0)
+    return -math.log10(max(float(found.min()), 1e-300))
 
 
 @dataclass(frozen=True)
@@ -315,30 +356,46 @@ def normal_p_value(deviation: float) -> float:
     return math.erfc(abs(deviation) / math.sqrt(2))
 
 
-def slope_error(function: Density, points: Tensor, spread: Tensor | None = None) -> float | None:
+def slope_error(
+    function: Density,
+    points: Tensor,
+    spread: Tensor | None = None,
+    fine: bool = True,
+    exempt: float = 0.1,
+    axes: Sequence[int] | None = None,
+) -> float | None:
     """Largest difference of a function's gradient from the slope of its values, relative.
 
-    At points (N, A), but for a tenth of them, where it may have a kink; None where it has no
-    gradient, or where float64 is not what it computes in. Differences are taken over steps in units
-    of `spread` (A,), by default the points' own.
+    Along `axes`, by default all; at points (N, A), but for a share `exempt` of them, where it may
+    have a kink. None where it has no gradient. Differences are taken over steps in units of
+    `spread` (A,), by default the points' own, or of where the function changes by 1 if that is
+    nearer. If not `fine`, or the value is float32, steps are wider, and what rounding to float32
+    does to the slope is allowed for.
     """
     leaf = points.double().clone().requires_grad_()
     value = function(leaf)
-    if not value.requires_grad or value.dtype != torch.float64:
+    if not value.requires_grad:
         return None
     (found,) = torch.autograd.grad(value.sum(), leaf)
+    fine = fine and value.dtype == torch.float64
+    steps, lost = ((1e-4, 1e-3), 0.0) if fine else ((3e-2, 1e-1), COARSE)
     worst = 0.0
     if spread is None:
         spread = points.quantile(0.75, 0) - points.quantile(0.25, 0)
-    for axis, width in enumerate(spread):
-        step, slopes = torch.zeros_like(spread), []
-        for step[axis] in (1e-4 * width, 1e-3 * width):
+    for axis in range(len(spread)) if axes is None else axes:
+        if not float(spread[axis]):
+            continue
+        own = found[:, axis]
+        width, slopes = torch.fmin(spread[axis], 1 / own.abs()), []
+        for part in steps:
+            step = torch.zeros_like(points)
+            step[:, axis] = part * width
             after, before = (function(leaf.detach() + sign * step).detach() for sign in (1, -1))
-            slopes.append((after - before) / (2 * step[axis]))
+            slopes.append((after - before) / (2 * part * width))
         rounding = (slopes[1] - slopes[0]).abs()  # and curvature
-        error = (found[:, axis] - slopes[0]).abs() - 2 * rounding
-        error = error / (1 / width + slopes[0].abs())
-        worst = max(worst, float(error.nan_to_num(LARGE, LARGE).quantile(0.9)))
+        error = (own - slopes[0]).abs() - 2 * rounding
+        error = error / (1 / spread[axis] + slopes[0].abs()) - lost
+        worst = max(worst, float(error.nan_to_num(LARGE, LARGE).quantile(1.0 - exempt)))
     return worst
 
 

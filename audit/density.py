@@ -21,6 +21,7 @@ from audit.checks import (
     line_pit,
     planes,
     proposed,
+    unlikely,
 )
 from audit.support import Support, support_between
 
@@ -28,7 +29,7 @@ DRAWS = 4000
 TRIED = 100  # lines on which few nodes are compared with many
 CURVES = 8  # components that have one
 LEAST = -1e30  # a logarithm that stands for that of 0
-MOST_CELLS = 400  # pairs of choices that are counted
+MOST_CELLS = 400  # choices of several components together that are counted
 P_MIN = 1e-9  # where few counts are expected, chi-square makes it up to 1e-6
 INTEGRAL_ERROR = 1e-3
 QUADRATURE_ERROR = 2e-3  # nats per dimension, see `expected_log_det_tanh`
@@ -43,6 +44,7 @@ class Effort:
 
     lines: int = 1000  # draws through which a line is integrated, in each of several components
     nodes: tuple[int, int] = (33, 33)  # of two integrals, whose difference is allowed for
+    panels: int = 400  # in one dimension, that hold draws
     curve_lines: int = 64  # at least; two for each component
     curve_nodes: int = 201
 
@@ -147,23 +149,26 @@ def examine(
     scores, apart = log_pi.double() + support.log_slope(latent), None
     level, chance = float(scores.mean()), DEVIATIONS * float(scores.std()) / math.sqrt(len(scores))
     if dimensions == 1:
-        integral, of_log, distance = line_integral(density, latent)
+        integral, of_log, distance, rare = line_integral(density, latent, effort.panels)
         held, found, error = latent, [(distance, 0.0)], 0.0
         gap, inexact = of_log - integral * level, INTEGRAL_ERROR
     else:
         held = latent[: effort.lines]
         found = [along(density, held, axis, effort.nodes) for axis in range(dimensions)]
-        points, others, weights, most = proposed(density, latent, generator, scores)
+        points, others, weights, own = proposed(density, latent, generator, scores)
+        most = float(own.quantile(0.999))
         integral, error = estimate(weights, most)
         spread = most * float((scores - level).abs().max())
         gap, inexact = estimate(weights * (others.clamp_min(LEAST) - level), spread)
         apart = Trial("share beyond a plane", *planes(latent, points, weights, most, generator))
+        rare = unlikely(scores, own, others, weights)
     bound = ks_bound(len(held), P_MIN)
     trials = [
         Trial(f"pit_ks of component {axis}", distance, bound + inexact)
         for axis, (distance, inexact) in enumerate(found)
     ]
     trials += [apart] if apart else []
+    trials.append(Trial("-log10 p of the draws farthest out", rare, -math.log10(P_MIN)))
     bound = inexact + integral * chance
     trials.append(Trial("mean over the draws", abs(gap), bound))
     error += INTEGRAL_ERROR + DEVIATIONS * math.sqrt(kept * (1.0 - kept) / len(latent))
@@ -224,12 +229,18 @@ def examine_choices(
         ]
         curves.append(Curve(choices, torch.arange(len(probs)), probs, "choice"))
     columns = [*zip(action.T, (curve.density for curve in curves), strict=True)][:CURVES]
-    for (one, first), (two, second) in combinations(columns, 2):
-        expected = torch.outer(first / first.sum(), second / second.sum()).flatten()
-        if len(expected) <= MOST_CELLS and all(trial.passed for trial in trials):
-            counts = torch.bincount(one * len(second) + two, minlength=len(expected))
+    groups = [*combinations(columns, 2), *([columns] if len(columns) > 2 else [])]
+    for group in groups:
+        cells = math.prod(len(probs) for _, probs in group)
+        if cells <= MOST_CELLS and all(trial.passed for trial in trials):
+            cell, expected = torch.zeros_like(action[:, 0]), torch.ones(1, dtype=torch.float64)
+            for choice, probs in group:
+                cell = cell * len(probs) + choice
+                expected = torch.outer(expected, probs / probs.sum()).flatten()
+            counts = torch.bincount(cell, minlength=cells)
             unlikely = -math.log10(max(chi2_p_value(counts, expected), 1e-300))
-            trials.append(Trial("-log10 p of two components", unlikely, -math.log10(P_MIN)))
+            which = "two" if len(group) == 2 else "all"
+            trials.append(Trial(f"-log10 p of {which} components", unlikely, -math.log10(P_MIN)))
     if log_pi is not None:
         some = action[: len(log_pi)].T
         each = [table[choices] for table, choices in zip(tables, some, strict=True)]

@@ -27,11 +27,14 @@ SLOPE = 1e-3  # relative
 PARAMETERS = 1e-6  # nats, for a scale and its logarithm that are float32
 NEAR = 5.0  # |u| of draws near a bound
 TOWARDS = 15.0  # |u| out to which a density is judged towards the bounds
+ENDS = 40.0  # draws whose mass may lie beyond all of them
+ATOM, AROUND, NEXT = 5.0, 100, 16.0  # draws of one value, of others near; units between them
 CERTAIN = 0.1  # of an error, that rounding may be
 SMALLEST = 1e-6  # nats; an error everywhere below is none
 LEAST = 2e-7  # a constant above what float32 rounds off an action
 CUT, FEW = 1e-3, 30  # share of draws left out that changes moments; they count as so many draws
 INEXACT = 4.0  # times the median: what rounding may do to points that a Gaussian is fitted to
+OUTER = 0.03  # share of the draws whose density may be anything: KS and the mean see no less
 VAGUE = 0.3  # the bound of an integral, beyond which 1 is not told from 1.3
 EXACT = ("jacobian", "inverse")  # kinds whose errors leave no doubt, however small
 KNOWN = (*EXACT, "scale", "constant")  # whose errors are of each draw
@@ -52,6 +55,8 @@ FAILED = {  # of a test, where the error in nats is not known
     "|log_pi - ": "log_pi and log_prob differ by {0:.2g} nat at the same draw",
     "gaps": "exp({1}) integrates to about {3:.3g} over the draws",
     "|E[q": "exp({1}) integrates to about {3:.3g} over the draws",
+    "-log10 p of the draws": "too many or too few draws lie far out for exp({1})",
+    "slope of log_pi by": "the gradient of log_pi by the noise is not the slope of its values",
     "slope": "the gradient of {1} is not the slope of its values",
     "draws at which": "{1} is not finite at {0:.0f} draws {5}",
 }
@@ -84,6 +89,7 @@ class Diagnosis:
     trials: list[Trial] = field(default_factory=list)
     curves: tuple[Curve, ...] = ()
     clipped: bool = False
+    place: str = "lie exactly on a bound"  # of those that are
     left_out: int = 0  # draws that are rounded to a bound
     unknown: str = ""  # the first draw at which the claim is not finite
     integral: float = 1.0
@@ -106,11 +112,32 @@ class Diagnosis:
         wrong = self.shape in SLIPS and (size > 1 or self.shape != "sum_forgotten")
         self.add("one number for each action: 0 if so", float(wrong), 0.0)
 
-    def bounds(self, actions: Tensor) -> None:
-        """Tests whether draws (S, A) on a bound were clipped.
+    def bounds(self, actions: Tensor, kind: torch.dtype) -> None:
+        """Tests whether draws (S, A) on a bound, also one that was not given, were clipped.
 
-        Where they were rounded to it, many others are very near.
+        Where they were rounded to it, many others are very near: in their float type, next to it.
         """
+        unit, ends = torch.finfo(kind).eps, []
+        for axis, (column, least, largest) in enumerate(
+            zip(actions.T, *self.support.reach(kind), strict=True)
+        ):
+            fine = kind == torch.float64 and not torch.equal(column.float().double(), column)
+            values, counts = column.unique(return_counts=True)
+            for value, next_one, count, others in (
+                (values[0], values[1], counts[0], counts[1:AROUND]),
+                (values[-1], values[-2], counts[-1], counts[-AROUND:-1]),
+            ):
+                within = least < self.support[axis].latent(value.view(1)) < largest
+                apart = float((value - next_one).abs()) > NEXT * unit * float(value.abs())
+                usual = float(others.double().mean())
+                most = 2.0 * usual if fine else ATOM * (1.0 + usual)
+                if within and apart and float(count) > most:
+                    ends.append((float(count) / len(column), float(value)))
+        if ends:
+            share, value = max(ends)
+            self.clipped, self.place = True, f"are exactly {value:.6g}"
+            self.add("share of the draws that are clipped", share, 0.0)
+            return
         bound = (actions <= self.support.low) | (actions >= self.support.high)
         for on_it, latent in zip(bound.T, self.latent.T, strict=True):
             inner = latent[~on_it].abs()
@@ -128,12 +155,15 @@ class Diagnosis:
             self.unknown = f"of {len(known):,}, the first at action {action}"
 
     def of_clipping(self) -> Report:
-        text = f"{self.trials[-1].figure:.1%} of the draws lie exactly on a bound"
+        text = f"{100 * self.trials[-1].figure:.2g}% of the draws {self.place}"
         verdict = f"wrong: {text}: looks like {FORMS['clipped'].text}"
         return Report(verdict, tuple(self.trials), (), "clipped")
 
-    def fit(self, draws: Scores, far: Scores) -> Tensor:
-        """Fits a Gaussian, and tests the claim if it is one; error beyond slack at `far`, (F,)."""
+    def fit(self, draws: Scores, far: Scores, stops: bool = False) -> Tensor:
+        """Fits a Gaussian, and tests the claim if it is one; error beyond slack at `far`, (F,).
+
+        It is none if it `stops` beyond the draws, or does at one of `far`.
+        """
         self.draws, self.all = draws, draws + far
         easy = draws.slack <= INEXACT * draws.slack.median()
         ordered = draws[easy] + draws[~easy] + far
@@ -142,11 +172,22 @@ class Diagnosis:
         beyond = fit.residual.abs() - ordered.slack
         self.gaussian = bool((beyond[: len(draws.claim)] <= 0).all()) and fit.offset == fit.offset
         self.gauss, self.offset = fit, fit.offset
+        stops |= bool((far.claim == -torch.inf).any()) or self.truncated(fit, draws)
+        self.gaussian &= not stops
         if self.gaussian:
             self.as_gaussian(fit, float(draws.slack.median()))
         # What rounding may do to the fit grows with the square of the distance.
         z = (far.latent - draws.latent.mean(0)) / draws.latent.std(0)
         return beyond[len(draws.claim) :] - draws.slack.median() * (1.0 + z.square().sum(-1))
+
+    def truncated(self, fit: Quadratic, draws: Scores) -> bool:
+        """Whether pairs claim a Gaussian that ends where the draws do: its mass there made 1."""
+        if self.what != "log_pi" or not fit.offset > OFFSET + float(draws.slack.median()):
+            return False
+        std = fit.covariance.diagonal().sqrt()
+        ends = torch.stack([draws.latent.amin(0), draws.latent.amax(0)])
+        low, high = torch.special.ndtr((ends - fit.mean) / std)
+        return abs(fit.offset + float((high - low).log().sum())) < ENDS / len(draws.claim)
 
     def as_gaussian(self, fit: Quadratic, slack: float) -> None:
         """The claim is a Gaussian of the latents, up to a constant: sharper tests."""
@@ -180,7 +221,9 @@ class Diagnosis:
             slack, count = self.all.slack + PARAMETERS, FEW if self.cut else len(self.latent)
             found = recognise(self.base(self.all), self.all.claim, slack, count)
         if not failed:
-            found = [form for form in found if form.kind in EXACT and self.beyond_doubt(form)]
+            # Two mistakes at once that leave every other line right are a chance.
+            single = [form for form in found if form.kind in EXACT and " + " not in form.name]
+            found = [form for form in single if self.beyond_doubt(form)]
             self.add("mistakes that fit to rounding", float(len(found)), 0.0)
         if not self.trials[0].passed:
             found = [FORMS[self.shape], *found]
@@ -206,7 +249,7 @@ class Diagnosis:
         parts = []
         if not self.trials[0].passed:
             parts.append(f"{self.what} gives {SLIPS[self.shape].format(size)}")
-        elif (error := self.error(found)) is not None:
+        elif not self.unknown and (error := self.error(found)) is not None:
             parts.append(self.amount(error))
         for trial in failed if not parts else ():
             texts = [text for name, text in FAILED.items() if trial.name.startswith(name)]
@@ -219,10 +262,15 @@ class Diagnosis:
         return f"wrong: {'; '.join([*filter(None, dict.fromkeys(parts))][:2])}{looks}{aside}"
 
     def reach(self) -> float:
-        """The |u| between two bounds out to which the claim was judged."""
+        """The |u| between two bounds out to which the claim was judged.
+
+        Of a density that is no normal before tanh, a few draws farther out judge nothing.
+        """
         judged = self.all if self.gaussian else self.draws
         found = judged.latent[:, self.support.box].abs()
-        return float(found.max()) if found.numel() else math.inf
+        if not found.numel():
+            return math.inf
+        return float(found.max() if self.gaussian else found.amax(-1).quantile(1.0 - OUTER))
 
     def confirmed(self) -> str:
         """What was found right, and where."""
@@ -232,6 +280,11 @@ class Diagnosis:
         vague = not self.gaussian and any(not bound < VAGUE for bound in total)
         sum_up = "whose integral is not judged" if vague else "which integrates to 1"
         text = f"{count:,} draws follow exp({self.what}), {sum_up}"
+        if vague and self.what == "log_pi":
+            return (
+                f"not judged: too few of {count:,} pairs lie near one another to show the integral "
+                "of exp(log_pi), but no known mistake explains them"
+            )
         if vague:
             return f"right where it draws: {text}: too few points show it"
         if reach > TOWARDS:
@@ -246,7 +299,7 @@ class Diagnosis:
         failed = " ".join(trial.name for trial in self.trials if not trial.passed)
         if found or not self.gaussian:
             return None
-        if "p of the" in failed:
+        if "p of the mean" in failed or "p of the covariance" in failed:
             base = self.base(self.all)
             return self.all.claim - base.normal(base.z)
         return torch.full_like(self.all.claim, self.offset) if "|log of" in failed else None

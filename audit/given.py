@@ -22,6 +22,7 @@ LONGEST = 160  # characters of another's message
 DEPENDENT = 1e-10  # the least eigenvalue of the correlations of draws that have a density
 REMEDIES = {  # for what raises an error
     "policy": "make it work without arguments",
+    "entropy": "give a number, or a function without arguments",
     "sample": "give noise= if it takes noise, else let it take (draws,), a number of draws, or "
     "nothing, and draw at one state",
     "log_prob": "let it take any number, or give low= and high= and let it take what is between",
@@ -126,18 +127,24 @@ class Function:
             self.rows, self.dtype = number, kind
             try:
                 found, again = (self(actions[rows], latent[rows]) for rows in (few, few.flip(0)))
+                some = few[: len(few) - 2]
+                fewer = self(actions[some], latent[some])
             except ValueError as error:
                 errors.append(error)
                 continue
-            if torch.allclose(found, again.flip(0), 1e-3, 1e-3, equal_nan=True):
+            first, then = torch.cat([found, found[some]]), torch.cat([again.flip(0), fewer])
+            if torch.allclose(first, then, 1e-3, 1e-3, equal_nan=True):
                 summed = "sum over a batch" in str(errors) and not self.drawn.batch
                 self.shape = "summed_over_batch" if summed else self.shape
                 near = self(nearer(actions[few]), nearer(latent[few]))
-                if float((near == found).double().mean()) > 0.5:  # float32 inside
+                varied = len(found.unique()) > len(found) // 2
+                if varied and float((near == found).double().mean()) > 0.5:  # float32 inside
                     self.dtype = torch.float32
                 return
-            remedy = "give the function of one state, without noise"
+            remedy = "give the function of one state, without noise or statistics of the batch"
             errors.append(ValueError(f"log_prob: gave two values for the same action; {remedy}"))
+            if not number:
+                break  # it takes a batch, and then is wrong in one
         raise next((error for error in errors if "raised" not in str(error)), errors[0])
 
 
@@ -198,6 +205,8 @@ def resolved(policy: Any, sample: Any, log_prob: Any) -> tuple[Any, Any, Any]:
         function, policy = policy, called("policy", policy)
         if isinstance(policy, tuple) and len(policy) > 1 and not callable(policy[0]):
             sample, policy = function, None  # it returned actions and log_pi
+        elif isinstance(policy, type):
+            raise ValueError(f"policy: returned the class {policy.__name__}; return an object")
         elif callable(policy) and not hasattr(policy, "sample"):
             sample, policy = policy, None
     if isinstance(policy, tuple) and len(policy) == 2:
@@ -227,12 +236,13 @@ def draw(sample: Any, count: int, noise: Any = None) -> Drawn:
     Raises:
         ValueError: none of them gives actions of one state, or they are too few.
     """
+    what = "draws" if noise is None else "noise"
     if noise is not None:
         count = len(noise) if tensor(noise, "noise").ndim else 1
     if isinstance(count, bool) or not isinstance(count, int | np.integer):
         raise ValueError(f"draws: {count!r} is no whole number; give {FEWEST:,} or more")
     if count < FEWEST:
-        raise ValueError(f"draws: {count} are too few to judge by; give {FEWEST:,} or more")
+        raise ValueError(f"{what}: {count} are too few to judge by; give {FEWEST:,} or more")
     ways: list[tuple[Any, ...]] = [((count,),), (count,), ()]
     if noise is not None:
         ways = [(noise,)]
@@ -351,18 +361,21 @@ def called(what: str, function: Callable[..., Any], *arguments: Any, **named: An
     """Calls another's code; whatever it raises becomes a ValueError of one line."""
     try:
         return function(*arguments, **named)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         text = " ".join(str(error).split())[:LONGEST]
         shapes = ", ".join(f"shape {tuple(a.shape)}" for a in arguments if hasattr(a, "shape"))
         kind = f"{type(error).__name__}{' for ' * bool(shapes)}{shapes}"
-        raise ValueError(f"{what}: raised {kind}: {text}; {REMEDIES[what]}") from error
+        remedy = REMEDIES[what]
+        if what == "log_prob" and isinstance(error, TypeError) and "argument" in text:
+            remedy = "give a function of the action alone, as lambda action: f(state, action)"
+        raise ValueError(f"{what}: raised {kind}: {text}; {remedy}") from error
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
     """A generator; the global ones are seeded too, for functions that use them, then restored."""
-    if not isinstance(seed, int):
-        raise ValueError(f"seed: {seed!r} is no whole number; give one, e.g. 0")
+    if not isinstance(seed, int) or abs(seed) >= 2**63:
+        raise ValueError(f"seed: {seed!r} is no whole number of 64 bits; give one, e.g. 0")
     before = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

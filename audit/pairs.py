@@ -13,7 +13,7 @@ from audit.density import CURVES, DEVIATIONS, Curve, in_units
 from audit.diagnosis import Diagnosis, Scores
 from audit.given import FEWEST, Drawn, Given, read, seeded
 from audit.report import Report
-from audit.support import floats, tensor
+from audit.support import Support, floats, latents, tensor
 
 KEPT = 0.1  # the least share of pairs with a finite log_pi, of an action inside the bounds
 WINDOWS = 10  # of neighbouring draws, in one dimension
@@ -21,6 +21,7 @@ LONGEST = 5.0  # spacings are cut there, in units of their mean
 CENTRES, SHARE = 400, 0.01  # of bumps in several dimensions, and of the draws in each
 ROUGH = 1e-2  # an estimate of the integral may be off by the curvature of the density
 AXES = 8  # components with bumps of their own
+ENDS = 10  # draws at the least or the largest action
 POINTS = 200  # of a curve
 
 
@@ -43,7 +44,9 @@ def check_pairs(
     with seeded(seed) as generator:
         came, second = tensor(actions, "actions").detach(), floats(log_pi, "log_pi").detach()
         rows = len(came) if came.ndim else 0
-        if came.ndim not in (1, 2) or second.numel() % max(rows, 1) or not second.ndim:
+        size = came[0].numel() if rows else 1
+        fitting = [(rows,), (rows, 1), (1, rows), (rows, size), (rows, rows)]
+        if came.ndim not in (1, 2) or tuple(second.shape) not in fitting:
             raise ValueError(
                 f"log_pi: shape {tuple(second.shape)} does not fit actions {tuple(came.shape)}; "
                 "give (S,) for (S, A)"
@@ -55,22 +58,40 @@ def check_pairs(
         drawn = Drawn(came, values.reshape(rows, -1), name="actions")
         if not came.is_floating_point():
             return of_pairs(drawn)
-        report = pairs(read(None, drawn, None, None, low, high), drawn, generator, shape)
-        inside = bool((came.abs() <= 1).all() and (came < 0).any())
-        judged = report.verdict.startswith("right: ")
-        if judged or low is not None or high is not None or not inside:
-            return report
-        squashed = pairs(read(None, drawn, None, None, -1.0, 1.0), drawn, generator, shape)
-        if report.passed or squashed.passed:
-            return squashed
-        hint = "; if the actions are tanh of something, give low=-1, high=1"
-        return replace(report, verdict=report.verdict + hint)
+        return tried(read(None, drawn, None, None, low, high), drawn, generator, shape)
 
 
 def slip(of_log_pi: tuple[int, ...], of_actions: tuple[int, ...]) -> str:
     count, size = of_actions[0], of_actions[1] if len(of_actions) > 1 else 1
     known = {(count,): "", (count, 1): "keepdim", (count, count): "broadcast"}
     return known.get(of_log_pi, "sum_forgotten" if of_log_pi == (count, size) else "keepdim")
+
+
+def tried(
+    given: Given,
+    drawn: Drawn,
+    generator: torch.Generator,
+    shape: str = "",
+    by_noise: float | None = None,
+) -> Report:
+    """The check; where no bounds are known and all actions lie in [-1, 1], also with these."""
+    report = pairs(given, drawn, generator, shape, by_noise)
+    bounded = given.support.low.isfinite() | given.support.high.isfinite()
+    if report.verdict.startswith("right: ") or bool(bounded.any()):
+        return report
+    actions, hint = given.actions, ""
+    if bool((actions.abs() <= 1).all() and (actions < 0).any()):
+        ends = torch.full_like(given.support.low, 1.0)
+        within = replace(given, support=Support(-ends, ends))
+        within.latent = latents(actions, drawn.actions.dtype, within.support)
+        squashed = pairs(within, drawn, generator, shape, by_noise)
+        if report.passed or squashed.passed:
+            return squashed
+        hint = "; if the actions are tanh of something, give low=-1, high=1"
+    elif not report.passed:
+        equal = torch.stack([actions == actions.amin(0), actions == actions.amax(0)]).sum(1)
+        hint = "; if the actions have bounds, give low= and high=" * bool((equal > ENDS).any())
+    return replace(report, verdict=report.verdict + hint)
 
 
 def pairs(
@@ -87,7 +108,7 @@ def pairs(
         shape = "sum_forgotten"
     result = Diagnosis("log_pi", support, given.latent, shape)
     result.shapes()
-    result.bounds(given.actions)
+    result.bounds(given.actions, given.precision)
     if result.clipped:
         return result.of_clipping()
     least, largest = support.reach(drawn.actions.dtype)

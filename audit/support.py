@@ -144,7 +144,7 @@ def bounds_of(policy: Any) -> tuple[Tensor, Tensor]:
     base, maps = policy, getattr(policy, "transforms", ())
     while hasattr(base, "base_dist"):
         base = base.base_dist
-        maps = getattr(base, "transforms", maps)
+        maps = [*getattr(base, "transforms", ()), *maps]
     try:
         bound = base.support
         while hasattr(bound, "base_constraint"):
@@ -238,7 +238,7 @@ def latents(actions: Tensor, dtype: torch.dtype, support: Support) -> Tensor:
     for end, side in ((support.low, 1.0), (support.high, -1.0)):
         spread = torch.where(end.isfinite(), end + side * (spread - end).abs(), spread)
     least, largest = support.reach(torch.float64)
-    return support.latent(spread).clamp(least, largest)
+    return support.latent(spread).clamp(least - 1.0, largest + 1.0)  # finite, and seen as outside
 
 
 def tensor(value: Any, what: str) -> Tensor:

@@ -10,15 +10,16 @@ from audit.choices import choices, of_pairs, table_of
 from audit.density import Effort, examine
 from audit.diagnosis import NEAR, SLIPS, Diagnosis, Scores
 from audit.given import Given, called, draw, read, resolved, seeded
-from audit.pairs import pairs
+from audit.pairs import tried
 from audit.report import Report
 
 THOROUGH = Effort(nodes=(33, 129))
-QUICK = Effort(lines=40, nodes=(17, 17), curve_lines=16, curve_nodes=61)
+QUICK = Effort(lines=40, nodes=(17, 17), panels=40, curve_lines=16, curve_nodes=61)
 FEW = 1000  # draws that are scored by a function that takes one action, or a few, at a time
 KEPT = 0.5  # the least share of the draws that rounding leaves inside the bounds
 WITHOUT = 0.9  # the largest share of draws at which log_prob is not finite
-FAR, SHARP = 1e-3, 1e-7  # nats: an error far out, and what rounding may be where slopes are tried
+FAR = 1e-3  # nats, of an error far out
+SHARP = 1e-3  # nats, of what rounding may do where slopes are tried
 SLOPES, FEWEST = 200, 4  # draws at which the slope is tried, and points near a bound
 FARTHEST, LEVELS = 20.0, 24  # |u|, and points on each axis out to there
 
@@ -64,39 +65,44 @@ def check(
     with seeded(seed) as generator:
         policy, sample, log_prob = resolved(policy, sample, log_prob)
         drawn = draw(sample, draws, noise)
-        entropy = getattr(policy, "entropy", None) if entropy is None else entropy
+        if entropy is None:
+            entropy = getattr(policy, "entropy", None)
+        elif callable(entropy):
+            entropy = called("entropy", entropy)
         claimed = {"probs": probs, "logits": logits, "log_probs": log_probs}
         alone = all(one is None for one in (log_prob, mask, *claimed.values()))
         if alone and drawn.second is not None and not drawn.actions.is_floating_point():
-            return of_pairs(drawn)
+            return of_pairs(drawn, entropy)
         table = table_of(policy, drawn, log_prob, claimed, mask)
         if table is not None:
+            if low is not None or high is not None:
+                raise ValueError("low, high: came with choices, which have none; leave them out")
             return choices(drawn, table, log_prob, entropy, mask)
+        if mask is not None:
+            raise ValueError("mask: came with actions that are no choices; leave it out")
         given = read(policy, drawn, log_prob, entropy, low, high)
         if given.function is not None:
             return Continuous(given, generator).report(noise_slope(sample, noise))
         if given.log_pi is None:
             raise ValueError("log_prob: none came; give log_prob=, or check_pairs(actions, log_pi)")
-        return pairs(given, drawn, generator, by_noise=noise_slope(sample, noise))
+        return tried(given, drawn, generator, by_noise=noise_slope(sample, noise))
 
 
 def noise_slope(sample: Any, noise: Any) -> float | None:
     """Of log_pi as `sample` gives it by its noise, where actions can be differentiated by that."""
 
     def log_pi(values: Tensor) -> Tensor:
-        result = called("sample", sample, values)
+        count = len(values)
+        result = called("sample", sample, values.reshape(count, *noise.shape[1:]).to(noise.dtype))
         if not isinstance(result, tuple):
-            return torch.zeros(len(values))
-        action, second = result[:2]
-        return second.reshape(len(values), -1).sum(-1) + 0.0 * action.reshape(len(values), -1).sum(
-            -1
-        )
+            return torch.zeros(count)
+        action, second = (one.reshape(count, -1).sum(-1) for one in result[:2])
+        return second + 0.0 * action
 
-    if not isinstance(noise, Tensor) or noise.dtype != torch.float64:
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
         return None
-    if noise.ndim == 1:
-        return slope_error(lambda values: log_pi(values.squeeze(-1)), noise[:SLOPES].unsqueeze(-1))
-    return slope_error(log_pi, noise[:SLOPES]) if noise.ndim == 2 else None
+    some = noise[:SLOPES].flatten(1) if noise.ndim > 1 else noise[:SLOPES].unsqueeze(-1)
+    return slope_error(log_pi, some, fine=noise.dtype == torch.float64)
 
 
 class Continuous:
@@ -107,7 +113,9 @@ class Continuous:
         self.given, self.generator = given, generator
         self.support, self.function = given.support, given.function
         self.slow = 0 < self.function.rows < 1000 or self.function.shape in SLIPS
-        self.least, self.largest = self.support.reach(self.function.dtype)
+        kinds = (given.precision, self.function.dtype)  # one may be the coarser
+        coarser = max(kinds, key=lambda kind: torch.finfo(kind).eps)
+        self.least, self.largest = self.support.reach(coarser)
         if self.function.takes_latent:
             self.least, self.largest = self.least - torch.inf, self.largest + torch.inf
 
@@ -130,7 +138,7 @@ class Continuous:
         inside = ((given.latent >= self.least) & (given.latent <= self.largest)).all(-1)
         kept = float(inside.double().mean())
         if not function.takes_latent:
-            result.bounds(given.actions)
+            result.bounds(given.actions, given.precision)
             if result.clipped:
                 return result.of_clipping()
             if kept < KEPT:
@@ -151,7 +159,9 @@ class Continuous:
             )
         result.finite(~unknown, self.support.action(some))
         far = self.scores(self.saturated(latent))
-        error = result.fit(draws[~unknown], far)
+        outside = self.density(beyond(latent)) == -torch.inf
+        stops = bool(outside.any()) and not bool(self.support.box.all())
+        error = result.fit(draws[~unknown], far, stops)
         draws = result.draws
         log_pi = draws.claim - self.support.log_slope(draws.latent)
         effort = QUICK if self.slow else THOROUGH
@@ -177,23 +187,33 @@ class Continuous:
                 result.add(f"error {ends}, nats beyond rounding", float(error.max()), FAR)
         if given.log_pi is not None:
             gap = (given.log_pi[inside][: len(unknown)][~unknown] - log_pi).abs()
-            units = 1e3 * torch.finfo(given.precision).eps
+            eps = torch.finfo(given.precision).eps
+            units = eps * (1e3 if eps < 1e-6 else 10.0)  # half precision has three digits
             gap = gap - draws.slack - units * (1 + log_pi.abs())
             result.add("|log_pi - log_prob| of the draws", float(gap.max()), 0.0)
-        if function.dtype == torch.float64 and function.gives_tensors:
-            some = draws.latent[: SLOPES // 10 if self.slow else SLOPES]
-            by_latent = lambda u: function(self.support.action(u), u)  # noqa: E731
-            result.slope("log_prob", slope_error(by_latent, some))
-            spread = some.quantile(0.75, 0) - some.quantile(0.25, 0)
-            sharp = far.latent[far.slack < SHARP]
-            near = [sharp[sharp[:, axis].abs() > NEAR] for axis in self.support.box.nonzero()[:, 0]]
-            off = [
-                slope_error(by_latent, points, spread) for points in near if len(points) > FEWEST
-            ]
-            worst = max((error for error in off if error is not None), default=None)
-            result.slope("log_prob near the bounds", worst)
+        self.slopes(result, draws, far)
         result.slope("log_pi by its noise", by_noise)
         return result.report()
+
+    def slopes(self, result: Diagnosis, draws: Scores, far: Scores) -> None:
+        """Tests the gradient where rounding changes little, at draws and near the bounds."""
+        function, fine = self.function, self.function.dtype == torch.float64
+        if not function.gives_tensors:
+            return
+
+        def error(points: Tensor, *how: Any) -> float | None:
+            by_latent = lambda u: function(self.support.action(u), u)  # noqa: E731
+            return slope_error(by_latent, points, spread, *how) if len(points) > FEWEST else None
+
+        spread = draws.latent.quantile(0.75, 0) - draws.latent.quantile(0.25, 0)
+        near, sharp = draws.latent[fine | (draws.slack < SHARP)], far.latent[far.slack < SHARP]
+        result.slope("log_prob", error(near[: SLOPES // 10 if self.slow else SLOPES], fine))
+        off = []
+        for axis in self.support.box.nonzero()[:, 0].tolist():
+            points = sharp[sharp[:, axis].abs() > NEAR]
+            off.append(error(points, False, 1 / max(1, len(points)), [axis]))
+        worst = max((one for one in off if one is not None), default=None)
+        result.slope("log_prob near the bounds", worst)
 
     def scores(self, latent: Tensor) -> Scores:
         """At latents (N, A), moved to where the function's float type has an action.
@@ -228,15 +248,21 @@ class Continuous:
         return torch.cat(points) if points else latent[:0]
 
 
+def beyond(latent: Tensor) -> Tensor:
+    """Points on each axis far beyond all draws (S, A), (2 A, A)."""
+    middle, reach = latent.median(0).values, 2.0 * (latent.amax(0) - latent.amin(0))
+    return torch.cat([middle + torch.diag(reach), middle - torch.diag(reach)])
+
+
 def neighbours(
     values: Tensor, towards: Tensor, kind: torch.dtype, least: Any = 0.0
 ) -> list[Tensor]:
-    """[values rounded to a float type, the same moved by what it rounds, by twice that], float64.
+    """[values rounded to a float type, the same moved by two and by four units of it], float64.
 
-    A function may subtract a bound first, and then keeps no more than is kept of that: of two
-    neighbours both may become the same number, of three not.
+    A function may subtract a bound and divide by the width first, and then keeps no more than is
+    kept of that: several neighbours may become the same number.
     """
     rounded = values.to(kind).double()
     size = torch.maximum(rounded.abs(), torch.as_tensor(least, dtype=torch.float64))
     unit = torch.finfo(kind).eps * size * (towards - rounded).sign()
-    return [rounded, rounded + unit, rounded + 2.0 * unit]
+    return [rounded, rounded + 2.0 * unit, rounded + 4.0 * unit]

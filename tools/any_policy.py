@@ -43,9 +43,13 @@ def target(of: str, args: Any) -> Any:
         )
     try:
         found: Any = imported(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"importing {module} raised {in_words(error)}"
-        remedy = "start where it is found, or give FILE.py:NAME; names of this checkout are taken"
+        remedy = "mend what it raised"
+        if isinstance(error, SystemExit):
+            remedy = 'put what ends it under if __name__ == "__main__"'
+        elif isinstance(error, ImportError):
+            remedy = "start where it is found, or give FILE.py:NAME; this checkout's names are taken"
         raise ConfigError(f"of: {why}; {remedy}") from error
     for name in path.split("."):
         if not hasattr(found, name):
@@ -57,8 +61,8 @@ def target(of: str, args: Any) -> Any:
         return found
     given = args if isinstance(args, list) else [] if args is None else [args]
     try:
-        return found(*(torch.tensor(one) if isinstance(one, list) else one for one in given))
-    except Exception as error:
+        return found(*(torch.tensor(one).float() if isinstance(one, list) else one for one in given))
+    except (Exception, SystemExit) as error:
         why = f"{path} raised {in_words(error)}"
         raise ConfigError(f"args: {why}; give what it is called with, args=[...]") from error
 

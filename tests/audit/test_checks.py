@@ -247,18 +247,22 @@ def test_a_line_is_integrated_whatever_its_form_and_tails(wanted):
             draws = wanted.sample((20_000, 1)).double()
     else:
         draws = wanted.icdf(draws)
-    integral, of_log, distance = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws)
+    integral, of_log, distance, rare = line_integral(
+        lambda u: wanted.log_prob(u).squeeze(-1), draws
+    )
     assert integral == pytest.approx(1, abs=3e-4)
     few, *_ = line_integral(lambda u: wanted.log_prob(u).squeeze(-1), draws[:500])
     assert few == pytest.approx(1, abs=1e-3)
     assert distance < ks_bound(20_000, 1e-4)
+    assert rare < 6.0
     assert of_log == pytest.approx(float(wanted.log_prob(draws).mean()), abs=0.05)
     shift = 0.3 * (draws.quantile(0.75) - draws.quantile(0.25))
-    shifted, _, distance = line_integral(
+    shifted, _, distance, rare = line_integral(
         lambda u: wanted.log_prob(u - shift).squeeze(-1) + 0.1, draws
     )
     assert shifted == pytest.approx(math.exp(0.1), abs=1e-2)
     assert distance > 0.04
+    assert rare > 9.0
 
 
 def test_the_gaussian_of_scores_is_found_with_what_is_left():

@@ -1,5 +1,6 @@
 """What is handed in: distributions of torch in other forms, what actors return, odd draws."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -155,12 +156,220 @@ def test_a_claim_that_underflows_everywhere_is_wrong():
     assert not audit.check(sample=sample, log_prob=nothing, draws=2000).passed
 
 
+def test_components_with_other_numbers_of_choices_are_filled_up():
+    probs = [[0.1, 0.2, 0.7], [0.5, 0.5]]
+    draw = lambda n: torch.stack(  # noqa: E731
+        [torch.multinomial(torch.tensor(row), n, replacement=True) for row in probs], -1
+    )
+    assert audit.check(sample=draw, probs=probs).passed
+    logits = [torch.tensor(row).log() for row in probs]
+    assert audit.check(sample=draw, logits=logits, mask=[[1, 1, 1], [1, 1]]).passed
+    assert not audit.check(sample=draw, logits=logits, mask=[[1, 1, 1], [1, 0]]).passed
+    with pytest.raises(ValueError, match=r"probs: have rows of other shapes; give \(K,\) numbers"):
+        audit.check(sample=draw, probs=[[0.1, 0.9], [[0.5]]])
+
+
+def test_what_came_with_choices_is_held_against_log_prob_and_entropy():
+    policy = dist.Categorical(torch.tensor([0.2, 0.3, 0.5]))
+
+    def pairs(shift):
+        action = policy.sample((2000,))
+        return action, policy.log_prob(action) + shift
+
+    given = {"probs": policy.probs, "log_prob": policy.log_prob, "draws": 2000}
+    assert audit.check(sample=lambda n: pairs(0.0), **given).passed
+    report = audit.check(sample=lambda n: pairs(0.1), **given)
+    assert "log_pi and log_prob differ by 0.1 nat" in report.verdict
+    assert audit.check(lambda: pairs(0.0), entropy=policy.entropy).passed
+    report = audit.check(lambda: pairs(0.0), entropy=policy.entropy() + 0.2)
+    assert "entropy() is too high by 0.2 nat" in report.verdict
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_probabilities_of_float32_are_right(count):
+    probs = torch.full((count,), 1.0 / count)
+    draw = lambda n: torch.randint(count, (n,))  # noqa: E731
+    assert audit.check(sample=draw, probs=probs.tolist()).passed
+    assert audit.check(sample=draw, log_probs=probs.log().tolist()).passed
+    exact = torch.full((count,), 1.0 / count, dtype=torch.float64)
+    report = audit.check(sample=draw, log_probs=(exact + 1e-8).log())
+    assert report.form == "log_with_epsilon"
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_logits_of_half_precision_are_right(kind):
+    logits = torch.randn(9, generator=torch.Generator().manual_seed(0)).to(kind)
+    draw = lambda n: torch.multinomial(logits.double().softmax(0), n, True)  # noqa: E731
+    assert audit.check(sample=draw, logits=logits).passed
+
+
+def test_three_components_that_determine_one_another_are_no_product():
+    def draw(count):
+        two = torch.randint(2, (count, 2))
+        return torch.cat([two, two.sum(-1, keepdim=True) % 2], -1)
+
+    report = audit.check(sample=draw, probs=torch.full((3, 2), 0.5))
+    assert report.verdict.startswith("wrong: the components of the draws depend on one another")
+
+
+def test_a_shape_of_log_pi_of_several_choices_is_named():
+    table = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+
+    def draw(count):
+        return torch.stack([torch.multinomial(row.exp(), count, True) for row in table], -1)
+
+    def each(action):
+        return torch.stack([row[a] for row, a in zip(table, action.T, strict=True)], -1)
+
+    action = draw(2000)
+    assert audit.check_pairs(action, each(action).sum(-1)).passed
+    report = audit.check_pairs(action, each(action))
+    assert report.form == "sum_forgotten"
+    report = audit.check(
+        sample=draw, log_probs=table, log_prob=lambda a: each(a).sum(-1) + 0 * a[:, :1]
+    )
+    assert report.form == "broadcast"
+    report = audit.check_pairs(
+        action, torch.where(action[:, 0] == 0, 0.5, 0.0) + each(action).sum(-1)
+    )
+    assert "choice 0, " in report.verdict
+
+
 def test_choices_that_depend_on_one_another_are_no_product():
     twice = lambda count: torch.randint(2, (count, 1)).expand(count, 2)  # noqa: E731
     report = audit.check(sample=twice, probs=torch.full((2, 2), 0.5))
     assert report.verdict.startswith("wrong: the components of the draws depend on one another")
     independent = lambda count: torch.randint(2, (count, 2))  # noqa: E731
     assert audit.check(sample=independent, probs=torch.full((2, 2), 0.5)).passed
+
+
+NARROW = dist.MixtureSameFamily(
+    dist.Categorical(torch.tensor([0.5, 0.5], dtype=torch.float64)),
+    dist.Laplace(torch.tensor([-10.0, 10.0]).double(), torch.tensor(1e-3).double()),
+)
+WIDE = dist.Normal(torch.tensor(0.0).double(), torch.tensor(5.0).double(), validate_args=False)
+
+
+@pytest.mark.parametrize(
+    ("sample", "log_prob"),
+    [
+        (lambda n: NARROW.sample((n,)), NARROW.log_prob),
+        (lambda n: WIDE.sample((n,)).exp(), lambda a: WIDE.log_prob(a.log()) - a.log()),
+    ],
+    ids=["modes", "logarithm"],
+)
+def test_the_slope_is_tried_at_the_scale_that_it_has_itself(sample, log_prob):
+    report = audit.check(sample=sample, log_prob=log_prob, draws=2000)
+    assert "slope of log_prob" in str(report)
+    assert "gradient" not in report.verdict
+
+
+def test_noise_that_is_not_used_or_is_mostly_zero_has_no_slope():
+    noise = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).double()
+    noise[:, 1:] = (noise[:, 1:] > 1.0).double()
+
+    def sample(noise):
+        shift = torch.where(noise[:, 1] > 0.5, 4.0, 0.0)
+        return shift + noise[:, 0], PAIR.log_prob(shift + noise[:, 0])
+
+    assert audit.check(sample=sample, noise=noise).passed
+
+
+PAIR = dist.MixtureSameFamily(
+    dist.Categorical(torch.tensor([0.8413, 0.1587]).double()),
+    dist.Normal(torch.tensor([0.0, 4.0]).double(), torch.tensor([1.0, 1.0]).double()),
+)
+
+
+def test_a_few_draws_that_cannot_be_are_found_whatever_the_form():
+    for size in (1, 3):
+        policy = dist.Independent(dist.Laplace(torch.zeros(size).double(), 1.0), 1)
+
+        def sample(count, policy=policy):
+            action = policy.sample((count,))
+            return torch.where(torch.rand(count, 1) < 0.002, action + 20.0, action)
+
+        report = audit.check(sample=sample, log_prob=policy.log_prob)
+        assert "too many or too few draws lie far out for exp(log_prob)" in report.verdict
+        assert audit.check(policy).passed
+
+
+@pytest.mark.parametrize("squashed", [False, True])
+@pytest.mark.parametrize(("low", "high"), [(-2.0, 2.0), (-0.5, 3.0)])
+def test_a_normal_that_ends_is_right(squashed, low, high):
+    normal = dist.Normal(torch.tensor(0.0).double(), 1.0)
+    ends = normal.cdf(torch.tensor([low, high]).double())
+
+    def log_prob(action):
+        u = torch.atanh(action) if squashed else action
+        slope = torch.log1p(-(action**2)) if squashed else 0.0
+        inside = (u >= low) & (u <= high)
+        return (
+            torch.where(inside, normal.log_prob(u) - (ends[1] - ends[0]).log(), -math.inf) - slope
+        )
+
+    def sample(count):
+        u = normal.icdf(ends[0] + (ends[1] - ends[0]) * torch.rand(count).double())
+        return torch.tanh(u) if squashed else u
+
+    bounds = BOX if squashed else {}
+    assert audit.check(sample=sample, log_prob=log_prob, **bounds).passed
+    action = sample(20_000)
+    assert audit.check_pairs(action, log_prob(action), **bounds).passed
+    assert not audit.check_pairs(action, log_prob(action) + 0.1, **bounds).passed
+
+
+def test_draws_that_are_clipped_inside_the_bounds_are_found():
+    policy = dist.Normal(torch.tensor(0.0).double(), 2.0)
+    clipped = lambda n: policy.sample((n,)).clamp(max=4.0)  # noqa: E731
+    report = audit.check(sample=clipped, log_prob=policy.log_prob)
+    assert "of the draws are exactly 4: looks like clipped actions" in report.verdict
+    near = torch.tanh(policy.sample((20_000,))).clamp(-1 + 1e-6, 1 - 1e-6)
+    log_pi = policy.log_prob(torch.atanh(near)) - torch.log1p(-(near**2))
+    assert audit.check_pairs(near, log_pi, **BOX).form == "clipped"
+    rounded = torch.tanh(policy.sample((20_000,)).float() * 2)
+    assert "clipped" not in audit.check_pairs(rounded, rounded, **BOX).verdict
+
+
+@pytest.mark.parametrize("concentration", [0.1, 0.5, 1.0])
+def test_what_float64_rounds_to_a_bound_is_left_out(concentration):
+    one = torch.tensor(concentration).double()
+    assert audit.check(dist.Beta(one, one)).passed
+    for seed in range(3):
+        assert audit.check(dist.Beta(one, one), draws=1000, seed=seed).passed
+
+
+def test_a_log_prob_that_differs_from_batch_to_batch_is_refused():
+    for wrong in (lambda a: NORMAL.log_prob(a).roll(1), lambda a: NORMAL.log_prob(a - a.mean(0))):
+        with pytest.raises(ValueError, match=r"two values for the same action; .* of the batch"):
+            audit.check(sample=NORMAL.sample, log_prob=wrong)
+
+
+@pytest.mark.parametrize("bound", [0.3, 1.05, 34.9])
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_box_scaled_by_its_width_is_right(bound, kind):
+    low, high = torch.tensor([-bound, 0.7 * bound], dtype=kind)
+
+    def log_prob(action):
+        y = 2 * (action - low) / (high - low) - 1
+        u = 0.5 * (torch.log1p(y) - torch.log1p(-y))
+        return dist.Normal(0.3, 0.5).log_prob(u) - torch.log1p(-y * y) - torch.log((high - low) / 2)
+
+    def sample(count):
+        y = torch.tanh(0.3 + 0.5 * torch.randn(count, dtype=kind))
+        return low + (high - low) * (y + 1) / 2
+
+    assert audit.check(sample=sample, log_prob=log_prob, low=low, high=high).passed
+
+
+def test_bounds_are_those_of_all_transforms():
+    base = dist.HalfNormal(torch.tensor(1.0).double())
+    assert audit.check(dist.TransformedDistribution(base, [dist.ExpTransform()])).passed
+
+
+def test_choices_that_were_not_drawn_are_counted():
+    for seed in range(3):
+        assert audit.check(dist.Binomial(10, torch.tensor(0.3)), draws=1000, seed=seed).passed
 
 
 class Differentiable:
@@ -182,7 +391,7 @@ class Differentiable:
 
 
 @pytest.mark.parametrize(
-    ("reach", "dead", "size"), [(4.0, True, 1), (8.0, False, 1), (5.0, True, 12)]
+    ("reach", "dead", "size"), [(4.0, True, 1), (12.0, True, 2), (8.0, False, 1), (5.0, True, 12)]
 )
 def test_the_gradient_is_tried_near_the_bounds(reach, dead, size):
     words = "the gradient of log_prob is not the slope of its values"
@@ -191,19 +400,35 @@ def test_the_gradient_is_tried_near_the_bounds(reach, dead, size):
     assert audit.check(Differentiable(100.0, dead, size), **bounds).passed
 
 
-@pytest.mark.parametrize("shape", [(2000,), (2000, 2)])
-def test_the_gradient_by_noise_is_tried_without_a_log_prob(shape):
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(2000,), (2000, 1, 2)])
+def test_the_gradient_by_noise_is_tried_without_a_log_prob(shape, kind):
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=kind)
 
     def sample(noise, cut=lambda u: u):
+        assert noise.dtype == kind
         u = 0.3 + 0.5 * noise
         each = dist.Normal(0.3, 0.5).log_prob(cut(u)) - 2 * torch.log(1 / torch.cosh(u))
-        return torch.tanh(u), each.sum(-1) if u.ndim > 1 else each
+        return torch.tanh(u), each.flatten(1).sum(-1) if u.ndim > 1 else each
 
     assert audit.check(sample=sample, noise=noise, **BOX).passed
     report = audit.check(sample=lambda z: sample(z, torch.detach), noise=noise, **BOX)
-    assert "the gradient of log_pi is not the slope" in report.verdict
-    assert audit.check(sample=lambda z: sample(z, torch.detach), noise=noise.float(), **BOX).passed
+    assert "the gradient of log_pi by the noise is not the slope" in report.verdict
+
+
+@pytest.mark.parametrize("std", [0.01, 0.5])
+def test_the_gradient_is_tried_in_float32(std):
+    def log_prob(action, cut=lambda u: u):
+        action = action.float()
+        normal = dist.Normal(torch.tensor(1.0), std)
+        return normal.log_prob(cut(torch.atanh(action))) - torch.log1p(-(action**2))
+
+    sample = lambda count: torch.tanh(1.0 + std * torch.randn(count))  # noqa: E731
+    report = audit.check(sample=sample, log_prob=log_prob, **BOX)
+    assert report.passed
+    assert "slope of log_prob against" in str(report)
+    report = audit.check(sample=sample, log_prob=lambda a: log_prob(a, torch.detach), **BOX)
+    assert "the gradient of log_prob is not the slope" in report.verdict
 
 
 def get_action(count, each=False):
@@ -244,7 +469,7 @@ def test_pairs_between_minus_one_and_one_without_bounds_get_a_hint():
 
 
 def test_draws_of_a_simplex_are_refused_with_what_works():
-    action = SIMPLEX.sample((5000,))
+    action = SIMPLEX.sample((20_000,))
     log_pi = SIMPLEX.log_prob(action)
     with pytest.raises(ValueError, match=r"determine one another, .*check_pairs\(actions\[:, :-1"):
         audit.check_pairs(action, log_pi)
@@ -293,8 +518,8 @@ INDICES = {"sample": lambda count: torch.randint(3, (count,))}
         ),
         ({"sample": lambda count: torch.zeros(count, 0)}, "sample: returned shape"),
         ({"sample": lambda count: torch.ones(count, 2).to_sparse()}, "complex or sparse numbers"),
-        ({"policy": NORMAL, "noise": 5}, "draws: 1 are too few"),
-        ({"policy": NORMAL, "seed": None}, "seed: None is no whole number; give one"),
+        ({"policy": NORMAL, "noise": 5}, "noise: 1 are too few"),
+        ({"policy": NORMAL, "seed": None}, "seed: None is no whole number of 64 bits; give one"),
         ({"policy": NORMAL, "draws": 2e4}, "draws: 20000.0 is no whole number; give"),
         ({"policy": dist.Normal}, "policy: the class Normal came; give one of its objects"),
     ],

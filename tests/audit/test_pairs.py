@@ -179,8 +179,8 @@ def test_modes_in_many_dimensions_are_not_judged():
     modes = dist.Independent(dist.Normal(torch.stack([-ones, ones]), 0.3 * ones), 1)
     mixture = dist.MixtureSameFamily(dist.Categorical(ones[:2]), modes)
     report = audit.check_pairs(*pairs(mixture))
-    assert "right where it draws" in report.verdict
-    assert "whose integral is not judged" in report.verdict
+    assert report.passed
+    assert report.verdict.startswith("not judged: too few of 20,000 pairs")
 
 
 def test_a_log_pi_that_is_no_number_is_pointed_at():
