@@ -49,7 +49,7 @@ def target(of: str, args: Any) -> Any:
         if isinstance(error, SystemExit):
             remedy = 'put what ends it under if __name__ == "__main__"'
         elif isinstance(error, ImportError):
-            remedy = "start where it is found, or give FILE.py:NAME; this checkout's names are taken"
+            remedy = "start where it is, or give FILE.py:NAME; names of this checkout are taken"
         raise ConfigError(f"of: {why}; {remedy}") from error
     for name in path.split("."):
         if not hasattr(found, name):
@@ -61,7 +61,7 @@ def target(of: str, args: Any) -> Any:
         return found
     given = args if isinstance(args, list) else [] if args is None else [args]
     try:
-        return found(*(torch.tensor(one).float() if isinstance(one, list) else one for one in given))
+        return found(*(torch.tensor(x).float() if isinstance(x, list) else x for x in given))
     except (Exception, SystemExit) as error:
         why = f"{path} raised {in_words(error)}"
         raise ConfigError(f"args: {why}; give what it is called with, args=[...]") from error

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torch import distributions as dist
 
-from audit.density import CURVES, DRAWS, Effort, Trial, audit, marginal
+from audit.density import CURVES, DRAWS, Effort, Trial, audit, examine, marginal
 from audit.support import support_between
 from policies import Categorical, Gaussian, MultiCategorical, TanhFullGaussian, TanhGaussian
 from policies.gaussian import log_det_tanh
@@ -183,3 +184,16 @@ def test_the_curve_is_the_one_of_the_formula():
     std = math.exp(-1.0)
     wanted = torch.distributions.Normal(0.5, std).log_prob(curve.grid).exp()
     assert torch.allclose(curve.density, wanted.double(), rtol=1e-5, atol=1e-7)
+
+
+def test_heavy_tails_that_no_proposal_reaches_are_not_unlikely():
+    policy = dist.Independent(dist.Cauchy(torch.zeros(2).double(), 1.0), 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draws = policy.sample((20_000,))
+    found = examine(
+        policy.log_prob, support_between(2), draws, policy.log_prob(draws), torch.Generator()
+    )
+    assert not [
+        trial for trial in found.trials if "farthest out" in trial.name and not trial.passed
+    ]

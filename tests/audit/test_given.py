@@ -264,6 +264,18 @@ def test_the_slope_is_tried_at_the_scale_that_it_has_itself(sample, log_prob):
     assert "gradient" not in report.verdict
 
 
+def test_a_kink_at_the_median_is_not_near_a_bound():
+    base = dist.Independent(dist.Laplace(torch.zeros(3).double(), 1.0), 1)
+    policy = dist.TransformedDistribution(base, [dist.TanhTransform(cache_size=1)])
+
+    def log_prob(action):
+        return base.log_prob(torch.atanh(action)) - torch.log1p(-(action**2)).sum(-1)
+
+    report = audit.check(sample=policy.sample, log_prob=log_prob, **BOX)
+    assert "near the bounds" in str(report)
+    assert report.passed
+
+
 def test_noise_that_is_not_used_or_is_mostly_zero_has_no_slope():
     noise = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)).double()
     noise[:, 1:] = (noise[:, 1:] > 1.0).double()

@@ -398,6 +398,14 @@ def test_an_integral_that_a_few_points_decide_is_not_called_1():
     assert "integrates to 1" not in verdict
 
 
+def test_what_is_no_normal_is_judged_where_draws_are():
+    base = dist.Laplace(torch.tensor(0.0).double(), 0.5)
+    policy = squashed(base)
+    verdict = audit.check(policy).verdict
+    reach = float(verdict.split("not judged beyond |u| = ")[1])
+    assert 1.0 < reach < 2.5  # 0.5 log(1 / 0.03) is 1.75
+
+
 def test_noise_is_what_sample_is_called_with():
     noise = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0))
     report = audit.check(

@@ -43,12 +43,16 @@ def actor():
 
 def explodes():
     raise RuntimeError("boom")
+
+def ends():
+    raise SystemExit(0)
 """
 
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield tmp_path
@@ -119,6 +123,8 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["of=mine"], "of: mine is not MODULE:NAME; e.g."),
         (["of=nowhere:x"], "of: importing nowhere raised ModuleNotFoundError"),
         (["of=mine:rigth"], "did you mean right?"),
+        (["of=ends:x"], 'put what ends it under if __name__ == "__main__"'),
+        (["of=mine:ends"], "policy: raised SystemExit"),
         (["of=torch.distributions:Nomal"], "did you mean Normal?"),
         (["of=nowhere.py:x"], "nowhere.py raised FileNotFoundError"),
         (["pairs=nowhere.npz"], "np.savez(FILE, actions=actions, log_pi=log_pi) writes"),
