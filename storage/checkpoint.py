@@ -269,7 +269,9 @@ def is_own(path: Path, config: dict[str, Any] | None) -> bool:
     """Whether a checkpoint is of the run with this configuration, as far as it can be read."""
     try:
         recorded = join(files.read_json(path / VALUES)["config"], {})
-        return config is None or not differing(recorded, build(TrainConfig, config, recorded=True))
+        if config is None or recorded == config:
+            return True
+        return not differing(recorded, build(TrainConfig, config, recorded=True))
     except (LogpiError, *UNREADABLE):
         return True
 
@@ -281,11 +283,12 @@ def prune(run_dir: Path, step: int, keep: int, config: dict[str, Any] | None) ->
     there. So do those that are of another configuration.
     """
     paths = [run_dir / "checkpoints" / name for name in names(run_dir) if int(name[5:]) <= step]
-    paths = [path for path in paths if is_own(path, config)]
-    best = max(paths, key=lambda path: (best_key(path), path.name))
-    for path in paths[:-keep]:
-        if path != best:
-            bury(path)
+    if len(paths) > keep:
+        paths = [path for path in paths if is_own(path, config)]
+        best = max(paths, key=lambda path: (best_key(path), path.name))
+        for path in paths[:-keep]:
+            if path != best:
+                bury(path)
     drop_unused(run_dir)
 
 
