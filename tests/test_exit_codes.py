@@ -137,6 +137,7 @@ TINY = ["env=cartpole", "env.num_envs=2", "agent.hidden=[8]", "total_steps=400",
         "eval.episodes=1"]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes")
 def test_a_run_ends_as_ever_though_nobody_reads_any_more(tmp_path):
     ours, theirs = os.pipe()
@@ -181,6 +182,17 @@ def test_what_is_printed_at_once_to_a_full_disk_is_lost(monkeypatch):
         monkeypatch.setattr(sys, "stdout", full)
         with speaking():
             print("nobody reads this", flush=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes")
+def test_a_run_goes_on_though_nobody_reads_any_more(monkeypatch, tmp_path):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "w", buffering=1) as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        monkeypatch.setattr(sys, "stderr", gone)
+        assert enter("train", train.run, [*TINY, f"run_dir={tmp_path / 'run'}"]) == 0
+        assert (tmp_path / "run" / "result.json").exists()
 
 
 @pytest.mark.parametrize(

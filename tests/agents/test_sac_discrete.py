@@ -100,10 +100,10 @@ def test_a_learned_temperature_ends_at_the_entropy_it_aims_for():
     """Of two actions with rewards 0 and 1, alpha solves H(sigmoid(1 / alpha)) = target."""
     target = 0.4
     learner = agent("sac_discrete", Spec(1, 2, discrete=True), target_entropy=target, lr=2e-2,
-                    gamma=0.0, lr_schedule="linear", horizon=1200)  # fmt: skip
+                    gamma=0.0, lr_schedule="linear", horizon=600)  # fmt: skip
     obs, ends = torch.ones(2, 1), torch.ones(2, dtype=torch.bool)
     learn(learner, Transition(obs, torch.arange(2), torch.tensor([0.0, 1.0]), obs, ends, ~ends),
-          1200)  # fmt: skip
+          600)  # fmt: skip
 
     def entropy(alpha):
         p = 1 / (1 + math.exp(-1 / alpha))
@@ -130,10 +130,10 @@ def test_a_small_mdp_ends_in_soft_value_iteration():
         soft = alpha * torch.logsumexp(value / alpha, -1)
         value = (reward + gamma * (~terminated) * soft[successor]).view(3, 2)
     learner = agent("sac_discrete", Spec(3, 2, discrete=True), alpha=alpha, gamma=gamma, lr=1e-2,
-                    tau=0.1, lr_schedule="linear", horizon=2000)  # fmt: skip
+                    tau=0.1, lr_schedule="linear", horizon=800)  # fmt: skip
     never = torch.zeros(6, dtype=torch.bool)
     rows = Transition(one_hot(states, 3), actions, reward, one_hot(successor, 3), terminated, never)
-    learn(learner, rows, 2000)
+    learn(learner, rows, 800)
     obs = one_hot([0, 1, 2], 3)
     found = learner.critic(obs).double()
     assert torch.allclose(found, value.expand(2, -1, -1), atol=0.02)

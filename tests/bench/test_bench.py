@@ -1,5 +1,6 @@
 """The benchmark's arithmetic, its report and its arguments; of its processes, one of ours."""
 
+import io
 import json
 import math
 import re
@@ -108,9 +109,11 @@ def test_a_worker_of_ours_trains_as_many_steps_as_it_is_told():
         assert {"seconds", "cpu", "idle_cpu"} <= set(done)
 
 
-def test_what_surrounds_the_update_is_a_part_of_the_time():
-    with Worker({"kind": "around", "overrides": TINY, "warmup": 10}) as worker:
-        done = worker.run(10)
+def test_what_surrounds_the_update_is_a_part_of_the_time(tmp_path):
+    """What a worker does, in this process."""
+    spec, answers = {"kind": "around", "overrides": TINY, "warmup": 10}, io.StringIO()
+    contestant.serve(spec, io.StringIO("run 10\n"), answers, tmp_path)
+    _, done = map(json.loads, answers.getvalue().splitlines())
     assert (done["steps"], done["updates"]) == (10, 10)
     assert 0.0 < done["around"] < done["seconds"]
 

@@ -72,6 +72,7 @@ def test_the_probability_of_improvement_is_the_share_of_won_pairs():
     assert both == pytest.approx(0.5)  # each task counts the same
 
 
+@pytest.mark.slow
 def test_an_interval_covers_the_truth_as_often_as_it_says():
     generator = np.random.default_rng(0)
     hits = 0

@@ -93,8 +93,7 @@ IN_PLACE = "tests.envs.test_border:Scales-v0"  # changes its action
 @pytest.fixture(autouse=True)
 def played_here_alone(request, monkeypatch):
     """No second process, and no look at how busy the cores are, but where that is the subject."""
-    others = request.node.callspec.params.get("env_id") if hasattr(request.node, "callspec") else 0
-    if others != "Pendulum-v1" and "hash" not in request.node.name:
+    if "hash" not in request.node.name:
         monkeypatch.setattr(doctor, "elsewhere", lambda *_: None)
     if "slow" not in request.node.name:
         monkeypatch.setattr(doctor, "SLOW", 1.0)
