@@ -799,6 +799,8 @@ def test_of_equal_evaluations_the_newest_is_the_best_and_stays(tmp_path):
     assert checkpoint.load_newest(tmp_path)[0] == 6
     checkpoint.save(tmp_path, 7, {"return_mean": 2.0, "a": 1}, keep=9)
     assert checkpoint.load_newest(tmp_path, "best")[0] == 7
+    checkpoint.save(tmp_path, 8, {"return_mean": 3.0, "a": 1}, keep=4)
+    assert [int(name[5:]) for name in checkpoint.names(tmp_path)] == [5, 6, 7, 8]
 
 
 def test_evaluations_below_zero_are_better_than_none(tmp_path):
