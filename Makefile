@@ -71,7 +71,8 @@ $(READY): pyproject.toml constraints.txt
 	$(INTERPRETER)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what constraints.txt pins into .venv, once"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
+	@$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # on all cores; pip compiles on one
 	@touch $@
 
 $(PEERS): $(READY)
