@@ -166,14 +166,12 @@ class NativeVector(Arrays):
     def reset_all(self) -> np.ndarray:
         obs, _ = self.envs.reset(seed=derive(self.seed, "vector", self.resets) >> 32)
         self.resets += 1
-        self.finished, self.waiting = np.zeros(self.count, dtype=np.bool_), None
+        self.waiting = None
         self.obs = self.observation(obs)
         return self.obs
 
     def step(self, action: np.ndarray) -> Step:
-        next_step = self.mode is AutoresetMode.NEXT_STEP
-        self.idle = self.finished if next_step and self.finished.any() else None
-        self.action = action
+        self.idle, self.action = self.waiting, action
         obs, reward, terminated, truncated, info = self.envs.step(action)
         reward = self.flat("reward", reward, np.float64)
         beyond = np.flatnonzero(~(np.abs(reward) <= LARGEST))
@@ -181,14 +179,14 @@ class NativeVector(Arrays):
             raise CopyFault(f"reward {reward[beyond[0]]} is not finite", int(beyond[0]))
         terminated = self.flat("terminated", terminated, np.bool_)
         truncated = self.flat("truncated", truncated, np.bool_)
-        self.obs, self.finished = self.observation(obs), terminated | truncated
-        self.waiting = self.finished if next_step else None
+        self.obs, finished = self.observation(obs), terminated | truncated
+        self.waiting = finished if self.mode is AutoresetMode.NEXT_STEP and finished.any() else None
         successors = self.obs
-        if self.mode is AutoresetMode.SAME_STEP and self.finished.any():
+        if self.mode is AutoresetMode.SAME_STEP and finished.any():
             if "final_obs" not in info:
                 raise ValueError("info has no final_obs, the last observations of SAME_STEP")
             successors = self.obs.copy()
-            for index in map(int, np.flatnonzero(self.finished)):
+            for index in map(int, np.flatnonzero(finished)):
                 final = row(info["final_obs"], index)
                 successors[index] = read(self.observation_space, final)
         return successors, reward, terminated, truncated
@@ -199,7 +197,6 @@ class NativeVector(Arrays):
             self.obs = self.observation(obs)
         elif self.mode is AutoresetMode.NEXT_STEP and done.all():
             self.obs = self.observation(self.envs.step(self.action)[0])
-            self.finished = np.zeros(self.count, dtype=np.bool_)
             self.waiting = None
         return self.obs
 

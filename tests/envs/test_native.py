@@ -152,6 +152,18 @@ def test_a_vector_environment_begins_anew_after_a_stop_and_says_so_once(mode, st
     assert "nothing that a vector environment has inside can be saved" in found
 
 
+@pytest.mark.parametrize(("lengths", "abandoned"), [((1, 1), False), ((1, 2), True)])
+def test_copies_that_began_anew_wait_for_no_reset(lengths, abandoned):
+    """After the step that resets all of them at once, and after a reset while one waits."""
+    envs = Envs(VECTOR, 2, "native", {"lengths": lengths}, 0)
+    act(envs, 0)
+    if abandoned:
+        envs.abandon(np.array([True, True]))
+    row = act(envs, 1)
+    assert row.obs[:, 1].tolist() == [0, 0]
+    assert not row.truncated.any()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_an_endless_episode_of_one_copy_is_cut_where_that_can_be_done(mode):
     envs = Envs(VECTOR, 2, "native", {"mode": mode}, 0)
