@@ -48,6 +48,9 @@ def make_backend(
             spec = gymnasium_spec(env_id)
             if vectorization == "native":
                 return make_native(env_id, spec, count, kwargs, bool(wrappers))
+            if spec.entry_point is None:
+                why = f"{env_id} has a vector_entry_point and no single copies"
+                raise ConfigError(f"env.vectorization: {why}; train with native, evaluate that run")
             # A worker imports the module itself, once it has the path for it.
             known = None if ":" in env_id else spec
             arguments = env_id, known, kwargs, wrappers
@@ -143,10 +146,15 @@ def wrapped(env: gymnasium.Env[Any, Any], name: str, arguments: dict[str, Any]) 
     try:
         own = "envs.masks" if last == MASKING else "gymnasium.wrappers"
         found: Any = getattr(import_module(module or own), last)
-    except (ImportError, AttributeError) as error:
+    except PASSED:
+        raise
+    except Exception as error:
         known = [MASKING, *(one for one in gymnasium.wrappers.__all__ if one[0].isupper())]
+        why, sought = str(error), getattr(error, "name", None)
         remedy = nearest(last, known, "give a name of gymnasium.wrappers, or module:Class")
-        raise ConfigError(f"env.wrappers: {name}: {error}; {remedy}") from error
+        if module and sought != last and not f"{module}.".startswith(f"{sought}."):
+            why, remedy = in_words(error), f"correct {module}, or install what it imports"
+        raise ConfigError(f"env.wrappers: {name}: {why}; {remedy}") from error
     try:
         made = found(env, **{key: given(value) for key, value in arguments.items()})
     except PASSED:

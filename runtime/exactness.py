@@ -157,7 +157,8 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
     layers = [envs.copies[0]]
     while hasattr(layers[-1], "env"):
         layers.append(layers[-1].env)
-    kept = [name for name in KEPT if name in {type(layer).__name__ for layer in layers}]
+    kinds = {kind.__name__ for layer in layers for kind in type(layer).mro()}
+    kept = [name for name in KEPT if name in kinds]
     if kept:
         which = " and ".join(kept)
         return message(

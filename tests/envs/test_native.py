@@ -249,6 +249,11 @@ def test_an_id_without_a_vector_form_is_refused():
         Envs("Acrobot-v1", 2, "native", {}, 0)
 
 
+def test_an_id_with_a_vector_form_alone_has_no_single_copies():
+    with pytest.raises(ConfigError, match=r"has a vector_entry_point and .*; train with native"):
+        Envs(VECTOR, 2, "sync", {}, 0)
+
+
 # Pendulum
 
 

@@ -162,6 +162,18 @@ def test_a_wrapper_that_cannot_be_had_is_named(given, message):
     assert str(caught.value).startswith("env.wrappers: ")
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("1 +", "SyntaxError: .*line 1"), ("import absent_xyz", "ModuleNotFoundError: .*absent_xyz")],
+)
+def test_a_module_that_cannot_be_imported_is_named(text, why, tmp_path, monkeypatch):
+    (tmp_path / "spoilt_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    remedy = "correct spoilt_module, or install what it imports"
+    with pytest.raises(ConfigError, match=f"^env.wrappers: spoilt_module:Same: {why}.*; {remedy}$"):
+        wrapped(gymnasium.Env(), "spoilt_module:Same", {})
+
+
 def test_a_library_that_a_wrapper_needs_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     env = gymnasium.Env()
@@ -194,6 +206,15 @@ def test_wrappers_that_keep_statistics_are_refused_with_what_to_use(name):
         train_config([f"env.wrappers=[{name}]"])
     kept = Envs("Pendulum-v1", 2, "sync", {}, 0, wrappers=[name])  # and are found where they hide
     assert KEPT[name] in str(before_training(kept, 0))
+
+
+class Averaged(wrappers.NormalizeReward):
+    """Keeps statistics under another name."""
+
+
+def test_a_wrapper_made_from_one_that_keeps_statistics_is_found():
+    envs = Envs("Pendulum-v1", 2, "sync", {}, 0, wrappers=["tests.envs.test_wrappers:Averaged"])
+    assert "use agent.reward_scale=auto in place of Norm" in str(before_training(envs, 0))
 
 
 @pytest.mark.parametrize("given", ["[3]", "x", "[{stack_size:4}]", "[a-b]", "[{name:A,f:inf}]"])
