@@ -1,7 +1,7 @@
 """Off-policy storage: a ring of transitions, sampled uniformly."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from common.seeding import go_on
 from data.transition import Rows, Spec, Transition
 
 
@@ -163,7 +164,7 @@ class Replay:
         return Rows(row, self.obs, self.pointer, *self.fields)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the rows, which `data/replay_state.py` copies and restores."""
+        """All but the rows, of which `copy_rows` makes copies."""
         state: dict[str, Any] = {
             "capacity": self.capacity,
             "added": self.added,
@@ -172,3 +173,54 @@ class Replay:
             "count": self.count,
         }
         return {**state, "following": self.last_next_obs} if self.count else state
+
+    @property
+    def first_row(self) -> int:
+        """The number of the oldest transition that a later batch may need."""
+        return max(self.lost, self.added - self.ring + self.count)
+
+    def columns(self) -> dict[str, Tensor]:
+        """The arrays (ring, ...) whose rows are saved, by name; `obs` is longer."""
+        return {"obs": self.obs, **{f"field{i}": field for i, field in enumerate(self.fields)}}
+
+    def copy_rows(self, start: int, stop: int) -> dict[str, Tensor]:
+        """Copies of the rows of transitions number `start` to `stop`, for `restore`.
+
+        With the successors stored meanwhile: each step stores those of the one before.
+        """
+        device = self.generator.device
+        row = torch.arange(start, stop, device=device) % self.ring
+        before = np.arange(max(start - self.count, self.added - self.capacity), stop - self.count)
+        behind = self.behind[before % self.ring]
+        return {
+            "numbers": torch.arange(start, stop),
+            **{name: column.index_select(0, row) for name, column in self.columns().items()},
+            "ends": torch.from_numpy(before[behind > 0]),
+            "ended": self.obs.index_select(0, torch.from_numpy(behind[behind > 0]).to(device)),
+        }
+
+    def restore(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
+        """Restores `state_dict` and the pieces of `copy_rows` that hold all since `first_row`.
+
+        Where the first of them are missing, so are their transitions.
+        """
+        self.added, self.sampled = state["added"], state["sampled"]
+        go_on(self.generator, state["generator"])
+        self.count = self.lost = 0
+        for piece in pieces:
+            if not self.count:
+                self.begin(piece["obs"][: state["count"]], [piece[f"field{i}"] for i in range(4)])
+                self.lost = int(piece["numbers"][0])
+            fresh = (piece["numbers"] >= self.first_row).nonzero().flatten()
+            row = (piece["numbers"][fresh] % self.ring).to(self.obs.device)
+            for name, column in self.columns().items():
+                column[row] = piece[name][fresh].to(column.device)
+            for number, successor in zip(piece["ends"].tolist(), piece["ended"], strict=True):
+                if number >= self.added - self.capacity:
+                    self.store_successor(number, successor)
+        if self.lost > max(0, self.added - self.ring + self.count):  # the first are missing
+            self.lost += self.spare * self.count
+        if self.count:
+            after = self.added % self.ring
+            self.last_next_obs = state["following"].cpu()
+            self.obs[after : after + self.count] = state["following"]

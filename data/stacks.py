@@ -1,5 +1,6 @@
 """A replay of frame stacks that stores each frame once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,9 @@ class StackReplay(Replay):
             self.pointer = self.links[:, -1]
             self.pointer_array = self.as_array(self.pointer)
 
+    def columns(self) -> dict[str, Tensor]:
+        return {**super().columns(), "older": self.older}
+
     @property
     def older(self) -> Tensor:
         """(ring, K - 1), rows of the older frames."""
@@ -95,6 +99,11 @@ class StackReplay(Replay):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         return {**state, "padding": self.obs[-1].clone()} if self.count else state
+
+    def restore(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
+        super().restore(state, pieces)
+        if self.count:
+            self.obs[-1] = state["padding"]
 
     def at(self, row: Tensor) -> Rows:
         return StackRows(row, self.obs, self.links, *self.fields)

@@ -19,7 +19,6 @@ from configs.agents import AgentConfig
 from configs.automatic import updates
 from configs.schema import MASKING, TrainConfig
 from data import Batch, Replay, Rollout, Spec, Transition
-from data.replay_state import copy_rows, first_row, restore
 from data.stacks import StackReplay
 from envs.envs import Envs, pack
 from envs.spaces import masks_in
@@ -58,15 +57,15 @@ class Parts:
         if self.replay is None:
             self.buffer.load_state_dict(state)
         else:
-            restore(self.replay, state, pieces)
+            self.replay.restore(state, pieces)
 
     def digest(self) -> str:
         """SHA-256 over all that the next step depends on, the content of the buffer too."""
         rows, replay = [], self.replay
         if replay is not None and replay.count:
             most = DIGESTED_ROWS * replay.count
-            spans = pieces(replay, first_row(replay), most)
-            rows = [digest(copy_rows(replay, *span)) for span in spans]
+            spans = pieces(replay, replay.first_row, most)
+            rows = [digest(replay.copy_rows(*span)) for span in spans]
         return digest(
             {
                 "agent": self.agent.state_dict(),

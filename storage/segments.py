@@ -10,7 +10,6 @@ from torch import Tensor
 
 from common.errors import Damaged
 from data import Replay
-from data.replay_state import copy_rows, first_row
 from storage.files import Record, own_folder, read_sealed, seal, verify, writing
 from storage.rundir import write_bytes
 
@@ -29,10 +28,10 @@ def write_segments(
     """
     if replay is None or not replay.count:
         return []
-    segments = [record for record in known if record["stop"] > first_row(replay)]
-    start = max([first_row(replay), *(record["stop"] for record in segments)])
+    segments = [record for record in known if record["stop"] > replay.first_row]
+    start = max([replay.first_row, *(record["stop"] for record in segments)])
     for first, stop in pieces(replay, start, ROWS):
-        record = write_segment(run_dir, first, stop, copy_rows(replay, first, stop))
+        record = write_segment(run_dir, first, stop, replay.copy_rows(first, stop))
         segments.append({**record, "rank": rank})
     return segments
 
@@ -42,7 +41,7 @@ def pieces(replay: Replay, start: int, most: int) -> Iterator[tuple[int, int]]:
     if start >= replay.added:
         return
     count = replay.count
-    step = copy_rows(replay, start, start + count)
+    step = replay.copy_rows(start, start + count)
     size = sum(tensor.nbytes for name, tensor in step.items() if not name.startswith("end"))
     rows = max(1, min(most // count, PIECE // size)) * count
     for first in range(start, replay.added, rows):

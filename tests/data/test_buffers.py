@@ -8,7 +8,6 @@ import torch
 
 from common.tree import digest
 from data import Replay, Rollout, Transition
-from data.replay_state import copy_rows, first_row, restore
 from tests.helpers import saved_and_read
 
 
@@ -116,14 +115,14 @@ def test_every_successor_is_the_true_one_though_stored_once(
             assert_true_to(known, buffer)
         if step % 7 == 6 and step < 35:  # a checkpoint adds what is new since the last
             pieces.append(
-                saved_and_read(copy_rows(buffer, max(written, first_row(buffer)), buffer.added))
+                saved_and_read(buffer.copy_rows(max(written, buffer.first_row), buffer.added))
             )
             written = buffer.added
         if step == 35:  # through a checkpoint, after which environments may begin elsewhere
-            pieces.append(saved_and_read(copy_rows(buffer, written, buffer.added)))
+            pieces.append(saved_and_read(buffer.copy_rows(written, buffer.added)))
             state = saved_and_read(buffer.state_dict())
             buffer = replay(capacity=capacity, batch=32)
-            restore(buffer, state, pieces)
+            buffer.restore(state, pieces)
             assert_true_to(known, buffer)
 
 
@@ -189,12 +188,12 @@ def test_rows_that_are_damaged_on_the_disk_are_never_drawn(envs, capacity, ends)
             known[reward] = (row_.obs[index], row_.action[index], row_.next_obs[index],
                              row_.terminated[index])  # fmt: skip
         if step < 40 and step % 10 == 9:
-            pieces.append(saved_and_read(copy_rows(buffer, buffer.added - 10 * envs, buffer.added)))
+            pieces.append(saved_and_read(buffer.copy_rows(buffer.added - 10 * envs, buffer.added)))
         if step == 39:
             state = saved_and_read(buffer.state_dict())
             buffer = replay(capacity=capacity, batch=64)
-            restore(buffer, state, pieces[2:])
-            assert (len(buffer), first_row(buffer)) == (20 * envs, 20 * envs)
+            buffer.restore(state, pieces[2:])
+            assert (len(buffer), buffer.first_row) == (20 * envs, 20 * envs)
         if step >= 39:
             assert len(buffer) == min(capacity, (step + 1 - 20) * envs)
             assert_true_to(known, buffer, batches=4)
@@ -207,7 +206,7 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
     for step in range(13):
         first.add(row(step))
         batches = list(first.batches())
-    restore(second, first.state_dict(), [copy_rows(first, 0, 13)])
+    second.restore(first.state_dict(), [first.copy_rows(0, 13)])
     for step in range(13, 30):
         drawn = []
         for buffer in (first, second):
@@ -232,13 +231,13 @@ def test_the_rows_in_pieces_are_those_in_one(size):
     envs, buffer, copy = 3, replay(capacity=60), replay(capacity=60)
     for row_ in life(envs, 50, 0.4, seed=1):
         buffer.add(row_)
-    first, last = first_row(buffer), buffer.added
-    pieces = [copy_rows(buffer, start, min(start + size * envs, last))
+    first, last = buffer.first_row, buffer.added
+    pieces = [buffer.copy_rows(start, min(start + size * envs, last))
               for start in range(first, last, size * envs)]  # fmt: skip
-    whole = copy_rows(buffer, first, last)
+    whole = buffer.copy_rows(first, last)
     assert all(torch.equal(torch.cat([p[name] for p in pieces]), whole[name]) for name in whole)
-    restore(copy, buffer.state_dict(), pieces)
-    assert digest(copy_rows(copy, first, last)) == digest(whole)
+    copy.restore(buffer.state_dict(), pieces)
+    assert digest(copy.copy_rows(first, last)) == digest(whole)
     assert copy.used - len(copy.free) == len(whole["ends"])
 
 

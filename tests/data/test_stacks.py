@@ -10,7 +10,6 @@ from gymnasium.wrappers import FrameStackObservation
 
 from configs.compose import train_config
 from data import Replay, Spec, Transition
-from data.replay_state import copy_rows, first_row, restore
 from data.stacks import StackReplay
 from runtime.build import make_parts
 from tests.helpers import saved_and_read
@@ -82,14 +81,14 @@ def test_batches_are_those_of_whole_stacks(envs, stack, padding, written_by, mon
         assert frames.obs.shape[1] == 2
         assert_equal(plain.sample(), frames.sample())
         if (number % 7 == 6 and number < 50) or number == 55:
-            start = max(written, first_row(frames))
-            pieces.append(saved_and_read(copy_rows(frames, start, frames.added)))
+            start = max(written, frames.first_row)
+            pieces.append(saved_and_read(frames.copy_rows(start, frames.added)))
             written = frames.added
         if number == 55:
             state = saved_and_read(frames.state_dict())
             for kept in (pieces[-1:], pieces):  # without the first ones, and whole
                 frames = storage(stack)
-                restore(frames, state, kept)
+                frames.restore(state, kept)
                 if not len(frames):  # the frames of eight steps before are missing
                     assert stack == 9
                     continue

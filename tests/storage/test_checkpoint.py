@@ -11,8 +11,6 @@ import torch
 from common import tree
 from common.errors import StorageFault
 from data import Replay, Spec
-from data.replay_state import copy_rows, first_row, restore
-from runtime import build
 from runtime.build import Parts
 from storage import checkpoint, files, rundir, segments
 from storage.lock import locked
@@ -332,14 +330,14 @@ def replay(steps, count=2, numbers=300):
 def test_rows_go_to_the_disk_and_into_the_digest_in_small_pieces(tmp_path, monkeypatch):
     """Of so many bytes, but of a whole step at least; put together they are the replay again."""
     made, asked = replay(14), []
-    row = sum(tensor.nbytes for tensor in copy_rows(made, 0, 2).values()) // 2
+    row = sum(tensor.nbytes for tensor in made.copy_rows(0, 2).values()) // 2
 
-    def counted(replay, start, stop):
-        asked.append(stop - start)
-        return copy_rows(replay, start, stop)
+    class Counted(Replay):
+        def copy_rows(self, start, stop):
+            asked.append(stop - start)
+            return super().copy_rows(start, stop)
 
-    for module in (segments, build):
-        monkeypatch.setattr(module, "copy_rows", counted)
+    made.__class__ = Counted
     digests = set()
     for most, rows in ((1, 2), (5 * row, 4), (6 * row, 6), (1 << 24, 20)):
         monkeypatch.setattr(segments, "PIECE", most)
@@ -351,13 +349,13 @@ def test_rows_go_to_the_disk_and_into_the_digest_in_small_pieces(tmp_path, monke
         assert parts.digest() == parts.digest()
         digests.add(parts.digest())
         assert max(asked) == rows
-        first = first_row(made)
+        first = made.first_row
         assert [r["start"] for r in records] == list(range(first, 28, rows))
         assert records[-1]["stop"] == 28
         assert {record["rank"] for record in records} == {3}
         again = Replay(20, 4, 4, 1.0, torch.Generator())
-        restore(again, made.state_dict(), segments.read_segments(folder / "replay", records))
-        after = [copy_rows(replay, first, 28) for replay in (made, again)]
+        again.restore(made.state_dict(), segments.read_segments(folder / "replay", records))
+        after = [replay.copy_rows(first, 28) for replay in (made, again)]
         assert tree.digest(after[0]) == tree.digest(after[1])
     assert len(digests) == 4  # of pieces below 16 MiB it is what it was before there were any
 
