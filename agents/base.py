@@ -12,7 +12,9 @@ from common.seeding import go_on
 from configs.agents import AgentConfig, GaussianConfig
 from configs.validate import require_methods
 from data import Spec, Transition
-from networks.actor_critic import CategoricalActor, FullGaussianActor, GaussianActor
+from networks.actor_critic import GaussianActor
+from networks.discrete import CategoricalActor
+from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
 from networks.normalizer import ReturnScale, RunningNorm, make_normalizer
 from policies import POLICIES, Policy

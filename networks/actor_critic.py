@@ -1,13 +1,12 @@
-"""Observations -> parameters of a policy, and values of states and actions."""
+"""Observations -> parameters of a Gaussian policy, and values of states and actions."""
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from networks.encoder import ImageEncoders, Images
 from networks.layers import ACTIVATIONS, EnsembleLinear, EnsembleNorm, Linear
@@ -94,79 +93,6 @@ class GaussianActor(nn.Module):
         else:
             bounded = raw.clamp(self.middle - self.half_range, self.middle + self.half_range)
         return torch.tanh(mean) if self.bounded_mean else mean, bounded
-
-
-class FullGaussianActor(GaussianActor):
-    """obs (*, O) -> mean (*, A), scale_tril (*, A, A), the factor L of the covariance L L^T.
-
-    Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...): std_i as in `GaussianActor`, now that of
-    component i given those before it, and couplings c, without bounds, from the network or free
-    numbers as log_std is. They start at 0, so that the first policy is the diagonal one.
-    """
-
-    placed: Tensor  # (A * A, A (A - 1) / 2), puts each coupling into its place
-    eye: Tensor  # (A * A,)
-
-    def __init__(self, torso: nn.Module, head: Head, action_dim: int, **options: Any) -> None:
-        super().__init__(torso, head, action_dim, **options)
-        self.shape = (action_dim, action_dim)
-        eye, below = torch.eye(action_dim).flatten(), torch.ones(self.shape).tril(-1).flatten() > 0
-        self.register_buffer("eye", eye, persistent=False)
-        self.register_buffer("placed", torch.eye(len(eye))[:, below], persistent=False)
-        entries = self.placed.shape[1]
-        self.coupling = nn.Parameter(torch.zeros(entries))
-        self.coupling_weight = None
-        if isinstance(self.log_std, nn.Linear):
-            self.coupling_weight = nn.Parameter(torch.zeros(entries, self.log_std.in_features))
-
-    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        features = self.torso(obs) if features is None else features
-        mean, log_std = super().forward(obs, features)
-        coupling: Tensor = self.coupling
-        if self.coupling_weight is not None:
-            coupling = functional.linear(features, self.coupling_weight, coupling)
-        rows = functional.linear(coupling, self.placed, self.eye).unflatten(-1, self.shape)
-        return mean, log_std.exp().unsqueeze(-1) * rows
-
-
-def masked_log_softmax(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """log_softmax over what is not forbidden, and -inf, without a gradient, where it is."""
-    return functional.log_softmax(logits.masked_fill(forbidden, -torch.inf), dim=-1)
-
-
-class CategoricalActor(nn.Module):
-    """obs (*, O) -> (log_probs,), (*, K) or (*, D, K), normalised: logsumexp over K is 0.
-
-    Args:
-        choices: K; or the number of actions of each of D choices, of which K is the largest: where
-            one has fewer, its row ends in -inf.
-        masked: whether the last components of an observation permit actions (1) or forbid them (0):
-            those of the first choice, then those of the second, ...
-    """
-
-    absent: Tensor  # (K,) or (D, K) bool
-    places: Tensor  # (K,) or (D, K), of each action in a mask
-
-    def __init__(
-        self, torso: nn.Module, head: Head, choices: int | Sequence[int], masked: bool = False
-    ) -> None:
-        super().__init__()
-        sizes = torch.tensor(choices)
-        absent = torch.arange(int(sizes.max())) >= sizes.unsqueeze(-1)
-        places = (~absent).flatten().cumsum(0).unflatten(0, absent.shape) - 1
-        self.torso, self.head = torso, head(absent.numel())
-        self.total, self.masked, self.uneven = int(sizes.sum()), masked, bool(absent.any())
-        self.register_buffer("absent", absent, persistent=False)
-        self.register_buffer("places", places, persistent=False)
-
-    def forward(self, obs: Tensor, features: Tensor | None = None) -> tuple[Tensor]:
-        outputs = self.head(self.torso(obs) if features is None else features)
-        logits, forbidden = outputs.unflatten(-1, self.absent.shape), self.absent
-        if self.masked:
-            forbidden = forbidden | (obs[..., -self.total :][..., self.places] == 0)
-        if self.masked or self.uneven:
-            return (masked_log_softmax(logits, forbidden),)
-        return (functional.log_softmax(logits, dim=-1),)
 
 
 class Critic(nn.Module):

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from policies.base import Policy
 from policies.categorical import Categorical, MultiCategorical
-from policies.gaussian import HALF_LOG_2PI, FullGaussian, expected_log_det_tanh
+from policies.full_gaussian import FullGaussian
+from policies.gaussian import HALF_LOG_2PI, expected_log_det_tanh
 
 
 def kl_divergence(p: Policy, q: Policy) -> Tensor:

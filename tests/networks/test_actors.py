@@ -5,14 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from networks.actor_critic import (
-    HEAD_GAIN,
-    TORSO_GAIN,
-    CategoricalActor,
-    FullGaussianActor,
-    GaussianActor,
-    torso,
-)
+from networks.actor_critic import HEAD_GAIN, TORSO_GAIN, GaussianActor, torso
+from networks.discrete import CategoricalActor
+from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
 
 BOUNDS = {"log_std_min": -5.0, "log_std_max": 2.0}

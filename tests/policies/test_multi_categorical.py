@@ -10,7 +10,7 @@ from scipy import stats
 
 from audit.density import audit
 from data import Spec
-from networks.actor_critic import CategoricalActor
+from networks.discrete import CategoricalActor
 from policies import Categorical, MultiCategorical
 from tests.helpers import agent, batch
 

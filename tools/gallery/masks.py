@@ -10,7 +10,7 @@ from torch import Tensor
 import policies
 from audit.checks import chi2_p_value
 from common.seeding import stream
-from networks.actor_critic import masked_log_softmax
+from networks.discrete import masked_log_softmax
 from tools.gallery import controls, reference
 from tools.gallery.densities import RAREST
 from tools.gallery.functions import PARTS, rejected
