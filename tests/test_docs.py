@@ -97,6 +97,19 @@ def test_twenty_questions_have_a_command_and_a_link_each():
         assert re.search(r"\]\([\w.#-]+\.md[^)]*\)", answer), title
 
 
+@pytest.mark.parametrize("page", sorted({*TEXT} - {"results.md", "reliability.md"}))
+def test_what_a_page_says_a_file_contains_is_in_it(page):
+    """Names behind that of a file; the two pages left out quote past commits."""
+    names = r"`(?:\.\./)?([\w/]+\.py)`(?:\]\([^)]*\))?((?:[,·\s]*`[\w.]+`)+)"
+    for file, quoted in re.findall(names, TEXT[page]):
+        code = (ROOT / file).read_text() if (ROOT / file).exists() else ""
+        for name in re.findall(r"`([\w.]+)`", quoted):
+            last = name.rpartition(".")[2]
+            if last == "py":
+                break
+            assert re.search(rf"(def |class |^){last}\b", code, re.M), f"{file}: {name}"
+
+
 @pytest.mark.parametrize("target", commands(r"(?m)(?:^|`)make ([a-z-]+)"))
 def test_every_make_target_exists(target):
     if target in ("things", "sure"):

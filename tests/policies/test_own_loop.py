@@ -95,3 +95,12 @@ def test_two_of_another_kind_are_refused():
     given = torch.zeros(2, 3), torch.zeros(2, 3)
     with pytest.raises(TypeError, match=r"TanhGaussian\(mean: \(2, 3\).* give two of a kind"):
         policies.kl_divergence(policies.Gaussian(*given), policies.TanhGaussian(*given))
+
+
+def test_a_policy_of_another_density_has_no_formula_here():
+    class Other(policies.Gaussian):
+        pass
+
+    one = Other(torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(TypeError, match=r": Other\(.*\) has no formula; average log p"):
+        policies.kl_divergence(one, one)
