@@ -1,4 +1,4 @@
-"""Batch -> new weights."""
+"""Agents: from a batch to new weights."""
 
 from agents.a2c import A2C
 from agents.base import BaseAgent, Stream
@@ -18,16 +18,16 @@ AGENTS: dict[str, type[BaseAgent]] = {
 
 
 def make_agent(spec: Spec, settings: AgentConfig, stream: Stream, horizon: int) -> BaseAgent:
-    """The agent of these settings; ValueError where it does not fit the actions or lacks a part."""
+    """The agent of these settings; ValueError if it does not fit the actions or lacks a method."""
     require_served(settings.name, spec.kind)
     require_methods("agent", AGENTS[settings.name], BaseAgent, ("update", "step", "losses"))
     return AGENTS[settings.name](spec, settings, stream, horizon)
 
 
 def require_served(name: str, kind: str) -> None:
-    """Raises ValueError where the agent does not serve a kind of actions; names those that do."""
+    """Raises ValueError, with the agents that fit, if this one does not support the actions."""
     if name not in AGENTS:
         raise ValueError(f"agent: {name} has no class; add it to AGENTS in agents/__init__.py")
     if not AGENTS[name].fitting(kind):
         fitting = " or ".join(f"agent={other}" for other, a in AGENTS.items() if a.fitting(kind))
-        raise ValueError(f"agent: {name} does not serve {kind} actions; use {fitting}")
+        raise ValueError(f"agent: {name} does not support {kind} actions; use {fitting}")

@@ -27,7 +27,7 @@ POLICY_METHODS = (  # the last one of continuous policies alone
 
 
 class BaseAgent:
-    """obs -> action, batch -> new weights. Has no configuration tree, logger or count of steps.
+    """From observations to actions, and from a batch to new weights; no logger, no step counter.
 
     An algorithm names the `policies` it can use, builds `actor`, `optimizer` and the modules listed
     in `modules`, and defines `losses`, `step` and `update`. `update` draws noise and counts; `step`
@@ -36,7 +36,7 @@ class BaseAgent:
     Args:
         stream: name -> generator; "init" draws the first weights, "act" the actions, "update" the
             noise of updates.
-        horizon: updates in the whole run, over which `lr_schedule: linear` falls to 0.
+        horizon: updates in the whole run, over which a linear learning rate falls to 0.
     """
 
     on_policy: ClassVar[bool]
@@ -71,17 +71,17 @@ class BaseAgent:
         self.returns: ReturnScale | None = None  # None: rewards have a constant scale
         if settings.reward_scale == "auto":
             self.modules["returns"] = self.returns = ReturnScale(settings.gamma).to(self.device)
-        self.explored, self.held = 0, torch.empty(0)  # uniform steps, and the last such action
+        self.explored, self.held = 0, torch.empty(0)  # steps of uniform actions, the last of them
 
     @classmethod
     def fitting(cls, kind: str) -> list[str]:
-        """Its policies for actions of this kind, see `Spec.kind`; the first of them is `auto`."""
+        """The policies for actions of this kind, see `Spec.kind`; `auto` is the first."""
         return [name for name in cls.policies if POLICIES[name].action_kind == kind]
 
     def make_actor(
         self, torso: nn.Module, generator: torch.Generator, gain: float | None = None
     ) -> CategoricalActor | GaussianActor:
-        """The actor of this policy; its heads are orthogonal where there is a gain."""
+        """The actor of this policy; with a gain its heads are initialised orthogonally."""
         head = partial(Linear, self.settings.hidden[-1], generator=generator, gain=gain)
         if self.spec.discrete:
             choices = self.spec.choices or self.spec.action_dim
@@ -97,9 +97,9 @@ class BaseAgent:
         """Learns from a rollout (T, N, ·), or from a batch of `Replay.sample`.
 
         Returns:
-            Detached metrics. 0-d are averaged over the log interval (names ending in _min, _max by
-            that); of the last update in it, 1-d are shown as histograms, 2-d (*, A) as the mean of
-            each of the first columns.
+            Detached metrics. 0-d ones are averaged over the log interval (names ending in _min and
+            _max: its extremes). Of the last update in it, 1-d ones are shown as histograms, and of
+            2-d ones (*, A) the mean of each of the first columns.
         """
         raise NotImplementedError
 
@@ -109,18 +109,18 @@ class BaseAgent:
         return self.modules.get("actor_average", self.actor)
 
     def policy(self, obs: Tensor, features: Tensor | None = None) -> Policy:
-        """The policy at normalised observations (*, O), and their features where computed."""
+        """The policy at normalised observations (*, O); `features` of them, if computed before."""
         return self.policy_class(*self.actor(obs, features))
 
     @torch.no_grad()
     def parameters(self, obs: Tensor, actor: nn.Module | None = None) -> tuple[Tensor, ...]:
-        """The arguments of the policy's class at raw obs (N, O), by `actor` where one is given."""
+        """Parameters of the policy at raw observations (N, O), from `actor` if one is given."""
         return (actor or self.actor)(self.normalizer(obs.to(self.device)))
 
     def act(
         self, obs: Tensor, deterministic: bool = False, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """(action, latent) for obs (N, O); a deterministic action stands in both places."""
+        """(action, latent) for obs (N, O); both are the action if it is deterministic."""
         if deterministic:
             actor = self.deterministic_actor
             action = self.policy_class(*self.parameters(obs, actor)).deterministic().cpu()
@@ -136,23 +136,23 @@ class BaseAgent:
             return self.policy(self.normalizer(obs)).sample(noise)
 
     def observe(self, transition: Transition) -> None:
-        """Updates the statistics of off-policy agents by each fresh transition, once."""
+        """Updates the statistics of an off-policy agent by a new transition (N, ·)."""
 
     def learn_statistics(self, obs: Tensor) -> None:
-        """Updates the normaliser, where there is one, by fresh observations (*, O) of all ranks."""
+        """Updates running statistics, if any, by new observations (*, O) of all ranks."""
         if isinstance(self.normalizer, RunningNorm):
             rows = self.optimizer.ranks.gather(obs.flatten(0, -2).to(self.device))
             self.normalizer.update(rows, skip=self.optimizer.diverged)
 
     def learn_returns(self, steps: Transition) -> None:
-        """Updates the unit of rewards, if it is learned, by fresh steps (N,) or (T, N)."""
+        """Updates the unit of rewards, if it is learned, by new steps (N,) or (T, N)."""
         if self.returns is not None:
             fields = (steps.reward, steps.terminated.float(), steps.truncated.float())
             rows = torch.stack(fields, -1).to(self.device)  # (N, 3) or (T, N, 3)
             self.returns.update(rows, self.optimizer.ranks.gather, self.optimizer.diverged)
 
     def scaled(self, reward: Tensor) -> Tensor:
-        """Rewards in the unit that is learned, or times the number of `agent.reward_scale`."""
+        """Rewards divided by the learned unit, or multiplied by `agent.reward_scale`."""
         scale: Any = self.settings.reward_scale
         return reward * scale if self.returns is None else reward / self.returns.unit
 
@@ -175,7 +175,7 @@ class BaseAgent:
             module.load_state_dict(state["modules"][name])
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave, whichever device it was saved from."""
+        """Restores a `state_dict` that was saved on any device."""
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():

@@ -1,4 +1,4 @@
-"""A critic that gives the probabilities of K returns: `agent.atoms` of SAC."""
+"""A distributional critic, with a probability for each of K returns: `agent.atoms` of SAC."""
 
 import torch
 from torch import Tensor
@@ -12,12 +12,11 @@ LIMIT = 5.0  # scaled returns lie in [-LIMIT, LIMIT]
 
 
 class CategoricalReturn(ReturnScale):
-    """The probability of each of K = `atoms` returns: Bellemare et al. 2017 (arXiv 1707.06887).
+    """Probabilities of K = `atoms` returns: Bellemare et al. 2017 (arXiv 1707.06887).
 
-    The returns lie evenly in [-LIMIT, LIMIT], into which rewards are scaled as in Lee et al. 2025
-    (arXiv 2502.15280): by the larger of the deviation of all discounted returns seen and a LIMIT-th
-    of the largest one. A return runs on where an episode is truncated, as the value does: of pieces
-    shorter than its horizon none would be as large.
+    The returns are evenly spaced in [-LIMIT, LIMIT]. Rewards are divided by the larger of the
+    standard deviation of all discounted returns so far and the largest of them over LIMIT, as in
+    Lee et al. 2025 (arXiv 2502.15280). A return continues across truncation, as the value does.
     """
 
     share, continuing = 1.0 / LIMIT, True
@@ -30,17 +29,17 @@ class CategoricalReturn(ReturnScale):
         self.register_buffer("values", torch.linspace(-LIMIT, LIMIT, atoms))
 
     def value(self, output: Tensor) -> Tensor:
-        """Logits (E, B, K) -> the scaled return that they expect, (E, B)."""
+        """Logits (E, B, K) -> mean scaled returns (E, B)."""
         return self.expected(output.softmax(-1))
 
     def expected(self, target: Tensor) -> Tensor:
-        """Probabilities (*, K) -> the mean scaled return, (*,)."""
+        """Probabilities (*, K) -> mean scaled returns (*,)."""
         return (target * self.values).sum(-1)
 
     def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
-        """Of r + gamma (1 - terminated) (Z + bonus), (B, K), by the member with the least: eq. 7.
+        """Probabilities (B, K) of r + gamma (1 - terminated) (Z + bonus): eq. 7.
 
-        The bonus is in scaled returns, the reward is not.
+        Z is that of the member with the smallest mean; the bonus is in scaled units, r is not.
         """
         over = batch.terminated.unsqueeze(-1)  # (B, 1)
         least = self.value(output).argmin(0)  # (B,)
@@ -52,16 +51,16 @@ class CategoricalReturn(ReturnScale):
         return (chosen.softmax(-1).unsqueeze(-1) * (1.0 - apart).clamp_min(0.0)).sum(-2)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of every member with the same target, 0-d."""
+        """Cross entropy with the target (B, K), summed over the members, 0-d."""
         return -(target * output.log_softmax(-1)).sum(-1).mean(-1).sum()
 
     def in_rewards(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """What outputs and target expect, (E, B) and (B,), in rewards."""
+        """Mean returns of output, (E, B), and target, (B,), in units of reward."""
         return self.value(output) * self.unit, self.expected(target) * self.unit
 
 
 def caution(settings: SACConfig) -> str | None:
-    """A warning where the entropy of a step, for ever, is worth more than any scaled return."""
+    """A warning if the entropy of all steps may be worth more than any scaled return."""
     key = "alpha_init" if settings.alpha == "auto" else "alpha"
     alpha, most = float(getattr(settings, key)), LIMIT * (1.0 - settings.gamma)
     if alpha <= most:

@@ -1,4 +1,4 @@
-"""Metrics of a policy and of values that all agents report; detached, on their device."""
+"""Metrics of policy and values that all agents report; detached, on their device."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def policy_metrics(
 ) -> dict[str, Tensor]:
     """Entropy and log-probability, in nats; shares of saturated components; histograms.
 
-    Of a Gaussian also the terms of log_pi, from the noise of the actions or their latents.
+    For a Gaussian also the terms of log_pi, from the noise of the actions or from their latents.
     """
     log_prob, entropy, action = log_prob.detach().flatten(), entropy.detach(), action.detach()
     metrics = {
@@ -47,10 +47,10 @@ def policy_metrics(
 
 @torch.no_grad()
 def value_metrics(value: Tensor, target: Tensor, loss: Tensor) -> dict[str, Tensor]:
-    """Of values (*,), or those of every member (E, *), and of their targets (*,).
+    """Metrics of values, (*,) or (E, *) of E critics, and of their targets (*,).
 
     The explained variance is 1 - Var[target - value] / Var[target], in float64, where equal float32
-    numbers have a variance of exactly 0: then it is NaN, so that no tag is written.
+    numbers have a variance of exactly 0; it is then NaN, and no tag is written.
     """
     error, wanted = target.double() - value.double(), target.expand_as(value).double()
     spread = wanted.var(correction=0)

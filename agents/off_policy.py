@@ -19,8 +19,8 @@ from networks.actor_critic import Critic, torso
 class OffPolicyAgent(BaseAgent):
     """An actor, an ensemble of critics with targets that follow slowly, and a temperature.
 
-    The actor may have an average that follows it, too, and acts wherever actions are deterministic.
-    The losses of an update are all evaluated at the weights before it, then stepped together.
+    With `agent.actor_tau` below 1 an average of the actor takes the deterministic actions. The
+    losses of an update are all evaluated at the weights before it, then stepped together.
     """
 
     on_policy = False
@@ -68,8 +68,8 @@ class OffPolicyAgent(BaseAgent):
     def explore(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Uniform actions (N, A), new ones every `explore_hold` steps.
 
-        One that is held gets further than the sum of as many independent ones: Dabney et al. 2021
-        (arXiv 2006.01782), there with random durations.
+        Repeated actions explore further than independent ones: Dabney et al. 2021 (arXiv
+        2006.01782), there with random durations.
         """
         if self.explored % self.settings.explore_hold == 0:
             size, generator = (len(obs), self.spec.action_dim), self.generators["act"]
@@ -85,10 +85,10 @@ class OffPolicyAgent(BaseAgent):
     def set_target_entropy(
         self, default: float, least: float, most: float, remedy: str, risky: float = math.inf
     ) -> None:
-        """Sets the entropy, in nats, that a learned temperature aims for; beyond `risky` a caution.
+        """Sets the target entropy, in nats, with a caution if it is above `risky`.
 
         Raises:
-            ValueError: the policies reach from `least` to `most` alone: alpha would run away.
+            ValueError: alpha is learned, and no policy reaches it: it is outside [least, most].
         """
         wanted, learned = self.settings.target_entropy, self.settings.alpha == "auto"
         target = self.target_entropy = default if wanted == "auto" else float(wanted)
@@ -126,11 +126,11 @@ class OffPolicyAgent(BaseAgent):
     def temperature_loss(
         self, entropy: Tensor, alpha: Tensor, share: Tensor | float = 1.0
     ) -> tuple[Losses, Metrics]:
-        """Of a learned temperature, given the policy's entropy, 0-d; empty where it is fixed.
+        """Loss and metrics of a learned temperature at the policy's entropy, 0-d; none if fixed.
 
-        `share` is a factor of the target entropy, below 1 where a mask leaves fewer actions.
-        Its gradient raises alpha where the entropy is below its target: arXiv 1812.05905, eq. 18,
-        with log alpha in place of alpha as the factor: same root, and no stall near 0.
+        An entropy below `share` times its target raises alpha: arXiv 1812.05905, eq. 18, with the
+        factor log alpha in place of alpha, which has the same root and does not stall near 0.
+        `share` is below 1 where a mask permits fewer actions.
         """
         if self.settings.alpha != "auto":
             return {}, {}

@@ -20,8 +20,8 @@ class OnPolicyAgent(BaseAgent):
 
     The `update` of an algorithm begins with `begin_update`, which sets the learning rate and the
     unit of rewards, and ends with `learn_statistics`. Its losses are {"actor": total, "critic":
-    total}: each group of weights follows the gradient of the sum, as a shared torso, which is the
-    actor's, has to.
+    total}: both groups of weights follow the gradient of the sum, because a shared torso belongs to
+    the actor's group.
     """
 
     on_policy = True
@@ -42,13 +42,13 @@ class OnPolicyAgent(BaseAgent):
         self.modules |= {"actor": self.actor.to(self.device), "critic": self.critic.to(self.device)}
         actor = dict.fromkeys(self.actor.parameters())  # those of a shared torso are the actor's
         groups = {"actor": actor, "critic": [p for p in self.critic.parameters() if p not in actor]}
-        # Epsilon as PPO's authors have it (Huang et al. 2022, "37 details", the third).
+        # Epsilon of PPO's own code (Huang et al. 2022, "The 37 implementation details", no. 3).
         self.optimizer = Optimizer(
             groups, settings.lr, settings.max_grad_norm, self.horizon, eps=1e-5
         )
 
     def evaluate(self, obs: Tensor) -> tuple[Policy, Tensor]:
-        """The policy and the value at normalised observations; a shared torso is computed once."""
+        """Policy and value at normalised observations; a shared torso is evaluated once."""
         if not self.settings.shared_torso:
             return self.policy(obs), self.critic(obs)
         features = self.actor.torso(obs)
@@ -57,7 +57,7 @@ class OnPolicyAgent(BaseAgent):
         return policy, self.critic(obs, features)
 
     def begin_update(self, batch: Transition) -> None:
-        """Sets learning rate and unit of rewards for a rollout (T, N, ·), before what is traced."""
+        """Sets learning rate and unit of rewards for a rollout (T, N, ·), outside the graph."""
         self.optimizer.begin_update()
         self.learn_returns(batch)
 
@@ -73,7 +73,7 @@ class OnPolicyAgent(BaseAgent):
 def standardise(advantage: Tensor, ranks: Peers) -> Tensor:
     """Zero mean and unit standard deviation over the batches of all ranks.
 
-    A single sample, or samples that are equal up to the resolution of float32, become exactly 0.
+    A single sample, or samples equal up to the resolution of float32, become exactly 0.
     """
     mean = advantage.double().mean()
     variance = (advantage.double() - mean).square().mean()

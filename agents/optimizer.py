@@ -1,4 +1,4 @@
-"""Gradient steps: all of them are taken here."""
+"""The gradient step of all agents."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -37,12 +37,12 @@ class Optimizer:
 
     Each group descends its own loss and no other, so that a critic evaluated in the actor's loss
     gets no gradient from it. If any loss or gradient norm is not finite, no group is changed, the
-    flag `diverged` goes up, and from then on nothing is committed any more. Where several processes
-    learn together, their gradients are averaged here, the temperature's among them.
+    flag `diverged` is set, and no later step changes anything. Gradients, that of the temperature
+    too, are averaged over the processes that learn together.
 
     Args:
-        max_grad_norm: each group's gradient is scaled down to this norm; None leaves it.
-        horizon: updates over which the learning rate falls linearly to 0; None keeps it.
+        max_grad_norm: each group's gradient is scaled down to this norm; None: never.
+        horizon: updates over which the learning rate falls linearly to 0; None: constant.
         eps: added to the root of the second moment.
     """
 
@@ -74,7 +74,7 @@ class Optimizer:
         self.corrections = {name: self.correction(name) for name in self.groups}
 
     def begin_update(self) -> None:
-        """Counts an update and sets its learning rate: the part of an update that is not traced."""
+        """Counts an update and sets its learning rate, outside the graph."""
         if self.horizon is not None:
             self.lr.fill_(self.base_lr * max(0.0, 1.0 - self.updates / self.horizon))
         self.updates += 1
@@ -85,7 +85,7 @@ class Optimizer:
         """Evaluates the losses, {group: loss}, and steps the groups that they name.
 
         Args:
-            unless: 0-d bool, read after the losses: where it is up, nothing is changed.
+            unless: 0-d bool, read after the losses; if it is true, nothing is changed.
 
         Returns:
             The metrics of `loss_fn` with `grad_norm/<group>` (before clipping) and `train/lr`.
@@ -115,8 +115,8 @@ class Optimizer:
         return metrics
 
     def adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
-        """Algorithm 1 of the paper, for the groups that have gradients."""
-        if torch.compiler.is_compiling():  # the one call below is opaque to a compiler
+        """Algorithm 1 of the paper, for the groups with gradients."""
+        if torch.compiler.is_compiling():  # which cannot look into the call below
             for name, grad in grads.items():
                 state = self.moments[name], self.counts[name], self.corrections[name]
                 traced.adam(self.groups[name], grad, *state, self.lr, BETAS, self.eps, skip)
@@ -141,7 +141,7 @@ class Optimizer:
         )
 
     def correction(self, name: str) -> Tensor:
-        """Of the group's next step t: 1 / (1 - beta1^t), and the root of 1 / (1 - beta2^t)."""
+        """Bias corrections of the next step t: 1 / (1 - beta1^t), 1 / sqrt(1 - beta2^t)."""
         return (1.0 - self.betas ** (self.counts[name][0] + 1.0)) ** self.exponents
 
     def state_dict(self) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from common.metrics import MergedMetrics
 from configs.agents import PPOConfig
 from data import Spec, Transition
 
-PIECE = 32 << 20  # bytes of observations that are evaluated or put in order at a time
-STOP = 1.5  # times agent.target_kl, where the remaining minibatches are left out
+PIECE = 32 << 20  # bytes of observations that are evaluated or reordered at a time
+STOP = 1.5  # times agent.target_kl, above which the remaining minibatches are skipped
 
 
 class PPO(OnPolicyAgent):
@@ -26,12 +26,12 @@ class PPO(OnPolicyAgent):
     def __init__(self, spec: Spec, settings: PPOConfig, stream: Stream, horizon: int) -> None:
         super().__init__(spec, settings, stream, horizon)
         self.stopped = torch.zeros((), dtype=torch.bool, device=self.device)  # by the KL
-        self.reads_flags = self.device.type == "cpu"  # on a GPU reading one would wait for it
+        self.reads_flags = self.device.type == "cpu"  # reading one would wait for a GPU
 
     def update(self, batch: Transition) -> Metrics:
-        """`epochs` passes over a rollout (T, N, ·), each in an order of its own.
+        """`epochs` passes over a rollout (T, N, ·), each in a new order.
 
-        Where flags are not read, the minibatches after a stop change nothing, and are not logged.
+        On a GPU the minibatches after a stop are computed, change nothing and are not logged.
         """
         self.begin_update(batch)
         merged = MergedMetrics()
@@ -39,7 +39,7 @@ class PPO(OnPolicyAgent):
         for minibatch in self.minibatches(batch):
             left_out = self.stopped.clone() if may_stop and not self.reads_flags else None
             metrics = self.step(*minibatch)
-            if self.reads_flags and self.optimizer.diverged:  # this minibatch is the evidence
+            if self.reads_flags and self.optimizer.diverged:  # its metrics are reported
                 return metrics
             merged.add(metrics, left_out)
             if self.reads_flags and self.stopped:
@@ -54,7 +54,7 @@ class PPO(OnPolicyAgent):
         assert batch.latent is not None
         advantage, target, log_prob = self.evaluate_rollout(batch)
         row = batch.obs.shape[-1] * batch.obs.element_size()
-        several = max(1, PIECE // (row * settings.batch_size))  # minibatches put in order at once
+        several = max(1, PIECE // (row * settings.batch_size))  # minibatches reordered at once
         for epoch in range(settings.epochs):
             if epoch and settings.recompute_advantage:
                 advantage, target, _ = self.evaluate_rollout(batch)
@@ -68,9 +68,8 @@ class PPO(OnPolicyAgent):
     def evaluate_rollout(self, batch: Transition) -> tuple[Tensor, Tensor, Tensor]:
         """(advantage, target, log_prob) of a rollout under the present weights, (T, N) each.
 
-        Images are evaluated in parts of some steps, which bound the memory of convolutions. Without
-        them it is one part: rows of a matrix product depend on how many there are, in their last
-        bits.
+        With images in parts of some steps, to bound the memory of convolutions; otherwise at once,
+        since the last bits of a matrix product depend on its number of rows.
         """
         steps, envs = batch.leading
         if self.spec.images:
@@ -114,7 +113,7 @@ class PPO(OnPolicyAgent):
         critic_loss = 0.5 * (target - value).square().mean()
         total = actor_loss + settings.value_coef * critic_loss - settings.ent_coef * entropy.mean()
         with torch.no_grad():
-            # KL(old || new), from old samples: never negative, unlike the mean of -log_ratio.
+            # KL(old || new) from samples of old; never negative, unlike the mean of -log_ratio.
             kl = (torch.expm1(log_ratio) - log_ratio).mean()
             if settings.target_kl is not None:
                 (kl,) = self.optimizer.ranks.average([kl])
@@ -129,7 +128,7 @@ class PPO(OnPolicyAgent):
         }
 
     def clip(self) -> Any:
-        """How far the ratio may lie from 1; `linear`, it falls with the learning rate."""
+        """Largest distance of the ratio from 1; with `linear` it falls with the learning rate."""
         if self.settings.clip_schedule == "constant":
             return self.settings.clip_range
         return self.settings.clip_range / self.settings.lr * self.optimizer.lr

@@ -15,7 +15,7 @@ from configs.validate import at_most
 from data import Spec, Transition
 from policies import POLICIES, largest_entropy
 
-ENTROPY_STATES = 64  # of a batch, for the log alone: the losses keep the sampled log_pi
+ENTROPY_STATES = 64  # of a batch, for the log; the losses use the sampled log_pi
 
 
 class SAC(OffPolicyAgent):
@@ -45,7 +45,7 @@ class SAC(OffPolicyAgent):
 
     @torch.enable_grad()
     def require_gradient(self) -> None:
-        """Raises ValueError unless draws have a gradient in each of their parameters (eq. 9)."""
+        """Raises ValueError unless draws have a gradient in each parameter (eq. 9)."""
         parameters = self.actor(torch.zeros(1, self.spec.obs_dim, device=self.device))
         noise = torch.empty(1, *self.spec.noise_shape, device=self.device)
         self.policy_class.fill(noise, torch.Generator(self.device).manual_seed(0))
@@ -98,7 +98,7 @@ class SAC(OffPolicyAgent):
     ) -> Tensor:
         """r + gamma (1 - terminated) (min_e Q_e(s', a') - alpha log pi(a'|s')), (B,): eq. 5, 6.
 
-        With a categorical critic the probabilities of such returns, (B, K).
+        With a distributional critic its probabilities, (B, K).
         """
         gamma = self.settings.gamma
         next_action, next_log_pi = self.policy(next_obs).rsample_with_log_prob(noise)
@@ -109,5 +109,5 @@ class SAC(OffPolicyAgent):
         return self.scaled(batch.reward) + gamma * torch.where(batch.terminated, 0.0, next_value)
 
     def value(self, output: Tensor) -> Tensor:
-        """Outputs of the critics -> the return that each expects, (E, B)."""
+        """Outputs of the critics -> mean returns, (E, B)."""
         return self.returns.value(output) if isinstance(self.returns, CategoricalReturn) else output

@@ -15,11 +15,11 @@ from data import Spec, Transition
 from policies import Categorical
 
 AUTO = 0.3  # of log K; of two actions the better one is then taken with probability 0.947
-RISKY = 0.9  # of log K, beyond which the policy is left next to no choice
+RISKY = 0.9  # of log K; policies with more entropy are almost uniform
 
 
 class SACDiscrete(OffPolicyAgent):
-    """SAC with every expectation over the K actions taken exactly."""
+    """SAC with exact expectations over the K actions."""
 
     policies = ("categorical",)
     settings: SACDiscreteConfig
@@ -85,7 +85,7 @@ class SACDiscrete(OffPolicyAgent):
         return self.held, self.held
 
     def share(self, log_probs: Tensor) -> Tensor | float:
-        """Mean of log(permitted actions) / log K: the target entropy is that of K actions."""
+        """Mean of log(permitted actions) / log K: the factor of a target entropy of K actions."""
         if not self.spec.mask:
             return 1.0
         permitted = (log_probs > -torch.inf).sum(-1)

@@ -210,7 +210,7 @@ def test_debug_shows_where_and_changes_no_exit_code(debug: str, door: Any) -> No
     code, lines = door("train", "agent=sac", "env=cartpole", debug)
     assert code == 2
     assert lines[0] == "Traceback (most recent call last):"
-    assert lines[-1].startswith("error: agent: sac does not serve")
+    assert lines[-1].startswith("error: agent: sac does not support")
 
 
 def test_evaluate_without_a_run_is_refused_by_the_real_command(tmp_path: Path) -> None:

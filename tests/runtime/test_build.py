@@ -62,7 +62,8 @@ def test_a_target_entropy_near_log_k_is_warned_of_and_one_beyond_is_refused(shar
 )
 def test_an_agent_that_does_not_fit_names_those_that_do(agent, kind, spec, fitting):
     settings = train_config([f"agent={agent}", "env.id=Any-v0"]).agent
-    with pytest.raises(ValueError, match=f"^agent: {agent} does not serve {kind} actions;") as told:
+    refused = f"^agent: {agent} does not support {kind} actions;"
+    with pytest.raises(ValueError, match=refused) as told:
         make_agent(spec, settings, lambda name: torch.Generator(), 1)
     use = str(told.value).rpartition("; use ")[2]
     named = re.findall(r"(?:^| or )agent=(\w+)", use)
@@ -74,7 +75,7 @@ def test_an_agent_that_does_not_fit_names_those_that_do(agent, kind, spec, fitti
 
 
 def test_an_agent_that_does_not_fit_an_environment_is_a_matter_of_configuration():
-    with pytest.raises(ConfigError, match=r"^agent: sac does not serve discrete actions"):
+    with pytest.raises(ConfigError, match=r"^agent: sac does not support discrete actions"):
         make_parts(train_config(["agent=sac", "env=cartpole"]))
 
 
@@ -104,7 +105,7 @@ def test_a_run_without_an_update_is_refused_with_the_fewest_steps(arguments, few
 
 def test_what_cannot_be_trained_at_all_is_refused_first():
     config = train_config(["env=pendulum", "agent=sac_discrete", "total_steps=300"])
-    with pytest.raises(ConfigError, match=r"^agent: sac_discrete does not serve continuous"):
+    with pytest.raises(ConfigError, match=r"^agent: sac_discrete does not support continuous"):
         make_parts(config)
 
 

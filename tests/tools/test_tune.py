@@ -81,7 +81,7 @@ def test_every_value_of_the_usual_searches_composes(agent):
         (["agent=a2c", "trails=3"], "trails: is not a key; did you mean trials?"),
         (["agent=nope"], "agent"),
         (["agent=ppo", "agent.n_steps=5,7"], "agent.batch_size"),
-        (["env=cartpole", "agent=sac"], "agent: sac does not serve discrete actions; use"),
+        (["env=cartpole", "agent=sac"], "agent: sac does not support discrete actions; use"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_begins(
