@@ -1,1 +1,1 @@
-"""Observations -> parameters of policies, and values; torch only."""
+"""Networks: from observations to parameters of policies and to values; torch only."""

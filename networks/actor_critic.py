@@ -1,4 +1,4 @@
-"""Observations -> parameters of a Gaussian policy, and values of states and actions."""
+"""Networks for the parameters of Gaussian policies, and for values of states and actions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from networks.normalizer import UnitNorm
 
 TORSO_GAIN = math.sqrt(2.0)
 HEAD_GAIN = 0.01  # near-uniform first policy (Andrychowicz et al. 2021, arXiv 2006.05990, 3.2)
-Head = Callable[[int], nn.Linear]  # number of outputs -> a layer that reads the features
+Head = Callable[[int], nn.Linear]  # from a number of outputs to a layer on the features
 
 
 def torso(
@@ -29,7 +29,7 @@ def torso(
 ) -> nn.Sequential:
     """Fully connected layers, obs (*, inputs) -> features (*, hidden[-1]), each with activation.
 
-    Images in the inputs are encoded, the last `mask` inputs left out; `gain` is that of `Linear`.
+    Images in the inputs are encoded, the last `mask` inputs not used; `gain` is that of `Linear`.
     """
     layers: list[nn.Module] = [UnitNorm()] if unit_input else []
     if images or mask:
@@ -44,13 +44,13 @@ class GaussianActor(nn.Module):
     """obs (*, O) -> mean (*, A), log_std (*, A).
 
     Args:
-        bounded_mean: ends the mean in tanh. An unsquashed Gaussian whose actions are clipped gets
-            no gradient back once its mean is far outside [-1, 1]; this keeps it inside.
-        log_std: "state" lets the network emit it; "parameter" is one free number per dimension.
-        log_std_init: its value before training; "smooth" comes no closer to an end of the range
-            than a thousandth of its half.
+        bounded_mean: whether tanh keeps the mean inside [-1, 1]. Far outside, all actions of an
+            unsquashed Gaussian are clipped to the same one, and no gradient leads back.
+        log_std: "state", an output of the network; "parameter", one number per dimension.
+        log_std_init: its value before training; with "smooth" at least a thousandth of half the
+            range away from the ends.
         log_std_bound: "clamp" cuts at log_std_min and log_std_max, without a gradient outside;
-            "smooth" maps the whole line into them by tanh.
+            "smooth" maps all numbers between them by tanh.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class GaussianActor(nn.Module):
         self.half_range = 0.5 * (log_std_max - log_std_min)
         self.smooth = log_std_bound == "smooth"
         start = log_std_init
-        if self.smooth:  # what is mapped to it
+        if self.smooth:  # the number that is mapped to it
             inside = min(max((start - self.middle) / self.half_range, -0.999), 0.999)
             start = self.middle + self.half_range * math.atanh(inside)
         self.log_std: nn.Linear | nn.Parameter
@@ -98,8 +98,8 @@ class GaussianActor(nn.Module):
 class Critic(nn.Module):
     """obs (*, O), action (*, A) -> Q of every member (E, *), or with K outputs (E, *, K).
 
-    Each member has layers of its own, evaluated by one batched product per layer; all share the
-    encoders of images. With A = 0 there is no action. The last `mask` of O are left out.
+    Each member has its own layers, evaluated by one batched product per layer; all share the
+    encoders of images. With A = 0 there is no action. The last `mask` of O are not used.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Critic(nn.Module):
             layers.append(ACTIVATIONS[activation]())
         last = EnsembleLinear(members, hidden[-1], outputs, generator)
         self.layers = nn.Sequential(*layers, last)
-        self.encoder = encoder or nn.Identity()  # behind the layers, as in an optimiser's state
+        self.encoder = encoder or nn.Identity()  # after the layers: the order of saved states
 
     def forward(self, obs: Tensor, action: Tensor | None = None) -> Tensor:
         inputs: Tensor = self.encoder(obs)

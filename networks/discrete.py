@@ -1,4 +1,4 @@
-"""Observations -> log-probabilities of discrete actions."""
+"""Networks for the log-probabilities of discrete actions."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from networks.actor_critic import Head
 
 
 def masked_log_softmax(logits: Tensor, forbidden: Tensor) -> Tensor:
-    """log_softmax over what is not forbidden, and -inf, without a gradient, where it is."""
+    """log_softmax over the permitted actions; -inf, without a gradient, for the forbidden."""
     return functional.log_softmax(logits.masked_fill(forbidden, -torch.inf), dim=-1)
 
 
@@ -18,10 +18,10 @@ class CategoricalActor(nn.Module):
     """obs (*, O) -> (log_probs,), (*, K) or (*, D, K), normalised: logsumexp over K is 0.
 
     Args:
-        choices: K; or the number of actions of each of D choices, of which K is the largest: where
-            one has fewer, its row ends in -inf.
-        masked: whether the last components of an observation permit actions (1) or forbid them (0):
-            those of the first choice, then those of the second, ...
+        choices: K; or the number of actions of each of D choices. K is then the largest of them,
+            and the row of a choice with fewer actions ends in -inf.
+        masked: whether observations end in a mask of actions, 1 permitted and 0 forbidden: those of
+            the first choice, then those of the second, ...
     """
 
     absent: Tensor  # (K,) or (D, K) bool

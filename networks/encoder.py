@@ -1,4 +1,4 @@
-"""Images in observations -> features."""
+"""Encoders from images in observations to features."""
 
 import math
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from torch.nn import functional
 from networks.layers import Linear, uniform
 
 FEATURES = 128
-Images = Sequence[tuple[int, Sequence[int]]]  # where each begins in an observation, and its shape
-LARGE = 36  # pixels, the least that the layers of Mnih et al. take
+Images = Sequence[tuple[int, Sequence[int]]]  # first component in an observation, and shape
+LARGE = 36  # pixels, the smallest side that the layers of Mnih et al. accept
 # (channels, side of the kernel, stride, padding) of each layer
 COARSE = ((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0))  # Mnih et al. 2015, doi 10.1038/nature14236
 FINE = ((32, 3, 1, 1), (32, 3, 1, 1))
@@ -24,8 +24,8 @@ class Encoder(nn.Module):
     arXiv 1910.01741, appendix B).
 
     Args:
-        shape: of one image, as the environment orders it. The sides are two neighbours that are
-            equal, if two are; else the channels are the smaller end.
+        shape: of one image, in the order of the environment. If two neighbours are equal, they are
+            the sides; otherwise the channels are the smaller of first and last.
     """
 
     def __init__(self, shape: Sequence[int], generator: torch.Generator) -> None:
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         channels, *sides = (last, first, middle) if self.channels_last else shape
         layers: list[nn.Module] = []
         for width, kernel, stride, padding in COARSE if min(sides) >= LARGE else FINE:
-            with torch.random.fork_rng(devices=[]):  # the global generator stays as it was
+            with torch.random.fork_rng(devices=[]):  # keeps the global generator unchanged
                 convolution = nn.Conv2d(channels, width, kernel, stride, padding)
             uniform(convolution.weight, channels * kernel * kernel, generator)
             assert convolution.bias is not None
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 class ImageEncoders(nn.Module):
     """Observations (*, O) -> (*, `width`): each image in them by an encoder of its own.
 
-    The other components stay, in their order; those behind the O, a mask of actions, are left out.
+    The other components stay, in their order; those after the O, a mask of actions, are not used.
     """
 
     def __init__(self, obs_dim: int, images: Images, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The actor of correlated Gaussians."""
+"""The actor of Gaussians with full covariance."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from networks.actor_critic import GaussianActor, Head
 class FullGaussianActor(GaussianActor):
     """obs (*, O) -> mean (*, A), scale_tril (*, A, A), the factor L of the covariance L L^T.
 
-    Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...): std_i as in `GaussianActor`, now that of
-    component i given those before it, and couplings c, without bounds, from the network or free
-    numbers as log_std is. They start at 0, so that the first policy is the diagonal one.
+    Row i of L is std_i (c_i1, ..., c_i,i-1, 1, 0, ...). std_i is as in `GaussianActor`, here the
+    standard deviation of component i given those before it. The couplings c have no bounds and are
+    outputs of the network or parameters, as log_std is; they start at 0, the diagonal policy.
     """
 
-    placed: Tensor  # (A * A, A (A - 1) / 2), puts each coupling into its place
+    placed: Tensor  # (A * A, A (A - 1) / 2), from couplings to entries of a matrix
     eye: Tensor  # (A * A,)
 
     def __init__(self, torso: nn.Module, head: Head, action_dim: int, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Building blocks; every initial weight comes from the generator that is handed in."""
+"""Layers, whose initial weights are drawn from a given generator."""
 
 import math
 
@@ -10,7 +10,7 @@ from common.traced import product
 
 
 class Tanh(nn.Module):
-    """tanh(x) = 2 sigmoid(2x) - 1, within 2e-7: MKL's own takes eight times as long on AMD."""
+    """tanh(x) = 2 sigmoid(2x) - 1, within 2e-7; MKL's tanh takes eight times as long on AMD."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
@@ -49,13 +49,13 @@ class Linear(nn.Linear):
             nn.init.orthogonal_(self.weight, gain, generator)
 
     def reset_parameters(self) -> None:
-        """Draws nothing, so that the global generator stays as it was."""
+        """Draws nothing, which keeps the global generator unchanged."""
         nn.init.zeros_(self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         if torch.compiler.is_compiling():
-            # The sum is fused with the activation; a plain one would be found, and copied into the
-            # product's memory before it.
+            # The compiler fuses this sum with the activation. A plain `+` it would turn into addmm,
+            # which first copies the bias into the memory of the product.
             return product(inputs, self.weight.t()) - (-self.bias)
         return super().forward(inputs)
 

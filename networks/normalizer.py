@@ -1,4 +1,4 @@
-"""The first layers of every network, which scale observations, and the scale of rewards."""
+"""The first layers of all networks, which scale observations, and the scale of rewards."""
 
 from collections.abc import Callable, Sequence
 from itertools import chain, pairwise
@@ -40,7 +40,7 @@ class Pixels(nn.Module):
 class Unpack(nn.Module):
     """Rows of bytes (*, 4 F + I) -> (*, O) float32; observations of numbers stay as they are.
 
-    In a row the F numbers that are in no image come first, as float32, the lowest byte first; then
+    A row begins with the F numbers that are in no image, as float32, lowest byte first; then come
     the bytes of the images, in their order.
     """
 
@@ -89,9 +89,9 @@ class RunningNorm(Unpack):
     """(obs - mean) / std over all observations seen, clipped to +-10 standard deviations.
 
     Statistics are gathered in float64 by the parallel form of Chan, Golub and LeVeque (1979),
-    eq. 2.1; with fewer than two observations nothing is changed. A component that is constant up to
-    the resolution of float32 is centred, and not scaled. Bytes of images are divided by 255, no
-    more; observations may be rows as of `Unpack`. The last `mask` components stay as they are.
+    eq. 2.1; fewer than two observations have no effect. A component that is constant up to the
+    resolution of float32 is centred, but not scaled. Bytes of images are only divided by 255;
+    observations may be rows as of `Unpack`. The last `mask` components are not changed.
     """
 
     mean: Tensor
@@ -118,7 +118,7 @@ class RunningNorm(Unpack):
 
     @torch.no_grad()
     def update(self, obs: Tensor, skip: Tensor | None = None) -> None:
-        """Takes fresh observations (B, O) into the statistics, unless the 0-d bool `skip` is up."""
+        """Adds new observations (B, O) to the statistics, unless the 0-d bool `skip` is true."""
         obs = (obs if self.pixels is None else self.numbers(obs)).to(self.seen_mean)
         taken = torch.ones_like(self.seen_count) if skip is None else (~skip).to(self.seen_count)
         count, mean = len(obs) * taken, obs.mean(0)
@@ -147,13 +147,13 @@ class RunningNorm(Unpack):
 class ReturnScale(nn.Module):
     """The size of discounted returns, in which `agent.reward_scale=auto` measures rewards.
 
-    The standard deviation of all discounted sums of rewards so far, each since the beginning of its
-    episode: Engstrom et al. 2020 (arXiv 2005.12729), appendix A.2, without clipping. While all are
-    equal, the unit is 1.
+    It is the standard deviation of all discounted sums of rewards so far, each since the beginning
+    of its episode: Engstrom et al. 2020 (arXiv 2005.12729), appendix A.2, without clipping. While
+    all sums are equal, it is 1.
     """
 
-    share = 0.0  # of the largest sum, below which the unit does not lie
-    continuing = False  # whether sums run on where an episode is truncated
+    share = 0.0  # of the largest sum, a lower bound of the unit
+    continuing = False  # whether sums continue across truncation
     unit: Tensor
     largest: Tensor
     running: Tensor
@@ -167,11 +167,11 @@ class ReturnScale(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor, gather: Callable[[Tensor], Tensor], skip: Tensor) -> None:
-        """Takes the fresh steps of all ranks into the unit, unless the 0-d bool `skip` is up.
+        """Adds the new steps of all ranks, unless the 0-d bool `skip` is true.
 
         Args:
-            rows: (N, 3) or (T, N, 3): reward, 1 where it terminated, 1 where it was truncated.
-            gather: from the rows (N, ...) of this rank to those of all.
+            rows: (N, 3) or (T, N, 3): reward, 1 if terminated, 1 if truncated.
+            gather: maps the rows (N, ...) of this rank to those of all ranks.
         """
         copies = rows.reshape(-1, *rows.shape[-2:]).transpose(0, 1)  # (N, T, 3)
         reward, terminated, truncated = gather(copies).transpose(0, 1).unbind(-1)
@@ -183,7 +183,7 @@ class ReturnScale(nn.Module):
             sums.append(self.gamma * running + paid)
             running = torch.where(end, 0.0, sums[-1])
         returns, seen = torch.stack(sums), self.statistics
-        skip = skip | ~returns.isfinite().all()  # an update on them is found to diverge
+        skip = skip | ~returns.isfinite().all()  # the update itself reports them
         returns = torch.where(skip, 0.0, returns)
         self.running = torch.where(skip, self.running, running)
         seen.update(returns.reshape(-1, 1), skip=skip)
@@ -201,7 +201,7 @@ class ReturnScale(nn.Module):
 def make_normalizer(
     obs_dim: int, running: bool, pixels: bool, ranges: Ranges, mask: int = 0
 ) -> nn.Module:
-    """The first layer of every network, for observations of numbers, of bytes, or of both."""
+    """The first layer of all networks, for observations of numbers, bytes, or both."""
     if running:
         return RunningNorm(obs_dim, ranges, mask)
     if ranges:
