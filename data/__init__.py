@@ -1,4 +1,4 @@
-"""Experience: one record, two buffers, pure functions."""
+"""Experience: transitions, their buffers, returns."""
 
 from data.replay import Replay
 from data.returns import gae

@@ -22,31 +22,31 @@ def ring_rows(capacity: int, count: int) -> int:
 class Replay:
     """Ring buffer of single transitions; `batches` yields as many as the update ratio allows.
 
-    A batch is `Rows`, which the update reads: that way the reading is a part of its graph.
+    A batch is `Rows`, which the update reads, so that reading is a part of its graph.
 
-    An observation is stored once. The successor of a row is the row N further, which the next step
-    of the same environment fills; where that step begins with another observation, the successor
-    lies behind the ring, where `pointer` leads. So every batch is exact.
+    An observation is stored once. The successor of a row is N rows further, where the next step of
+    the same environment is stored. If that step begins with another observation, the successor is
+    stored behind the ring, and `pointer` is its row.
 
-    Behind the ring is room for episodes of a single step, the worst case, of which a new row is
-    used only where none is free. The arrays never grow: a graph may read from them, and `bytes_for`
-    is all that they will ever take.
+    Behind the ring there is space for episodes of one step, the worst case; freed rows are used
+    before new ones. The arrays never grow, so a graph may read from them, and `bytes_for` is a
+    bound.
     """
 
     capacity: int  # transitions kept
     batch_size: int  # transitions in each batch
-    learning_starts: int  # transitions to collect, with uniform actions, before the first batch
+    learning_starts: int  # transitions with uniform actions before the first batch
     updates_per_step: float  # batches per transition; 0.5 is one every second
-    generator: torch.Generator  # draws the indices; its device is the storage's
+    generator: torch.Generator  # for the indices; its device is that of the arrays
 
     def __post_init__(self) -> None:
-        self.added = 0  # transitions ever added; number n lies in row n % ring
-        self.sampled = 0  # batches ever handed out
+        self.added = 0  # transitions so far; number n is in row n % ring
+        self.sampled = 0  # batches so far
         self.lost = 0  # transitions before this number are damaged on the disk
         self.count = 0  # N, known from the first transition
         self.spare = 0  # steps kept beyond the capacity
         self.ring = 0  # rows
-        self.pointer = torch.empty(0)  # (ring,) int32, the row of `obs` that holds the successor
+        self.pointer = torch.empty(0)  # (ring,) int32, the row of the successor in `obs`
 
     @property
     def warming_up(self) -> bool:
@@ -56,7 +56,7 @@ class Replay:
         return max(0, min(self.added - self.lost, self.capacity))
 
     def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
-        """Makes the arrays, once, for N = `count`; their memory is taken as they fill."""
+        """Makes the arrays, once, for N = `count`; memory is used as they fill."""
         self.ring = ring_rows(self.capacity + self.spare * count, count)
         if len(self.pointer) != self.ring:
             device, rows = self.generator.device, [2 * self.ring, *[self.ring] * len(fields)]
@@ -72,22 +72,22 @@ class Replay:
         self.pointer.add_(count).remainder_(self.ring)
 
     def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
-        """Becomes an empty storage for rows like these, of N environments."""
+        """Empties the buffer, for rows of these shapes and types, of N environments."""
         self.count = len(obs)
         self.allocate(self.count, obs, fields)
-        self.behind = np.zeros(self.ring, np.int32)  # where `pointer` leads behind the ring; or 0
-        self.free = array("i")  # rows behind the ring, of those that were used
-        self.used = 0  # of them
+        self.behind = np.zeros(self.ring, np.int32)  # rows of successors behind the ring, or 0
+        self.free = array("i")  # rows behind the ring that were used and are free
+        self.used = 0  # rows behind the ring that were ever used
         self.last_next_obs: Tensor | None = None  # (N, O) of the last step
 
     def as_array(self, tensor: Tensor) -> Any:
-        """Its memory for NumPy, which writes a row in a third of torch's time; not a GPU's."""
+        """The memory for NumPy, which writes a row in a third of the time; on a GPU the tensor."""
         return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
-        """Rows that hold this batch (B, ·), as if of `count` environments, before any transition.
+        """Rows with this batch (B, ·) of `count` environments, before any transition is added.
 
-        But for the last `count`, successors are observations.
+        Successors are other observations of the batch, except those of the last `count` rows.
         """
         obs, action, reward, next_obs, terminated, truncated, _ = batch
         fields = [action, reward, terminated, truncated]
@@ -99,14 +99,14 @@ class Replay:
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:
-        """The most memory it takes, with N = `count`: where every step ends an episode."""
+        """Largest memory for N = `count` environments: every step ends an episode."""
         fields = spec.action_bytes + 4 + 2  # reward, flags
         successors, older = 4 + 4 + 4, spec.stack - 1  # pointer, behind, free; data/stacks.py
         row = 2 * spec.obs_bytes // spec.stack + fields + successors + 4 * older
         return ring_rows(capacity + older * count, count) * row
 
     def add(self, transition: Transition) -> None:
-        """Stores N transitions, overwriting the oldest; `latent` is dropped."""
+        """Stores N transitions without `latent`, overwriting the oldest."""
         obs, action, reward, next_obs, terminated, truncated, _ = transition
         fields = [action, reward, terminated, truncated]
         if not self.count:
@@ -155,7 +155,7 @@ class Replay:
             len(self), (self.batch_size,), generator=self.generator, device=self.generator.device
         )
         oldest = self.added - len(self)
-        if oldest:  # it is not in row 0
+        if oldest:  # which is not in row 0
             row = (row + oldest) % self.ring
         return self.at(row)
 
@@ -164,7 +164,7 @@ class Replay:
         return Rows(row, self.obs, self.pointer, *self.fields)
 
     def state_dict(self) -> dict[str, Any]:
-        """All but the rows, of which `copy_rows` makes copies."""
+        """All but the rows, see `copy_rows`."""
         state: dict[str, Any] = {
             "capacity": self.capacity,
             "added": self.added,
@@ -186,7 +186,7 @@ class Replay:
     def copy_rows(self, start: int, stop: int) -> dict[str, Tensor]:
         """Copies of the rows of transitions number `start` to `stop`, for `restore`.
 
-        With the successors stored meanwhile: each step stores those of the one before.
+        They include the successors that these steps stored: those of the step before each.
         """
         device = self.generator.device
         row = torch.arange(start, stop, device=device) % self.ring
@@ -200,9 +200,9 @@ class Replay:
         }
 
     def restore(self, state: dict[str, Any], pieces: Iterable[dict[str, Tensor]]) -> None:
-        """Restores `state_dict` and the pieces of `copy_rows` that hold all since `first_row`.
+        """Restores a `state_dict`, and the results of `copy_rows` for all rows since `first_row`.
 
-        Where the first of them are missing, so are their transitions.
+        If the first ones are missing, the buffer has fewer transitions.
         """
         self.added, self.sampled = state["added"], state["sampled"]
         go_on(self.generator, state["generator"])

@@ -1,4 +1,4 @@
-"""On-policy storage: T steps of N environments, handed out once."""
+"""On-policy storage: T steps of N environments, used once."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from data.transition import Spec, Transition
 
-LARGE = 1 << 20  # bytes of observations (T, N, O), above which successors are no array of their own
+LARGE = 1 << 20  # bytes of observations (T, N, O), above which successors are not stored apart
 NEXT_OBS = Transition._fields.index("next_obs")
 
 
 class Rollout:
     """Collects `n_steps` transitions of (N, ·) and yields them as one Transition of (T, N, ·).
 
-    Large observations are stored once: the successors of a step are the observations of the next;
-    where that begins with others, because an episode ended, they are kept beside the arrays. What
-    `batches` hands out is valid until the next `add`; an added observation must not be changed.
+    Large observations are stored once: the successors of a step are the observations of the next
+    one. If that begins with others, because an episode ended, they are stored beside the arrays.
+    A batch is valid until the next `add`. Added observations must not be changed in place.
     """
 
     warming_up = False
@@ -27,19 +27,19 @@ class Rollout:
         self.device = torch.device(device)
         self.filled = 0
         self.once = False  # whether observations are stored once
-        self._fields: list[Tensor] = []  # of a Transition, in its order; without next_obs if `once`
+        self._fields: list[Tensor] = []  # as in Transition, without next_obs if `once`
         self._rows: list[list[Tensor]] = []  # views of them, one list for each step
         self._last_next_obs = torch.empty(0)  # next_obs (N, O) of the last step
-        self._successors: dict[int, Tensor] = {}  # step -> next_obs, where the next obs is another
+        self._successors: dict[int, Tensor] = {}  # step -> next_obs that is not the next obs
 
     @staticmethod
     def bytes_for(n_steps: int, count: int, spec: Spec) -> int:
-        """The most memory it takes, with N = `count`: where every step ends an episode."""
+        """Largest memory for N = `count` environments: every step ends an episode."""
         fields = 2 * spec.action_bytes + 4 + 2  # and latent, reward, flags
         return n_steps * count * (2 * spec.obs_bytes + fields)
 
     def add(self, transition: Transition) -> None:
-        """Stores one step of all environments; every field, `latent` among them, is needed."""
+        """Stores one step of all environments, with all fields, `latent` too."""
         fields = [field for field in transition if field is not None]
         assert len(fields) == len(transition)
         obs, last = transition.obs, self._last_next_obs
@@ -59,7 +59,7 @@ class Rollout:
         self.filled += 1
 
     def batches(self) -> Iterator[Transition]:
-        """One Transition (T, N, ·) when `n_steps` have been added; nothing before."""
+        """One Transition (T, N, ·) once `n_steps` are stored, otherwise nothing."""
         if self.filled == self.n_steps:
             fields = self._fields.copy()
             if self.once:
@@ -80,7 +80,7 @@ class Rollout:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave, also where it held the successors of every step."""
+        """Restores a `state_dict`, also one with the successors of every step."""
         self.filled, self._fields, self._successors = 0, [], {}
         fields = [list(field.cpu()) for field in state["fields"]]  # rows of each
         if "following" in state:

@@ -17,7 +17,7 @@ class StackRows(Rows):
     __slots__ = ()
 
     def read(self) -> Transition:
-        """Copies of these rows, (B, ·), each stack put together from its frames."""
+        """Copies of these rows, (B, ·), with stacks made from their frames."""
         older, successor = self.pointer.index_select(0, self.row).tensor_split([-1], dim=-1)
         frames = torch.cat([older, self.row.unsqueeze(-1).to(older), successor], -1)  # (B, K + 1)
         obs, next_obs = (
@@ -32,9 +32,9 @@ class StackRows(Rows):
 class StackReplay(Replay):
     """A `Replay` of observations (N, K F) that are the last K frames, the newest one last.
 
-    Within an episode the older frames of a row are the rows before it. At its beginning, where
-    Gymnasium's FrameStackObservation has no frames yet, they are the first frame, or a constant
-    one, which lies in the last row of all.
+    Within an episode the older frames of a row are the rows before it. At its beginning they are
+    copies of the first frame, or a constant frame, which is stored in the last row, depending on
+    `padding_type` of Gymnasium's FrameStackObservation.
     """
 
     stack: int  # K
@@ -43,7 +43,7 @@ class StackReplay(Replay):
         super().__post_init__()
         self.spare = self.stack - 1
         self.links = torch.empty(0)  # (ring, K) int32, rows of older frames and of the successor
-        self.last_stack: Tensor | None = None  # (N, K F) that the last step led to
+        self.last_stack: Tensor | None = None  # (N, K F), the successors of the last step
 
     def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
         super().allocate(count, obs, fields)
@@ -72,7 +72,7 @@ class StackReplay(Replay):
 
     def add(self, transition: Transition) -> None:
         stacks, following = transition.obs, transition.next_obs
-        obs, begun = self.newest(stacks), list(range(len(stacks)))  # copies in a new episode
+        obs, begun = self.newest(stacks), list(range(len(stacks)))  # environments in a new episode
         if self.count:
             before = (self.added - self.count) % self.ring
             rows = torch.arange(before, before + self.count, device=self.links.device)

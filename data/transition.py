@@ -1,4 +1,4 @@
-"""The one record of experience."""
+"""Transitions, and the shapes of an environment."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 class Transition(NamedTuple):
-    """One step each: (N, ·) from the environments, (B, ·) from replay, (T, N, ·) from a rollout."""
+    """Steps: (N, ·) of the environments, (B, ·) of a replay, or (T, N, ·) of a rollout."""
 
     obs: Tensor  # (*, O) float32, the bytes of an image, or rows as of `Unpack`
     action: Tensor  # (*, A) float32 in policy units, (*,) int64, or (*, D) int64
     reward: Tensor  # (*,) float32
-    next_obs: Tensor  # likewise, the true successor, never the observation after a reset
-    terminated: Tensor  # (*,) bool: the task ended here, nothing to bootstrap from
-    truncated: Tensor  # (*,) bool: the clock ran out, bootstrap from next_obs but do not chain
-    latent: Tensor | None = None  # (*, A) the draw before squashing; replay drops it
+    next_obs: Tensor  # as obs; the true successor, never the observation after a reset
+    terminated: Tensor  # (*,) bool: the task ended, the next value is 0
+    truncated: Tensor  # (*,) bool: cut by a time limit, the next value is that of next_obs
+    latent: Tensor | None = None  # (*, A) the draw before squashing; a replay does not store it
 
     @property
     def leading(self) -> torch.Size:
@@ -28,12 +28,12 @@ class Transition(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Transitions (B, ·) that still lie in the arrays of a replay; valid until its next `add`."""
+    """Transitions (B, ·) in the arrays of a replay; valid until its next `add`."""
 
-    row: Tensor  # (B,) int64, which ones
-    obs: Tensor  # (rows, O), successors of ended episodes behind the others
-    pointer: Tensor  # (transitions,) the row of `obs` that holds the successor
-    action: Tensor  # (transitions, A) or (transitions,), as are those that follow
+    row: Tensor  # (B,) int64, their rows
+    obs: Tensor  # (rows, O); successors of ended episodes come last
+    pointer: Tensor  # (transitions,) the row of the successor in `obs`
+    action: Tensor  # (transitions, A) or (transitions,), as all below
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
@@ -64,13 +64,13 @@ class Spec:
     """Shapes of an environment, as an agent needs them."""
 
     obs_dim: int
-    action_dim: int  # components of a continuous action, or number of discrete actions (at most)
+    action_dim: int  # components of a continuous action, or (largest) number of discrete actions
     discrete: bool
     choices: tuple[int, ...] = ()  # several discrete choices at once: how many actions each has
     images: tuple[tuple[int, tuple[int, ...]], ...] = ()  # first component and shape of each
-    pixels: bool = False  # an observation is the bytes of one image, kept so until it is read
-    bytes: tuple[tuple[int, int], ...] = ()  # of images among other numbers: first, last + 1
-    mask: int = 0  # last components of an observation: 1 for each permitted action, else 0
+    pixels: bool = False  # an observation is the bytes of one image, converted by the networks
+    bytes: tuple[tuple[int, int], ...] = ()  # images of bytes among other numbers: first, last + 1
+    mask: int = 0  # last components of an observation: 1 for a permitted action, else 0
     stack: int = 1  # frames in an observation of pixels, each the bytes of one step
 
     @property
@@ -81,20 +81,20 @@ class Spec:
 
     @property
     def obs_bytes(self) -> int:
-        """Of one observation, as it is stored whole."""
+        """Size of an observation."""
         return 4 * self.obs_dim - 3 * self.image_bytes
 
     @property
     def image_bytes(self) -> int:
-        """Of the images in an observation that are of bytes."""
+        """Size of the images of bytes in an observation."""
         return self.obs_dim if self.pixels else sum(stop - start for start, stop in self.bytes)
 
     @property
     def action_bytes(self) -> int:
-        """Of one action, as it is stored."""
+        """Size of an action."""
         return 8 * max(1, len(self.choices)) if self.discrete else 4 * self.action_dim
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Of the noise of one draw: (A,), (K,) or (D, K)."""
+        """Shape of the noise of one draw: (A,), (K,) or (D, K)."""
         return (len(self.choices), self.action_dim) if self.choices else (self.action_dim,)

@@ -1,4 +1,4 @@
-"""Parameters -> actions and their exact densities."""
+"""Policies: from parameters to actions and their exact densities."""
 
 from importlib import import_module
 from pathlib import Path
@@ -37,5 +37,5 @@ __all__ = [
 
 def load(run_dir: str | Path, checkpoint: str = "latest", env_id: str | None = None) -> Any:
     """The policy of a run, for a notebook: see `runtime.deploy.trained.load`."""
-    found = import_module("runtime.deploy.trained")  # above this floor, and only here
+    found = import_module("runtime.deploy.trained")  # a higher floor, imported only here
     return found.load(run_dir, checkpoint, env_id)

@@ -1,4 +1,4 @@
-"""The interface of policies: stateless values made from the actor's parameters."""
+"""The interface of policies: stateless objects made from the outputs of an actor."""
 
 from inspect import signature
 from typing import ClassVar
@@ -10,34 +10,34 @@ from torch import Tensor
 class Policy:
     """A distribution over actions; `*` are its leading dimensions, log-probabilities (*,) in nats.
 
-    Actions of bounded continuous spaces live in [-1, 1]. `noise` makes a draw reproducible; left
-    out, it comes from torch's default generator.
+    Actions of bounded continuous spaces are in [-1, 1]. A draw is a function of `noise`, by default
+    from torch's global generator.
     """
 
     action_kind: ClassVar[str]  # "discrete", "multi_discrete" or "continuous", see `Spec.kind`
     squashed: ClassVar[bool] = False  # action = tanh(latent); otherwise they are equal
-    correlated: ClassVar[bool] = False  # made from a factor of the covariance, not from log_std
+    correlated: ClassVar[bool] = False  # parameters: mean and a factor of the covariance
 
     def __init__(self, *parameters: Tensor) -> None:
         raise NotImplementedError
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Overwrites `noise` by a fresh draw, which `sample` turns into an action."""
+        """Fills `noise` with a new draw, which `sample` maps to an action."""
         raise NotImplementedError
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
-        """A fresh draw in a tensor of its own."""
+        """A new draw of noise."""
         raise NotImplementedError
 
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(action, latent), without gradient; latent is the draw before squashing."""
+        """(action, latent), without gradient; the latent is the action before squashing."""
         raise NotImplementedError
 
     def rsample_with_log_prob(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, log_pi (*,)), differentiable in the parameters, log_pi scored from the noise.
 
-        SAC and audits need it; only continuous policies have it.
+        For continuous policies only; SAC and audits use it.
         """
         raise NotImplementedError
 
@@ -50,7 +50,7 @@ class Policy:
         raise NotImplementedError
 
     def deterministic(self) -> Tensor:
-        """The action to take when nothing is to be explored."""
+        """The action without exploration."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -59,5 +59,5 @@ class Policy:
 
 
 def at_least_float32(parameter: Tensor) -> Tensor:
-    """Densities are float32 even under autocast; float64 stays float64."""
+    """The parameter in float32, also under autocast; float64 stays float64."""
     return parameter if parameter.dtype == torch.float64 else parameter.float()

@@ -1,4 +1,4 @@
-"""One choice out of K, or several choices at once."""
+"""Policies over one discrete choice, or several at once."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from policies.base import Policy, at_least_float32
 class Categorical(Policy):
     """Categorical distribution over K actions: `log_probs` (*, K), as of `log_softmax`.
 
-    -inf forbids an action: it is never drawn, adds nothing to a sum, and has no gradient.
+    An action with -inf is forbidden: never drawn, no part of any sum, without a gradient.
     """
 
     action_kind = "discrete"
@@ -19,7 +19,7 @@ class Categorical(Policy):
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Overwrites `noise`, (*, K), by independent draws of the exponential distribution."""
+        """Fills `noise`, (*, K), with independent draws of the exponential distribution."""
         return noise.exponential_(generator=generator)
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
@@ -28,8 +28,7 @@ class Categorical(Policy):
     def sample(self, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(action, action), (*,) int64: argmax_k p_k / noise_k, which is k with probability p_k.
 
-        The same as Gumbel noise: -log noise_k is a draw of it (Maddison et al. 2014, arXiv
-        1411.0030, section 2).
+        -log noise_k is Gumbel noise (Maddison et al. 2014, arXiv 1411.0030, section 2).
         """
         with torch.no_grad():
             exponential_noise = self.noise() if noise is None else noise
@@ -37,7 +36,7 @@ class Categorical(Policy):
             return action, action
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Log-probability of `action` (*,) int64; `latent` is ignored, for nothing is squashed."""
+        """Log-probability of `action` (*,) int64; `latent` is not used."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
     def entropy(self) -> Tensor:
@@ -60,12 +59,12 @@ class Categorical(Policy):
 
     @property
     def logits(self) -> Tensor:
-        """As torch.distributions has them: normalised, (*, K)."""
+        """Normalised logits, as in torch.distributions, (*, K)."""
         return self.log_probs
 
     @property
     def probs(self) -> Tensor:
-        """(*, K)."""
+        """Probabilities, (*, K)."""
         return self.log_probs.exp()
 
 

@@ -1,4 +1,4 @@
-"""Gaussians whose components may be correlated, plain and squashed."""
+"""Gaussians with full covariance, plain and squashed."""
 
 import torch
 from torch import Tensor
@@ -10,8 +10,8 @@ from policies.gaussian import Gaussian, TanhGaussian
 class FullGaussian(Gaussian):
     """N(mean, L L^T), whose components may be correlated: u = mean + L noise.
 
-    `mean` is (*, A), `scale_tril` L (*, A, A), zero above its diagonal and positive on it. Scored
-    from the noise, so that sampling solves no equations.
+    `mean` is (*, A), `scale_tril` L (*, A, A), zero above the diagonal and positive on it. A draw
+    is scored from its noise, without solving a linear system.
     """
 
     correlated = True
@@ -27,7 +27,7 @@ class FullGaussian(Gaussian):
         return 0.5 * self.scale_tril.square().sum(-1).log()
 
     def latent_of(self, noise: Tensor) -> Tensor:
-        """mean + L noise, (*, A); written out, for autocast would round a matrix product."""
+        """mean + L noise, (*, A), as a sum: autocast would round a matrix product."""
         return self.mean + (self.scale_tril * noise.unsqueeze(-2)).sum(-1)
 
     def noise_of(self, latent: Tensor) -> Tensor:

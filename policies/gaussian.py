@@ -1,4 +1,4 @@
-"""Gaussians and their densities, plain and squashed by tanh, exact also at saturation."""
+"""Gaussians with independent components, plain and squashed by tanh."""
 
 import math
 
@@ -24,8 +24,8 @@ def gaussian_log_prob(noise: Tensor, log_scale: Tensor) -> Tensor:
 def log_det_tanh(latent: Tensor) -> Tensor:
     """log(1 - tanh(u)^2) of each component u: 2 (log 2 - |u| - log(1 + exp(-2|u|))), in nats.
 
-    `log(1 - tanh(u)**2 + 1e-6)` is the same function on paper; in float32 it is off by 4.8 nats at
-    u = 10 and has no gradient beyond |u| = 9.02, where tanh rounds to 1.
+    The usual `log(1 - tanh(u)**2 + 1e-6)` is off by 4.8 nats at u = 10 in float32, and has no
+    gradient beyond |u| = 9.02, where tanh rounds to 1.
     """
     magnitude = latent.abs()
     return 2.0 * (LOG_2 - magnitude - torch.log1p(torch.exp(-2.0 * magnitude)))
@@ -34,8 +34,8 @@ def log_det_tanh(latent: Tensor) -> Tensor:
 def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
     """E[log(1 - tanh(u)^2)] in nats for u ~ N(mean, std^2), (*, A) each, by quadrature.
 
-    The trapezoid rule converges exponentially on the whole line and, unlike Gauss-Hermite, spends
-    no nodes on the far tails. Its error, exp(-pi^2 / (h std)) at node distance h = 3/16, is set by
+    The trapezoid rule converges exponentially on the whole line and, unlike Gauss-Hermite, has no
+    nodes in the far tails. Its error, exp(-pi^2 / (h std)) at node distance h = 3/16, is set by
     the poles of log cosh at +-i pi/2: below 1e-7 up to std 2.7, below 0.002 at std e^2.
     """
     nodes = torch.linspace(
@@ -49,8 +49,8 @@ def expected_log_det_tanh(mean: Tensor, std: Tensor) -> Tensor:
 class Gaussian(Policy):
     """N(mean, diag(exp(log_std))^2); `mean` and `log_std` are (*, A).
 
-    A subclass with another covariance has its own `mean`, `log_scale`, `log_std`, `latent_of` and
-    `noise_of`; one with another map its own `squash`, `unsquash`, `scores`, `terms` and `entropy`.
+    A subclass with another covariance defines `mean`, `log_scale`, `log_std`, `latent_of` and
+    `noise_of`; one with another squashing `squash`, `unsquash`, `scores`, `terms` and `entropy`.
     """
 
     action_kind = "continuous"
@@ -63,12 +63,12 @@ class Gaussian(Policy):
 
     @property
     def log_std(self) -> Tensor:
-        """Log of each component's own (marginal) standard deviation, (*, A)."""
+        """Log of the marginal standard deviation of each component, (*, A)."""
         return self.log_scale
 
     @staticmethod
     def fill(noise: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Overwrites `noise`, (*, A), by standard normal numbers."""
+        """Fills `noise`, (*, A), with standard normal numbers."""
         return noise.normal_(generator=generator)
 
     def noise(self, generator: torch.Generator | None = None) -> Tensor:
@@ -91,11 +91,11 @@ class Gaussian(Policy):
         return action
 
     def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
-        """What each component adds to the log-density of a latent and its noise, (*, A)."""
+        """Contribution of each component to the log-density, (*, A)."""
         return gaussian_log_prob(noise, self.log_scale)
 
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        """The scores taken apart, {name: (*, A)} in nats, whose sum is log_pi."""
+        """Terms of the scores, {name: (*, A)} in nats; their sum is log_pi."""
         return {
             "gaussian": -0.5 * noise.square() - HALF_LOG_2PI,
             "scale": -self.log_scale.expand_as(noise),
@@ -112,7 +112,7 @@ class Gaussian(Policy):
             return self.squash(latent), latent
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Log-density of an action (*, A), (*,); exact, given the latent that was squashed."""
+        """Log-density of an action (*, A), (*,); exact if its latent is given."""
         if latent is None or not self.squashed:
             latent = self.unsquash(action)
         return self.scores(self.noise_of(latent), latent).sum(-1)
@@ -127,7 +127,7 @@ class Gaussian(Policy):
 
     @property
     def mode(self) -> Tensor:
-        """The mean, (*, A); NotImplementedError where it is squashed: there is no closed form."""
+        """The mean, (*, A); NotImplementedError if squashed: there is no closed form."""
         if self.squashed:
             raise NotImplementedError("mode: has no closed form; deterministic() is the median")
         return self.mean
@@ -155,18 +155,18 @@ class TanhGaussian(Gaussian):
         return torch.atanh(action.to(self.mean.dtype).clamp(-edge, edge))
 
     def scores(self, noise: Tensor, latent: Tensor) -> Tensor:
-        """The Gaussian's, and the correction for the squashing, exact at saturation, (*, A)."""
+        """Those of the Gaussian, minus log_det_tanh, exact at saturation, (*, A)."""
         return super().scores(noise, latent) - log_det_tanh(latent)
 
     def terms(self, noise: Tensor) -> dict[str, Tensor]:
-        """Those of the Gaussian, and the squashing's `jacobian`."""
+        """Those of the Gaussian, and `jacobian`, that of tanh."""
         return super().terms(noise) | {"jacobian": -log_det_tanh(self.latent_of(noise))}
 
     def entropy(self) -> Tensor:
         """Entropy of the squashed action, (*,): the Gaussian's plus E[log det], by quadrature.
 
-        The Jacobian is diagonal, so that marginals suffice, whatever the correlations. At most
-        0.6836 nat per dimension (mean 0, std 0.874); it falls again for a larger std.
+        The Jacobian is diagonal, so marginals suffice with any correlations. It is at most 0.6836
+        nat per dimension (mean 0, std 0.874), and lower again for a larger std.
         """
         log_det = expected_log_det_tanh(self.mean, self.log_std.exp())
         return super().entropy() + log_det.sum(-1)
