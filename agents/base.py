@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.optimizer import Metrics, Optimizer
-from common.seeding import go_on
+from common.seeding import restore_generator
 from configs.agents import AgentConfig, GaussianConfig
 from configs.validate import require_methods
 from data import Spec, Transition
@@ -179,5 +179,5 @@ class BaseAgent:
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         for name, generator in self.generators.items():
-            go_on(generator, state["generators"][name])
+            restore_generator(generator, state["generators"][name])
         self.explored, self.held = state["explored"], state["held"]

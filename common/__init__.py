@@ -1,1 +1,1 @@
-"""What every floor may use: errors, seeds, trees of state, the clock."""
+"""Shared by all floors: errors, seeds, trees of state, the clock."""

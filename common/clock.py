@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 class Clock:
     """Seconds since it was started, without those in which it was paused."""
 
-    started: float = field(default_factory=lambda: time.perf_counter())  # as it is by then
+    started: float = field(default_factory=lambda: time.perf_counter())  # found when called
     paused: float = 0.0
-    stopped: float | None = None  # when the pause began that is not over
+    stopped: float | None = None  # when the present pause began
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """For evaluations, audits and checkpoints, finished or not."""
+        """Context whose time does not count: an evaluation, an audit, a checkpoint."""
         self.stopped = begun = time.perf_counter()
         try:
             yield

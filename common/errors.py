@@ -9,11 +9,11 @@ import sys
 import traceback
 from typing import Any
 
-WINDOWS = os.name == "nt"  # whose shells quote otherwise
+WINDOWS = os.name == "nt"  # its shells quote differently
 Differences = tuple[tuple[str, Any, Any], ...]  # (key, its value there, the run's)
-LONGEST = 380  # characters of a message, where its remedy is no longer
+LONGEST = 380  # characters of a message, if its remedy is shorter
 LONGEST_PATH = 5_000  # characters
-REMEDIES = {  # of what the system refuses
+REMEDIES = {  # for errors of the system
     "make the folder writable": (errno.EACCES, errno.EPERM, errno.EROFS),
     "free the disk": (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)),
     "allow larger files, ulimit -f unlimited": (errno.EFBIG,),
@@ -26,19 +26,19 @@ REMEDIES = {  # of what the system refuses
 
 
 def remedy(error: OSError) -> str:
-    """What to do where a file or folder cannot be written."""
+    """The remedy if a file or folder cannot be written."""
     found = (what for what, numbers in REMEDIES.items() if error.errno in numbers)
     return next(found, "check the disk")
 
 
 def quoted(text: object) -> str:
-    """Any text as a value that `configs.compose.parse` reads as this text."""
+    """The text as a quoted value for `configs.compose.parse`."""
     ends = re.sub(r'(\\*)("|$)', r"\1\1\2", str(text))  # backslashes count only before a quote
     return '"' + ends.replace('"', '\\"') + '"'
 
 
 def key_value(key: str, path: object) -> str:
-    """KEY=PATH of a command, as a shell and then `configs.compose.parse` read it."""
+    """KEY=PATH of a command, quoted for a shell and `configs.compose.parse`."""
     plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", str(path), re.ASCII)
     readable = plain and str(path).lower() not in ("null", "true", "false")
     path = "./auto" if str(path) == "auto" else path
@@ -46,7 +46,7 @@ def key_value(key: str, path: object) -> str:
 
 
 def shown(word: object) -> str:
-    """A word of a command, as a shell reads it; in octal where the output has no such letters."""
+    """A word of a command, quoted for a shell; in octal if the output cannot encode it."""
     text, encoding = str(word), getattr(sys.stdout, "encoding", None) or "utf-8"
     if WINDOWS:
         return subprocess.list2cmdline([text])
@@ -60,14 +60,14 @@ def shown(word: object) -> str:
 
 
 def in_words(error: BaseException) -> str:
-    """Type and text of an exception; of one without a text the function that raised it."""
+    """Type and text of an exception, or type and function that raised it if it has no text."""
     kind, frames = type(error).__name__, traceback.extract_tb(error.__traceback__)
     where = f" in {frames[-1].name}()" if frames else ""
     return f"{kind}: {error}" if str(error) else f"{kind}{where}"
 
 
 def warn(*warnings: str) -> None:
-    """Prints each as one line on the standard error."""
+    """Prints each on one line of the standard error."""
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -79,8 +79,8 @@ class LogpiError(Exception):
     """
 
     code = 1  # the exit code of the process
-    exact = False  # the message is taken as it is, else made printable and cut in the middle
-    shared = False  # every process of the run raises it, and one is enough to print it
+    exact = False  # whether the message is neither made printable nor cut in the middle
+    shared = False  # whether every process of the run raises it, so that one prints it
 
     def __init__(self, message: str, code: int | None = None) -> None:
         line = message if self.exact else shortened(message)
@@ -93,7 +93,7 @@ class LogpiError(Exception):
 
 
 def shortened(message: str) -> str:
-    """A message in one line, cut in the middle; its remedy, which may hold a command, is whole."""
+    """A message in one line, cut in the middle, with its whole remedy, which may be a command."""
     line = " ".join(filter(None, map(str.strip, message.replace("\t", " ").splitlines())))
     line = "".join(character if character.isprintable() else "?" for character in line)
     problem, semicolon, remedy = line.rpartition("; ")
@@ -110,11 +110,11 @@ class ConfigError(LogpiError):
 
     code = 2
     shared = True
-    run: str | None = None  # a run directory whose keys are not those of this code
+    run: str | None = None  # a run directory with keys that this code does not have
 
 
 class EnvironmentFault(LogpiError):
-    """The environment raised, or gave what no environment should."""
+    """The environment raised an exception, or returned invalid values."""
 
     code = 3
 
@@ -131,12 +131,12 @@ class StorageFault(LogpiError):
 
 
 class Damaged(StorageFault):
-    """A checkpoint that is not as it was written, or is another run's: an older one may do."""
+    """A damaged checkpoint, or one of another run; an older one may be valid."""
 
     def __init__(self, message: str, differs: Differences = (), other_format: bool = False) -> None:
         super().__init__(message)
-        self.differs = differs  # where it is another run's
-        self.other_format = other_format  # one that this code does not read
+        self.differs = differs  # keys, if it is of another run
+        self.other_format = other_format  # whether this code does not read its format
 
 
 class Divergence(LogpiError):
@@ -147,7 +147,7 @@ class Divergence(LogpiError):
 
 
 class Elsewhere(LogpiError):
-    """Another process of the run has printed why it ends; this one prints nothing."""
+    """Another process of the run prints the reason; this one prints nothing."""
 
     def __init__(self, code: int) -> None:
         super().__init__("reported by another process", code)
@@ -156,10 +156,10 @@ class Elsewhere(LogpiError):
 class Stopped(LogpiError):
     """The run was stopped by a signal; its progress is saved, or it had not started.
 
-    Its code is 75 where the run may be started again by itself, 130 where the user interrupted it.
+    The code is 75 if a scheduler may restart the run, 130 if the user interrupted it.
     """
 
-    exact = shared = True  # every character of its command counts
+    exact = shared = True  # its command must not be changed
 
     def at(self, run_dir: str, repeated: str, launcher: str = "python") -> "Stopped":
         """The same once the run is saved, with the command that continues it, and an id in that."""
@@ -170,7 +170,7 @@ class Stopped(LogpiError):
 
 
 class Halt(BaseException):
-    """Stopped, where no progress can be lost; no Exception, which a library might swallow."""
+    """Stopped before there is progress; no Exception, which a library might catch."""
 
     def __init__(self, stopped: Stopped) -> None:
         super().__init__(str(stopped))
@@ -180,14 +180,14 @@ class Halt(BaseException):
 KINDS = (Stopped, Damaged, ConfigError, EnvironmentFault, StorageFault, Divergence, LogpiError)
 
 
-def told(error: LogpiError) -> dict[str, Any]:
-    """A failure as plain data, for the other processes of the run."""
+def as_data(error: LogpiError) -> dict[str, Any]:
+    """An error as plain data, to be sent to the other processes of the run."""
     kind = next(number for number, kind in enumerate(KINDS) if isinstance(error, kind))
     return {"kind": kind, "code": error.code, "message": str(error)}
 
 
 def failure(plain: dict[str, Any]) -> LogpiError:
-    """The inverse of `told`, as each process raises it."""
+    """The inverse of `as_data`; every process raises the result."""
     error = KINDS[plain["kind"]](plain["message"])
     error.code, error.shared = plain["code"], True
     return error

@@ -1,4 +1,4 @@
-"""How much memory is free, by each limit that is known here."""
+"""Free memory, by every limit that can be read."""
 
 import os
 from collections.abc import Iterator
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-CONTROL_GROUPS = {  # controllers -> names of the limit, of what is used, of what could be freed
+CONTROL_GROUPS = {  # controllers -> names of limit, use, and what could be freed
     "": ("memory.max", "memory.current", "inactive_file"),
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
 
 
 def limits(device: torch.device) -> Iterator[tuple[str, int]]:
-    """(what sets it, bytes that it leaves) of every limit that is known here."""
+    """(name, free bytes) of every limit."""
     if device.type == "cuda":
         yield "the GPU", torch.cuda.mem_get_info(device)[0]
         return
@@ -27,7 +27,7 @@ def limits(device: torch.device) -> Iterator[tuple[str, int]]:
 
 
 def control_group() -> Iterator[tuple[str, int]]:
-    """The limit of each control group that this process is in, version 1 or 2."""
+    """The limits of the control groups of this process, version 1 or 2."""
     for line in read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in CONTROL_GROUPS:
@@ -42,7 +42,7 @@ def control_group() -> Iterator[tuple[str, int]]:
 
 
 def process_limits() -> Iterator[tuple[str, int]]:
-    """RLIMIT_AS and RLIMIT_DATA, less what this process has."""
+    """RLIMIT_AS and RLIMIT_DATA, minus the use of this process."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has none
@@ -56,7 +56,7 @@ def process_limits() -> Iterator[tuple[str, int]]:
 
 
 def numbers(path: Path) -> dict[str, int]:
-    """`name value` or `name: value kB` lines of a file of the system."""
+    """The lines `name value` or `name: value kB` of a system file."""
     words = (line.replace(":", " ").split() for line in read(path).splitlines())
     return {row[0]: int(row[1]) for row in words if len(row) > 1 and row[1].isdigit()}
 

@@ -1,4 +1,4 @@
-"""Metrics of an update, with the numbers among them in one vector."""
+"""Metrics of an update, with all numbers in one vector."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Function = Callable[..., Any]  # (tensors, transitions, constants ...) -> {name:
 class Metrics(Mapping[str, Tensor]):
     """{name: tensor}, whose 0-d tensors are one vector.
 
-    Two dozen tensors a step, one by one, would cost the log a twentieth of a small update's time.
+    Reading two dozen tensors one by one would take a twentieth of the time of a small update.
     """
 
     names: tuple[str, ...]  # K
@@ -35,7 +35,7 @@ class Metrics(Mapping[str, Tensor]):
 
 
 def packing(step: Function) -> Function:
-    """`step` with its 0-d metrics as one vector, whose key is the tuple of their names."""
+    """`step`, which returns its 0-d metrics as one vector; its key is the tuple of their names."""
 
     def packed(*arguments: Any) -> dict[Any, Tensor]:
         names, vector, arrays = split_scalars(step(*arguments))
@@ -45,7 +45,7 @@ def packing(step: Function) -> Function:
 
 
 def split_scalars(metrics: Mapping[str, Tensor]) -> tuple[Any, Tensor, dict[str, Tensor]]:
-    """The names (K) of the 0-d metrics, their vector (K,), and the metrics with dimensions."""
+    """Names (K) and vector (K,) of the 0-d metrics, and the others."""
     if isinstance(metrics, Metrics):
         return metrics.names, metrics.vector, metrics.arrays
     names = tuple(name for name, value in metrics.items() if not value.ndim)
@@ -65,7 +65,7 @@ class Packed:
 
 
 class MergedMetrics:
-    """The metrics of several steps as one; of those with dimensions, the last step's."""
+    """Metrics of several steps, merged; those with dimensions are of the last step."""
 
     def __init__(self) -> None:
         self.names: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class MergedMetrics:
         self.arrays: dict[str, Tensor] = {}
 
     def add(self, metrics: Mapping[str, Tensor], left_out: Tensor | None = None) -> None:
-        """Takes those of a step, which has none where the 0-d bool `left_out` is up."""
+        """Adds the metrics of a step; none if the 0-d bool `left_out` is true."""
         self.names, vector, arrays = split_scalars(metrics)
         if left_out is not None:
             vector = vector.masked_fill(left_out, torch.nan)
@@ -85,7 +85,7 @@ class MergedMetrics:
         self.arrays = arrays
 
     def result(self) -> dict[str, Tensor]:
-        """Means, or extremes by the names' endings, of the steps that have a value: not NaN."""
+        """Means over the steps without NaN; minima and maxima for names in _min and _max."""
         table = torch.stack(self.vectors)
         values = dict(zip(self.names, table.nanmean(0).unbind(), strict=True))
         for name, column in zip(self.names, table.unbind(1), strict=True):

@@ -1,4 +1,4 @@
-"""One seed, many independent streams; nothing uses a global random state."""
+"""Independent random streams from one seed; no global random state is used."""
 
 import zlib
 
@@ -15,12 +15,12 @@ def derive(seed: int, *path: str | int) -> int:
 
 
 def stream(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """The torch generator of the stream `name`; first weights are drawn on the CPU, always."""
+    """The torch generator of the stream `name`; that of initial weights is always on the CPU."""
     device = "cpu" if name == "init" else device
     return torch.Generator(device).manual_seed(derive(seed, name))
 
 
-def go_on(generator: torch.Generator, state: Tensor) -> None:
-    """Sets the generator to a saved state, unless that is of another kind of device."""
+def restore_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Restores the state of a generator, unless it was saved on another kind of device."""
     if state.numel() == generator.get_state().numel():
         generator.set_state(state.cpu())

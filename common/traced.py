@@ -1,6 +1,6 @@
-"""Formulas in the form of which a compiler makes the best code.
+"""Formulas in the form that is fastest when compiled.
 
-The eager forms stand where these are called, and both agree up to rounding.
+The eager forms are where these are called; both agree up to rounding.
 """
 
 import functools
@@ -8,14 +8,14 @@ import functools
 import torch
 from torch import Tensor
 
-NARROW = 4  # inputs of a layer, up to which a library's product costs more than the sum
+NARROW = 4  # inputs of a layer up to which a sum is faster than a library's product
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), to be compiled.
+    """(*, B, inputs) x (*, inputs, outputs) -> (*, B, outputs), compiled.
 
-    With one row, few inputs or one output it is a sum, which becomes a part of the loops around it:
-    calling a library for so little takes several times as long as the arithmetic.
+    With one row, few inputs or one output it is a sum, which is fused with the loops around it; a
+    call of a library would take several times as long as the arithmetic.
     """
     inputs, outputs = right.shape[-2:]
     if left.numel() == inputs:
@@ -29,7 +29,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm of all together, 0-d; plain reductions are fused with their neighbours."""
+    """Euclidean norm of all tensors together, 0-d, from reductions that can be fused."""
     return torch.stack([tensor.square().sum() for tensor in tensors]).sum().sqrt()
 
 
@@ -44,10 +44,10 @@ def adam(
     eps: float,
     skip: Tensor,
 ) -> None:
-    """A step of Adam as formulas, unless the 0-d bool `skip` is up; moments are (means, squares).
+    """A step of Adam, unless the 0-d bool `skip` is true; moments are (means, squares).
 
-    The bias correction (2,) comes from the step before: a compiler takes a formula of 0-d tensors
-    into the loop over the weights, where their powers cost more than all else.
+    The bias corrections (2,) are computed in the step before: a compiler would compute them in the
+    loop over the weights, where their powers would cost more than everything else.
     """
     (beta1, beta2), (first, second) = betas, correction.unbind()
     for weight, grad, mean, square in zip(weights, grads, *moments, strict=True):

@@ -1,4 +1,4 @@
-"""A state, as nested dicts and lists of numbers and tensors: taken apart, put together, hashed."""
+"""Trees of state, nested dicts and lists of numbers and tensors: split, joined, hashed."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-LENGTH = 8  # bytes that say how many follow
+LENGTH = 8  # bytes of the length of the JSON part
 
 
 def split(state: Any, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
@@ -43,7 +43,7 @@ def join(values: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def pack(state: dict[str, Any]) -> bytes:
-    """A state as one message."""
+    """A state as bytes."""
     values, tensors = split(state)
     plain = json.dumps(values).encode()
     return len(plain).to_bytes(LENGTH, "little") + plain + save_tensors(tensors)
@@ -57,7 +57,7 @@ def unpack(content: bytes) -> dict[str, Any]:
 
 
 def digest(state: dict[str, Any]) -> str:
-    """SHA-256 over every tensor and number of a state, with their names."""
+    """SHA-256 of all tensors and numbers of a state, with their names."""
     values, tensors = split(state, copy=False)
     hasher = hashlib.sha256(json.dumps(values, sort_keys=True).encode())
     for name in sorted(tensors):

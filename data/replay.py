@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.seeding import go_on
+from common.seeding import restore_generator
 from data.transition import Rows, Spec, Transition
 
 
@@ -205,7 +205,7 @@ class Replay:
         If the first ones are missing, the buffer has fewer transitions.
         """
         self.added, self.sampled = state["added"], state["sampled"]
-        go_on(self.generator, state["generator"])
+        restore_generator(self.generator, state["generator"])
         self.count = self.lost = 0
         for piece in pieces:
             if not self.count:

@@ -27,7 +27,7 @@ import evaluate
 import policies
 import train
 from common import limits
-from common.errors import ConfigError, Damaged, StorageFault, told
+from common.errors import ConfigError, Damaged, StorageFault, as_data
 from configs.compose import train_config
 from envs.spaces import LISTED, describe, require_same_spaces
 from runtime.build import make_parts
@@ -814,11 +814,11 @@ class Two(Ranks):
 
 
 def test_all_ranks_pass_over_what_one_of_them_finds_damaged():
-    damaged = told(Damaged("it is damaged; restore it"))
+    damaged = as_data(Damaged("it is damaged; restore it"))
     fault = Two(damaged).agreed(None)
     assert isinstance(fault, Damaged)
     assert str(fault) == "rank 1: it is damaged; restore it"
-    assert not isinstance(Two(told(StorageFault("it is lost"))).agreed(None), Damaged)
+    assert not isinstance(Two(as_data(StorageFault("it is lost"))).agreed(None), Damaged)
     assert Two({}).agreed(None) is None
     mine = Two(damaged).agreed(StorageFault("disk: gone; buy another"))
     assert (type(mine), str(mine)) == (StorageFault, "disk: gone; buy another")

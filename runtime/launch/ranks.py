@@ -19,7 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from agents.optimizer import Peers
-from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, failure, told
+from common.errors import ConfigError, Elsewhere, Halt, LogpiError, Stopped, as_data, failure
 from common.seeding import derive
 from common.tree import pack, unpack
 from configs.automatic import processes
@@ -118,7 +118,7 @@ class Ranks(Peers):
         """The fault of the first rank that has one, on all of them."""
         if self.size == 1:
             return fault
-        own = json.dumps(told(fault) if fault else {}).encode()
+        own = json.dumps(as_data(fault) if fault else {}).encode()
         for rank, content in enumerate(self.collect(own)):
             if found := json.loads(content):
                 return failure({**found, "message": by(rank, found["message"])})

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from common.seeding import derive, go_on, stream
+from common.seeding import derive, restore_generator, stream
 
 
 def test_paths_and_seeds_give_different_streams():
@@ -31,13 +31,13 @@ def test_it_goes_on_where_it_was():
     state = generator.get_state()
     expected = torch.rand(3, generator=generator)
     other = torch.Generator().manual_seed(2)
-    go_on(other, state)
+    restore_generator(other, state)
     assert torch.equal(torch.rand(3, generator=other), expected)
 
 
 def test_the_state_of_another_kind_of_device_leaves_it_at_its_beginning():
     generator = torch.Generator().manual_seed(1)
-    go_on(generator, torch.zeros(16, dtype=torch.uint8))  # as long as that of a GPU
+    restore_generator(generator, torch.zeros(16, dtype=torch.uint8))  # as long as that of a GPU
     assert torch.equal(
         torch.rand(3, generator=generator),
         torch.rand(3, generator=torch.Generator().manual_seed(1)),
