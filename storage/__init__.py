@@ -1,1 +1,1 @@
-"""What a run keeps on disk: checkpoints, its directory, its lock, where it came from."""
+"""Files of a run: its directory and lock, checkpoints, the code that it used."""

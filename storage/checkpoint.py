@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there: tensors and JSON, each file recorded by its SHA-256."""
+"""Atomic checkpoints of tensors and JSON, every file recorded by its SHA-256."""
 
 import fnmatch
 import hashlib
@@ -28,7 +28,7 @@ from storage.segments import SEGMENTS, undamaged
 Take = Callable[[dict[str, Any], list[Record]], None]
 FORMAT = 2
 TENSORS, VALUES, MANIFEST = "state.safetensors", "state.json", "manifest.json"
-LATER = "evaluation.json"  # in a checkpoint that was saved before its evaluation had ended
+LATER = "evaluation.json"  # of a checkpoint that was saved before its evaluation ended
 NAME = "step-" + "[0-9]" * 12
 UNFINISHED = re.compile(r"tmp-\d+(-step-\d{12}|-\d{12}-\d{12}-[0-9a-f]{16}\.safetensors)?")
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -39,11 +39,11 @@ def save(
 ) -> Path:
     """Writes `checkpoints/step-<12 digits>`, reads it back, then removes what is no longer kept.
 
-    Written beside `checkpoints/`, synced and renamed, so that a kill at any instant leaves the old
-    ones or the new one, never half a one. One of the same step is replaced: it is damaged. The
-    newest `keep` remain, and the best. `segments` are the records of a replay's rows.
+    It is written beside `checkpoints/`, synced and renamed, so a kill at any instant leaves no
+    partial checkpoint. A damaged one of the same step is replaced. The newest `keep` and the best
+    are kept. `segments` are the records of the rows of a replay.
 
-    Raises StorageFault where it could not be written, or does not read back.
+    Raises StorageFault if it cannot be written, or is not read back as written.
     """
     target = run_dir / "checkpoints" / f"step-{step:012d}"
     temporary = run_dir / f"tmp-{os.getpid()}"
@@ -60,7 +60,7 @@ def save(
             files.write_synced(temporary / name, content)
         files.sync_directory(temporary)
         if target.exists():
-            bury(target)
+            discard(target)
         temporary.rename(target)
         files.sync_directory(target.parent)
     try:
@@ -75,13 +75,13 @@ def save(
 
 
 def seal_of(manifest: dict[str, Any]) -> str:
-    """The hash of the content of a manifest, however it is spelled."""
+    """The hash of the content of a manifest, independent of its formatting."""
     content = {name: value for name, value in manifest.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def open_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint; raises Damaged where it is not one, or another's."""
+    """The manifest of a checkpoint; raises Damaged if it is invalid, or of another checkpoint."""
     file = path / MANIFEST
     manifest = files.read_json(file)
     try:
@@ -104,14 +104,14 @@ def load(
     """The state of a checkpoint, every file of which is verified against the manifest.
 
     Args:
-        config: of the run that it has to be of; None: of any.
-        take: takes the state and the records of its segments, each of which it reads and verifies;
-            without it all are verified here.
-        whole: else without the rows of the replay up to a damaged segment.
+        config: that of its run, which is checked; None: any.
+        take: function of the state and the records of its segments, which reads and verifies each
+            segment; without it they are verified here.
+        whole: if false, rows of the replay up to a damaged segment are left out.
 
     Raises:
         Damaged: a file is not as it was written, or of another run.
-        StorageFault: a file cannot be read, for reasons that are not its own.
+        StorageFault: a file cannot be read, for lack of memory, handles or permissions.
     """
     folder = path.parent.parent / SEGMENTS
     try:
@@ -141,7 +141,7 @@ def load(
 
 
 def require_own(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
-    """Raises Damaged where a checkpoint holds another configuration than its run has."""
+    """Raises Damaged if a checkpoint contains another configuration than its run."""
     try:
         found = differing(state["config"], config)
     except ConfigError as error:
@@ -153,19 +153,19 @@ def require_own(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
 
 @contextmanager
 def taking_up(state: dict[str, Any]) -> Iterator[None]:
-    """A state is loaded into the parts of a run inside: StorageFault where it does not fit."""
+    """Context in which a state is loaded into a run; StorageFault if it does not fit."""
     try:
         yield
     except (MemoryError, RuntimeError, SafetensorError, *UNREADABLE) as error:
-        if isinstance(error, MemoryError) or "allocate" in str(error):  # torch has no kind for it
+        if isinstance(error, MemoryError) or "allocate" in str(error):  # torch has no type for it
             memory = "there is not enough memory to load it; free some, or use a larger machine"
             raise StorageFault(f"checkpoint: {memory}") from error
-        last = f"{type(error).__name__} {error}".strip().splitlines()[-1]  # torch names it there
+        last = f"{type(error).__name__} {error}".strip().splitlines()[-1]  # the reason
         raise misfit(state, last.strip("\t.")) from error
 
 
 def misfit(state: dict[str, Any], why: str) -> StorageFault:
-    """A checkpoint that does not fit: of another revision, or not of this configuration."""
+    """The error for a checkpoint of another revision or configuration, which does not fit."""
     made = state.get("setting")
     revision = made.get("revision") if isinstance(made, dict) else None
     help = provenance.other_revision(revision) or "restore it or config.yaml from a backup"
@@ -195,15 +195,15 @@ def load_newest(
     take: Take | None = None,
     agreed: Callable[[LogpiError | None], LogpiError | None] = lambda fault: fault,
 ) -> tuple[int, dict[str, Any], list[str]]:
-    """(step, state) of the newest valid checkpoint, and a warning for each that was passed over.
+    """(step, state) of the newest valid checkpoint, and a warning for each that was skipped.
 
-    Where a segment that all of them need is damaged, the newest without the rows up to there. Where
-    the run continues meanwhile, and removes what is about to be read, the reading begins again.
+    If a segment that all of them need is damaged, it is the newest without the rows up to there. If
+    the run continues meanwhile and removes files, reading starts again.
 
     Args:
         which: `latest`, `best`, or the name of one.
-        config, take: as for `load`, which has the errors; Damaged: none is valid.
-        agreed: this process's fault -> that of the first process with one.
+        config, take: as for `load`, whose errors are raised; Damaged if none is valid.
+        agreed: maps the error of this process to that of the first process with one.
     """
     found = candidates = names(run_dir)
     if which == "best":
@@ -246,14 +246,14 @@ def load_newest(
 
 
 def rate(run_dir: Path, step: int, return_mean: float) -> None:
-    """Adds to a checkpoint, saved when a signal cut its evaluation short, what came of it later."""
+    """Adds the evaluation to a checkpoint that was saved when a signal interrupted it."""
     score = {"step": step, "return_mean": return_mean}
     path = run_dir / "checkpoints" / f"step-{step:012d}" / LATER
     write_json(path, {**score, "sha256": seal_of(score)})
 
 
 def best_key(path: Path) -> float:
-    """The evaluation recorded in a checkpoint; -inf where there is none or it cannot be read."""
+    """The mean return recorded in a checkpoint; -inf if there is none or it cannot be read."""
     try:
         score = files.read_json(path / VALUES)["return_mean"]
         if score is None:
@@ -266,7 +266,7 @@ def best_key(path: Path) -> float:
 
 
 def is_own(path: Path, config: dict[str, Any] | None) -> bool:
-    """Whether a checkpoint is of the run with this configuration, as far as it can be read."""
+    """Whether a checkpoint is of the run with this configuration; true if it cannot be read."""
     try:
         recorded = join(files.read_json(path / VALUES)["config"], {})
         if config is None or recorded == config:
@@ -279,8 +279,8 @@ def is_own(path: Path, config: dict[str, Any] | None) -> bool:
 def prune(run_dir: Path, step: int, keep: int, config: dict[str, Any] | None) -> None:
     """Removes all checkpoints up to `step` but the newest `keep` and the best, then old segments.
 
-    Later ones are damaged, or the run would have gone on from there; they stay until the run gets
-    there. So do those that are of another configuration.
+    Later ones, which are damaged since the run was not resumed from them, are kept until the run
+    reaches their step. Those of another configuration are kept.
     """
     paths = [run_dir / "checkpoints" / name for name in names(run_dir) if int(name[5:]) <= step]
     if len(paths) > keep:
@@ -288,7 +288,7 @@ def prune(run_dir: Path, step: int, keep: int, config: dict[str, Any] | None) ->
         best = max(paths, key=lambda path: (best_key(path), path.name))
         for path in paths[:-keep]:
             if path != best:
-                bury(path)
+                discard(path)
     drop_unused(run_dir)
 
 
@@ -299,21 +299,21 @@ def drop_unused(run_dir: Path) -> None:
     try:
         used = {record["name"] for manifest in manifests for record in manifest["segments"]}
     except Damaged:
-        return  # what it would still need is not known
+        return  # the segments that it needs are not known
     for segment in folder.glob("[0-9]*-[0-9]*-*.safetensors"):
         if segment.name not in used and not folder.is_symlink():
             segment.unlink(missing_ok=True)
 
 
 def sweep(run_dir: Path) -> None:
-    """Removes what a killed process left half written; whoever calls it holds the directory."""
+    """Removes partly written files of killed processes; the caller holds the lock."""
     for path in run_dir.glob("tmp-[0-9]*"):
         if UNFINISHED.fullmatch(path.name):
             files.remove(path)
 
 
-def bury(path: Path) -> None:
-    """Removes a checkpoint: first out of sight, so that no half of it is ever there."""
-    dying = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
-    path.rename(dying)
-    files.remove(dying)
+def discard(path: Path) -> None:
+    """Removes a checkpoint; renamed first, it is never found partly removed."""
+    temporary = path.parent.parent / f"tmp-{os.getpid()}-{path.name}"
+    path.rename(temporary)
+    files.remove(temporary)

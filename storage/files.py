@@ -1,4 +1,4 @@
-"""Files on a disk that may fail: written through to it, and recorded by size and SHA-256."""
+"""Reading and writing files safely: synced, and recorded by size and SHA-256."""
 
 import errno
 import hashlib
@@ -12,32 +12,32 @@ from typing import Any, TypeVar
 
 from common.errors import Damaged, StorageFault, remedy
 
-MOST_JSON = 64 << 20  # bytes; what is larger was not written here
+MOST_JSON = 64 << 20  # bytes; larger files are not of this project
 MIB = 1 << 20
 LOST = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
-LOST.add(getattr(errno, "ESTALE", None))  # which Windows has not
+LOST.add(getattr(errno, "ESTALE", None))  # missing on Windows
 
 T = TypeVar("T")
 Record = dict[str, Any]  # name, size and sha256 of a file
 
 
 def seal(content: bytes) -> dict[str, Any]:
-    """Size and SHA-256 of a file with this content."""
+    """Size and SHA-256 of this content."""
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def damaged(path: Path, reason: str, other_format: bool = False) -> Damaged:
-    """A file is not what was written; `checkpoint.load` completes the message."""
+    """The error for a file that is not as it was written; `checkpoint.load` completes it."""
     return Damaged(f"({reason}): {path.name}", other_format=other_format)
 
 
 @contextmanager
 def reading(path: Path, size: int | None = None) -> Iterator[None]:
-    """A file, of this size where one is recorded, is read inside.
+    """Context in which a file is read, with its recorded size if there is one.
 
     Raises:
-        Damaged: it is missing, a link or of another size, or the disk has lost it.
-        StorageFault: it cannot be read for another reason, as short memory, handles or rights.
+        Damaged: it is missing, a link or of another size, or cannot be read from the disk.
+        StorageFault: it cannot be read for lack of handles or permissions.
     """
     try:
         if path.parent.is_symlink() or path.is_symlink() or not path.is_file():
@@ -53,7 +53,7 @@ def reading(path: Path, size: int | None = None) -> Iterator[None]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that has no record; Damaged where it is not one of ours."""
+    """The content of a JSON file without a record; Damaged if it is not a JSON object."""
     with reading(path):
         if path.stat().st_size > MOST_JSON:
             raise damaged(path, "it is too large")
@@ -65,9 +65,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_sealed(path: Path, record: Record, parse: Callable[[bytes], T]) -> T:
-    """The content of a recorded file, read once and parsed; Damaged where it is not as recorded.
+    """The content of a recorded file, read once and parsed; Damaged if it is not as recorded.
 
-    StorageFault where there is not the memory for it, and once more for what is parsed.
+    StorageFault if the free memory is less than twice its size, for the content and the result.
     """
     import torch
 
@@ -91,7 +91,7 @@ def read_sealed(path: Path, record: Record, parse: Callable[[bytes], T]) -> T:
 
 
 def verify(path: Path, record: Record) -> None:
-    """Raises Damaged where the file is not the recorded one; reads it piece by piece."""
+    """Raises Damaged if the file is not the recorded one; reads it in pieces."""
     hasher = hashlib.sha256()
     with reading(path, record["size"]), path.open("rb") as file:
         while piece := file.read(MIB):
@@ -102,7 +102,7 @@ def verify(path: Path, record: Record) -> None:
 
 @contextmanager
 def writing(what: object, temporary: Path) -> Iterator[None]:
-    """StorageFault where `what` cannot be written inside; the temporary file or folder is gone."""
+    """Context in which `what` is written; after an error `temporary` is removed: StorageFault."""
     try:
         yield
     except OSError as error:
@@ -114,7 +114,7 @@ def writing(what: object, temporary: Path) -> Iterator[None]:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Writes a new file, through to the disk; a link of this name is replaced."""
+    """Writes and syncs a new file; one of this name, or a link, is replaced."""
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(content)
@@ -128,16 +128,16 @@ def remove(path: Path) -> None:
 
 
 def own_folder(path: Path) -> None:
-    """Makes the folder where it is missing; OSError where it is a link."""
+    """Makes the folder if it is missing; OSError if it is a link."""
     if path.is_symlink():
         raise OSError(errno.ELOOP, "is a link, which a run directory does not have", str(path))
     if not path.is_dir():
-        path.mkdir(exist_ok=True)  # other ranks make it, too
+        path.mkdir(exist_ok=True)  # other ranks do so, too
         sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
-    """Writes the names in a directory through to the disk."""
+    """Syncs the names in a directory."""
     if os.name == "posix":  # elsewhere a directory cannot be opened
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -12,14 +12,14 @@ from common.errors import StorageFault, remedy, warn
 
 NAME = "lock"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-BEYOND = 1 << 20  # the byte that Windows locks; nobody else may read it, so it is none of the name
+BEYOND = 1 << 20  # the byte that Windows locks, behind the text, which others may then read
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Holds the directory; the system releases it when the process ends, however it ends.
+    """Context that locks the directory; the system unlocks it when the process ends in any way.
 
-    Raises StorageFault where another process holds it.
+    Raises StorageFault if another process has locked it.
     """
     path = run_dir / NAME
     while True:
@@ -35,9 +35,9 @@ def locked(run_dir: Path) -> Iterator[None]:
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):
                 break
-        os.close(descriptor)  # its holder removed the file just now
+        os.close(descriptor)  # the file was removed meanwhile
     try:
-        with suppress(OSError):  # on a full disk it is held without a name
+        with suppress(OSError):  # on a full disk the lock has no text
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -48,7 +48,7 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether this process now has the file to itself, or the file system has no locks."""
+    """Whether the file is now locked by this process, or the file system has no locks."""
     try:
         import fcntl
     except ModuleNotFoundError:  # Windows

@@ -1,4 +1,4 @@
-"""Where a run comes from: revision, code, versions, and all else that its bits depend on."""
+"""Revision, code, versions, and everything else that the bits of a run depend on."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "gymnasium", "numpy", "tensorboard", "hydra-core", "safetensors")
 PHYSICS = {"mujoco": "mujoco", "Box2D": "box2d", "ale_py": "ale-py"}  # module -> package
 UNCOMPARED = ("revision", "variables")  # the code itself is compared, and each variable
-VARIABLES = (  # by which libraries choose instructions, precision, or how many threads add up
+VARIABLES = (  # by which libraries choose instructions, precision or number of threads
     *("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
     *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "OMP_NUM_THREADS", "OMP_DYNAMIC"),
     *("OMP_THREAD_LIMIT", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES"),
@@ -37,20 +37,20 @@ COMPUTING = (
 )
 PATCH = "uncommitted.patch"
 LARGEST_PATCH = 1 << 20  # bytes
-KINDS = (".py", ".yaml", ".yml")  # of files that a run may depend on
+KINDS = (".py", ".yaml", ".yml")  # files that a run may depend on
 CHANGED = ("HEAD", "--", *(f":(glob)**/*{kind}" for kind in KINDS), ":!tests", ":!docs")
-UNTRACKED = ("", *(f"{folder}/**/" for folder in (*COMPUTING, "bench", "tools")))  # where to look
+UNTRACKED = ("", *(f"{folder}/**/" for folder in (*COMPUTING, "bench", "tools")))  # searched
 DIFF = (
     *("diff", "--no-ext-diff", "--no-color", "--no-textconv", "--no-renames", "--binary"),
     *("--src-prefix=a/", "--dst-prefix=b/"),
 )
-PATIENCE = 10.0  # seconds, with git
+PATIENCE = 10.0  # seconds, for git
 
 
 def setting(config: TrainConfig, device: "torch.device") -> dict[str, Any]:
     """By name: threads, device, the instructions of the processor, versions, the code.
 
-    The environment has been made, so that its module is loaded.
+    The environment has to be made before, which loads its module.
     """
     import torch
 
@@ -82,12 +82,12 @@ def versions(*others: str) -> dict[str, str]:
 
 
 def variables() -> dict[str, str]:
-    """Those of `VARIABLES` that are set; of ATEN_CPU_CAPABILITY `instructions` has the effect."""
+    """Those of `VARIABLES` that are set; the effect of ATEN_CPU_CAPABILITY is `instructions`."""
     return {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between two settings, in words."""
+    """The differences between two settings, as text."""
     return [
         f"{name} was {before.get(name)}, is {value}"
         for name, value in now.items()
@@ -96,7 +96,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def changed_variables(before: dict[str, str] | None, now: dict[str, str]) -> list[str]:
-    """The same of environment variables; empty where `before` is None: a run without a record."""
+    """The same for environment variables; empty if `before` is None: nothing is recorded."""
     if before is None:
         return []
     return [
@@ -109,7 +109,7 @@ def changed_variables(before: dict[str, str] | None, now: dict[str, str]) -> lis
 def code() -> bytes:
     """The names and contents of all files by which a run is computed.
 
-    What only has the name of one (a folder, an editor's dead link) is left out.
+    Folders and dead links with such a name are left out.
     """
     files = [ROOT / "train.py", ROOT / "evaluate.py"]
     files += [path for folder in COMPUTING for path in (ROOT / folder).rglob("*.py")]
@@ -127,7 +127,7 @@ def revision() -> str:
 
 
 def head() -> tuple[str, str]:
-    """(commit of this checkout or `none`, why that is unknown where there is a `.git`)."""
+    """(commit of this checkout or `none`, the reason if there is a `.git` all the same)."""
     try:
         return git("rev-parse", "--verify", "HEAD").decode().strip(), ""
     except GitFailed as error:
@@ -145,7 +145,7 @@ def made_by(path: Path) -> str:
 
 
 def other_revision(made_by: object) -> str:
-    """Which revision made a run, as recorded there, and which reads it; empty where it is one."""
+    """A remedy with the revisions that made and that read a run; empty if they are the same."""
     made, now = str(made_by), revision()
     if not re.fullmatch("[0-9a-f]{7,64}", made) or made == now:
         return ""
@@ -154,11 +154,11 @@ def other_revision(made_by: object) -> str:
 
 
 class GitFailed(Exception):
-    """Git gave no answer, or too long a one: why, and what to do; empty outside git."""
+    """Git failed, or its output is too long: reason and remedy; empty outside git."""
 
 
 def keep_patch(path: Path) -> None:
-    """Leaves in a fresh run directory what is not committed, so that the run can be repeated."""
+    """Writes uncommitted changes into a new run directory, so that the run can be repeated."""
     try:
         if patch := uncommitted():
             write_bytes(path / PATCH, patch)
@@ -167,11 +167,10 @@ def keep_patch(path: Path) -> None:
 
 
 def uncommitted() -> bytes:
-    """The difference of this checkout from its commit, as a patch; empty where there is no commit.
+    """Uncommitted code and configurations of this checkout as a patch; empty without a commit.
 
-    Code and configurations alone. Files that git does not track, at the top and in the folders of
-    this code, are listed in a copy of git's index, with a hash that stands for no content. Raises
-    GitFailed.
+    Untracked files, at the top level and in the folders of this code, are added to a copy of git's
+    index with a placeholder as hash. Raises GitFailed.
     """
     try:
         commit, _, kept = git("rev-parse", "HEAD", "--git-path", "index").rstrip().partition(b"\n")
@@ -186,7 +185,7 @@ def uncommitted() -> bytes:
         with tempfile.TemporaryDirectory(prefix="logpi-") as folder:
             index = Path(folder) / "index"
             if (ROOT / os.fsdecode(kept)).is_file():
-                shutil.copy2(ROOT / os.fsdecode(kept), index)  # git compares its time with files
+                shutil.copy2(ROOT / os.fsdecode(kept), index)  # its time matters to git
             git("update-index", "-z", "--index-info", index=index, given=b"".join(entries))
             patch = git(*DIFF, *CHANGED, index=index) if size <= LARGEST_PATCH else b""
     except OSError as error:
@@ -199,15 +198,15 @@ def uncommitted() -> bytes:
 
 
 def git(*arguments: str, given: bytes = b"", index: Path | None = None) -> bytes:
-    """The output of git on this checkout, whatever repository the environment names.
+    """The output of git for this checkout, regardless of git's environment variables.
 
-    `given` is its input, `index` in place of the user's own. Raises GitFailed.
+    `given` is its input, `index` replaces the user's own. Raises GitFailed.
     """
     if not (ROOT / ".git").exists():
         raise GitFailed("")
     environment = {
         name: value
-        for name, value in os.environ.items()  # git's settings stay the user's
+        for name, value in os.environ.items()  # git's settings are those of the user
         if not name.startswith("GIT_") or name.startswith("GIT_CONFIG_")
     }
     environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}

@@ -1,4 +1,4 @@
-"""The run directory: where a run lies, and the files beside its checkpoints."""
+"""The run directory: its name, and the files beside the checkpoints."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from storage.files import read_json, sync_directory, write_synced, writing
 STAMP = "%Y%m%d-%H%M%S"
 RUNS = Path("runs")
 WITHOUT_GOAL = "eval.stop_at=null eval.patience=null"
-REPEATED = Path("runs/reproduced")  # among the others one seed would count twice
+REPEATED = Path("runs/reproduced")  # not among other runs, where a seed would count twice
 
 
 def create(
@@ -22,7 +22,7 @@ def create(
 ) -> Path:
     """Makes a new directory: `run_dir`, or where none is given one below `root`; see `make_new`.
 
-    A taken name gets a suffix, or with `again` is used.
+    A taken name gets a suffix; with `again` the directory is used as it is.
     """
     if again and run_dir and Path(run_dir).is_dir():
         return require_writable(Path(run_dir), "run_dir", "choose another")
@@ -32,7 +32,7 @@ def create(
 
 
 def existing(run_dir: str | None) -> Path | None:
-    """The directory of a run that has begun; None where there is none yet."""
+    """The directory of a run that has begun, else None."""
     path = Path(run_dir or "")
     return path if run_dir and (path / "config.yaml").is_file() else None
 
@@ -68,7 +68,7 @@ def stopping(config: TrainConfig, why: str) -> dict[str, Any]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """`result.json` of a run; empty where there is none, or not one of ours."""
+    """`result.json` of a run; empty if it is missing or invalid."""
     try:
         return read_json(path / "result.json")
     except StorageFault:
@@ -76,9 +76,9 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def make_new(wanted: Path, key: str) -> Path:
-    """Makes the directory `wanted`, which the user named by `key`; a taken name gets a suffix.
+    """Makes the directory `wanted`, the value of `key`; a taken name gets a suffix.
 
-    Raises ConfigError where it cannot be made.
+    Raises ConfigError if it cannot be made.
     """
     if wanted.name in ("", ".."):
         raise ConfigError(f"{key}: {wanted} is there already; name a new folder")
@@ -94,14 +94,14 @@ def make_new(wanted: Path, key: str) -> Path:
 
 
 def make_by_time(parent: Path) -> Path:
-    """Makes a directory in `parent` that is named by the present second, with a suffix if taken."""
+    """Makes a directory in `parent`, named by date and time, with a suffix if it is taken."""
     return make_new(parent / time.strftime(STAMP), "out")
 
 
 def make_folder(name: str | Path, key: str = "out") -> Path:
-    """The directory, which the user named by `key` and which may exist already.
+    """Makes the directory that is the value of `key`, or uses an existing one.
 
-    Raises ConfigError where it cannot be made or written.
+    Raises ConfigError if it cannot be made or written.
     """
     path = Path(name)
     try:
@@ -112,30 +112,30 @@ def make_folder(name: str | Path, key: str = "out") -> Path:
 
 
 def not_made(key: str, path: Path, error: OSError | ValueError) -> ConfigError:
-    """ValueError is of a path that cannot be handed to the system."""
+    """The error for a directory; ValueError is that of an invalid path."""
     why = getattr(error, "strerror", None) or error
     return ConfigError(f"{key}: {path} cannot be made, {why}; choose another")
 
 
 def require_writable(path: Path, key: str, remedy: str) -> Path:
-    """The directory; ConfigError where no file can be made in it."""
+    """The directory; ConfigError if it cannot be written."""
     if not os.access(path, os.W_OK | os.X_OK):
         raise ConfigError(f"{key}: {path} cannot be written; {remedy}")
     return path
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a small JSON file, whole or not at all; raises StorageFault."""
+    """Writes a small JSON file atomically; raises StorageFault."""
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a small text file, whole or not at all; raises StorageFault."""
+    """Writes a small text file atomically; raises StorageFault."""
     write_bytes(path, text.encode(errors="surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes, temporary: Path | None = None) -> None:
-    """Writes a file, whole or not at all, by way of a temporary one; raises StorageFault."""
+    """Writes a file atomically, by renaming a temporary one; raises StorageFault."""
     temporary = temporary or path.with_name(f"{path.stem}-{os.getpid()}.tmp")
     with writing(path, temporary):
         write_synced(temporary, content)

@@ -1,4 +1,4 @@
-"""The rows of a replay on the disk: each is written once, for all checkpoints that need it."""
+"""Rows of a replay on the disk, written once for all checkpoints that need them."""
 
 import os
 from collections.abc import Iterator
@@ -15,16 +15,16 @@ from storage.rundir import write_bytes
 
 SEGMENTS = "replay"  # the folder beside `checkpoints` whose files several checkpoints share
 ROWS = 1 << 16  # in one file
-PIECE = 1 << 24  # bytes of rows in one file, which are three times in memory while it is written
+PIECE = 1 << 24  # bytes of rows in one file; writing it takes three times the memory
 Rows = Iterator[dict[str, Tensor]]
 
 
 def write_segments(
     run_dir: Path, replay: Replay | None, known: list[Record], rank: int = 0
 ) -> list[Record]:
-    """Writes the rows that no file has yet; returns the records of the files that hold all rows.
+    """Writes the rows that are in no file yet; returns the records of the files of all rows.
 
-    `known` are the records of the files that hold the earlier rows. Raises StorageFault.
+    `known` are the records of files with earlier rows. Raises StorageFault.
     """
     if replay is None or not replay.count:
         return []
@@ -56,19 +56,19 @@ def write_segment(run_dir: Path, start: int, stop: int, tensors: dict[str, Tenso
     path, temporary = run_dir / SEGMENTS / name, run_dir / f"tmp-{os.getpid()}-{name}"
     with writing(path.parent, temporary):
         own_folder(path.parent)
-    write_bytes(path, content, temporary)  # it may be there, from before a kill
+    write_bytes(path, content, temporary)  # it may exist, from before a kill
     return {"name": name, "start": start, "stop": stop, **record}
 
 
 def read_segments(folder: Path, records: list[Record]) -> Rows:
-    """The rows of a replay, file by file; raises Damaged at one that differs."""
+    """The rows of a replay, file by file; raises Damaged at one that is not as recorded."""
     return (read_sealed(folder / record["name"], record, load_tensors) for record in records)
 
 
 def undamaged(folder: Path, records: list[Record]) -> list[Record]:
-    """Of each rank the records after its last damaged one: a ring cannot have a gap.
+    """The records of each rank after its last damaged one, since a ring has no gaps.
 
-    Raises Damaged where none is left of a rank.
+    Raises Damaged if a rank has none left.
     """
     kept: dict[int, list[Record]] = {}
     for record in records:

@@ -292,7 +292,7 @@ def test_old_checkpoints_that_cannot_be_removed_cost_a_warning(tmp_path, monkeyp
     def busy(path):
         raise OSError(16, "Device or resource busy")
 
-    monkeypatch.setattr(checkpoint, "bury", busy)
+    monkeypatch.setattr(checkpoint, "discard", busy)
     for step in range(2):
         checkpoint.save(tmp_path, step, {"a": torch.ones(2)}, keep=1)
     assert len(checkpoint.names(tmp_path)) == 2
