@@ -16,7 +16,7 @@ from networks.actor_critic import GaussianActor
 from networks.discrete import CategoricalActor
 from networks.full_gaussian import FullGaussianActor
 from networks.layers import Linear
-from networks.normalizer import ReturnScale, RunningNorm, make_normalizer
+from networks.normalizer import Pixels, ReturnScale, RunningNorm, SomePixels
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
@@ -42,6 +42,7 @@ class BaseAgent:
     on_policy: ClassVar[bool]
     policies: ClassVar[tuple[str, ...]]  # names in POLICIES, the preferred one of each kind first
     settings: AgentConfig
+    normalizer: nn.Module
     actor: CategoricalActor | GaussianActor
     optimizer: Optimizer
     step: Callable[..., Metrics]  # (batch, noise and constants ...) -> metrics
@@ -65,9 +66,12 @@ class BaseAgent:
         if settings.normalise_obs and spec.pixels:
             why = "bytes of an image are scaled to [0, 1] anyway"
             raise ValueError(f"agent.normalise_obs: {why}; set it to false")
-        kind = (settings.normalise_obs, spec.pixels, spec.bytes, spec.mask)
-        self.normalizer = make_normalizer(spec.obs_dim, *kind).to(self.device)
-        self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer}
+        self.normalizer = Pixels() if spec.pixels else nn.Identity()  # first layer of all networks
+        if settings.normalise_obs:
+            self.normalizer = RunningNorm(spec.obs_dim, spec.bytes, spec.mask)
+        elif spec.bytes:
+            self.normalizer = SomePixels(spec.obs_dim, spec.bytes)
+        self.modules: dict[str, nn.Module] = {"normalizer": self.normalizer.to(self.device)}
         self.returns: ReturnScale | None = None  # None: rewards have a constant scale
         if settings.reward_scale == "auto":
             self.modules["returns"] = self.returns = ReturnScale(settings.gamma).to(self.device)

@@ -196,14 +196,3 @@ class ReturnScale(nn.Module):
     def load_state_dict(self, state_dict: Any, *args: Any, **kwargs: Any) -> Any:
         self.running = self.running.new_zeros(state_dict["running"].shape)
         return super().load_state_dict(state_dict, *args, **kwargs)
-
-
-def make_normalizer(
-    obs_dim: int, running: bool, pixels: bool, ranges: Ranges, mask: int = 0
-) -> nn.Module:
-    """The first layer of all networks, for observations of numbers, bytes, or both."""
-    if running:
-        return RunningNorm(obs_dim, ranges, mask)
-    if ranges:
-        return SomePixels(obs_dim, ranges)
-    return Pixels() if pixels else nn.Identity()

@@ -11,7 +11,7 @@ import torch
 from common.errors import ConfigError, EnvironmentFault, LogpiError
 from common.seeding import derive
 from envs.envs import Envs
-from networks.normalizer import make_normalizer
+from networks.normalizer import SomePixels
 from runtime.build import set_up_torch
 from tests.helpers import lit, saved_and_read
 
@@ -393,7 +393,7 @@ def test_images_in_a_dict_are_found_where_they_lie():
     assert torch.equal(camera, camera.round())
     assert camera.max() > 200
     spec = envs.spec
-    normalised = make_normalizer(spec.obs_dim, False, spec.pixels, spec.bytes)(envs.obs)
+    normalised = SomePixels(spec.obs_dim, spec.bytes)(envs.obs)
     torch.testing.assert_close(normalised[:, 3:75] * 255.0, camera)
     assert torch.equal(normalised[:, :3], obs[:, :3])
     assert torch.equal(normalised[:, 75:97], obs[:, 75:97])
