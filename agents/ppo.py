@@ -71,7 +71,7 @@ class PPO(OnPolicyAgent):
         With images in parts of some steps, to bound the memory of convolutions; otherwise at once,
         since the last bits of a matrix product depend on its number of rows.
         """
-        steps, envs = batch.leading
+        steps, envs = batch.reward.shape
         if self.spec.images:
             steps = max(1, PIECE // (4 * self.spec.obs_dim * envs))
         fields = [field.split(steps) for field in batch if field is not None]

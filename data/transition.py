@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -17,11 +16,6 @@ class Transition(NamedTuple):
     terminated: Tensor  # (*,) bool: the task ended, the next value is 0
     truncated: Tensor  # (*,) bool: cut by a time limit, the next value is that of next_obs
     latent: Tensor | None = None  # (*, A) the draw before squashing; a replay does not store it
-
-    @property
-    def leading(self) -> torch.Size:
-        """(N,), (B,) or (T, N)."""
-        return self.reward.shape
 
     def read(self) -> "Transition":
         return self
@@ -37,11 +31,6 @@ class Rows(NamedTuple):
     reward: Tensor
     terminated: Tensor
     truncated: Tensor
-
-    @property
-    def leading(self) -> torch.Size:
-        """(B,)."""
-        return self.row.shape
 
     def read(self) -> Transition:
         """Copies of these rows, (B, ·)."""
