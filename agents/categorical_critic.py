@@ -67,6 +67,6 @@ def caution(settings: SACConfig) -> str | None:
         return None
     remedy = f"give at most {at_most(most):g}" if most else "lower agent.gamma, which is 1"
     return (
-        f"agent.{key}: {alpha:g} is large beside returns that agent.atoms scales into "
+        f"agent.{key}: {alpha:g} is large compared with returns, which agent.atoms scales into "
         f"+-{LIMIT:g}; {remedy}"
     )

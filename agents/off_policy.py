@@ -96,8 +96,8 @@ class OffPolicyAgent(BaseAgent):
             raise ValueError(f"agent.target_entropy: {target:g} cannot be reached; {remedy}")
         if learned and target > risky:
             self.caution = (
-                f"agent.target_entropy: {target:g} is close to the most there is, the temperature "
-                f"may run away; give at most {at_most(risky):g}"
+                f"agent.target_entropy: {target:g} is close to the largest one, the temperature "
+                f"may grow without end; give at most {at_most(risky):g}"
             )
 
     def update(self, batch: Batch) -> Metrics:

@@ -55,7 +55,7 @@ class SAC(OffPolicyAgent):
             slopes = torch.autograd.grad(action.sum(), parameters, allow_unused=True)
         if any(slope is None for slope in slopes):
             raise ValueError(
-                f"agent.policy: draws of {self.policy_class.__name__} lack the gradient in a "
+                f"agent.policy: draws of {self.policy_class.__name__} have no gradient in a "
                 "parameter, which SAC needs; compute them from the noise, or use agent=ppo"
             )
 

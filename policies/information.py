@@ -23,7 +23,7 @@ def kl_divergence(p: Policy, q: Policy) -> Tensor:
         TypeError: they are of different classes, or of one that has no formula here.
     """
     if type(p) is not type(q):
-        raise TypeError(f"kl_divergence: {p} and {q} differ in kind; give two of a kind")
+        raise TypeError(f"kl_divergence: {p} and {q} are of two classes; give two of one class")
     if type(p) in GAUSSIANS:
         return of_gaussians(p, q)
     if not isinstance(p, Categorical) or not isinstance(q, Categorical):

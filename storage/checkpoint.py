@@ -70,7 +70,7 @@ def save(
     except Damaged as damage:
         raise StorageFault(f"checkpoint {target}: {damage}; replace the disk") from damage
     except OSError as error:  # the save itself is good
-        warn(f"old checkpoints stay, {error.strerror}")
+        warn(f"old checkpoints cannot be removed, {error.strerror}")
     return target
 
 

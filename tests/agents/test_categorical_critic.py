@@ -142,7 +142,7 @@ def test_a_step_that_is_to_be_skipped_leaves_no_trace():
 
 
 def test_a_large_temperature_beside_scaled_returns_is_warned_of():
-    assert agent("sac", SPEC, atoms=7).caution.startswith("agent.alpha_init: 1 is large beside")
+    assert agent("sac", SPEC, atoms=7).caution.startswith("agent.alpha_init: 1 is large compared")
     assert agent("sac", SPEC, atoms=7, alpha=0.3).caution.startswith("agent.alpha: 0.3 is large")
     assert agent("sac", SPEC, atoms=7, alpha_init=0.01).caution is None
     assert agent("sac", SPEC).caution is None

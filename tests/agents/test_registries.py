@@ -84,7 +84,7 @@ def test_sac_refuses_draws_without_a_gradient_in_a_parameter(base, constant, mon
     agent("sac", CONTINUOUS, policy=name)
     monkeypatch.setitem(POLICIES, name, Constant)
     agent("ppo", CONTINUOUS, policy=name)
-    wanted = r"^agent.policy: draws of Constant lack the gradient .* or use agent=ppo$"
+    wanted = r"^agent.policy: draws of Constant have no gradient .* or use agent=ppo$"
     with pytest.raises(ValueError, match=wanted):
         agent("sac", CONTINUOUS, policy=name)
 

@@ -93,7 +93,7 @@ def test_names_and_modes_are_those_of_torch(name):
 
 def test_two_of_another_kind_are_refused():
     given = torch.zeros(2, 3), torch.zeros(2, 3)
-    with pytest.raises(TypeError, match=r"TanhGaussian\(mean: \(2, 3\).* give two of a kind"):
+    with pytest.raises(TypeError, match=r"TanhGaussian\(mean: \(2, 3\).* give two of one class"):
         policies.kl_divergence(policies.Gaussian(*given), policies.TanhGaussian(*given))
 
 

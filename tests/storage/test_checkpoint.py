@@ -296,7 +296,7 @@ def test_old_checkpoints_that_cannot_be_removed_cost_a_warning(tmp_path, monkeyp
     for step in range(2):
         checkpoint.save(tmp_path, step, {"a": torch.ones(2)}, keep=1)
     assert len(checkpoint.names(tmp_path)) == 2
-    assert "warning: old checkpoints stay" in capsys.readouterr().err
+    assert "warning: old checkpoints cannot be removed" in capsys.readouterr().err
 
 
 def test_a_reader_begins_again_where_the_run_goes_on_meanwhile(tmp_path, monkeypatch):
