@@ -18,7 +18,7 @@ class A2C(OnPolicyAgent):
         """One step on a rollout (T, N, ·)."""
         self.begin_update(batch)
         metrics = self.step(batch)
-        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
+        self.learn_statistics(batch.obs)  # last: actions were taken under the old statistics
         return metrics
 
     def step(self, batch: Transition) -> Metrics:

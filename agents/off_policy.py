@@ -102,7 +102,7 @@ class OffPolicyAgent(BaseAgent):
 
     def update(self, batch: Batch) -> Metrics:
         """One step on a batch (B, ·); actor and temperature only every `policy_delay` updates."""
-        shape = (*self.draws, len(batch[0]), *self.spec.noise_shape)  # B, of rows or observations
+        shape = (*self.draws, len(batch[0]), *self.spec.noise_shape)  # B rows or observations
         noise = torch.empty(shape, device=self.device)
         self.policy_class.fill(noise, self.generators["update"])
         train_actor = self.optimizer.updates % self.settings.policy_delay == 0

@@ -116,7 +116,7 @@ class Optimizer:
 
     def adam(self, grads: Mapping[str, list[Tensor]], skip: Tensor) -> None:
         """Algorithm 1 of the paper, for the groups with gradients."""
-        if torch.compiler.is_compiling():  # which cannot look into the call below
+        if torch.compiler.is_compiling():  # it cannot trace into the call below
             for name, grad in grads.items():
                 state = self.moments[name], self.counts[name], self.corrections[name]
                 traced.adam(self.groups[name], grad, *state, self.lr, BETAS, self.eps, skip)

@@ -45,7 +45,7 @@ class PPO(OnPolicyAgent):
             if self.reads_flags and self.stopped:
                 break
         self.stopped.zero_()  # of this update alone
-        self.learn_statistics(batch.obs)  # only now: the rollout was acted under the old ones
+        self.learn_statistics(batch.obs)  # last: actions were taken under the old statistics
         return merged.result()
 
     def minibatches(self, batch: Transition) -> Iterator[tuple[Tensor, ...]]:

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 class Clock:
     """Seconds since it was started, without those in which it was paused."""
 
-    started: float = field(default_factory=lambda: time.perf_counter())  # found when called
+    started: float = field(
+        default_factory=lambda: time.perf_counter()
+    )  # a lambda, so that tests can replace it
     paused: float = 0.0
     stopped: float | None = None  # when the present pause began
 

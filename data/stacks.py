@@ -72,7 +72,7 @@ class StackReplay(Replay):
 
     def add(self, transition: Transition) -> None:
         stacks, following = transition.obs, transition.next_obs
-        obs, begun = self.newest(stacks), list(range(len(stacks)))  # environments in a new episode
+        obs, begun = self.newest(stacks), list(range(len(stacks)))  # copies in a new episode
         if self.count:
             before = (self.added - self.count) % self.ring
             rows = torch.arange(before, before + self.count, device=self.links.device)
