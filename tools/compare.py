@@ -23,18 +23,17 @@ from tools.comparison import (
     MOST,
     Groups,
     Scores,
-    chance,
-    detectable,
     find,
     grouped,
     interquartile_mean,
     interval,
+    mean,
     named,
     overlapping,
-    pooled,
     probability_of_improvement,
     scored,
     steps_to,
+    welch,
 )
 from tools.published import Published, beside, published
 from tools.shared import Keys, key, read_keys, save, table
@@ -45,19 +44,23 @@ usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER
 
 RUNS are run directories, or directories that contain some; `runs` is all of yours, except those
 made by a search or by tools/reproduce.py. Runs form a group if they differ only in their seed, or
-in their length at one learning rate. Runs of a task without a value at the step at which most have
-one are left out, and runs that cannot be read. The table shows the interquartile mean of each group
-at the last step that all runs of the task reach, the best first, with a 95 % interval (bootstrap);
-a sentence tells which two are the best, whether so many seeds show a difference, how large one must
-be to be shown, and how many seeds show the one seen. Groups with runs of every task are also
-described over all tasks, with scores between the lowest and the highest run of each task, and each
-pair of groups by the probability that a run of the first is above one of the second (both
-bootstraps stratified by task). threshold=NUMBER adds the steps until the curve reaches NUMBER,
-csv=true a file of all curves of these runs, with the columns run, tag, step, value.
-published=NAME draws curves that authors published of half_cheetah, hopper, walker2d, ant or
-humanoid behind one's own, and adds a line for each: version of the task, seeds, updates per step,
-parameters, licence and source.
-Without out=FOLDER, the table and its picture are written to runs/comparisons/<date-time>."""
+in their length at one learning rate. Left out are runs that cannot be read, and runs of a task that
+end before, or begin after, a step at which most have a value.
+
+The table shows the mean of each group at the last step that all runs of the task reach (between two
+points of a curve, on the line), with a 95 % interval (bootstrap), the highest mean first. A
+sentence tells whether so many runs show that the two highest means differ; if not, how large a
+difference they would show, and how many runs would show this one (Welch's t test). Groups with
+runs of every task are also compared over all tasks, by the interquartile mean of scores between the
+lowest and the highest run of each task, and each pair of groups by the probability that a run of
+the first is above one of the second (both bootstraps stratified by task).
+
+threshold=NUMBER   adds the steps until the curve reaches NUMBER
+csv=true           writes all curves of these runs as a file with the columns run, tag, step, value
+published=NAME     draws curves that authors published of half_cheetah, hopper, walker2d, ant or
+                   humanoid behind yours, up to your last step, and adds a line for each: version of
+                   the task, seeds, updates per step, parameters, licence and source
+out=FOLDER         for the table and its picture; without it, runs/comparisons/<date-time>"""
 Finals = dict[str, dict[str, np.ndarray]]  # label -> task -> scores
 Others = dict[str, list[Published]]  # task -> published curves
 number, share = "{:.4g}".format, "{:.2f}".format
@@ -115,7 +118,7 @@ def curves(groups: Groups) -> str:
 
 def report(groups: Groups, given: Options, others: Others) -> str:
     """The tables, in Markdown."""
-    head = ["task", "group", "runs", "step", f"{given.tag}: IQM", "95 %", "lowest", "highest"]
+    head = ["task", "group", "runs", "step", f"{given.tag}: mean", "95 %", "lowest", "highest"]
     if given.threshold is not None:
         head.append(f"steps to {given.threshold:g}, median of those that reach it")
     every = [run for runs in groups.values() for run in runs]
@@ -124,7 +127,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
         runs, ends[task] = groups[task, label], last
         finals.setdefault(label, {})[task] = scores
         ranked.setdefault(task, []).append(label)
-        cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, pooled, [scores])]
+        cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, mean, [scores])]
         cells += [number(scores.min()), number(scores.max())]
         if given.threshold is not None:
             found = [steps_to(run.steps, run.values, given.threshold) for run in runs]
@@ -134,13 +137,8 @@ def report(groups: Groups, given: Options, others: Others) -> str:
         rows.append(cells)
     parts = [table(head, rows)]
     for task, labels in ranked.items():
-        first, second = (labels * 2)[:2]
-        pair = finals[first][task], finals[second][task]
-        best = f"{first} is the best, {second} the next. "
-        if pooled([pair[0]]) == pooled([pair[1]]):
-            best = f"{first} and {second} are level. "
-        shown = f"{best}{evidence(*pair)} " if labels[1:] else ""
-        parts.append(f"{task}: {shown}{resolution(*pair)}")
+        best = {label: finals[label][task] for label in labels[:2]}
+        parts.append(f"{task}: {ranking(best) if labels[1:] else ''}{verdict(*best.values())}")
     for task, theirs in others.items():
         parts.append("\n".join(f"- {one.line(task, ends[task])}" for one in theirs))
     parts += [overall(finals), improvements(finals)]
@@ -154,30 +152,35 @@ def report(groups: Groups, given: Options, others: Others) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def evidence(first: np.ndarray, second: np.ndarray) -> str:
-    """Whether so many runs show, at 5 %, that one group is above the other."""
-    counts = f"{len(first)} and {len(second)} run{'s' * (len(second) > 1)}"
-    least, p = 2 / math.comb(len(first) + len(second), len(first)), chance(first, second)
-    verb, why, remedy = "show", f"permutation test, p = {p:.2g}", ""
-    if least > 0.05:
-        why = f"permutation test, p = {least:.2g} however far apart they are"
-        verb, remedy = "cannot show", "; train 4 seeds of each"
-    elif p > 0.05:
-        verb, remedy = "do not show", "; more seeds may"
-    return f"{counts} {verb} that this is no accident ({why}){remedy}."
+def ranking(best: dict[str, np.ndarray]) -> str:
+    """Which group has the highest mean, and a remark where most of its runs are below the next."""
+    (first, ours), (second, theirs) = best.items()
+    if ours.mean() == theirs.mean():
+        return f"{first} and {second} have the same mean. "
+    often = probability_of_improvement([ours], [theirs])
+    but = f", though a run of it is above one of the next with probability {share(often)}"
+    return f"{first} has the highest mean, {second} the next{but * (often < 0.5)}. "
 
 
-def resolution(first: np.ndarray, second: np.ndarray) -> str:
-    """The smallest difference that so many runs show, and how many show the one seen."""
-    if min(len(first), len(second)) == 1:
-        return "One run has no spread."
-    if not np.ptp(first) + np.ptp(second) > 0:
+def verdict(ours: np.ndarray, theirs: np.ndarray | None = None) -> str:
+    """Whether so many runs show, at 5 %, that two means differ; if not, what they would show."""
+    counts = f"{len(ours)} and {len(theirs)} runs" if theirs is not None else f"{len(ours)} runs"
+    sides = [ours, ours if theirs is None else theirs]
+    if min(map(len, sides)) == 1:
+        return "One run has no spread; train five or more of each group."
+    if not sum(map(np.ptp, sides)) > 0:
         return "These runs have no spread."
-    least, needed = detectable(first, second)
-    seen = f"{number(abs(first.mean() - second.mean()))} seen here"
-    more = f"; to show the {seen} takes {needed:,} of each" if needed < MOST else ""
-    what = f"a difference of {number(least)} or more between two means"
-    return f"So many runs with this spread show {what} (t test, 80 % power){more}."
+    p, least, needed = welch(*sides)
+    size = f"show a difference of {number(least)} or more"
+    if theirs is None:
+        return f"{counts} of each group, with this spread, {size} (Welch's t test, 80 % power)."
+    chance = f"(Welch's t test, {'p < 0.001' if p < 0.001 else f'p = {p:.2g}'})"
+    if p <= 0.05:
+        return f"{counts} show that they differ {chance}."
+    seen = number(abs(ours.mean() - theirs.mean()))
+    more = f"; to show the {seen} seen here takes {needed:,} of each" if needed < MOST else ""
+    not_shown = f"{counts} do not show that they differ {chance}"
+    return f"{not_shown}. With this spread they {size} with 80 % power{more}."
 
 
 def estimate(form: Callable[[Any], str], statistic: Any, *groups: Scores) -> list[str]:
@@ -201,10 +204,11 @@ def overall(finals: Finals) -> str:
                 every = np.concatenate([one[task] for one in finals.values() if task in one])
                 scaled.append((scores[task] - every.min()) / (np.ptp(every) or 1.0))
             counts = [str(len(tasks)), str(sum(map(len, scaled)))]
-            rows.append([label, *counts, *estimate(share, pooled, scaled)])
+            rows.append([label, *counts, *estimate(share, interquartile_mean, scaled)])
     rows.sort(key=lambda row: -float(row[3]))
-    head = ["group", "tasks", "runs", "IQM, each task's lowest run as 0, its highest as 1", "95 %"]
-    return table(head, rows) if len(rows) > 1 else ""
+    few = " (the mean, of fewer than 4 runs)" * any(int(row[2]) < 4 for row in rows)
+    over = f"IQM{few}, each task's lowest run as 0, its highest as 1"
+    return table(["group", "tasks", "runs", over, "95 %"], rows) if len(rows) > 1 else ""
 
 
 def improvements(finals: Finals) -> str:
@@ -220,7 +224,7 @@ def improvements(finals: Finals) -> str:
 
 
 def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
-    """One panel per task: the interquartile mean of each group, and its 95 % interval."""
+    """One panel per task: the mean of each group, and its 95 % interval."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -233,16 +237,16 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
         fewest = min((run.steps for run in runs), key=len)
         steps = fewest[(fewest >= first) & (fewest <= last)]
         curves = np.stack([run.at(steps) for run in runs])  # (runs, steps)
-        (line,) = panels[task].plot(steps, interquartile_mean(curves, axis=0), label=label)
+        (line,) = panels[task].plot(steps, curves.mean(0), label=label)
         if len(curves) > 1:
-            ends = interval(pooled, [curves])
+            ends = interval(mean, [curves])
             panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     for task, axes in panels.items():
         theirs, last = others.get(task, []), axes.get_xlim()[1]
         for index, one in enumerate(theirs):
             near, label = one.steps <= last, f"{one.source['who']}, {one.task}"
             color = colormaps["tab20"](2 * index + 1)  # the pale ones
-            axes.plot(one.steps[near], one.iqm[near], ".--", color=color, zorder=1, label=label)
+            axes.plot(one.steps[near], one.mean[near], ".--", color=color, zorder=1, label=label)
         if given.threshold is not None:
             axes.axhline(given.threshold, color="grey", linewidth=0.8, linestyle="--")
         axes.set(xlabel="environment steps", ylabel=given.tag, title=task)

@@ -1,4 +1,8 @@
-"""Runs in groups, and statistics of few runs: Agarwal et al. 2021 (arXiv 2108.13264), section 4."""
+"""Runs in groups, and statistics of few runs.
+
+Two groups on one task are compared by their means, as in Colas et al. 2019 (arXiv 1904.06979);
+over several tasks scores are pooled as in Agarwal et al. 2021 (arXiv 2108.13264), section 4.
+"""
 
 import math
 from bisect import bisect_left
@@ -6,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +35,6 @@ RESAMPLES = 2000
 LEVEL = 0.95
 POWER = 0.8
 MOST = 10**6  # runs of a group
-SHUFFLES = 9_999  # of a permutation test
 Scores = Sequence[np.ndarray]  # of each task, one number per run
 
 
@@ -197,22 +200,26 @@ def grouped(runs: list[Run]) -> Groups:
 def scored(groups: Groups) -> dict[tuple[str, str], tuple[float, np.ndarray]]:
     """Of each group the last step that all runs of the task reach, and each run's value there.
 
-    By task, and of a task the group with the highest interquartile mean first.
+    By task, and of a task the group with the highest mean first.
     """
     found = {}
     for task, label in groups:
         of_task = (run for (other, _), runs in groups.items() if other == task for run in runs)
         last = min(run.steps[-1] for run in of_task)
         found[task, label] = (last, np.array([run.at(last) for run in groups[task, label]]))
-    return dict(sorted(found.items(), key=lambda one: (one[0][0], -pooled([one[1][1]]))))
+    return dict(sorted(found.items(), key=lambda one: (one[0][0], -one[1][1].mean())))
 
 
-def interquartile_mean(scores: np.ndarray, axis: int = -1) -> np.ndarray:
-    """The mean without the lowest and the highest quarter, rounded down, along one axis."""
-    count = scores.shape[axis]
-    cut = count // 4
-    middle = np.sort(scores, axis=axis).take(range(cut, count - cut), axis=axis)
-    return middle.mean(axis)
+def interquartile_mean(scores: Scores) -> float:
+    """Of all runs of all tasks, without the lowest and the highest quarter, rounded down."""
+    every = np.sort(np.concatenate(scores))
+    cut = len(every) // 4
+    return float(every[cut : len(every) - cut].mean())
+
+
+def mean(scores: Scores) -> np.ndarray:
+    """Over all runs of all tasks; of curves, (runs, steps), at each step."""
+    return np.concatenate(scores).mean(0)
 
 
 def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
@@ -227,58 +234,56 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
     return sum(shares) / len(shares)
 
 
-def chance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """How often chance alone separates two groups as clearly, by the statistic above, two-sided.
+class StudentT:
+    """How often a t statistic of so many degrees of freedom is far from 0, either way.
 
-    A permutation test (Efron and Tibshirani 1993, algorithm 15.1), whose shuffles are drawn.
+    The noncentral t distribution (Cohen 1988, section 12.8), integrated over the estimated standard
+    error as a share of the true one, whose square is chi-square / degrees.
     """
-    every = np.concatenate([ours, theirs])
-    ranks = np.mean((every[:, None] > every) + 0.5 * (every[:, None] == every), axis=1)
-    rows = np.tile(ranks, (SHUFFLES, 1))
-    drawn = np.random.default_rng(0).permuted(rows, axis=1)[:, : len(ours)].mean(1)
-    found = abs(ranks[: len(ours)].mean() - ranks.mean())
-    as_clear = np.count_nonzero(abs(drawn - ranks.mean()) >= found - 1e-9)
-    return float(as_clear + 1) / (SHUFFLES + 1)
+
+    def __init__(self, degrees: float) -> None:
+        self.ratio = (torch.arange(1_000, dtype=torch.float64) + 0.5) / 250  # up to 4
+        log_density = (degrees - 1) * self.ratio.log() - degrees * self.ratio**2 / 2
+        self.weights = torch.softmax(log_density, 0)
+
+    def beyond(self, critical: float, difference: float = 0.0) -> float:
+        """The probability of |t| > critical where the means differ by so many standard errors."""
+        above, below = difference - critical * self.ratio, -difference - critical * self.ratio
+        return float(self.weights @ (torch.special.ndtr(above) + torch.special.ndtr(below)))
+
+    def noncentrality(self) -> float:
+        """The difference, in standard errors, that is shown at 5 % with 80 % power."""
+        grid = np.arange(0, 100, 0.001)
+        critical = grid[bisect_left(grid, LEVEL, key=lambda one: 1 - self.beyond(one))]
+        return float(grid[bisect_left(grid, POWER, key=lambda one: self.beyond(critical, one))])
 
 
-def noncentrality(degrees: float) -> float:
-    """The difference, in standard errors, that a two-sided t test at 5 % shows with 80 % power.
+class Welch(NamedTuple):
+    """What two groups show, by the t test of Welch (1947) of their means, two-sided."""
 
-    The power is that of the noncentral t distribution (Cohen 1988, section 12.8), integrated over
-    the estimated standard error as a share of the true one, whose square is chi-square / degrees.
-    """
-    ratio = (torch.arange(1_000, dtype=torch.float64) + 0.5) / 250  # up to 4
-    weights = torch.softmax((degrees - 1) * ratio.log() - degrees * ratio**2 / 2, 0)
-
-    def power(difference: float, critical: float) -> float:
-        above, below = difference - critical * ratio, -difference - critical * ratio
-        return float(weights @ (torch.special.ndtr(above) + torch.special.ndtr(below)))
-
-    grid = np.arange(0, 100, 0.001)
-    critical = grid[bisect_left(grid, LEVEL, key=lambda one: 1 - power(0, one))]
-    return float(grid[bisect_left(grid, POWER, key=lambda one: power(one, critical))])
+    p: float  # how often chance alone separates the means as far
+    least: float  # the smallest difference that so many runs show at 5 % with 80 % power
+    needed: int  # runs of each group that show the one seen; MOST where even those are too few
 
 
-def detectable(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, int]:
-    """What runs of this spread can show, by the t test of Welch (1947) of two means.
-
-    Both groups have two runs or more, not all of them equal.
-
-    Returns:
-        The smallest difference that so many runs show with 80 % power, and how many runs of each
-        group show the difference seen; MOST where even those are too few.
-    """
+def welch(ours: np.ndarray, theirs: np.ndarray) -> Welch:
+    """Of groups of two runs or more, not all of them equal."""
     variances = np.array([ours.var(ddof=1), theirs.var(ddof=1)])
 
-    def smallest(*counts: int) -> float:
+    def test(*counts: int) -> tuple[StudentT, float]:
+        """(the distribution of t, the standard error of the difference) with so many runs."""
         of_means = variances / counts
         degrees = of_means.sum() ** 2 / (of_means**2 / (np.array(counts) - 1)).sum()
-        return noncentrality(degrees) * math.sqrt(of_means.sum())
+        return StudentT(degrees), math.sqrt(of_means.sum())
 
-    seen = abs(ours.mean() - theirs.mean())
-    # Of fewer than four runs of each, the permutation test above shows nothing.
-    needed = bisect_left(range(MOST), True, lo=4, key=lambda count: smallest(count, count) <= seen)
-    return smallest(len(ours), len(theirs)), needed
+    def smallest(*counts: int) -> float:
+        student, error = test(*counts)
+        return student.noncentrality() * error
+
+    seen, counts = abs(ours.mean() - theirs.mean()), (len(ours), len(theirs))
+    student, error = test(*counts)
+    needed = bisect_left(range(MOST), True, lo=2, key=lambda count: smallest(count, count) <= seen)
+    return Welch(student.beyond(seen / error), smallest(*counts), needed)
 
 
 def resampled(scores: Scores, generator: np.random.Generator) -> list[np.ndarray]:
@@ -297,11 +302,6 @@ def interval(
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(np.asarray(found), [tail, 100 - tail], axis=0)
     return low, high
-
-
-def pooled(scores: Scores) -> np.ndarray:
-    """The interquartile mean over all runs of all tasks; of curves, (runs, steps), at each step."""
-    return interquartile_mean(np.concatenate(scores), axis=0)
 
 
 def steps_to(steps: np.ndarray, values: np.ndarray, threshold: float) -> int | None:

@@ -74,7 +74,7 @@ def test_the_command_of_the_page_draws_curves_behind_ones_own(tmp_path, monkeypa
     (written,) = tmp_path.glob("runs/comparisons/*/comparison.md")
     assert written.read_text() in capsys.readouterr().out
     text = written.read_text().splitlines()
-    assert "HalfCheetah-v5: One run has no spread." in text
+    assert "HalfCheetah-v5: One run has no spread; train five or more of each group." in text
     lines = [line for line in text if line.startswith("- ")]
     assert len(lines) == 9
     assert sum("on HalfCheetah-v4 (yours is HalfCheetah-v5): " in line for line in lines) == 8
@@ -85,7 +85,7 @@ def test_the_command_of_the_page_draws_curves_behind_ones_own(tmp_path, monkeypa
     assert len(others) == 9
     drawn = {line.get_label(): line for line in others}["CrossQ, HalfCheetah-v4"]
     np.testing.assert_array_equal(drawn.get_xdata(), np.arange(10_000, 60_001, 10_000))
-    np.testing.assert_array_equal(drawn.get_ydata(), of("half_cheetah", "CrossQ").iqm[:6])
+    np.testing.assert_array_equal(drawn.get_ydata(), of("half_cheetah", "CrossQ").mean[:6])
     assert drawn.get_zorder() < own.get_zorder()
 
 
