@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 class Clock:
     """Seconds since it was started, without those in which it was paused."""
 
-    started: float = field(
-        default_factory=lambda: time.perf_counter()
-    )  # a lambda, so that tests can replace it
+    started: float = field(default_factory=lambda: time.perf_counter())  # tests replace it
     paused: float = 0.0
     stopped: float | None = None  # when the present pause began
 
