@@ -35,7 +35,7 @@ from tools.comparison import (
     steps_to,
     welch,
 )
-from tools.published import Published, beside, published
+from tools.published import Published, beside, lines, published
 from tools.shared import Keys, key, read_keys, save, table
 
 USAGE = """\
@@ -140,7 +140,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
         best = {label: finals[label][task] for label in labels[:2]}
         parts.append(f"{task}: {ranking(best) if labels[1:] else ''}{verdict(*best.values())}")
     for task, theirs in others.items():
-        parts.append("\n".join(f"- {one.line(task, ends[task])}" for one in theirs))
+        parts.append("\n".join(f"- {line}" for line in lines(theirs, task, ends[task])))
     parts += [overall(finals), improvements(finals)]
     if cut := [run.path for run in every if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
@@ -242,7 +242,8 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
             ends = interval(mean, [curves])
             panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     for task, axes in panels.items():
-        theirs, last = others.get(task, []), axes.get_xlim()[1]
+        last = axes.dataLim.x1
+        theirs = [one for one in others.get(task, []) if one.steps[0] <= last]
         for index, one in enumerate(theirs):
             near, label = one.steps <= last, f"{one.source['who']}, {one.task}"
             color = colormaps["tab20"](2 * index + 1)  # the pale ones

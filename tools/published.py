@@ -3,6 +3,7 @@
 import csv
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,17 +30,23 @@ class Published:
     def line(self, task: str, step: float) -> str:
         """All that a reader needs to judge the curve beside their own of `task`, at this step."""
         at = min(step, self.steps[-1])
-        figures = (np.interp(at, self.steps, one) for one in (self.iqm, self.mean, self.std))
-        found = "IQM {:,.0f}, mean {:,.0f}, deviation {:,.0f} at step {:,.0f}".format(*figures, at)
-        if at < self.steps[0]:
-            found = f"nothing before step {self.steps[0]:,.0f}"
+        figures = (np.interp(at, self.steps, one) for one in (self.mean, self.std, self.iqm))
+        found = "mean {:,.0f}, deviation {:,.0f}, IQM {:,.0f} at step {:,.0f}".format(*figures, at)
         other = "" if task == self.task else f" (yours is {task})"
+        repository = "/".join(self.source["source"].split("/")[3:5])
         return (
-            f"{self.source['who']} ({self.source['paper']}) on {self.task}{other}: {found}; "
-            f"{self.seeds} seeds, updates per step: {self.source['updates']}, "
-            f"{self.source['millions']} million parameters on HalfCheetah; "
-            f"{self.source['licence']}, {self.source['source']}"
+            f"{self.source['who']} on {self.task}{other}: {found}; {self.seeds} seeds, "
+            f"updates per step: {self.source['updates']}, {self.source['millions']} million "
+            f"parameters on HalfCheetah ({self.source['paper']}; {repository}, "
+            f"{self.source['licence']})"
         )
+
+
+def lines(theirs: Sequence[Published], task: str, step: float) -> list[str]:
+    """One for each curve that has begun at this step of one's own `task`, one for the others."""
+    begun = [one.line(task, step) for one in theirs if one.steps[0] <= step]
+    later = ", ".join(one.source["who"] for one in theirs if one.steps[0] > step)
+    return [*begun, *([f"not evaluated by step {step:,.0f}: {later}"] if later else [])]
 
 
 def family(task: str) -> str:
