@@ -37,12 +37,16 @@ def quoted(text: object) -> str:
     return '"' + ends.replace('"', '\\"') + '"'
 
 
+def readable(path: object) -> str:
+    """The same of a path, without quotes where it needs none."""
+    plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", str(path), re.ASCII)
+    bare = plain and str(path).lower() not in ("null", "true", "false")
+    return str(path) if bare else quoted(path)
+
+
 def key_value(key: str, path: object) -> str:
     """KEY=PATH of a command, quoted for a shell and `configs.compose.parse`."""
-    plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", str(path), re.ASCII)
-    readable = plain and str(path).lower() not in ("null", "true", "false")
-    path = "./auto" if str(path) == "auto" else path
-    return shown(f"{key}={path if readable else quoted(path)}")
+    return shown(f"{key}={readable('./auto' if str(path) == 'auto' else path)}")
 
 
 def shown(word: object) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, quoted
+from common.errors import ConfigError, quoted, readable
 from configs.automatic import processes
 from configs.compose import parse, train_config
 from configs.files import composed, first_line
@@ -33,7 +33,7 @@ class Sweep:
     def jobs(self) -> list[list[str]]:
         """The command line of each job."""
         return [
-            [*arguments, f"run_dir={quoted(self.folder / str(number))}"]
+            [*arguments, f"run_dir={readable(self.folder / str(number))}"]
             for number, arguments in enumerate(self.arguments)
         ]
 
@@ -70,8 +70,12 @@ def read_sweep(arguments: list[str]) -> Sweep:
 
 
 def first_job(arguments: list[str]) -> list[str]:
-    """The arguments of the first job, with the flags of the command line but -m."""
+    """The arguments of the first job, with the flags of the command line but -m.
+
+    Raises ConfigError where the sweep has no such launcher.
+    """
     given = [argument for argument in arguments if argument not in SWEEP]
+    launcher_settings([one for one in given if one.lstrip("+").startswith("hydra")], Path("runs"))
     return [expand(one)[0] for one in given if not one.lstrip("+").startswith("hydra")]
 
 

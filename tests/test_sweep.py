@@ -35,7 +35,7 @@ def test_values_are_expanded_into_jobs_and_names(tmp_path, monkeypatch):
     assert len(read.jobs) == 8
     assert read.names[0] == "seed=0 agent=a2c agent.hidden=[8]"
     assert read.jobs[7][:3] == ["seed=1", "agent=ppo", "agent.hidden=[8,8]"]
-    assert [job[-1] for job in read.jobs] == [f'run_dir="here/{n}"' for n in range(8)]
+    assert [job[-1] for job in read.jobs] == [f"run_dir=here/{n}" for n in range(8)]
     assert read_sweep(["-m", "seed=1", "hydra.sweep.dir=there"]).folder == Path("there")
     assert read_sweep(["--multirun", "env.kwargs.text='a,b'", "env.id=A-v0"]).names == [""]
     assert not list(tmp_path.iterdir())
@@ -110,7 +110,7 @@ def test_a_sweep_takes_no_run_of_another_for_its_own(tmp_path, monkeypatch, caps
                                                  ("submitit_slurm", ["resume=auto"])])  # fmt: skip
 def test_only_a_cluster_may_begin_a_job_again(launcher, given):
     (job,) = read_sweep(["-m", "seed=1", "run_dir=out", f"hydra/launcher={launcher}"]).jobs
-    assert job == ["seed=1", *given, 'run_dir="out/0"']
+    assert job == ["seed=1", *given, "run_dir=out/0"]
 
 
 def command(*arguments):
@@ -137,6 +137,14 @@ def test_a_mistyped_key_of_a_launcher_is_told_with_the_right_one(capsys):
     assert "pip install" not in line
 
 
+def test_a_launcher_is_checked_where_a_job_is_only_shown(capsys):
+    assert sweep(["-m", "seed=1,2", "--cfg", "job", "hydra/launcher=nope"]) == 2
+    assert sweep(["-m", "seed=1,2", "--cfg", "job", "hydra/launcher=basic"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("error: hydra/launcher: 'nope' is not one of basic, joblib, ")
+    assert said.out.startswith("# of the first job\n")
+
+
 def test_many_jobs_are_told_of_before_they_are_checked(capsys):
     assert len(read_sweep(["-m", f"seed=range({MANY + 1})"]).jobs) == MANY + 1
     assert capsys.readouterr().out == f"checking {MANY + 1} jobs\n"
@@ -152,6 +160,7 @@ def test_a_job_that_is_killed_is_told_so(monkeypatch, tmp_path, capsys):
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["137", "0"]
     assert "job 0: was killed by SIGKILL" in said
+    assert "run directories: out/0 to out/1, but none of job 0\n" in said
 
 
 def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch, tmp_path, capsys):
@@ -161,6 +170,8 @@ def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch
     assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
+    assert "\nno run has begun, so there is no run directory\n" in said
+    assert not Path("out").exists()
     assert said.count("resume=auto continues the sweep") == 1
 
 
@@ -177,6 +188,8 @@ def test_a_failed_job_takes_no_other_down(tmp_path, monkeypatch, capfd):
     assert [row[2] for row in table] == ["2", "0"]
     assert [row[1] for row in table] == [f"env.num_envs={n}" for n in (1280, 8)]
     assert table[1][4] == "1,280"
+    typed = Path("out/1/commands.txt").read_text().splitlines()[1]
+    assert typed.endswith(" run_dir=out/1")  # without quotes that nothing needs
     (line,) = [x for x in said.err.splitlines() if x.startswith("error")]
     assert "ends before the first update" in line
     assert compare([str(tmp_path / "out"), f"out={tmp_path / 'compared'}"]) == 0
@@ -278,7 +291,8 @@ def test_a_sweep_of_one_job_says_so(tmp_path, monkeypatch, capsys):
     assert sweep(["-m", "seed=1", "run_dir=out"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("1 job; out\n\njob 0 (1 of 1)\n")
-    assert said.endswith("run directories: out/0\n")
+    after = "\nnext:\n  python tools/compare.py out\n  tensorboard --logdir out\n"
+    assert said.endswith(f"run directories: out/0{after}")
     assert sweep(["-m", "seed=1,2", "run_dir=it's"]) == 0  # and of two how they are compared
     *_, comparison, board = capsys.readouterr().out.splitlines()
     paths, _ = parse(shlex.split(comparison)[2:])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -231,7 +232,10 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
     tasks = sorted({task for task, _ in groups})
     columns, rows = min(len(tasks), 3), math.ceil(len(tasks) / 3)
     figure = Figure(figsize=(6 * columns, 3.8 * rows), layout="constrained")
-    panels = dict(zip(tasks, figure.subplots(rows, columns, squeeze=False).flat, strict=False))
+    every = [*figure.subplots(rows, columns, squeeze=False).flat]
+    panels = dict(zip(tasks, every, strict=False))
+    for empty in every[len(tasks) :]:
+        empty.remove()
     for (task, label), runs in groups.items():
         first, last = max(run.steps[0] for run in runs), min(run.steps[-1] for run in runs)
         fewest = min((run.steps for run in runs), key=len)
@@ -250,7 +254,7 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
             axes.plot(one.steps[near], one.mean[near], ".--", color=color, zorder=1, label=label)
         if given.threshold is not None:
             axes.axhline(given.threshold, color="grey", linewidth=0.8, linestyle="--")
-        axes.set(xlabel="environment steps", ylabel=given.tag, title=task)
+        axes.set(xlabel="environment steps", ylabel=given.tag, title=fill(task, 40))
         aside = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if theirs else {}
         axes.legend(fontsize="small", **aside)
     save(figure, path, dpi=110)

@@ -53,8 +53,9 @@ def sweep(arguments: list[str]) -> int:
 
 def run(arguments: list[str]) -> int:
     if wanted(arguments) or any(word.partition("=")[0] in CFG for word in arguments):
+        first = first_job(arguments)
         print("# of the first job")
-        return enter("train", lambda config: 0, first_job(arguments))
+        return enter("train", lambda config: 0, first)
     chosen = read_sweep(arguments)
     if chosen.named:
         make_folder(chosen.folder, "run_dir")
@@ -63,10 +64,9 @@ def run(arguments: list[str]) -> int:
     try:
         with locked(chosen.folder):
             return run_jobs(chosen)
-    except ConfigError:  # no job has begun
+    finally:
         with suppress(OSError):  # it is not empty
             chosen.folder.rmdir()
-        raise
 
 
 def run_jobs(chosen: Sweep) -> int:
@@ -80,7 +80,7 @@ def run_jobs(chosen: Sweep) -> int:
     where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
     again = f"the same command with {where}resume=auto continues"
     print(table(chosen.names, codes, chosen.folder, again))
-    if codes.count(0) > 1:
+    if 0 in codes:
         folder = shown(chosen.folder)
         print(f"next:\n  python tools/compare.py {folder}\n  tensorboard --logdir {folder}")
     if signals:
@@ -320,8 +320,16 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
             failed.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
         if went_file(folder / str(number)).exists():
             taken.append(f"but that of job {number}, which was taken: {run_dir}")
+    without = [
+        str(n) for n, code in enumerate(codes) if code != 0 and not run_of(folder, n).exists()
+    ]
     last = f" to {folder}/{len(names) - 1}" if len(names) > 1 else ""
-    return "\n".join([*rows, *failed, "", f"run directories: {folder}/0{last}", *taken])
+    where = f"run directories: {folder}/0{last}"
+    if without:
+        where += f", but none of job{'s' * (len(without) > 1)} {', '.join(without)}"
+    if len(without) == len(names):
+        where = "no run has begun, so there is no run directory"
+    return "\n".join([*rows, *failed, "", where, *taken])
 
 
 def tell_sweep(run_dir: Path, went: Path) -> None:
