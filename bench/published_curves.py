@@ -1,20 +1,25 @@
-"""Make docs/learning/published/curves.csv: `python -m bench.published_curves CLONES > curves.csv`.
-
-CLONES holds the repositories of sources.csv, each at the revision in its address.
-"""
+"""Make docs/learning/published/curves.csv: `python bench/published_curves.py CLONES > FILE`."""
 
 import csv
 import itertools
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from common.errors import ConfigError
+from runtime.launch.door import tool
 from tools.comparison import interquartile_mean
 from tools.published import FOLDER
 
+USAGE = """\
+usage: python bench/published_curves.py CLONES > docs/learning/published/curves.csv
+CLONES is a folder with the repositories of sources.csv, each at the revision in its address."""
 TASKS = ["HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid"]
 APART, CLOSE = 10_000, 100_000  # evaluations so far apart up to here, then the nearest to
 LATER = (150_000, 200_000, 300_000, 500_000, 1_000_000)
@@ -45,14 +50,18 @@ def chosen(steps: list[int]) -> list[int]:
     return sorted({*kept[1:]})
 
 
-def main(clones: Path) -> None:
+def write(arguments: list[str]) -> int:
+    """Writes the file to stdout."""
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow(["who", "task", "seeds", "step", "mean", "std", "iqm"])
     sources = list(csv.DictReader((FOLDER / "sources.csv").read_text().splitlines()))
     for source in sources:
         address = r"https://github.com/[^/]+/([^/]+)/[^/]+/[0-9a-f]{40}/(.+)"
         ((repository, path),) = re.findall(address, source["source"])
-        found = returns(clones / repository / path)
+        at = Path(arguments[0]) / repository / path
+        if not at.exists():
+            raise ConfigError(f"{at}: is missing; clone {repository} there, see sources.csv")
+        found = returns(at)
         for family, task in itertools.product(TASKS, found):
             if task.startswith(f"{family}-v"):
                 most = max(map(len, found[task].values()))
@@ -61,7 +70,10 @@ def main(clones: Path) -> None:
                     if len(seeds) == most:
                         figures = seeds.mean(), seeds.std(ddof=1), interquartile_mean([seeds])
                         out.writerow([source["who"], task, most, step, *map(round, figures)])
+    return 0
 
+
+main = partial(tool, USAGE, write)
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,9 @@ from configs.validate import nearest
 from storage import provenance, rundir
 from tools.gallery.report import explained
 from tools.gallery.settings import AnyPolicy
-from tools.shared import new_folder, read_keys
+from tools.shared import new_folder, read_keys, table
+
+HEAD = ["test", "figure", "bound", "result"]
 
 
 def imported(name: str) -> Any:
@@ -105,18 +107,29 @@ def verify(arguments: list[str]) -> int:
         else:
             report = audit.check(policy, draws=options.draws, seed=options.seed, **bounds)
     except ValueError as error:
-        raise ConfigError(str(error)) from error
+        name, _, why = str(error).partition(": ")
+        if name != "policy":
+            raise ConfigError(str(error)) from error
+        why = f"{options.of}: {why.rpartition('; ')[0]}"
+        remedy = "name a distribution, or what returns one, or pairs of actions and log_pi"
+        raise ConfigError(f"of: {why}; {remedy}, when called with args=[...]") from error
     shown = len(report.curves)
     if options.dim and min(options.dim, CURVES) != shown > 0:
         raise ConfigError(f"dim: is {options.dim}, but actions have {shown}; leave dim out")
     folder = new_folder(options.out, "runs/verify")
-    rundir.write_text(folder / "report.md", report.markdown())
+    rows = [
+        [name.replace("¦", "|"), f"{float(figure) + 0.0:.3g}", *more]  # 0 for -0
+        for name, figure, *more in report.rows()
+    ]
+    words = explained(" ".join(name for name, *_ in rows))
+    text = [f"**{report.verdict}**", table(HEAD, rows), "\n".join(f"* {word}" for word in words)]
+    rundir.write_text(folder / "report.md", "\n\n".join([*text, "![picture](picture.png)\n"]))
     names = ("of", "args", "pairs", "seed", *(() if given else ("draws",)))
     about = {name: getattr(options, name) for name in names}
     versions = {"versions": provenance.versions(), "revision": provenance.revision()}
     rundir.write_json(folder / "report.json", {**report.as_json(), **about, **versions})
     rundir.write_bytes(folder / "picture.png", report.png())
-    table, _, verdict = str(report).rpartition("\n")
-    words = explained(table)
-    print(table, *(["", *words] if words else []), "", verdict, folder / "report.md", sep="\n")
+    for name, figure, bound, result in [HEAD, *rows]:
+        print(f"{name:<64}  {figure:>9}  {bound:>10}  {result}")
+    print(*(["", *words] if words else []), "", report.verdict, folder / "report.md", sep="\n")
     return int(not report.passed)

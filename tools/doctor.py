@@ -35,11 +35,12 @@ from runtime.launch.door import tool
 from tools.shared import Keys, key, read_keys
 
 USAGE = """\
-usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] [steps=2000] [seed=0]
-Runs an environment with random actions, reports problems for training, and proposes settings.
-ID is a Gymnasium id; a module that registers it may stand before a colon, module:MyEnv-v0. An
-environment with a file in configs/env can also be selected by its name: env=NAME. Wrappers go
-around it as in training: "env.wrappers=[NAME,...]".
+usage: python tools/doctor.py env.id=ID [env.kwargs.NAME=VALUE ...] ["env.wrappers=[NAME,...]"]
+                              [steps=2000] [seed=0] [--config-dir DIR]
+Runs an environment with random actions, reports problems for training, and proposes settings and
+a file for it. ID is a Gymnasium id; a module that registers it may stand before a colon,
+module:MyEnv-v0. An environment with a file in configs/env, or in DIR/env, can also be selected by
+its name: env=NAME. Wrappers go around it as in training.
 exit code 0: it can be used for training; 2: it is not supported; 3: it failed"""
 IDS = ("env.id=", "env=")
 TRACE = "digest:"  # begins a line of the second process; an environment may print, too
@@ -125,7 +126,13 @@ warn = partial(say, "warning")
 
 def examine(arguments: list[str]) -> int:
     """Prints a line for each thing examined, and the remedy of each problem."""
-    own, rest = read_keys(Options, arguments, *IDS, "env.kwargs.", "env.wrappers=")
+    with files.own_files(arguments) as words:
+        return examined(words, arguments)
+
+
+def examined(words: list[str], arguments: list[str]) -> int:
+    """`examine`, inside `own_files`; `arguments` are all of the command."""
+    own, rest = read_keys(Options, words, *IDS, "env.kwargs.", "env.wrappers=")
     named = [argument for argument in rest if argument.lstrip("+").startswith(IDS)]
     if len(named) != 1:
         given = " and ".join(named) or "none"
@@ -143,7 +150,9 @@ def examine(arguments: list[str]) -> int:
         if config.wrappers:
             say("wrappers", layers(envs.copies[0].env))
         offered = envs.spec.discrete and envs.copies[0].offers
-        masked = f'"env.wrappers=[{",".join([*map(json.dumps, config.wrappers), MASKING])}]"'
+        wrappers = [*config.wrappers, *([MASKING] if offered else [])]
+        bare = json.dumps(wrappers, separators=(",", ":")).replace('"', "")
+        masked = f'"env.wrappers={bare}"'
         try:
             played = play(envs, own.steps, own.seed)
         except EnvironmentFault as fault:
@@ -160,7 +169,7 @@ def examine(arguments: list[str]) -> int:
     ends(played, envs.backend.limit)
     advice += [*sole, *rewards(played), *speed(played, alone=bool(sole))]
     repeats(make, arguments, own, played)
-    conclude(envs, config, advice)
+    conclude(envs, config, wrappers, advice)
     return 0
 
 
@@ -323,13 +332,12 @@ def elsewhere(arguments: list[str], played: Played) -> int | None:
     return first_difference(played.digests(), there)
 
 
-def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
-    """The agents that fit, the settings to give, and the file to save."""
+def conclude(envs: Envs, env: EnvConfig, wrappers: list[Any], advice: list[str]) -> None:
+    """The agents that fit, the settings to give, and the file to save, with these wrappers."""
     fitting = [name for name, agent in AGENTS.items() if agent.fitting(envs.spec.kind)]
     say("agents", f"agent={' or agent='.join(fitting)}")
     name = None if env.wrappers else known(env.id, env.kwargs)
-    pairs = [path.stem for path in (files.DIRECTORY / "tuned").glob("*.yaml")]
-    tuned = [agent for agent in fitting if f"{name}-{agent}" in pairs]
+    tuned = [agent for agent in fitting if f"{name}-{agent}" in files.options("tuned")]
     if advice and not tuned:
         say("advice", "; ".join(advice))
     if name:
@@ -337,9 +345,10 @@ def conclude(envs: Envs, env: EnvConfig, advice: list[str]) -> None:
         print(f"\nit has a file already: env={name}{own}")
         return
     name = group_name(env.id, env.kwargs)
-    print(f"\nconfigs/env/{name}.yaml, for env={name}:\n")
+    folder = files.folders()[-1] if files.OWN.get() else "configs"
+    print(f"\n{folder}/env/{name}.yaml, for env={name}:\n")
     print(f"id: {env.id}\nnum_envs: auto\nvectorization: auto\nkwargs: {json.dumps(env.kwargs)}")
-    print(f"wrappers: {json.dumps(env.wrappers)}\n" * bool(env.wrappers) + "timeout: 60")
+    print(f"wrappers: {json.dumps(wrappers)}\n" * bool(wrappers) + "timeout: 60")
 
 
 main = partial(tool, USAGE, examine)

@@ -75,7 +75,8 @@ def verify(arguments: list[str]) -> int:
     for name, image in images.items():
         rundir.write_bytes(folder / f"{name}.png", png(image))
     write(folder, options.seed, chosen, checks)
-    print("", *explained(" ".join(shown)), "", sep="\n")
+    words = explained(" ".join(shown))
+    print(*(["", *words] if words else []), "", sep="\n")
     print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
     return int(not all(check.passed for check in checks))
 

@@ -33,10 +33,12 @@ def test_figures_are_those_of_all_seeds_at_the_steps_that_are_kept(tmp_path, cap
         file.write_text(
             "\n".join(["env_name,metric,env_step,value", *rows, "Ant_v4,other,10000,7"])
         )
-    published_curves.main(tmp_path)
+    assert published_curves.main([str(tmp_path)]) == 0
     who, *lines = capsys.readouterr().out.splitlines()
     assert who == "who,task,seeds,step,mean,std,iqm"
     expected = ["2,10000,2,1,2", "2,20000,4,1,4", "2,190000,7,1,7"]
     assert lines[:3] == [f"SAC,Ant-v4,{one}" for one in expected]
     assert lines[-3:] == [f"XuanCe SAC,Ant-v5,{one}" for one in expected]
     assert len(lines) == 3 * len(sources)
+    assert published_curves.main([str(tmp_path / "no")]) == 2
+    assert "SimbaV2/results/baseline/sac.csv: is missing; clone SimbaV2" in capsys.readouterr().err

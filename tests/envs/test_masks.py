@@ -314,6 +314,23 @@ def test_the_doctor_plays_by_the_mask(capsys):
         doctor.observations(envs, doctor.play(envs, 60, 0))
     told = capsys.readouterr().out
     assert float(re.search(r"deviations from (\S+) to", told)[1]) > 1.0  # a mask's is at most 0.5
+
+
+def test_the_doctor_writes_the_wrapper_that_it_advises(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(doctor, "repeats", lambda _, arguments, *more: asked.append(arguments))
+    (tmp_path / "env").mkdir()
+    own = tmp_path / "env/my_taxi.yaml"
+    own.write_text("id: Taxi-v4\nkwargs: {is_rainy: true}\nwrappers: [FlattenObservation]\n")
+    given = ["env=my_taxi", "steps=60", "--config-dir", str(tmp_path)]
+    assert doctor.main(given) == 0
+    told, head, text = capsys.readouterr().out.split("\n\n")
+    assert '"env.wrappers=[FlattenObservation,ActionMask]" (masks of the actions, info)' in told
+    assert head == f"{own}, for env=my_taxi:"
+    own.write_text(text)
+    assert doctor.main(given) == 0
+    assert "ActionMask" not in re.search(r"advice .*|$", capsys.readouterr().out)[0]
+    assert asked == [given, given]  # for a second process, which finds the folder, too
     for seed in range(6):
         made = partial(Envs, "Gates-v0", 1, "sync", {}, seed, wrappers=["ActionMask"])
         doctor.handed_over(made, seed)

@@ -66,7 +66,10 @@ def test_a_right_policy_passes_and_the_report_is_written(here, capsys):
     assert "right: 2,000 draws" in printed
     written = json.loads((here / "report" / "report.json").read_text())
     assert (written["passed"], written["of"], written["seed"]) == (True, "mine:right", 3)
-    assert "2,000 draws" in (here / "report" / "report.md").read_text()
+    text = (here / "report" / "report.md").read_text()
+    assert "2,000 draws" in text
+    assert "![picture](picture.png)" in text
+    assert "| \\|normaliser - 1\\| | " in text
     assert (here / "report" / "picture.png").stat().st_size > 3000
 
 
@@ -104,8 +107,10 @@ def test_a_file_by_its_path_and_pairs_that_a_function_returns_or_a_file_holds(he
 def test_words_of_the_table_are_explained_below_it(here, capsys):
     assert verify.main(["of=mine:right", "draws=2000"]) == 0
     printed = capsys.readouterr().out
-    for word in ("pit_ks", "normaliser"):
+    for word in ("pit_ks", "normaliser", "mistakes that fit to rounding"):
         assert printed.count(f"\n{word}: ") == 1
+    assert "\n|normaliser - 1| " in printed
+    assert "\n\n\n" not in printed
     assert "control" not in printed
 
 
@@ -130,13 +135,13 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["pairs=nowhere.npz"], "np.savez(FILE, actions=actions, log_pi=log_pi) writes"),
         (["pairs=mine.py"], "pairs: mine.py was not read"),
         (["pairs=a.npz", "of=mine:right"], "pairs: came beside of=; give one"),
-        (["of=mine:explodes"], "policy: raised RuntimeError: boom"),
+        (["of=mine:explodes"], "of: mine:explodes: raised RuntimeError: boom; name a distribution"),
         (["of=mine:narrow", "args=[1]"], "args: narrow raised TypeError"),
         (["of=mine:right", "low=-1", "high=1"], "lies below low=-1"),
         (["of=mine:right", "low=x"], "low: must be a finite number or a list"),
         (["of=mine:right", "draws=10"], "draws: "),
         (["of=mine:right", "samples=10"], "samples: "),
-        (["of=mine:normal.loc"], "policy: a Tensor came"),
+        (["of=mine:normal.loc"], "of: mine:normal.loc: a Tensor came"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(here, capsys, arguments, words):

@@ -16,7 +16,7 @@ from tools import verify
 from tools.gallery import controls, densities
 from tools.gallery.densities import DensitySection
 from tools.gallery.functions import TanhAtanh
-from tools.gallery.report import Check, explained, lines, rejection
+from tools.gallery.report import Check, explained, lines, rejection, summary
 from tools.gallery.settings import SECTIONS
 from tools.shared import new_folder
 
@@ -231,6 +231,18 @@ def test_a_section_is_one_line_with_its_worst_check_and_all_that_fails():
         assert failed.endswith(wrong.name)
     assert [line[:4] for line in explained("KS, p-value")] == ["p-va", "KS: "]
     assert explained("KSQ") == []
+    (line,) = explained("|E[q / exp(log_pi)] - 1|, component 0 low")
+    assert line.startswith("E[q / exp(log_pi)]: mean of ")
+
+
+def test_checks_and_wrong_formulas_are_counted_apart():
+    held, off = Check("normal", "far", 1e-9, 1e-6), Check("normal", "near", 1e-3, 1e-6)
+    seen, missed = (rejection("normal", "epsilon", ["pit"], by) for by in (["pit"], []))
+    assert summary([held, held]) == "2 of 2 checks hold"
+    assert summary([held, seen]) == "1 of 1 checks hold, 1 of 1 wrong formulas are rejected"
+    said = "1 of 2 checks hold, 1 of 2 wrong formulas are rejected: FAILED"
+    assert summary([held, off, seen, missed]) == said
+    assert lines([held], False, True)[1].split()[:4] == ["normal", "pass", "1", "none"]
 
 
 def test_a_folder_in_use_gets_a_suffix_and_an_empty_one_is_taken(tmp_path):

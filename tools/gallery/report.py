@@ -22,7 +22,15 @@ WORDS = {  # what is printed beside a figure, explained
     "exp(log_prob) up to it",
     "normaliser": "integral of exp(log_prob), or sum of the probabilities",
     "integral": "that of exp(log_prob) over all actions",
+    "log of the integral": "in nats, where log_prob is that of a Gaussian but for a constant",
+    "whitened": "less their mean, and scaled to the standard deviation 1, by those of log_prob",
+    "share beyond a plane": "of the draws, against the integral of exp(log_prob) there",
+    "mean over the draws": "of log_prob, less its mean under exp(log_prob)",
+    "E[q / exp(log_pi)]": "mean of q / exp(log_pi) over the draws, q uniform on small balls where "
+    "draws are dense: 1 if log_pi is right; low and high: the balls on one side alone",
     "-log10 p": "of a p-value: 9 is one in a billion",
+    "slope": "gradient of the log-probability against differences of its values",
+    "mistakes that fit to rounding": "mistakes that people make, whose formula gives these numbers",
     "gaps": "between neighbours of S sorted draws, on average 1 / (S exp(log_pi)) wide",
     "entropy_gap": "mean of -log_prob over the draws, less entropy()",
     "Bartlett": "test of the covariance of draws by its Cholesky factor",
@@ -120,7 +128,7 @@ def lines(checks: Sequence[Check], verbose: bool, controls: bool) -> list[str]:
         rows = list(group)
         own = [row for row in rows if not row.control]
         wrong = [row.passed for row in rows if row.control]
-        rejected = f"{sum(wrong)} of {len(wrong)}" if wrong else ""
+        rejected = f"{sum(wrong)} of {len(wrong)}" if wrong else "none"
         name, figure, bound, _ = max(own, key=lambda row: row.nearness).cells
         result = "pass" if all(row.passed for row in rows) else "FAIL"
         found.append(line(section, result, str(len(own)), rejected, figure, bound, name))
@@ -133,13 +141,19 @@ def lines(checks: Sequence[Check], verbose: bool, controls: bool) -> list[str]:
 
 def explained(text: str) -> list[str]:
     """A line for each of the `WORDS` in a text."""
-    held = [word for word in WORDS if re.search(rf"(?<!\w){word}(?!\w)", text)]
+    held = [word for word in WORDS if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text)]
     return [f"{word}: {WORDS[word]}" for word in held]
 
 
 def summary(checks: Sequence[Check]) -> str:
-    failed = sum(not check.passed for check in checks)
-    return f"{len(checks)} checks, " + (f"{failed} FAILED" if failed else "all hold")
+    """How many checks hold, and how many wrong formulas are rejected."""
+    own, controls = (
+        [one.passed for one in checks if one.control is kind] for kind in (False, True)
+    )
+    held = f"{sum(own)} of {len(own)} checks hold"
+    rejected = f", {sum(controls)} of {len(controls)} wrong formulas are rejected"
+    failed = "" if all(own + controls) else ": FAILED"
+    return held + rejected * bool(controls) + failed
 
 
 def markdown(checks: Sequence[Check], settings: dict[str, Any]) -> str:
