@@ -90,7 +90,7 @@ def verify(arguments: list[str]) -> int:
     """
     options = read_keys(AnyPolicy, arguments)[0]
     if options.of and options.pairs:
-        raise ConfigError("pairs: came beside of=; give one of them")
+        raise ConfigError("pairs: of= is given, too; give one of the two")
     if options.pairs and options.args is not None:
         raise ConfigError("args: is what of= is called with; leave it out")
     bounds = {"low": options.low, "high": options.high}

@@ -75,11 +75,13 @@ def find(paths: list[str], tag: str) -> list[Run]:
     for given in paths:
         found = sorted(Path(given).rglob("config.yaml"))
         if not found:
-            raise ConfigError(f"{given}: holds no run; give directories that hold config.yaml")
+            raise ConfigError(
+                f"{given}: contains no run; name run directories, or folders that contain some"
+            )
         own = [file.parent for file in found if not apart(file, Path(given))]
         if not own:
             folder = shown(apart(found[0], Path(given)))
-            why = "holds only runs of a search, or repetitions"
+            why = "contains only runs of a search, or repetitions"
             raise ConfigError(f"{given}: {why}; name their folder, such as {folder}")
         for path in own:
             try:

@@ -292,10 +292,10 @@ def repeats(make: Make, arguments: list[str], own: Options, played: Played) -> N
     with closing(make()) as copy:
         kept = before_training(copy, own.seed)
     if exact and kept is None:
-        say("resume", "exact: a copy that repeats its episode is where the first one was")
+        say("resume", "exact: a copy that repeats an episode from its seed reaches the same state")
         return
     state = "it keeps something over reset(seed=...), and each copy has its own"
-    unlike = "a copy that repeats its episode is not where the first one was"
+    unlike = "a copy that repeats an episode from its seed reaches another state"
     warn(kept or f"{unlike}: {state}; a resumed run is not exact")
 
 

@@ -26,11 +26,17 @@ from tools.shared import Keys, key, read_keys
 USAGE = """\
 usage: python tools/export.py run=RUN_DIR [format=onnx|torch] [checkpoint=latest] [episodes=100]
                               [seed=12345] [out=FILE] [env.id=ID] [opset=20]
-Writes RUN_DIR/policy.onnx (or policy.pt2): normaliser, network, squashing and scaling as one file,
-from observations of the environment to its actions. The certificate beside it, policy.onnx.json,
-has the file's difference from the run's policy, and the return that the file reaches;
-env.id repeats the id of a run whose environment is registered by a module. opset=18 and 19 are for
-runtimes older than onnxruntime 1.17"""
+Writes the policy of a run as one file, from observations of the environment to its actions: the
+normaliser, the network, squashing and scaling. A certificate beside it, policy.onnx.json, has the
+largest difference from the run's own policy, and the return that the file reaches.
+
+  format=onnx        or torch
+  checkpoint=latest  or best, or step-<12 digits>
+  episodes=100       for the return in the certificate
+  seed=12345         of these episodes
+  out=FILE           without it, RUN_DIR/policy.onnx or RUN_DIR/policy.pt2
+  env.id=ID          the id of the run once more, if it names a module to import (MODULE:NAME)
+  opset=20           18 or 19 for an onnxruntime older than 1.17"""
 OBSERVATIONS = 10_000  # compared with the run's own policy: half of them met, half random
 BATCH = 256  # observations at once
 TOLERANCE = 1e-4  # of the width of each component of the action space

@@ -27,9 +27,11 @@ from tools.shared import Keys, key, read_keys
 USAGE = """\
 usage: python tools/reproduce.py run=RUN_DIR [run_dir=DIR] [env.id=ID]
 Repeats the training of a run and prints the first step at which a logged number differs.
-The repetition is a separate run, in run_dir or in runs/reproduced, and is kept;
-env.id repeats the id if it names a module to import.
-exit code 0: equal; 1: different, with the step; otherwise as train.py"""
+
+  run_dir=DIR  where the repetition is kept, a run of its own; without it, in runs/reproduced
+  env.id=ID    the id of the run once more, if it names a module to import (MODULE:NAME)
+
+exit code 0: equal; 1: different; otherwise as train.py"""
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 LOOKS = ("eval/", "verification/")  # tags of evaluations and audits
 SHOWN = 5  # tags that differ

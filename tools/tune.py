@@ -37,12 +37,19 @@ USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
                             [KEY=VALUE ...] [KEY=LOW..HIGH[:log] ...] [KEY=A,B,C ...]
 
-KEY=VALUE is fixed, as for train.py; KEY=LOW..HIGH and KEY=A,B,C are searched. Without a key to
-search, a few keys of the agent are searched. seeds=N scores settings by the mean over N runs;
-workers=N uses N processes; a run has one thread unless threads= is given, and is stopped early if
-it lags behind the others. The same command continues a study that was stopped or killed. The best
-settings are written to FOLDER/ENV-AGENT.yaml, for configs/tuned/, unless report=false. The first
-trial uses the unchanged settings, unless the given ranges do not contain them."""
+Searches settings of an agent by Optuna. The best are written to FOLDER/ENV-AGENT.yaml, a tuned pair
+that can be copied to configs/tuned/. The same command continues a search that was stopped.
+
+  KEY=VALUE            fixed in all trials, as for train.py
+  KEY=LOW..HIGH[:log]  a key of agent or env, searched in this range; :log for a logarithmic scale
+  KEY=A,B,C            searched among these values; without a key to search, some of the agent are
+  trials=50            settings to try; the first are the unchanged ones, if they lie in the ranges
+  seeds=1              runs of each trial, which is judged by their mean return
+  workers=1            processes that search together
+  study=FOLDER         of the search; without it, runs/tuning/ENV-AGENT
+  report=true          false: search only, write no best settings
+
+A run has one thread unless threads=N is given; it is stopped early if it lags behind the others."""
 STOPPED = 75  # exit code of a signal, as of train.py
 
 

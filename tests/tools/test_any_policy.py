@@ -134,7 +134,7 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["of=nowhere.py:x"], "nowhere.py raised FileNotFoundError"),
         (["pairs=nowhere.npz"], "np.savez(FILE, actions=actions, log_pi=log_pi) writes"),
         (["pairs=mine.py"], "pairs: mine.py was not read"),
-        (["pairs=a.npz", "of=mine:right"], "pairs: came beside of=; give one"),
+        (["pairs=a.npz", "of=mine:right"], "pairs: of= is given, too; give one"),
         (["of=mine:explodes"], "of: mine:explodes: raised RuntimeError: boom; name a distribution"),
         (["of=mine:narrow", "args=[1]"], "args: narrow raised TypeError"),
         (["of=mine:right", "low=-1", "high=1"], "lies below low=-1"),

@@ -371,7 +371,7 @@ def test_what_a_search_tried_and_what_repeats_a_run_are_no_samples(tmp_path, mon
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [(["nowhere"], "nowhere"), (["x=1"], "x"), (["threshold=a", "."], "threshold"),
-     (["tag=eval/return_mean"], "runs"), (["."], "holds no run")],
+     (["tag=eval/return_mean"], "runs"), (["."], "contains no run")],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_nothing_is_made(arguments, word, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

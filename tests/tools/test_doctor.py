@@ -207,7 +207,9 @@ def test_what_is_kept_and_not_seen_is_found(capsys):
 def test_what_is_kept_from_a_later_episode_on_is_found(capsys):
     """By taking up alone: twenty steps from two resets repeat."""
     assert doctor.main([f"env.id={ILL}", "env.kwargs.has=late", "steps=400"]) == 0
-    assert dict(lines(capsys))["warning"].startswith("a copy that repeats its episode is not")
+    assert dict(lines(capsys))["warning"].startswith(
+        "a copy that repeats an episode from its seed reaches another"
+    )
 
 
 def test_statistics_inside_an_environment_are_named_with_what_to_use(capsys):

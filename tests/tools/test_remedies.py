@@ -378,7 +378,9 @@ def test_runs_that_are_set_apart_are_compared_where_they_are_named(made, capsys)
         (named,) = shlex.split(said.partition("such as ")[2])
         assert named == apart
         assert compare.main([named, "out=told"]) == 0
-    assert told(capsys, compare.main, ["told"]).endswith("give directories that hold config.yaml")
+    assert told(capsys, compare.main, ["told"]).endswith(
+        "name run directories, or folders that contain some"
+    )
     said = told(capsys, compare.main, [str(made), "tag=eval/return"])
     assert said.endswith("see the tags in docs/logging.md")
     tags = (ROOT / "docs" / "logging.md").read_text()

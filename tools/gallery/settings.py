@@ -14,30 +14,40 @@ from tools.shared import Keys, described, key, names, read_keys
 class Options(Keys):
     """Keys of the command itself."""
 
-    section: str = key("all", "one section, which alone makes its keys available; or all")
-    seed: int = key(0, "of every draw", ge=0, lt=2**62)
+    section: str = key(
+        "all", "a section below, whose keys can then be given, or several with commas; or all"
+    )
+    seed: int = key(0, "seed of all draws", ge=0, lt=2**62)
     out: str = key("", "folder of the report; empty: runs/verify/<date-time>")
-    run: str = key("", "audit the policy of this run directory instead")
-    checkpoint: str = key("latest", "of the run: latest, best, or step-<12 digits>")
-    env_id: str = key("", "repeats the id of a run that a module registers", name="env.id")
+    run: str = key("", "a run directory, whose policy is audited instead")
+    checkpoint: str = key("latest", "checkpoint of the run: latest, best, or step-<12 digits>")
+    env_id: str = key(
+        "", "the id of the run once more, if it names a module (MODULE:NAME)", name="env.id"
+    )
     verbose: bool = key(False, "print every check, not one line for each section")
-    false_alarms: int = key(0, "only count failures of correct code over this many seeds", ge=0)
+    false_alarms: int = key(
+        0, "only count how often the right code fails, over so many seeds", ge=0
+    )
 
 
 @dataclass(frozen=True)
 class AnyPolicy(Keys):
     """Keys of the check of any policy, by `of` or `pairs`."""
 
-    of: str = key("", "MODULE:NAME or FILE.py:NAME: a distribution, or what returns one, or pairs")
-    pairs: str = key("", "in place of it, an .npz file with `actions` and `log_pi`, 1,000 or more")
+    of: str = key(
+        "", "MODULE:NAME or FILE.py:NAME of a distribution, or of what returns one, or pairs"
+    )
+    pairs: str = key("", "in place of it, an .npz file with 1,000 or more `actions` and `log_pi`")
     args: float | str | list[float | str | bool | list[float]] | None = key(
         None, "what NAME is called with; a list in it becomes a tensor"
     )
-    low: float | list[float] | None = key(None, "least actions; null: unbounded, or found out")
-    high: float | list[float] | None = key(None, "largest actions")
-    dim: int = key(0, "components that an action has to have; 0: any number", ge=0)
-    draws: int = key(20_000, "how many", ge=1000, le=10_000_000)
-    seed: int = key(0, "of every draw", ge=0, lt=2**62)
+    low: float | list[float] | None = key(
+        None, "lower bounds of the actions; null: none, or those of the distribution"
+    )
+    high: float | list[float] | None = key(None, "upper bounds")
+    dim: int = key(0, "number of components that an action must have; 0: any", ge=0)
+    draws: int = key(20_000, "number of draws", ge=1000, le=10_000_000)
+    seed: int = key(0, "seed of all draws", ge=0, lt=2**62)
     out: str = key("", "folder of the report; empty: runs/verify/<date-time>")
 
 
@@ -72,16 +82,20 @@ MEANS, STDS, TRIL = [1.0, 3.0], [0.15, 0.055], [[0.15, 0.0], [0.044, 0.033]]
 KEYS: dict[str, dict[str, Any]] = {
     "values": {"doc": "the matrix X, of positive numbers"},
     "limit": {"doc": "the inverse is compared with u for |u| up to here", "gt": 0, "le": 5},
-    "step": {"doc": "distance of the points", "ge": 0.001, "le": 0.5},
+    "step": {"doc": "distance between two values of u", "ge": 0.001, "le": 0.5},
     "far": {"doc": "the log-determinants are computed for |u| up to here", "ge": 12, "le": 40},
     "size": {"doc": "largest logit", "ge": 1, "le": 10000},
-    "mean": {"doc": "of the Gaussian, or of u", "ge": -20, "le": 20},
-    "std": {"doc": "of the Gaussian, or of u; of diagonal ones", "ge": 1e-3, "le": 3},
-    "scale_tril": {"doc": "Cholesky factor of the covariance, of full ones"},
+    "mean": {"doc": "mean of the Gaussian, or of u before tanh", "ge": -20, "le": 20},
+    "std": {
+        "doc": "standard deviation of the same, with a diagonal covariance",
+        "ge": 1e-3,
+        "le": 3,
+    },
+    "scale_tril": {"doc": "Cholesky factor of the covariance, with a full one"},
     "probs": {"doc": "probabilities of the categorical policy", "ge": 1e-6, "le": 1},
     "mask": {"doc": "1 permits an action, 0 forbids it", "ge": 0, "le": 1},
     "points": {"doc": "drawn actions at which the density is shown", "ge": 10, "le": 5000},
-    "samples": {"doc": "draws", "ge": 100, "le": 1_000_000},
+    "samples": {"doc": "number of draws", "ge": 100, "le": 1_000_000},
 }
 
 
@@ -123,10 +137,18 @@ SECTIONS: dict[str, type[Settings]] = {
         **{"mean": MEANS, "std": STDS, "points": 800, "samples": 5000},
     ),
     "tanh_diagonal": section(
-        "the same through tanh", mean=MEANS, std=STDS, points=500, samples=5000
+        "exp(log_prob) of two components through tanh over their 3-D histogram",
+        mean=MEANS,
+        std=STDS,
+        points=500,
+        samples=5000,
     ),
     "tanh_full": section(
-        "the same with correlated components", mean=MEANS, scale_tril=TRIL, points=500, samples=5000
+        "exp(log_prob) of two correlated components through tanh",
+        mean=MEANS,
+        scale_tril=TRIL,
+        points=500,
+        samples=5000,
     ),
     "log_softmax": section(
         "log_softmax against log(softmax) out to large logits; frequencies of the categorical",
@@ -186,7 +208,12 @@ def help_text() -> str:
     for section, group in SECTIONS.items():
         lines += [f"section={section}: {group.__doc__}", *described(group, 44)]
     lines += [
-        "of=MODULE:NAME or pairs=FILE.npz, which go with these alone:",
+        "of=MODULE:NAME or pairs=FILE.npz, with these keys alone:",
         *described(AnyPolicy, 44),
     ]
-    return "\n".join([*lines, "without section=NAME, samples=N holds for all sections that draw"])
+    return "\n".join(
+        [
+            *lines,
+            "without section=NAME, samples=N is the number of draws in all sections that have it",
+        ]
+    )
