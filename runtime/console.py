@@ -1,6 +1,8 @@
 """What the user sees while it runs: warnings, a bar on a terminal, plain lines elsewhere."""
 
+import itertools
 import math
+import re
 import sys
 import time
 from collections import deque
@@ -10,6 +12,7 @@ from typing import Any, SupportsFloat
 from tqdm import tqdm
 
 LINES = 20  # plain lines in a whole run
+BORDER = re.compile(r"(?<!\\)\|")  # between the cells of a table
 SHOWN = {"return": "rollout/return", "eval": "eval/return_mean", "entropy": "policy/entropy"}
 
 
@@ -29,6 +32,22 @@ def number(value: SupportsFloat, least: int = 1) -> str:
 def steps_per_second(speed: float) -> str:
     """Two digits of a low speed, all those before the point of a high one: 0.21, 4,321."""
     return f"{speed:{',.0f' if speed >= 10 else '.2g'}}"
+
+
+def aligned(text: str) -> str:
+    """Markdown whose tables have columns of one width, for a screen."""
+    lines = list[str]()
+    for of_table, group in itertools.groupby(text.split("\n"), lambda line: line.startswith("|")):
+        if not of_table:
+            lines += group
+            continue
+        head, _, *rows = ([cell.strip() for cell in BORDER.split(line)[1:-1]] for line in group)
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+        rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+        for cells in (head, *rows):
+            padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+            lines += [f"| {' | '.join(padded)} |", *([rule] if cells is head else [])]
+    return "\n".join(lines)
 
 
 class Progress:

@@ -17,6 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import ConfigError
+from runtime.console import aligned
 from runtime.curves import read_curves
 from runtime.launch.door import tool
 from storage.rundir import make_by_time, make_folder, write_text
@@ -102,7 +103,8 @@ def compare(arguments: list[str]) -> int:
     draw(groups, given, others, out / "comparison.png")
     if given.csv:
         write_text(out / "curves.csv", curves(groups))
-    print(f"{text}\n\nwritten to {out}: comparison.md, comparison.png{', curves.csv' * given.csv}")
+    more = ", curves.csv" * given.csv
+    print(f"{aligned(text)}\n\nwritten to {out}: comparison.md, comparison.png{more}")
     return 0
 
 

@@ -23,8 +23,8 @@ from common.errors import ConfigError, key_value, shown, warn
 from configs.flags import CFG
 from configs.help import wanted
 from configs.sweep import Sweep, first_job, launcher_settings, read_sweep
+from runtime.console import aligned, steps_per_second
 from runtime.console import number as display
-from runtime.console import steps_per_second
 from runtime.launch.door import enter, guarded
 from runtime.launch.signals import CODES, numbers, passing_on
 from storage.lock import locked
@@ -79,7 +79,7 @@ def run_jobs(chosen: Sweep) -> int:
     codes, signals = (under_launcher if chosen.launcher else one_by_one)(chosen)
     where = "" if chosen.named else f"{key_value('run_dir', chosen.folder)} "
     again = f"the same command with {where}resume=auto continues"
-    print(table(chosen.names, codes, chosen.folder, again))
+    print(aligned(table(chosen.names, codes, chosen.folder, again)))
     if 0 in codes:
         folder = shown(chosen.folder)
         print(f"next:\n  python tools/compare.py {folder}\n  tensorboard --logdir {folder}")

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import train
-from runtime.console import LINES, Progress
+from runtime.console import LINES, Progress, aligned
 from runtime.launch.door import enter
 
 
@@ -107,3 +107,9 @@ def test_a_run_that_is_resumed_within_a_rollout_has_no_speed_before_one_has_ende
     """The first update would be charged to the few steps before it."""
     assert len(Progress(1000, first_step=120, rollout=64).ends) == 0
     assert len(Progress(1000, first_step=128, rollout=64).ends) == 1
+
+
+def test_columns_of_a_table_are_of_one_width():
+    text = "before\n| a | long |\n| --- | --- |\n| x\\|y |  |\n\nafter | it"
+    found = "before\n| a    | long |\n|------|------|\n| x\\|y |      |\n\nafter | it"
+    assert aligned(text) == found

@@ -1,6 +1,7 @@
 """Comparing runs: published numbers, groups by what differs, and the door itself."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -128,6 +129,11 @@ def planted(folder, name, values, *overrides):
     logger.close()
 
 
+def printed(capsys):
+    """What was printed, with one space between words."""
+    return re.sub(" +", " ", capsys.readouterr().out)
+
+
 def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path, capsys):
     curve = {100: 1.0, 200: 2.0}
     for seed in (1, 2):
@@ -153,7 +159,7 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path, capsys
         tmp_path, "long", curve, "env=pendulum", "agent.lr=1e-2", "agent.hidden=[128,256,256,128]"
     )
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
-    out = capsys.readouterr().out
+    out = printed(capsys)
     name = "#1: a2c hidden=[128, 256, 256, 128] lr=0.01"  # of which another task has the rate alone
     assert name in out.splitlines()
     assert "| Pendulum-v1 | #1 | 1 | 200 | 2 |" in out
@@ -193,15 +199,15 @@ def test_returns_of_episodes_that_were_cut_at_other_lengths_are_no_one_group(tmp
     for length in (30, 60):
         planted(tmp_path, f"a{length}", {100: -length}, f"eval.max_length={length}")
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
-    out = capsys.readouterr().out
+    out = printed(capsys)
     assert "| a2c | 2 |" in out
     assert "cut episodes short" not in out  # none was
     for length in (30, 60):
         (tmp_path / f"a{length}/result.json").write_text('{"episodes_cut": 1}')
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
-    out = capsys.readouterr().out
-    assert "| CartPole-v1 | eval.max_length=30 | 1 | 100 | -30 |  | -30 | -30 |" in out  # of one
-    assert "| CartPole-v1 | eval.max_length=60 | 1 | 100 | -60 |  | -60 | -60 |" in out
+    out = printed(capsys)
+    assert "| CartPole-v1 | eval.max_length=30 | 1 | 100 | -30 | | -30 | -30 |" in out  # of one
+    assert "| CartPole-v1 | eval.max_length=60 | 1 | 100 | -60 | | -60 | -60 |" in out
     assert f"{tmp_path / 'a30'}, {tmp_path / 'a60'} cut episodes short (eval.max_length)" in out
     assert "Fewer than five" not in out  # no interval is shown
 
@@ -279,7 +285,8 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     (line,) = said.err.splitlines()
     where = "step 500, at which most on CartPole-v1 have a value"
     assert line == f"warning: {tmp_path / 'short'} ends before {where}; left out"
-    table = [line.strip("| ").split(" | ") for line in said.out.splitlines() if "-v1 |" in line]
+    shown = re.sub(" +", " ", said.out).splitlines()
+    table = [line.strip("| ").split(" | ") for line in shown if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
     assert table[0][3:5] == ["1,000", "2"]
 
@@ -294,7 +301,7 @@ def test_groups_on_several_tasks_are_told_over_all_of_them(tmp_path, capsys):
                         f"seed={seed}", f"agent.lr={rate}")  # fmt: skip
     planted(tmp_path, "more", {100: 200.0}, "agent.lr=0.3")  # on one task alone
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
-    table = capsys.readouterr().out.split("IQM, each task's lowest run as 0")[1].split("\n\n")[0]
+    table = printed(capsys).split("IQM, each task's lowest run as 0")[1].split("\n\n")[0]
     cells = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
     assert [row[:4] for row in cells] == [
         ["lr=0.2", "2", "8", "0.50"],
@@ -390,7 +397,7 @@ def test_runs_that_were_trained(tmp_path, monkeypatch, capsys):
             assert enter("train", train, [*short, f"seed={seed}"]) == 0
     capsys.readouterr()
     assert compare.main(["runs"]) == 0
-    said = capsys.readouterr().out
+    said = printed(capsys)
     assert "| lr=0.001 | 2 | 1,280 |" in said
     assert said.index("is above one of") < said.index("Fewer than five runs")  # of both tables
     assert len(list(tmp_path.glob("runs/comparisons/*/comparison.png"))) == 1

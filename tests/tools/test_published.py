@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.console import aligned
 from tests.tools.test_compare import planted
 from tools import compare
 from tools.published import FOLDER, beside, family, published
@@ -74,7 +75,7 @@ def test_the_command_of_the_page_draws_curves_behind_ones_own(tmp_path, monkeypa
     (given,) = re.findall(r"\npython tools/compare.py (.* published=.*)\n", page)
     assert compare.main(given.split()) == 0
     (written,) = tmp_path.glob("runs/comparisons/*/comparison.md")
-    assert written.read_text() in capsys.readouterr().out
+    assert aligned(written.read_text()) in capsys.readouterr().out
     text = written.read_text().splitlines()
     assert "HalfCheetah-v5: One run has no spread; train five or more of each group." in text
     *lines, later = [line for line in text if line.startswith("- ")]
