@@ -123,7 +123,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
     """The tables, in Markdown."""
     head = ["task", "group", "runs", "step", f"{given.tag}: mean", "95 %", "lowest", "highest"]
     if given.threshold is not None:
-        head.append(f"steps to {given.threshold:g}, median of those that reach it")
+        head.append(f"median steps to {given.threshold:g}, runs")
     every = [run for runs in groups.values() for run in runs]
     rows, finals, ranked, ends = [], Finals(), dict[str, list[str]](), dict[str, float]()
     for (task, label), (last, scores) in scored(groups).items():
