@@ -183,8 +183,8 @@ def test_the_same_settings_are_not_tried_twice(tmp_path, monkeypatch, capsys):
     assert tune.main([*SHORT, "agent.hidden=[8],[16]", "trials=6", "study=out"]) == 0
     assert sorted(played) == ["agent.hidden=[16]", "agent.hidden=[8]"]
     said = capsys.readouterr().out
-    assert len(re.findall(r"^trial \d: (7.00|stopped), as trial \d with the same settings$", said,
-                          re.MULTILINE)) == 4  # fmt: skip
+    again = r"^trial \d: (return 7.00|stopped), as trial \d with the same settings$"
+    assert len(re.findall(again, said, re.MULTILINE)) == 4
     states = [trial.state.name for trial in open_study(tmp_path / "out").get_trials()]
     assert sorted(states) == ["COMPLETE", *["FAIL"] * 4, "PRUNED"]
     assert said.count(" begins: ") == 2

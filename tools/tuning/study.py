@@ -22,8 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
-from common.errors import ConfigError, StorageFault, shown
-from configs.compose import quoted
+from common.errors import ConfigError, StorageFault, readable, shown
 from runtime.console import number
 from runtime.curves import read_scalars
 from runtime.launch.signals import passing_on
@@ -151,7 +150,7 @@ def repeated(study: Any, trial: Any) -> str | None:
         if other.user_attrs["chosen"] == trial.user_attrs["chosen"]:
             trial.set_user_attr(REPEATED, other.number)
             study.tell(trial, state=TrialState.FAIL)  # sampler and pruner leave it out
-            outcome = number(other.value, 2) if other.state == ENDED[0] else "stopped"
+            outcome = f"return {number(other.value, 2)}" if other.state == ENDED[0] else "stopped"
             return f"{outcome}, as trial {other.number} with the same settings"
     return None
 
@@ -169,7 +168,7 @@ def attempt(
         study.tell(trial, state=TrialState.FAIL)
         return f"failed, {error}", False
     study.tell(trial, found)
-    return number(found, 2), True
+    return f"return {number(found, 2)}", True
 
 
 def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
@@ -183,7 +182,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
     reported: set[int] = set()  # steps
     for index in range(seeds):
         run, log = folder / f"s{index}", folder / f"s{index}.log"
-        own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={quoted(run)}", "resume=auto"]
+        own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={readable(run)}", "resume=auto"]
         if run.exists():  # if the worker alone was killed, its run is still going on
             with turn(run, longest=math.inf):
                 pass
