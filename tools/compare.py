@@ -243,7 +243,8 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
         fewest = min((run.steps for run in runs), key=len)
         steps = fewest[(fewest >= first) & (fewest <= last)]
         curves = np.stack([run.at(steps) for run in runs])  # (runs, steps)
-        (line,) = panels[task].plot(steps, curves.mean(0), label=label)
+        mark = "." if len(steps) == 1 else "-"
+        (line,) = panels[task].plot(steps, curves.mean(0), mark, label=label)
         if len(curves) > 1:
             ends = interval(mean, [curves])
             panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
