@@ -58,6 +58,8 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
         initial, repeated = None, config.env.id if modules_in(config.env) else ""
         if config.init and ranks.decided(lambda: not (path and checkpoint.names(path))):
             initial = ranks.together(partial(begin_from, config, parts))
+        if path is None:
+            stop.hold(ranks.size)  # from its folder on, until the run is saved
         path = Path(ranks.decided(lambda: str(path or session.begin(config))))
         with locked(path) if ranks.first else nullcontext():
             saver = Saver(path, config, parts, STARTED, ranks)

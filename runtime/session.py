@@ -26,8 +26,6 @@ from runtime.schedule import Schedule
 from storage import provenance, rundir
 from storage.checkpoint import taking_up
 
-COMMANDS = "commands.txt"  # in the run directory
-
 
 def make(config: TrainConfig, ranks: Ranks, begun: bool) -> tuple[TrainConfig, Parts]:
     """(configuration, parts); a resumed run whose graph is not possible here continues without."""
@@ -63,7 +61,8 @@ def announce(saver: Saver, initial: dict[str, Any] | None = None) -> None:
     """Prints what runs where; keeps configuration, command and what it begins with in the run."""
     path, config, step, ranks = saver.path, saver.config, saver.step, saver.ranks
     rundir.write_text(path / "config.yaml", to_yaml(config))
-    rundir.write_text(path / COMMANDS, f"{commands(path)}# step {step}\n{typed(ranks.launcher)}\n")
+    commands = f"{rundir.commands(path)}# step {step}\n{typed(ranks.launcher)}\n"
+    rundir.write_text(path / rundir.COMMANDS, commands)
     if initial is not None:
         rundir.write_json(path / "init.json", initial)
     auto, why = acceleration(config)
@@ -91,18 +90,12 @@ def unlearned(config: TrainConfig, size: int) -> str:
 
 def typed(launcher: str) -> str:
     """The command of this process, with the shortest path of the program."""
-    program, *words = sys.argv
-    if hasattr(sys, "ps1") and Path(program).name != "train.py":  # the words are the notebook's
+    program, *words = sys.argv or [""]  # where Python is a part of another program
+    if not program or (hasattr(sys, "ps1") and Path(program).name != "train.py"):  # a notebook's
         return "# in Python, with the configuration of config.yaml"
     with suppress(ValueError):
         program = str(Path(program).relative_to(Path.cwd()))
     return " ".join(map(shown, (*launcher.split(), program, *words)))
-
-
-def commands(path: Path) -> str:
-    """The commands that began and continued the run, as they were typed."""
-    file = path / COMMANDS
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
 
 def next_commands(path: Path, repeated: str) -> str:
@@ -141,7 +134,7 @@ def run(saver: Saver, stop: Stop) -> Evaluation | None:
     write_result(saver, schedule, evaluation)
     if schedule.stopped is not None and schedule.last_save < config.total_steps:
         print(f"stopped early, at step {schedule.last_save:,}: {schedule.stopped}; to continue:")
-        print(f"  {rundir.command(saver.path, config, rundir.WITHOUT_GOAL, ranks.launcher)}")
+        print(f"  {rundir.without_goal(saver.path, config, ranks.launcher)}")
     return evaluation
 
 
@@ -157,7 +150,7 @@ def make_logger(saver: Saver) -> Logger:
     settings = dict(flat(dataclasses.asdict(config)))
     own = [key for key in settings if key.startswith(("seed", "env.", "agent.")) and not free(key)]
     logger.settings({key: settings[key] for key in ("total_steps", *own)})  # the first length
-    logger.text("command", f"```\n{commands(saver.path)}```", saver.step)
+    logger.text("command", f"```\n{rundir.commands(saver.path)}```", saver.step)
     logger.text("config", f"```yaml\n{to_yaml(config)}```", saver.step)
     return logger
 

@@ -22,7 +22,7 @@ from configs.schema import TrainConfig
 from configs.validate import build
 from storage import files, provenance
 from storage.files import Record
-from storage.rundir import write_json
+from storage.rundir import beginning, write_json
 from storage.segments import SEGMENTS, undamaged
 
 Take = Callable[[dict[str, Any], list[Record]], None]
@@ -236,7 +236,7 @@ def load_newest(
             return load_newest(run_dir, which, config, take, agreed)
         passed = [fault for fault in passed if fault not in broken[1:]]  # all lack the same rows
     if not candidates:
-        raise StorageFault(f"{run_dir} has no checkpoint yet; begin it again, with resume=auto")
+        raise StorageFault(f"{run_dir} has no checkpoint yet; {beginning(run_dir)}")
     worst, help = passed[0], "this run has none left, restore config.yaml or a checkpoint"
     if broken:
         worst, help = broken[0], "no valid checkpoint is left, restore one from a backup"

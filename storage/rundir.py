@@ -11,6 +11,7 @@ from configs.resume import modules_in
 from configs.schema import TrainConfig
 from storage.files import read_json, sync_directory, write_synced, writing
 
+COMMANDS = "commands.txt"  # in the run directory
 STAMP = "%Y%m%d-%H%M%S"
 RUNS = Path("runs")
 WITHOUT_GOAL = "eval.stop_at=null eval.patience=null"
@@ -37,10 +38,29 @@ def existing(run_dir: str | None) -> Path | None:
     return path if run_dir and (path / "config.yaml").is_file() else None
 
 
+def without_goal(path: Path, config: TrainConfig, launcher: str = "python") -> str:
+    """The command that continues a run which its evaluations ended, to its whole length."""
+    words = f"total_steps={config.total_steps} eval.stop_at=null eval.patience=null"
+    return command(path, config, words, launcher)
+
+
 def command(path: Path, config: TrainConfig, words: str, launcher: str = "python") -> str:
     """The command that continues the run there, with more words."""
     own = f" {shown(f'env.id={config.env.id}')}" if modules_in(config.env) else ""
     return f"{launcher} train.py {key_value('resume', path)}{own} {words}"
+
+
+def commands(path: Path) -> str:
+    """The commands that began and continued the run, as they were typed."""
+    file = path / COMMANDS
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+
+
+def beginning(path: Path) -> str:
+    """How to begin a run that ended before its first checkpoint, in its directory."""
+    typed = [line for line in commands(path).splitlines() if not line.startswith("#")]
+    words = f"{key_value('run_dir', path)} resume=auto"
+    return f"begin it: {typed[-1]} {words}" if typed else f"give its command again, with {words}"
 
 
 def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str | None:
@@ -51,7 +71,7 @@ def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str |
     result = read_result(path)
     why = result.get("stopped")
     if why and stopping(config, why).items() <= result.items():
-        return f"{why}; to continue: {command(path, config, WITHOUT_GOAL, launcher)}"
+        return f"{why}; to continue: {without_goal(path, config, launcher)}"
     if not isinstance(steps := result.get("steps"), int) or steps < config.total_steps:
         return None
     if config.agent.lr_schedule == "linear":

@@ -431,8 +431,9 @@ def test_the_command_is_kept_as_it_can_be_pasted(monkeypatch: Any, tmp_path: Pat
     assert typed("python") == f"python {ROOT / 'train.py'} 'run_dir=a b'"
     monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     assert "train.py" in typed("python")  # %run
-    monkeypatch.setattr(sys, "argv", ["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"])
-    assert typed("python") == "# in Python, with the configuration of config.yaml"
+    for others in (["/x/ipykernel_launcher.py", "-f", "/x/kernel.json"], [], [""]):
+        monkeypatch.setattr(sys, "argv", others)
+        assert typed("python") == "# in Python, with the configuration of config.yaml"
 
 
 def test_what_is_printed_to_do_next_can_be_pasted() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
 from functools import partial
@@ -29,12 +30,14 @@ from common.errors import LogpiError
 from configs.compose import train_config
 from configs.files import read_run
 from envs.envs import Envs
+from runtime import session
 from runtime.accelerate import acceleration
 from runtime.build import make_parts
 from runtime.deploy import exported
 from runtime.evaluation import Evaluator
 from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks, require_devices
+from runtime.launch.signals import Stop
 from runtime.saver import Saver, require_as_long
 from runtime.schedule import TemperatureWatch
 from storage import checkpoint, provenance, rundir
@@ -488,9 +491,9 @@ def test_a_run_that_ended_early_goes_on_as_it_says(keys, last, why, others, door
         said = capsys.readouterr().out
         assert said.startswith(f"run early is finished; {result['stopped']}; to continue: python ")
     assert rundir.read_result(Path("early")) == result
-    assert said.splitlines()[0].endswith(printed)
-    door("train", *shlex.split(printed)[2:])
-    assert rundir.read_result(Path("early"))["steps"] == 16
+    for command, length in ((printed, 16), (said.partition(": ")[2], 20)):
+        door("train", *shlex.split(command)[2:])
+        assert rundir.read_result(Path("early"))["steps"] == length
 
 
 def test_a_goal_that_is_reached_at_the_last_step_ends_nothing_early(capsys):
@@ -518,13 +521,37 @@ def test_a_directory_that_is_taken_is_gone_on_with(run, door):
     assert rundir.read_result(Path(run))["steps"] == 12
 
 
-def test_a_run_without_a_checkpoint_begins_again(run, door):
-    shutil.rmtree("run/checkpoints")
-    Path("run/result.json").unlink()
-    for name, key in (("train", "resume=run"), ("evaluate", "run=run")):
-        assert door(name, key).endswith("has no checkpoint yet; begin it again, with resume=auto\n")
-    assert door("train", *RUN, "run_dir=run", "resume=auto") == ""
-    assert rundir.read_result(Path(run))["steps"] == 8
+def test_a_run_without_a_checkpoint_begins_by_the_command_that_is_printed(door, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", *RUN, "run_dir=first try"])
+    assert door("train", *RUN, "run_dir=first try") == ""
+    path = Path("first try").rename("a run")
+    shutil.rmtree(path / "checkpoints")
+    (path / "result.json").unlink()
+    for name, key in (("train", "resume=a run"), ("evaluate", "run=a run")):
+        _, found, command = door(name, key).partition("has no checkpoint yet; begin it: ")
+        assert found
+    assert door("train", *shlex.split(command)[2:]) == ""
+    assert rundir.read_result(path)["steps"] == 8
+    shutil.rmtree(path / "checkpoints")
+    (path / "commands.txt").unlink()
+    assert door("evaluate", "run=a run").endswith(
+        "; give its command again, with 'run_dir=\"a run\"' resume=auto\n"
+    )
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_is_saved(door, monkeypatch):
+    def interrupted(*given):
+        stop.note(signal.SIGINT, None)
+        return announce(*given)
+
+    stop, announce = Stop(), session.announce
+    with monkeypatch.context() as patched:
+        patched.setattr(session, "announce", interrupted)
+        patched.setitem(DOORS, "train", partial(train.run, stop=stop))
+        said = door("train", *RUN, "run_dir=run")
+    assert said.startswith("error: interrupted: by SIGINT, the run is saved; continue with python")
+    assert door("train", *shlex.split(said)[-1:]) == ""
+    assert rundir.read_result(Path("run"))["steps"] == 8
 
 
 @pytest.mark.parametrize("which", ["latest", "best"])

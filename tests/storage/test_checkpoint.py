@@ -198,7 +198,7 @@ def test_a_segment_that_is_there_from_before_a_kill_is_written_again(tmp_path, m
 
 
 def test_a_run_that_has_not_saved_yet_is_told_how_to_begin_again(tmp_path):
-    with pytest.raises(StorageFault, match="has no checkpoint yet; begin it again, with resume=au"):
+    with pytest.raises(StorageFault, match="has no checkpoint yet; give its command again, with"):
         checkpoint.load_newest(tmp_path)
 
 
