@@ -13,6 +13,8 @@ from common.errors import ConfigError, key_value, quoted, warn
 from configs.agents import AGENT_GROUPS
 from configs.automatic import resolve
 from configs.files import (
+    COMMAND,
+    GLOBAL,
     GROUPS,
     compose,
     experiment,
@@ -21,6 +23,7 @@ from configs.files import (
     group,
     is_path,
     meant,
+    naming,
     options,
     own_files,
     own_keys,
@@ -34,7 +37,6 @@ from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
 
-COMMAND = "the command line"  # as what sets a key
 USUAL = {"env": "cartpole", "agent": "a2c"}  # as in train.yaml
 LONGEST = 10_000  # characters of one argument
 PATHS = ("run", "run_dir", "resume", "init", "policy", "out", "study", "hydra.sweep.dir")
@@ -109,12 +111,8 @@ def new_or_resumed(given: Given) -> Asked:
                 raise ConfigError(f"{name}: refers to a key of a new run; write the value itself")
         return Asked(*resumed(recorded, named, str(run)))
     plain, sources = new_run(given)
-    try:
+    with naming(sources):
         config = build(TrainConfig, plain)
-    except ConfigError as error:
-        if (file := sources.get(error.key, COMMAND)) == COMMAND:
-            raise
-        raise ConfigError(f"{error.problem}, in {file}; {error.remedy}") from None
     if run == "auto" and config.run_dir is None:
         raise ConfigError("resume: auto needs a directory to look in; give run_dir=DIR")
     path = Path(str(config.run_dir))
@@ -179,10 +177,12 @@ def new_run(given: Given, whole: bool = True) -> tuple[dict[str, Any], dict[str,
         values = [*((key, named[key]) for key in named if key not in GROUPS), *values]
         chosen = {folder: files[folder] for folder in files if folder in ("env", "agent")}
     chosen.pop("tuned", None)
-    groups = [f"{'+' * (name == 'experiment')}{name}={quoted(chosen[name])}" for name in chosen]
+    flag = {"experiment": f"+experiment{GLOBAL}"}
+    groups = [f"{flag.get(name, name)}={quoted(chosen[name])}" for name in chosen]
     groups += ["env=custom"] * (other_id and "env" not in files)
-    groups.append(f"tuned={quoted(pair)}" if tuned else "~tuned")
-    return compose("train", groups, values, whole), sources
+    groups.append(f"tuned{GLOBAL}={quoted(pair)}" if tuned else f"~tuned{GLOBAL}")
+    with naming(sources):
+        return compose("train", groups, values, whole), sources
 
 
 def require_files(chosen: Values) -> None:

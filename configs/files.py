@@ -18,7 +18,8 @@ from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import build
 
 DIRECTORY = Path(__file__).resolve().parent
-GLOBAL = "# @package _global_"  # Hydra's mark of a file whose keys are those of the run
+COMMAND = "the command line"  # as what sets a key
+GLOBAL = "@_global_"  # Hydra's mark of a group whose keys are those of the run
 RESOLVER = re.compile(r"\$\{[^}]*[:$]")
 GROUPS = ("env", "agent", "experiment", "tuned")  # folders of DIRECTORY, and of one's own
 OWN: ContextVar[Path | None] = ContextVar("OWN", default=None)  # the folder of --config-dir
@@ -83,7 +84,9 @@ def group(folder: str, name: str) -> dict[str, Any]:
     """A file; of an environment or agent what it comes to, with all that it refers to."""
     file = read_yaml(find(folder, name) or DIRECTORY / folder / f"{name}.yaml")
     if folder in ("env", "agent") and ({"defaults", folder} & {*file} or "${" in str(file)):
-        whole = compose("train", [f"{folder}={quoted(name)}", "~tuned"], whole=False)[folder]
+        with naming(own_keys(folder, name)):
+            chosen = [f"{folder}={quoted(name)}", f"~tuned{GLOBAL}"]
+            whole = compose("train", chosen, whole=False)[folder]
         return whole if isinstance(whole, dict) else file
     return file
 
@@ -101,8 +104,19 @@ def own_keys(folder: str, name: Any) -> dict[str, str]:
         return {}
     file = read_yaml(path)
     file.pop("defaults", None)
-    prefix = "" if folder in file else f"{folder}."  # in a file with the mark GLOBAL
+    prefix = "" if folder in file else f"{folder}."  # in a file with the first line of Hydra's
     return dict.fromkeys(dict(flat(file, prefix)), place(folder, name))
+
+
+@contextmanager
+def naming(sources: dict[str, str]) -> Iterator[None]:
+    """Adds the file that sets the key to a ConfigError inside."""
+    try:
+        yield
+    except ConfigError as error:
+        if (file := sources.get(error.key, COMMAND)) == COMMAND:
+            raise
+        raise ConfigError(f"{error.problem}, in {file}; {error.remedy}") from error
 
 
 def meant(folder: str, name: Any) -> Any:
@@ -146,8 +160,6 @@ def compose(
                 why = f"{resolver[0]}...}} would be executed, and configurations are data"
                 raise ConfigError(f"{key}: {why}; write the value, or refer to a key, ${{seed}}")
         plain: Any = OmegaConf.to_container(found, resolve=True, throw_on_missing=whole)
-        if misplaced := {"tuned", "experiment"}.intersection(plain):
-            raise ValueError(f"the keys of a file are below {misplaced.pop()}")
     except ConfigError:
         raise
     except (GrammarParseError, InterpolationResolutionError) as error:
@@ -156,8 +168,7 @@ def compose(
     except Exception as error:
         if mark := getattr(error, "problem_mark", None):
             raise unreadable(Path(mark.name), error) from error
-        first = f"in UTF-8 without BOM, and in tuned/ and experiment/ the first line {GLOBAL}"
-        remedy = f"correct the files in {OWN.get() or 'configs'}, {first}"
+        remedy = f"correct the files in {OWN.get() or 'configs'}"
         raise ConfigError(f"configuration: {first_line(error)}; {remedy}") from error
     return {str(key): value for key, value in plain.items()}
 

@@ -106,6 +106,9 @@ def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -
         if variants and isinstance(value, dict):
             chosen = str(value.get("name"))
             if chosen not in variants:
+                if "name" not in value:
+                    remedy = f"begin the file with defaults: [{next(iter(variants))}, _self_]"
+                    raise ConfigError(f"{full}.name: is missing; {remedy}, or another")
                 why = f"{show(chosen)} is not one of {', '.join(variants)}"
                 raise ConfigError(f"{full}.name: {why}; correct it")
             hint = variants[chosen]

@@ -108,7 +108,16 @@ def test_each_job_of_a_sweep_has_the_folder(own: list[str]) -> None:
             r"^agent\.lr: .*, in .*a2c.yaml; ",
         ),
         ("env/mine", "id: [", r"^env: .*mine\.yaml cannot be read, line"),
-        ("env/mine", "id: A-v0\nkwargs: {a: '${oc.env:HOME}'}\n", r"^env\.kwargs\.a: \$\{oc\.env:"),
+        (
+            "env/mine",
+            "id: A-v0\nkwargs: {a: '${oc.env:HOME}'}\n",
+            r"^env\.kwargs\.a: \$\{oc\.env:.*, in .*mine\.yaml; write",
+        ),
+        (
+            "tuned/mine-a2c",
+            "agent: {lr: '${sed}'}\n",
+            r"^agent\.lr: .*'sed' not found, in .*a2c\.yaml; use",
+        ),
         ("env/mine", "_target_: os.system\n", r"^env\._target_: is not a key, in "),
         ("env/pendulum", "id: A-v0\n", r"^--config-dir: .*pendulum.yaml has the name of a file of"),
         ("tuned/pendulum-sac", "", r"^--config-dir: .*; rename it, and choose it by tuned=NAME$"),

@@ -174,6 +174,9 @@ def test_a_file_of_an_agent_has_the_keys_of_that_agent(write: Any, stopped: Any)
     write("agent/wrong", text.replace("name: sac", "name: sacc"))
     with pytest.raises(ConfigError, match=r"^agent\.name: 'sacc' is not one of .*; correct it$"):
         train_config(["env=pendulum", "agent=wrong"])
+    write("agent/wrong", "tau: 0.5\n")
+    with pytest.raises(ConfigError, match=r"^agent\.name: is missing; begin the file with def"):
+        train_config(["env=pendulum", "agent=wrong"])
     path = stopped("env=pendulum", "agent=mine")
     assert train_config([f"resume={path}", "agent=mine"]).agent.tau == 0.5  # type: ignore[attr-defined]
 
@@ -230,8 +233,8 @@ HEADED = "# @package _global_\ndefaults: [{override /env: mine}]\nagent: {lr: 0.
 
 
 @pytest.mark.parametrize(("folder", "name"), [("tuned", "mine-a2c"), ("experiment", "one")])
-@pytest.mark.parametrize("begins", ["", "# mine\n\n", "\ufeff# @package _global_\n"])
-def test_a_file_whose_keys_are_not_the_run_s_says_what_makes_them_so(
+@pytest.mark.parametrize("begins", ["", "# mine\n\n", "\ufeff# @package _global_\n", HEADED[:20]])
+def test_the_keys_of_a_pair_or_an_experiment_are_the_run_s_whatever_its_first_line(
     folder: str, name: str, begins: str, write: Any
 ) -> None:
     write("env/mine", WRITTEN["plain"])
@@ -240,10 +243,6 @@ def test_a_file_whose_keys_are_not_the_run_s_says_what_makes_them_so(
         if folder == "tuned" and text == HEADED:
             continue  # a pair chooses no environment
         write(f"{folder}/{name}", text.replace("# @package _global_\n", begins))
-        with pytest.raises(ConfigError, match=r"^configuration: .* first line #") as said:
-            train_config(command)
-        line = str(said.value).partition("the first line ")[2]
-        write(f"{folder}/{name}", text.replace("# @package _global_", line))
         assert train_config(command).agent.lr == 0.05
 
 
@@ -300,7 +299,9 @@ def test_a_file_may_refer_to_keys_and_to_nothing_else(write: Any) -> None:
         with pytest.raises(ConfigError, match=r"^env.kwargs.g: \$\{.+\.\.\.\} would be executed"):
             train_config(["env=mine"])
     write("env/mine", "id: Pendulum-v1\nkwargs: {g: '${sed}'}\n")
-    with pytest.raises(ConfigError, match=r"^env.kwargs.g: its .* cannot be resolved, .*'sed' not"):
+    with pytest.raises(
+        ConfigError, match=r"^env.kwargs.g: its .* resolved, .*'sed' not found; use"
+    ):
         train_config(["env=mine"])
 
 
