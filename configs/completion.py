@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args, get_origin
 from common.errors import ConfigError
 from configs.compose import USUAL
 from configs.files import GROUPS, meant, options
+from configs.flags import FLAGS
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.sweep import LAUNCHERS
 from configs.validate import alternatives, walk
@@ -28,7 +29,6 @@ SCRIPT = """_logpi() {{
   return 0
 }}
 complete -o nospace -o default -F _logpi python python3 torchrun"""
-FLAGS = ["--help", "--cfg", "--config-dir", "--completion", "--multirun"]
 BEGIN = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 

@@ -32,7 +32,7 @@ from configs.files import (
     require_run,
     to_yaml,
 )
-from configs.flags import instead
+from configs.flags import FLAGS, instead
 from configs.resume import continued, resumed
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, build, check_plain, key_names, nearest, show, unknown_key
@@ -62,7 +62,10 @@ class Asked:
         count = len(pair_keys(self.sources))
         pair = f"{self.sources.get('tuned')}, {count} key{'s' * (count > 1)}"
         tuned = [f"tuned pair: {pair}; tuned=null leaves it out"] if count else []
-        return tuned, [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
+        warnings = [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
+        if "eval.stop_after" in self.sources and self.config.eval.stop_at is None:
+            warnings.append("eval.stop_after: does nothing without eval.stop_at=RETURN")
+        return tuned, warnings
 
     def to_yaml(self) -> str:
         """The configuration as YAML, after comments on which key is set by what."""
@@ -247,12 +250,17 @@ def parse(given: str) -> tuple[str, str, Any]:
     if len(given) > LONGEST:
         raise ConfigError(f"{key}: is longer than {LONGEST} characters; shorten")
     if not equals or not re.fullmatch(r"[\w@/][\w@/-]*(\.[\w@/-]+)*", name):
-        remedy = instead(given) or "--help lists the keys"
+        remedy = instead(given) or nearest(given, FLAGS if given[:1] == "-" else [])
+        agents = [key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)]
+        if given in (*GROUPS, *agents, *key_names(EvaluateConfig)):
+            remedy = f"write {given}=VALUE, without spaces"
         if os.path.isfile(os.path.join(given, "config.yaml")):
             remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
     if "${" in text and (name in UNREFERRING or name.startswith("hydra")):
         raise ConfigError(f"{key}: is read before other keys; write the value itself")
+    if text == "None":
+        raise ConfigError(f"{name}: None is a text here; write {name}=null")
     if (path and not READ.match(text)) or (name in GROUPS and find(name, text)):
         return name, text, text
     try:

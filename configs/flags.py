@@ -7,10 +7,14 @@ from common.errors import ConfigError
 HELP = ("-h", "--help")
 SWEEP = ("-m", "--multirun")
 CFG = ("--cfg", "-c")
+FLAGS = ["--help", "--cfg", "--config-dir", "--completion", "--multirun"]
 INSTEAD = {  # what an argument of Hydra's begins with -> what to do here
     "--info": "give --cfg job for the configuration, --help KEY for a key",
     "--config-name": "choose settings by experiment=NAME or experiment=FILE.yaml",
     "-cn": "choose settings by experiment=NAME or experiment=FILE.yaml",
+    "--package": "leave it out, --help KEY prints a single key",
+    "-p": "leave it out, --help KEY prints a single key",
+    "--resolve": "leave it out, what --cfg job prints is resolved",
     "--config-path": "add a folder by --config-dir DIR",
     "--shell-completion": 'type eval "$(python train.py --completion bash)"',
     "~tuned": "give tuned=null",

@@ -13,7 +13,7 @@ from common.errors import ConfigError
 from configs.agents import AGENT_GROUPS
 from configs.compose import new_run, pair_keys, parse
 from configs.files import DIRECTORY, GROUPS, flat, options, read_yaml
-from configs.flags import HELP
+from configs.flags import CFG, HELP, take
 from configs.resume import assignment
 from configs.schema import EvaluateConfig, TrainConfig
 from configs.validate import Group, described, key_names, unknown_key, walk
@@ -57,7 +57,7 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
     Defaults are those of the environment and agent that the arguments choose, the tuned pair
     included. Raises ConfigError for a name that is no key.
     """
-    files = (*GROUPS, "env.id")
+    files, arguments = (*GROUPS, "env.id"), take(arguments, *CFG)[1]
     chosen = [word for word in arguments if word.lstrip("+").rpartition("=")[0] in files]
     named = [word for word in arguments if re.match("help=|[^-=][^=]*$", word)]
     if named:
@@ -101,8 +101,8 @@ def lines(
 
 def about(name: str, key: str, chosen: Sequence[str]) -> str:
     """A key in full: meaning, values, default, what it is with the chosen groups, page."""
-    if name == "train" and key in GROUPS:
-        return wrapped(f"{key}=NAME", ", ".join(options(key)), 11)
+    if listed := inside(name, key, chosen):
+        return "\n".join(listed)
     group = TrainConfig if name == "train" else EvaluateConfig
     every = {one: row for agent in AGENT_GROUPS for one, *row in walk(group, agent)}
     if key not in every:
@@ -126,6 +126,17 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
     page = "environments" if key.startswith("env.") else "runs"
     found["page"] = f"{found.get('page', f'docs/{page}.md')}, docs/configuration.md"
     return "\n".join([key, *(wrapped(f"  {what}", of, 11) for what, of in found.items())])
+
+
+def inside(name: str, key: str, chosen: Sequence[str]) -> list[str]:
+    """Of a group its files and its keys, each in a line; empty for a single key."""
+    if name == "evaluate":
+        every = lines(EvaluateConfig, "", defaults("evaluate.yaml"))
+        return [line for line in every if line.startswith(f"  {key}.")]
+    values, _, agent = settings(chosen)
+    files = [wrapped(f"{key}=NAME", ", ".join(options(key)), 11)] if key in GROUPS else []
+    every = lines(TrainConfig, agent, values)
+    return files + [line for line in every if line.startswith(f"  {key}.")]
 
 
 def value_of(key: str, values: dict[str, Any]) -> str:

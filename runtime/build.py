@@ -1,5 +1,6 @@
 """From a validated configuration to the parts of a run."""
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,7 @@ from common.tree import digest
 from configs.agents import AgentConfig
 from configs.automatic import updates
 from configs.schema import MASKING, TrainConfig
+from configs.validate import show
 from data import Batch, Replay, Rollout, Spec, Transition
 from data.stacks import StackReplay
 from envs.envs import Envs, pack
@@ -97,9 +99,10 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
             fewest = bisect_left(
                 range(10**12), 1, key=lambda n: updates(replace(config, total_steps=n))
             )
+            waits = "agent.n_steps" if config.agent.on_policy else "agent.learning_starts"
             raise ConfigError(
                 f"total_steps: {whole.total_steps} ends before the first update; raise it to "
-                f"{ranks.size * fewest} or more"
+                f"{ranks.size * fewest} or more, or lower {waits}"
             )
         buffer = make_buffer(config, envs.spec, device, ranks)
         agent = agent_for(envs.spec, config.agent, seeds, planned)
@@ -248,9 +251,10 @@ def torch_as_found() -> Iterator[None]:
 
 def make_device(name: str) -> torch.device:
     """The torch device; ConfigError where there is none."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ConfigError(f"device: {show(name)} is not one of cpu, cuda, cuda:N; give one")
     with suppress(RuntimeError, AssertionError):
         device = torch.device(name)
-        if device.type in ("cpu", "cuda"):
-            torch.empty(0, device=device)
-            return device
+        torch.empty(0, device=device)
+        return device
     raise ConfigError(f"device: {name} is not available; use device=cpu")

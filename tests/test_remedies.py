@@ -195,6 +195,7 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         disc(*DISCRETE, "agent.target_entropy={}"),
     ),
     "gpu": (cont("device=cuda:7"), "device: cuda:7 is not available; use device=cpu", cont()),
+    "no device": (cont("device=gpu"), "cpu, cuda, cuda:N; give one", cont("device=cpu")),
     "argument": (
         ["env.id=Mine-v0", "env.kwargs.size=9"],
         "AssertionError: at most 8.*; correct the arguments, or fix the environment",
@@ -435,7 +436,7 @@ def door(capsys):
         """What a command leaves on stderr; ends in the exit code where it fails."""
         code = enter(name, DOORS[name], list(arguments))
         said = capsys.readouterr().err
-        assert bool(code) == ("error: " in said)
+        assert bool(code) == ("error: " in said or "interrupted: " in said)
         return said
 
     return through
@@ -549,7 +550,7 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_is_saved(door, monkey
         patched.setattr(session, "announce", interrupted)
         patched.setitem(DOORS, "train", partial(train.run, stop=stop))
         said = door("train", *RUN, "run_dir=run")
-    assert said.startswith("error: interrupted: by SIGINT, the run is saved; continue with python")
+    assert said.startswith("interrupted: by SIGINT, the run is saved; continue with python")
     assert door("train", *shlex.split(said)[-1:]) == ""
     assert rundir.read_result(Path("run"))["steps"] == 8
 

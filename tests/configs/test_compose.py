@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from configs import compose, files, validate
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
-from configs.compose import evaluate_config, parse, quoted, train_config
+from configs.compose import asked, evaluate_config, parse, quoted, train_config
 from configs.files import options, to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig, Wrapper
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
@@ -876,3 +876,9 @@ def test_a_stored_configuration_with_a_strange_key_is_refused(key: str, stranger
 @pytest.mark.parametrize("data", [None, 5, "text", [], {}, {"agent": 5}, {"env": []}])
 def test_what_is_no_configuration_at_all_is_refused(data: Any) -> None:
     refusal(lambda _: build(TrainConfig, data), [])
+
+
+def test_a_count_of_evaluations_without_a_goal_is_warned_of() -> None:
+    (warning,) = asked(["eval.stop_after=2"]).notes()[1]
+    assert warning == "eval.stop_after: does nothing without eval.stop_at=RETURN"
+    assert asked(["eval.stop_after=2", "eval.stop_at=475"]).notes()[1] == []

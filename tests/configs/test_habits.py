@@ -70,6 +70,11 @@ def test_what_the_page_has_of_a_habit_is_so(command: str, remark: str, capsys: A
         ("~tuned", "tuned=null"),
         ("--config-name small", "--config-dir own experiment=small"),
         ("--info", "--cfg job"),
+        ("--cfg job --resolve", "--cfg job"),
+        ("--cfg job -p agent", "--help agent"),
+        ("--hlep", "--help"),
+        ("env pendulum", "env=pendulum"),
+        ("init=None", "init=null"),
         ("--shell-completion install=bash", "--completion bash"),
     ],
 )

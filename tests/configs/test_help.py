@@ -74,11 +74,15 @@ def test_help_of_evaluation_has_its_keys(capsys: Any) -> None:
             "default 100000 here 500000, by configs/tuned/cartpole-a2c.yaml page docs/runs.md",
         ),
         (["-h", "env.wrappers"], "default [] page docs/environments.md, docs/configuration.md"),
-        (["-h", "agent"], "agent=NAME a2c, ppo, sac, sac_discrete"),
+        (["-h", "agent"], "agent=NAME a2c, ppo, sac, sac_discrete agent.policy=auto"),
+        ([*PAIR, "--help", "eval"], "eval.every=auto environment steps between evaluations"),
+        (["--help", "--cfg", "job", "seed"], "seed meaning source of all randomness"),
     ],
 )
 def test_help_of_a_key_is_all_that_there_is_to_it(arguments: list[str], words: str) -> None:
-    assert words in " ".join(help.text("train", arguments).split())
+    said = " ".join(help.text("train", arguments).split())
+    assert words in said
+    assert "usage" not in said
 
 
 def test_help_of_what_is_no_key_names_the_nearest() -> None:

@@ -46,7 +46,8 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         [f"run_dir={Path.home()}/x"],
     ),
     "name": (train_config, ["agent..lr=1"], "is not KEY=VALUE; --help", ["agent.lr=1"]),
-    "no value": (train_config, ["seed"], "is not KEY=VALUE; --help lists the keys", ["seed=1"]),
+    "no value": (train_config, ["seed"], "is not KEY=VALUE; write seed=VALUE, without", ["seed=1"]),
+    "no key": (train_config, ["sed"], "is not KEY=VALUE; --help lists the keys", ["seed=1"]),
     "reference": (train_config, ["seed=${x}"], "use a key that --help", ["seed=${total_steps}"]),
     "variable": (
         *(train_config, ["env.kwargs.x=${oc.env:X}"], "write the value, or refer"),
