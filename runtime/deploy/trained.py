@@ -15,9 +15,9 @@ from common.errors import ConfigError
 from configs.automatic import NATIVE
 from configs.files import read_run, require_run
 from configs.resume import require_repeated
-from configs.schema import TrainConfig
+from configs.schema import MASKING, TrainConfig
 from envs.envs import Envs
-from envs.spaces import masks_in, require_same_spaces
+from envs.spaces import MASK, masks_in, require_same_spaces
 from runtime.build import restore_agent, set_up_torch
 from runtime.evaluation import Evaluator
 from runtime.launch.door import with_revisions
@@ -113,7 +113,14 @@ class TrainedPolicy:
         Raises:
             ValueError: the observations are of another shape, or do not belong to their space.
         """
-        obs = np.asarray(self.to_vector(obs))
+        try:
+            obs = np.asarray(self.to_vector(obs))
+        except ValueError as error:
+            if MASK not in str(error):
+                raise
+            used = f"the run has env.wrappers=[{MASKING}]"
+            remedy = "give observations of the environment in envs.masks.ActionMask"
+            raise ValueError(f"{error}, {used}; {remedy}") from error
         one = obs.shape == self.obs_shape
         if not one and obs.shape[1:] != self.obs_shape:
             raise ValueError(

@@ -18,6 +18,7 @@ import train
 from common.errors import ConfigError, EnvironmentFault
 from configs.compose import train_config
 from envs.envs import Envs
+from envs.masks import ActionMask
 from envs.spaces import Mask, require_same_spaces, with_mask
 from runtime.build import example, make_parts
 from runtime.exactness import before_training
@@ -292,8 +293,11 @@ def test_a_run_obeys_its_masks_and_so_do_its_continuation_and_its_file(run, tmp_
             assert policy(obs) == number + 1
     with pytest.raises(ValueError, match="action_mask permits no action; give 1 for"):
         policy({"observation": [0, 0], "action_mask": np.zeros(4)})
-    with pytest.raises(ValueError, match="of type list, its space a Dict of observation, action_m"):
-        policy([0, 0])
+    for bare in ([0, 0], {"observation": [0, 0]}):
+        with pytest.raises(ValueError, match=r"=\[ActionMask\]; give .* envs\.masks\.ActionMask$"):
+            policy(bare)
+    env = ActionMask(gymnasium.make("Gates-v0"))
+    assert policy(env.reset(seed=0)[0]) in range(1, 5)
 
 
 def test_masks_that_are_not_used_are_named(capsys):
