@@ -166,7 +166,10 @@ class Stopped(LogpiError):
     exact = shared = True  # its command must not be changed
 
     def at(self, run_dir: str, repeated: str, launcher: str = "python") -> "Stopped":
-        """The same once the run is saved, with the command that continues it, and an id in that."""
+        """The same for a run that is saved, with the command that continues it.
+
+        `repeated` is the id of an environment that the command has to name, or empty.
+        """
         again = key_value("resume", run_dir)
         again += f" {shown(f'env.id={repeated}')}" if repeated else ""
         line = f"{self.problem}, the run is saved; continue with {launcher} train.py {again}"

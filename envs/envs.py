@@ -87,9 +87,9 @@ class Envs:
 
     @property
     def lasting(self) -> str | None:
-        """Why an episode may depend on those before it, None where nothing shows it.
+        """Why an episode may depend on those before it; None where no reason is found.
 
-        Known once a copy was reset with what it depends on, which the first reset may only make.
+        An environment may create at its first reset what it keeps, so it is known from the second.
         """
         return self.backend.lasting
 
@@ -225,7 +225,7 @@ class Envs:
         if self.spec.bytes:
             numbers, images = apart(obs, self.spec.bytes)
         if numbers.dtype == np.float32:
-            rounded = numbers.copy()
+            rounded = numbers.copy() if images is None else numbers  # which `apart` has copied
         else:
             with np.errstate(over="ignore"):  # which takes longer than a copy
                 rounded = numbers.astype(np.float32)
@@ -242,7 +242,7 @@ class Envs:
                 index = int(np.flatnonzero(stuck)[0])
                 raise self.fault(f"{MASK} {short(mask[index])} permits no action", index)
         if images is not None:
-            rounded = pack(rounded, images.astype(np.uint8))
+            rounded = pack(rounded, images.astype(np.uint8, copy=False))
         return torch.from_numpy(rounded)
 
     def permitted(self, action: Any, obs: np.ndarray) -> Any:

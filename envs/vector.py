@@ -22,18 +22,17 @@ def episode_seed(seed: int, index: int, number: int) -> int:
 
 
 class Vector:
-    """Copies in this process or one process each, which are reset only when they should be.
+    """Copies in this process, or in one process each; a copy is reset where its episode ends.
 
-    Each episode is reset with a seed derived from (seed, environment index, episode number), so
-    that sync and async give the same episodes and any single one can be repeated: the state of an
-    environment is its episode's number and the actions since it began. The rewards that these led
-    to are kept too, to compare with those of the repetition. Where the episode before was longer,
-    it is kept with them: few rewards, or none, would prove nothing. An episode that is longer than
-    what is kept cannot be repeated, without `journal` none.
+    The seed of an episode is derived from (seed, index of the copy, number of the episode). So sync
+    and async give the same episodes, and one can be repeated from its number and its actions, which
+    are the state of a copy. The rewards are kept, too, and compared with those of the repetition.
+    Few rewards prove little: the episode before is kept as well where it was longer. An episode
+    with more actions than are kept cannot be repeated; without `journal` no actions are kept.
     """
 
-    idle: np.ndarray | None = None  # (N,) the copies whose last row is none of theirs, if any
-    waiting: np.ndarray | None = None  # (N,) those whose next row will be none of theirs, if any
+    idle: np.ndarray | None = None  # (N,) copies that could not act in the last step
+    waiting: np.ndarray | None = None  # (N,) copies that cannot act in the next step
 
     def __init__(self, make: "Callable[[], Serial | Workers]", count: int, journal: bool) -> None:
         self.make, self.count = make, count

@@ -37,14 +37,18 @@ def reached(every: int, step: int, stride: int) -> bool:
 
 @dataclass
 class Record:
-    """What the next log, evaluation and checkpoint depend on; checkpoints have the same names."""
+    """What the next log, evaluation and checkpoint depend on, by its names in a checkpoint."""
 
     updates: int = 0
     returns: list[float] = field(default_factory=list)  # mean return of each evaluation
     learning_since: tuple[int, float] | None = None  # (step, seconds of training), first update
     last_log: int = 0  # its step
     last_update: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
-    timed: tuple[int, float, int] = (0, 0.0, 0)  # the one at the last log, for whole rollouts
+    timed: tuple[int, float, int] = (
+        0,
+        0.0,
+        0,
+    )  # the `last_update` up to which speeds are known
     last_audit: int = 0  # its step
     last_evaluation: tuple[Any, ...] = (-1, [], [], 0)  # its step, the fields of `Evaluation`
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
