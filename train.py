@@ -74,7 +74,7 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
                 raise stopped.at(f"{path}", repeated, ranks.launcher) from None
     finally:
         parts.close()
-    print(f"{ending(evaluation)}, after {time.perf_counter() - saver.started:.1f} s in all")
+    print(f"{ending(evaluation)}; {time.perf_counter() - saver.started:.1f} s in all")
     print(f"run directory: {path}\n{session.next_commands(path, repeated)}")
     return 0
 

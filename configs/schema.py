@@ -153,8 +153,8 @@ class TrainConfig(Group):
 
 @dataclass(frozen=True)
 class PlayedConfig(Group):
-    id: str | None = key("of the environment of `policy`; repeats that of a run which imports it")
-    kwargs: dict[str, Any] = key("arguments of the environment; of a run, those that change")
+    id: str | None = key("environment of `policy`; with `run` its own id, if that names a module")
+    kwargs: dict[str, Any] = key("arguments of the environment; with `run`, those to change")
     wrappers: list[Wrapper] = key("wrappers of the environment of `policy`")
 
     def check(self) -> None:
@@ -183,10 +183,10 @@ class EvaluateConfig(Group):
 
     def check(self) -> None:
         if (self.run is None) == (self.policy is None):
-            remedy = "give run=RUN_DIR, or policy=FILE and env=NAME"
-            raise ConfigError(f"run: a run or a policy is played; {remedy}")
+            why = "is missing" if self.run is None else "cannot be played together with policy"
+            raise ConfigError(f"run: {why}; give run=RUN_DIR, or policy=FILE and env=NAME")
         if self.video and self.render:
-            raise ConfigError("video: a window is not filmed; leave one out")
+            raise ConfigError("video: cannot be filmed with render=human; leave one out")
         for name in ("run", "policy", "out"):
             value = getattr(self, name)
             if value is not None and not value.strip():
@@ -198,4 +198,4 @@ class EvaluateConfig(Group):
         of_runs = {"checkpoint": "latest", "deterministic": True}
         for name, left_out in of_runs.items():
             if self.policy is not None and getattr(self, name) != left_out:
-                raise ConfigError(f"{name}: is of runs, a file cannot do that; leave it out")
+                raise ConfigError(f"{name}: can be chosen for a run, not for a file; leave it out")

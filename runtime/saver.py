@@ -195,8 +195,8 @@ def require_as_long(recorded: dict[str, Any], config: TrainConfig) -> list[str]:
     if total < planned:
         raise edited("total_steps", planned, total)
     if config.agent.lr_schedule == "linear" and total > planned:
-        fallen = f"agent.lr_schedule=linear has fallen to 0 at step {planned:,}"
-        return [f"{fallen}, after which nothing is learned; train longer from the start instead"]
+        fallen = f"agent.lr_schedule=linear: the learning rate has fallen to 0 at step {planned:,}"
+        return [f"{fallen}, nothing is learned after it; train longer from the start instead"]
     return []
 
 

@@ -84,8 +84,8 @@ def unlearned(config: TrainConfig, size: int) -> str:
     rest = total % rollout
     if rest * 100 <= total:
         return ""
-    what = f"nothing is learned from the last {rest:,} steps, a part of a rollout of {rollout:,}"
-    return f"{what}; total_steps={total - rest + rollout} has the whole"
+    what = f"nothing is learned from the last {rest:,} steps, too few for a rollout of {rollout:,}"
+    return f"{what}; total_steps={total - rest + rollout} completes it"
 
 
 def typed(launcher: str) -> str:

@@ -75,8 +75,8 @@ def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str |
     if not isinstance(steps := result.get("steps"), int) or steps < config.total_steps:
         return None
     if config.agent.lr_schedule == "linear":
-        fallen = "its learning rate has fallen to 0, agent.lr_schedule=linear"
-        return f"{fallen}; for more steps train longer from the start, in another run_dir"
+        fallen = "its learning rate has fallen to 0 (agent.lr_schedule=linear)"
+        return f"{fallen}; for more steps begin another run, with a larger total_steps"
     longer = f"total_steps={2 * config.total_steps}"
     return f"for more steps: {command(path, config, longer, launcher)}"
 

@@ -509,7 +509,7 @@ def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, 
     assert door("train", *linear, "run_dir=first") == ""
     assert enter("train", train.run, [*linear, "run_dir=first"]) == 0
     assert (
-        "; its learning rate has fallen to 0, agent.lr_schedule=linear; for more steps train"
+        "; its learning rate has fallen to 0 (agent.lr_schedule=linear); for more steps begin"
         in capsys.readouterr().out
     )
     assert door("train", *linear, "run_dir=second", "total_steps=12") == ""
