@@ -226,9 +226,9 @@ def flat(plain: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def require_run(key: str, run: str) -> Path:
-    """The directory of an existing run; ConfigError where it is none, naming the newest in it.
+    """The directory of an existing run; ConfigError where it is none.
 
-    Where there is no such folder, the newest in `runs` is named.
+    The run that it is a part of is named, else the newest in it, or, if it is no folder, in `runs`.
     """
     path, why = Path(run), "is not a run directory"
     try:
@@ -239,8 +239,9 @@ def require_run(key: str, run: str) -> Path:
     except OSError as error:
         why = f"cannot be read, {error.strerror}"
     there = path if os.path.isdir(run) else Path("runs")
-    runs = [file for depth in range(1, 4) for file in there.glob("*/" * depth + "config.yaml")]
-    newest = max(runs, key=lambda file: file.stat().st_mtime, default=None)
+    above = [file for one in path.parents if os.path.isfile(file := one / "config.yaml")][:1]
+    below = [file for depth in range(1, 4) for file in there.glob("*/" * depth + "config.yaml")]
+    newest = max(above or below, key=lambda file: file.stat().st_mtime, default=None)
     such = f", such as {shown(newest.parent)}" if newest else ""
     raise ConfigError(f"{key}: {run} {why}; give one that holds config.yaml{such}")
 

@@ -373,6 +373,10 @@ def test_a_directory_that_is_no_run_names_one_that_is(run: Any) -> None:
         door([f"{key}={path}"])
         assert refused(door, [f"{key}={'x' * 300}"]).endswith(f"such as {path}")
         assert refused(door, [f"{key}=nowhere"]).endswith(f"such as {path}")
+        assert refused(door, [f"{key}={'x' * 300}/y"]).endswith(f"such as {path}")
+    shutil.copytree(path, "runs/newer")
+    for part in ("config.yaml", "checkpoints/step-000000000000"):
+        assert refused(train_config, [f"resume={path}/{part}"]).endswith(f"such as {path}")
 
 
 def evaluated(arguments: list[str]) -> Any:
