@@ -45,11 +45,15 @@ class GaussianConfig(AgentConfig):
     """Keys of the agents that may have a Gaussian policy."""
 
     bounded_mean: bool = key("unsquashed Gaussians only: tanh on the mean, into [-1, 1]")
-    log_std: Literal["state", "parameter"] = key("emitted by the network, or one per dimension")
-    log_std_init: float = key("before training", ge=-20, le=20)
-    log_std_min: float = key("lower bound", ge=-20, le=20)
-    log_std_max: float = key("upper bound", ge=-20, le=20)
-    log_std_bound: Literal["clamp", "smooth"] = key("cut at the bounds, or mapped by tanh")
+    log_std: Literal["state", "parameter"] = key(
+        "state: from the network; parameter: one number per dimension"
+    )
+    log_std_init: float = key("log standard deviation before training", ge=-20, le=20)
+    log_std_min: float = key("lower bound of the log standard deviation", ge=-20, le=20)
+    log_std_max: float = key("upper bound of the log standard deviation", ge=-20, le=20)
+    log_std_bound: Literal["clamp", "smooth"] = key(
+        "clamp: cut at the bounds; smooth: mapped by tanh"
+    )
 
     def check(self) -> None:
         super().check()
@@ -114,14 +118,14 @@ class OffPolicyConfig(AgentConfig):
     batch_size: int = key("transitions per update", ge=1, le=1_000_000)
     buffer_size: int = key("transitions kept", ge=1, le=1_000_000_000)
     learning_starts: int = key("steps with uniform actions before the first update", ge=1)
-    explore_hold: int = key("steps of an environment that a uniform action is held", ge=1, le=1_000)
+    explore_hold: int = key("steps for which a uniform action is repeated", ge=1, le=1_000)
     updates_per_step: float = key("updates per environment step", gt=0, le=1000)
     policy_delay: int = key("updates per update of actor and temperature", ge=1, le=1000)
     tau: float = key("share of the critic that moves into its target", gt=0, le=1)
     actor_tau: float = key(
         "share of the actor that moves into the average that is evaluated", gt=0, le=1, before=1.0
     )
-    critics: int = key("members of the ensemble", ge=1, le=100)
+    critics: int = key("number of critics", ge=1, le=100)
     normalise_critic: bool = key("layer normalisation in the critics")
     alpha: float | Auto = key("weight of the entropy; auto: learned", gt=0, le=1000)
     alpha_init: float = key("where a learned alpha begins", gt=0, le=1000)

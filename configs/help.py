@@ -28,7 +28,7 @@ USAGE = {
   python train.py resume=RUN_DIR                continues a run that was stopped or killed
   python train.py -m "seed=range(5)" agent=a2c,ppo run_dir=runs/mine
                                                 all combinations (docs/sweeps.md)
-  python train.py --help agent.tau              one key in full
+  python train.py --help agent.tau              one key in full; --help eval, a group
   python train.py --cfg job                     prints the configuration, and what sets each key
   eval "$(python train.py --completion bash)"   completes groups, keys and values by Tab (or zsh)
 """,
@@ -37,7 +37,7 @@ USAGE = {
   python evaluate.py run=runs/... episodes=100
   python evaluate.py run=runs/... video=true            films an episode, also in TensorBoard
   python evaluate.py run=runs/... render=human          shows episodes in a window
-  python evaluate.py run=runs/... env.kwargs.g=5.0      in a changed world, marked so
+  python evaluate.py run=runs/... env.kwargs.g=5.0      in a changed environment
   python evaluate.py policy=policy.onnx env=pendulum    an exported file
   python evaluate.py run=RUN_DIR out=FOLDER             for a read-only run
   python evaluate.py --help max_length                  one key in full

@@ -80,7 +80,7 @@ class LogConfig(Group):
 @dataclass(frozen=True)
 class EvalConfig(Group):
     every: int | Auto = key("environment steps between evaluations; auto: 10 % of the run", ge=1)
-    episodes: int = key("per evaluation; 0: none, and no copies for them", ge=0, le=1_000_000)
+    episodes: int = key("episodes per evaluation; 0: no evaluations", ge=0, le=1_000_000)
     max_length: int | Auto = key(
         "an episode is cut here; auto: max_episode_steps or 10,000", ge=1, le=10**9, before=30_000
     )
@@ -166,17 +166,17 @@ class EvaluateConfig(Group):
     """What `evaluate.py` runs."""
 
     run: str | None = key("run directory")
-    policy: str | None = key("in place of a run: a file of tools/export.py, played in env=NAME")
+    policy: str | None = key("file of tools/export.py to play in place of a run; needs env=NAME")
     out: str | None = key("folder for evaluation.json and the film; null: that of the run or file")
-    episodes: int = key("how many", ge=1, le=10_000_000)
+    episodes: int = key("episodes to play", ge=1, le=10_000_000)
     seed: int = key("of the evaluation, independent of training", ge=0, lt=2**63)
-    deterministic: bool = key("take the policy's deterministic action; false: sample")
+    deterministic: bool = key("take the deterministic action of the policy; false: sample")
     max_length: int | Auto | None = key(
         "an episode is cut here; auto: as eval.max_length; null: as the run has it", ge=1, le=10**9
     )
     checkpoint: str = key("latest, best, or step-<12 digits>")
     video: bool = key("film an episode: an mp4 in the folder `video`, and TensorBoard")
-    render: Literal["human"] | None = key("human: play in a window, one episode after another")
+    render: Literal["human"] | None = key("human: play the episodes in a window")
     env: PlayedConfig = key("the environment of `policy`")
     device: str = key("cpu, cuda or cuda:N")
     debug: bool = key("show tracebacks")
