@@ -153,7 +153,10 @@ def compose(
     try:
         found = composed(name, groups)
         for key, value in values:
-            OmegaConf.update(found, key, value, force_add=True)
+            try:
+                OmegaConf.update(found, key, value, force_add=True)
+            except TypeError:  # a group where a list was: refused below, by name
+                OmegaConf.update(found, key, value, force_add=True, merge=False)
         raw: Any = OmegaConf.to_container(found, resolve=False)
         for key, value in flat(raw):
             if resolver := RESOLVER.search(str(value)):

@@ -158,6 +158,9 @@ def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
         named = [get_args(one) for one in alternatives(hint) if get_origin(one) is Literal]
         close = difflib.get_close_matches(str(value)[:200], [*chain(*named)], n=1)
         remedy = f"did you mean {close[0]}?" if close else "give such a value"
+        single = isinstance(value, str | int)
+        if single and any(fits([value], one, limits) for one in alternatives(hint)):
+            remedy = f"give {name}=[{show(value, quote=False)}]"
         raise ConfigError(f"{name}: {wanted}; {remedy}")
     if isinstance(value, dict):
         check_plain(value, name)

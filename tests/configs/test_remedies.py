@@ -46,6 +46,22 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
         [f"run_dir={Path.home()}/x"],
     ),
     "name": (train_config, ["agent..lr=1"], "is not KEY=VALUE; --help", ["agent.lr=1"]),
+    "no list": (
+        *(train_config, ["agent.hidden=64"], "got 64; give agent.hidden=[64]"),
+        ["agent.hidden=[64]"],
+    ),
+    "no list of groups": (
+        *(
+            train_config,
+            ["env.wrappers={name: X}"],
+            "list of names, and of groups with a name, got",
+        ),
+        ["env.wrappers=[{name: X}]"],
+    ),
+    "no list of names": (
+        *(train_config, ["env.wrappers=ActionMask"], "give env.wrappers=[ActionMask]"),
+        ["env.wrappers=[ActionMask]"],
+    ),
     "no value": (train_config, ["seed"], "is not KEY=VALUE; write seed=VALUE, without", ["seed=1"]),
     "no key": (train_config, ["sed"], "is not KEY=VALUE; --help lists the keys", ["seed=1"]),
     "reference": (train_config, ["seed=${x}"], "use a key that --help", ["seed=${total_steps}"]),
@@ -111,6 +127,10 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     "near choice": (
         *(train_config, ["agent.activation=silo"], "'silo'; did you mean silu?"),
         ["agent.activation=silu"],
+    ),
+    "no number": (
+        *(train_config, ["agent.max_grad_norm=-0.5"], "null, > 0, got -0.5; give such a value"),
+        ["agent.max_grad_norm=0.5"],
     ),
     "no choice": (train_config, ["device=3"], "got 3; give such a value", ["device=cpu"]),
     "range": (train_config, ["agent.gamma=2"], ">= 0, <= 1, got 2; give", ["agent.gamma=1"]),
