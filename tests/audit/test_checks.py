@@ -265,6 +265,15 @@ def test_a_line_is_integrated_whatever_its_form_and_tails(wanted):
     assert rare > 9.0
 
 
+def test_draws_that_are_rounded_to_the_end_of_a_step_are_not_rare():
+    draws = ((torch.arange(20_000).double() + 0.5) / 20_000).unsqueeze(-1)
+    draws[draws < 0.003] = 0.0015  # 60 of them
+    uniform = lambda u: torch.where((u > 0) & (u < 1), 0.0, -torch.inf).squeeze(-1)  # noqa: E731
+    assert line_integral(uniform, draws)[-1] < 9.0
+    draws[draws < 0.006] = 0.006  # twice as many: too far
+    assert line_integral(uniform, draws)[-1] > 9.0
+
+
 def test_the_gaussian_of_scores_is_found_with_what_is_left():
     latent = torch.from_numpy(np.random.default_rng(1).standard_normal((3000, 3))) @ TRIL.T + 5.0
     mean = torch.tensor([5.0, 4.0, 6.0], dtype=torch.float64)

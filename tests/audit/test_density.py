@@ -186,8 +186,10 @@ def test_the_curve_is_the_one_of_the_formula():
     assert torch.allclose(curve.density, wanted.double(), rtol=1e-5, atol=1e-7)
 
 
-def test_heavy_tails_that_no_proposal_reaches_are_not_unlikely():
-    policy = dist.Independent(dist.Cauchy(torch.zeros(2).double(), 1.0), 1)
+def test_a_wide_part_that_no_proposal_reaches_is_not_unlikely():
+    stds = torch.tensor([[0.1, 0.1], [30.0, 30.0]]).double()
+    parts = dist.Independent(dist.Normal(torch.zeros(2, 2).double(), stds), 1)
+    policy = dist.MixtureSameFamily(dist.Categorical(torch.tensor([0.999, 0.001])), parts)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         draws = policy.sample((20_000,))
