@@ -14,7 +14,6 @@ from storage.files import read_json, sync_directory, write_synced, writing
 COMMANDS = "commands.txt"  # in the run directory
 STAMP = "%Y%m%d-%H%M%S"
 RUNS = Path("runs")
-WITHOUT_GOAL = "eval.stop_at=null eval.patience=null"
 REPEATED = Path("runs/reproduced")  # not among other runs, where a seed would count twice
 
 

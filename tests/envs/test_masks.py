@@ -318,6 +318,9 @@ def test_the_doctor_plays_by_the_mask(capsys):
         doctor.observations(envs, doctor.play(envs, 60, 0))
     told = capsys.readouterr().out
     assert float(re.search(r"deviations from (\S+) to", told)[1]) > 1.0  # a mask's is at most 0.5
+    for seed in range(6):
+        made = partial(Envs, "Gates-v0", 1, "sync", {}, seed, wrappers=["ActionMask"])
+        doctor.handed_over(made, seed)
 
 
 def test_the_doctor_writes_the_wrapper_that_it_advises(tmp_path, monkeypatch, capsys):
@@ -335,9 +338,6 @@ def test_the_doctor_writes_the_wrapper_that_it_advises(tmp_path, monkeypatch, ca
     assert doctor.main(given) == 0
     assert "ActionMask" not in re.search(r"advice .*|$", capsys.readouterr().out)[0]
     assert asked == [given, given]  # for a second process, which finds the folder, too
-    for seed in range(6):
-        made = partial(Envs, "Gates-v0", 1, "sync", {}, seed, wrappers=["ActionMask"])
-        doctor.handed_over(made, seed)
 
 
 def test_an_episode_is_repeated_by_the_mask():
