@@ -110,9 +110,13 @@ def verify(arguments: list[str]) -> int:
         name, _, why = str(error).partition(": ")
         if name != "policy":
             raise ConfigError(str(error)) from error
-        why = f"{options.of}: {why.rpartition('; ')[0]}"
-        remedy = "name a distribution, or what returns one, or pairs of actions and log_pi"
-        raise ConfigError(f"of: {why}; {remedy}, when called with args=[...]") from error
+        why, _, remedy = why.rpartition("; ")
+        if " draws " not in why:  # the remedy names arguments that there are none of here
+            remedy = (
+                "name a distribution, or what returns one, or pairs of actions and log_pi, when "
+                "called with args=[...]"
+            )
+        raise ConfigError(f"of: {options.of}: {why}; {remedy}") from error
     shown = len(report.curves)
     if options.dim and min(options.dim, CURVES) != shown > 0:
         raise ConfigError(f"dim: is {options.dim}, but actions have {shown}; leave dim out")

@@ -129,7 +129,11 @@ def test_a_distribution_of_torch_needs_no_file(tmp_path):
         (["of=nowhere:x"], "of: importing nowhere raised ModuleNotFoundError"),
         (["of=mine:rigth"], "did you mean right?"),
         (["of=ends:x"], 'put what ends it under if __name__ == "__main__"'),
-        (["of=mine:ends"], "policy: raised SystemExit"),
+        (["of=mine:ends"], "of: mine:ends: raised SystemExit: 0; name a distribution"),
+        (
+            ["of=torch.distributions:Multinomial", "args=[5,[0.5,0.5]]"],
+            "draws counts; give sample=",
+        ),
         (["of=torch.distributions:Nomal"], "did you mean Normal?"),
         (["of=nowhere.py:x"], "nowhere.py raised FileNotFoundError"),
         (["pairs=nowhere.npz"], "np.savez(FILE, actions=actions, log_pi=log_pi) writes"),
