@@ -266,6 +266,7 @@ def nearest(name: str, known: list[str], otherwise: str = "--help lists the keys
 def show(value: Any, quote: bool = True) -> str:
     """A value in at most 60 printable characters on one line."""
     text = repr(value) if quote else str(value)
+    text = {"None": "null", "True": "true", "False": "false"}.get(text, text)  # as they are typed
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -45,8 +45,9 @@ def begin(config: TrainConfig) -> Path:
     path = rundir.create(config.run_dir, config.env.id, config.agent.name, config.seed, again=again)
     if config.run_dir and path != Path(config.run_dir):
         tell_sweep(Path(config.run_dir), path)
-        taken = f"{config.run_dir} is taken, this run is written to {path}"
-        warn(f"run_dir: {taken}; resume=auto continues the one that is there")
+        taken = f"run_dir: {config.run_dir} is taken, this run is written to {path}"
+        again = "; resume=auto continues the one that is there"
+        warn(f"{taken}{again if rundir.existing(config.run_dir) else ''}")
     provenance.keep_patch(path)
     return path
 

@@ -518,6 +518,8 @@ def test_a_finished_run_whose_rate_has_fallen_to_0_is_trained_longer_anew(door, 
 def test_a_directory_that_is_taken_is_gone_on_with(run, door):
     said = door("train", *RUN, "run_dir=run")
     assert said.endswith("is written to run-2; resume=auto continues the one that is there\n")
+    Path("folder").mkdir()
+    assert door("train", *RUN, "run_dir=folder").endswith("is written to folder-2\n")
     assert door("train", *RUN, "run_dir=run", "resume=auto", "total_steps=12") == ""
     assert rundir.read_result(Path(run))["steps"] == 12
 

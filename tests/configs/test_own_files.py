@@ -190,7 +190,7 @@ def test_a_file_of_an_agent_has_the_keys_of_that_agent(write: Any, stopped: Any)
         ("- id\n", "group of keys"),
         ("Pendulum-v1\n", "env.Pendulum-v1: is not a key; "),
         ("id: Pendulum-v1\nnum_env: 3\n", "env.num_env: is not a key; did you mean env.num_envs?"),
-        ("id: Pendulum-v1\nkwargs:\n", "env.kwargs: must be a group of keys, got None"),
+        ("id: Pendulum-v1\nkwargs:\n", "env.kwargs: must be a group of keys, got null"),
         ("id: Pendulum-v1\nnum_envs: many\n", "env.num_envs: must be an integer or auto"),
     ],
 )

@@ -56,7 +56,7 @@ DIFFERENT = {  # name: (the settings of the run, what is given on top, the two v
     "accelerate": (A2C, [], ["accelerate=compile"], "'compile'", "'none'"),
     "env.kwargs.g": (A2C, ["env.kwargs.g=9.8"], ["env.kwargs.g=auto"], "'auto'", "9.8"),
     "env.kwargs.h": (A2C, ["env.kwargs.g=9.8"], ["env.kwargs.h=1"], "1", "none"),
-    "env.kwargs.n": (A2C, ["env.kwargs.g=9.8"], ["env.kwargs.n=null"], "None", "none"),
+    "env.kwargs.n": (A2C, ["env.kwargs.g=9.8"], ["env.kwargs.n=null"], "null", "none"),
     "env.kwargs.a.b": (A2C, ["env.kwargs.a={b:1}"], ["env.kwargs.a={b:2}"], "2", "1"),
 }
 
@@ -240,9 +240,9 @@ def test_one_process_of_a_run_warns_and_a_sweep_when_its_job_begins(
 def test_true_is_not_1(made: Any) -> None:
     path = made(*A2C, "seed=1", "env.kwargs.g=1")
     for given in ("seed=true", "env.kwargs.g=true"):
-        with pytest.raises(ConfigError, match=": True is not the run's value, 1; give"):
+        with pytest.raises(ConfigError, match=": true is not the run's value, 1; give"):
             train_config([f"resume={path}", given])
-    with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: True is not the run.s value, 1;"):
+    with pytest.raises(ConfigError, match=r"^env\.kwargs\.g: true is not the run.s value, 1;"):
         again(path, *A2C, "seed=1", "env.kwargs.g=true")
 
 
