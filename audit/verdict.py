@@ -89,20 +89,25 @@ def check(
 
 
 def noise_slope(sample: Any, noise: Any) -> float | None:
-    """Of log_pi as `sample` gives it by its noise, where actions can be differentiated by that."""
+    """Of log_pi as `sample` gives it by its noise, where actions can be differentiated by that.
+
+    It is called with as much noise as before, since its parameters may be of so many states.
+    """
 
     def log_pi(values: Tensor) -> Tensor:
         count = len(values)
         result = called("sample", sample, values.reshape(count, *noise.shape[1:]).to(noise.dtype))
-        if not isinstance(result, tuple):
+        if not isinstance(result, tuple) or not all(isinstance(x, Tensor) for x in result[:2]):
             return torch.zeros(count)
         action, second = (one.reshape(count, -1).sum(-1) for one in result[:2])
         return second + 0.0 * action
 
     if not isinstance(noise, Tensor) or not noise.is_floating_point():
         return None
-    some = noise[:SLOPES].flatten(1) if noise.ndim > 1 else noise[:SLOPES].unsqueeze(-1)
-    return slope_error(log_pi, some, fine=noise.dtype == torch.float64)
+    try:
+        return slope_error(log_pi, noise.reshape(len(noise), -1), fine=noise.dtype == torch.float64)
+    except ValueError:  # it leaves torch on its way
+        return None
 
 
 class Continuous:

@@ -3,12 +3,14 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import distributions as dist
 from torch.distributions import Independent
 
 import audit
+import policies
 from bench import mistakes
 
 SIMPLEX = dist.Dirichlet(torch.tensor([1.0, 2.0, 3.0]))
@@ -428,6 +430,22 @@ def test_the_gradient_by_noise_is_tried_without_a_log_prob(shape, kind):
     assert audit.check(sample=sample, noise=noise, **BOX).passed
     report = audit.check(sample=lambda z: sample(z, torch.detach), noise=noise, **BOX)
     assert "the gradient of log_pi by the noise is not the slope" in report.verdict
+
+
+def test_noise_of_as_many_states_and_of_numpy_is_taken():
+    size = (2000, 2)
+    policy = policies.TanhGaussian(torch.full(size, 0.3), torch.full(size, -0.5))
+    noise = policy.noise(torch.Generator().manual_seed(0))
+    report = audit.check(sample=policy.rsample_with_log_prob, noise=noise, **BOX)
+    assert report.passed
+    assert "slope of log_pi by its noise" in str(report)
+
+    def sample(noise):
+        u = 0.3 + np.exp(-0.5) * noise.numpy()
+        normal = -0.5 * noise.numpy() ** 2 - 0.5 * np.log(2 * np.pi) + 0.5
+        return np.tanh(u), (normal - np.log1p(-(np.tanh(u) ** 2))).sum(-1)
+
+    assert audit.check(sample=sample, noise=noise, **BOX).passed
 
 
 @pytest.mark.parametrize("std", [0.001, 0.5])
