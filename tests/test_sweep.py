@@ -170,7 +170,7 @@ def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch
     assert sweep(["-m", "seed=1,2,3", "run_dir=out"]) == 75
     said = capsys.readouterr().out
     assert [row[2] for row in rows(said)] == ["3", "75", "not run"]
-    assert "\nno run has begun, so there is no run directory\n" in said
+    assert "\nno run has begun yet, so there is no run directory\n" in said
     assert not Path("out").exists()
     assert said.count("resume=auto continues the sweep") == 1
 

@@ -116,7 +116,7 @@ class TrainedPolicy:
         try:
             obs = np.asarray(self.to_vector(obs))
         except ValueError as error:
-            if MASK not in str(error):
+            if not self.agent.spec.mask or MASK not in str(error):
                 raise
             used = f"the run has env.wrappers=[{MASKING}]"
             remedy = "give observations of the environment in envs.masks.ActionMask"

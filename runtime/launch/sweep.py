@@ -33,6 +33,7 @@ from storage.rundir import make_folder, make_new, read_result
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 SWEEP = "LOGPI_SWEEP"  # an environment variable of each job: the folder of the sweep
 SAVED, INTERRUPTED = CODES["SIGTERM"], CODES["SIGINT"]  # exit codes
+SHOWN = 5  # jobs that are named of those without a run directory
 KILLED = 137  # exit code of a job that SIGKILL ended
 STOP = "stop"  # a file
 PASSED_ON = ("SIGTERM", "SIGUSR1")  # to the job
@@ -326,9 +327,12 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
     last = f" to {folder}/{len(names) - 1}" if len(names) > 1 else ""
     where = f"run directories: {folder}/0{last}"
     if without:
-        where += f", but none of job{'s' * (len(without) > 1)} {', '.join(without)}"
+        few = ", ".join(without[:SHOWN]) + f" and {len(without) - SHOWN} more" * (
+            len(without) > SHOWN
+        )
+        where += f", but none of job{'s' * (len(without) > 1)} {few}"
     if len(without) == len(names):
-        where = "no run has begun, so there is no run directory"
+        where = "no run has begun yet, so there is no run directory"
     return "\n".join([*rows, *failed, "", where, *taken])
 
 
