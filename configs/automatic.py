@@ -41,7 +41,7 @@ RULES: dict[str, Callable[[Any], Any]] = {  # key -> value; a rule may read the 
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
-    """Replaces every `auto` in RULES by its value; ConfigError for a value that cannot be had."""
+    """Replaces every `auto` in RULES by its value; ConfigError if a value is not possible here."""
     for key, rule in RULES.items():
         if attrgetter(key)(config) == "auto":
             config = replaced(config, key, rule(config))
@@ -60,7 +60,7 @@ def resolve(config: TrainConfig) -> TrainConfig:
 
 
 def replaced(config: TrainConfig, key: str, value: Any) -> TrainConfig:
-    """The same with another value of one key, written in full."""
+    """The configuration with another value of one key, in full."""
     group, _, name = key.rpartition(".")
     if group:
         name, value = group, dataclasses.replace(getattr(config, group), **{name: value})
@@ -104,7 +104,7 @@ def updates(config: TrainConfig) -> int:
 
 
 def threads(config: TrainConfig) -> int:
-    """1 for small networks, where a second one saves a tenth and spins while it waits."""
+    """1 for small networks, where a second thread saves a tenth of the time."""
     work = getattr(config.agent, "batch_size", 256) * max(config.agent.hidden) ** 2
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     own = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun's processes

@@ -49,7 +49,7 @@ Values = dict[str, Any]  # key in full, or a group of files -> value
 
 @dataclass(frozen=True)
 class Asked:
-    """What a command line comes to."""
+    """The result of a command line."""
 
     config: Any  # a TrainConfig, of `evaluate.py` an EvaluateConfig
     kept: list[str] = field(default_factory=list)  # KEY=VALUE that a resumed run has otherwise
@@ -93,7 +93,7 @@ def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
 
 
 def asked(arguments: list[str]) -> Asked:
-    """What the arguments of `train.py` come to: a new run, or one that is resumed.
+    """The run that the arguments of `train.py` describe: a new one, or a resumed one.
 
     A resumed run keeps what is left out. Raises ConfigError: one line that names the key, what is
     wrong with it, and the nearest valid one.

@@ -81,7 +81,7 @@ def find(folder: str, name: Any) -> Path | None:
 
 
 def group(folder: str, name: str) -> dict[str, Any]:
-    """A file; of an environment or agent what it comes to, with all that it refers to."""
+    """The content of a file; for an environment or agent composed with all files it refers to."""
     file = read_yaml(find(folder, name) or DIRECTORY / folder / f"{name}.yaml")
     if folder in ("env", "agent") and ({"defaults", folder} & {*file} or "${" in str(file)):
         with naming(own_keys(folder, name)):
@@ -127,7 +127,7 @@ def meant(folder: str, name: Any) -> Any:
 
 
 def experiment(name: Any) -> dict[str, Any]:
-    """What an experiment sets, by key, and the groups that it chooses; its own bases included."""
+    """The keys that an experiment sets and the groups that it chooses, with those of its bases."""
     if not find("experiment", name):
         return {}
     file = group("experiment", name)
@@ -177,7 +177,7 @@ def compose(
 
 
 def composed(name: str, overrides: list[str], **options: Any) -> Any:
-    """What Hydra makes of `name`.yaml and overrides, without its warnings."""
+    """Hydra's composition of `name`.yaml with overrides, without its warnings."""
     import hydra
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")

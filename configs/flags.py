@@ -1,4 +1,4 @@
-"""Arguments that begin with a dash, and what stands in for others of Hydra's."""
+"""Arguments that begin with a dash, and replacements for others of Hydra's."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ INSTEAD = {  # what an argument of Hydra's begins with -> what to do here
 
 
 def instead(argument: str) -> str | None:
-    """What to do in place of an argument of Hydra's that is not used here."""
+    """The remedy for an argument of Hydra that is not supported."""
     return next((INSTEAD[begin] for begin in INSTEAD if argument.startswith(begin)), None)
 
 

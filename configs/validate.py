@@ -84,7 +84,7 @@ class Group:
 
 
 def build(group: type[G], data: Any, prefix: str = "", recorded: bool = False) -> G:
-    """Makes `group` from nested dictionaries, `recorded` ones where they are those of a run.
+    """Makes `group` from nested dictionaries; `recorded`: those of an existing run.
 
     Raises ConfigError, with the key in full, for an unknown or missing key (and the nearest valid
     one), a wrong type, a value out of range, and what `check` refuses.
@@ -170,7 +170,7 @@ def convert(value: Any, hint: Any, name: str, limits: Mapping[str, Any]) -> Any:
 
 
 def whole(value: Any) -> Any:
-    """1e6 as 1000000: a whole number, or a list of them, however it is written."""
+    """A whole number, or a list of them, in any notation: 1e6 as 1000000."""
     if isinstance(value, list):
         return [whole(one) for one in value]
     exact = isinstance(value, float) and value.is_integer() and abs(value) <= 2**53
@@ -203,7 +203,7 @@ def fits(value: Any, hint: Any, limits: Mapping[str, Any]) -> bool:
 
 
 def described(hint: Any, limits: Mapping[str, Any]) -> str:
-    """A type and its limits in a user's words."""
+    """A type and its limits as text."""
     choices: list[str] = []
     for candidate in alternatives(hint):
         origin = get_origin(candidate)
@@ -277,7 +277,7 @@ def at_most(number: float) -> float:
 
 
 def require_methods(key: str, made: type, base: type, names: Sequence[str]) -> None:
-    """Raises ValueError where a class lacks methods that its base leaves to it."""
+    """Raises ValueError if a class lacks methods that its base does not implement."""
     missing = [name for name in names if getattr(made, name, None) is getattr(base, name, None)]
     if missing:
         raise ValueError(

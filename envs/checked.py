@@ -17,7 +17,7 @@ MISSING = (gymnasium.error.DependencyNotInstalled, ModuleNotFoundError)  # it ne
 
 
 class CopyFault(RuntimeError):
-    """What copy number `index` did wrong, or that it is `missing` a library.
+    """An error of copy number `index`; `missing`: it lacks a library.
 
     It is raised in the copy's own process, which may be another one.
     """
@@ -97,12 +97,12 @@ class Checked(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def nested(env: Any) -> list[Any]:
-    """An environment, and those that its wrappers contain, from the outside."""
+    """An environment and those inside its wrappers, the outermost first."""
     return [env, *nested(env.env)] if isinstance(env, gymnasium.Wrapper) else [env]
 
 
 def worlds(env: gymnasium.Env[Any, Any]) -> list[Any]:
-    """The worlds of Box2D that an environment holds, its wrappers, or an object of theirs."""
+    """The Box2D worlds of an environment, of its wrappers, and of their objects."""
     box2d = sys.modules.get("Box2D")
     if box2d is None:
         return []

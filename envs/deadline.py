@@ -1,4 +1,4 @@
-"""A deadline for what other people's code does in this process."""
+"""A deadline for calls of environments in this process."""
 
 import signal
 import threading
@@ -13,7 +13,7 @@ MAKING = 60.0  # seconds that an environment has at least to load its modules an
 
 @contextmanager
 def within(seconds: float | None, env_id: str, where: str) -> Iterator[None]:
-    """Raises EnvironmentFault out of whatever takes longer inside, where the system has a timer."""
+    """Context that raises EnvironmentFault after a time, if the system has a timer."""
     main = threading.current_thread() is threading.main_thread()
     if seconds is None or not main or not hasattr(signal, "setitimer"):
         yield

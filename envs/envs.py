@@ -1,4 +1,4 @@
-"""The border to Gymnasium: only true transitions, checked and copied, come through it."""
+"""The interface to Gymnasium: true transitions, checked and copied."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -102,7 +102,7 @@ class Envs:
         }
 
     def reset(self, seed: int) -> None:
-        """Starts all episodes anew from `seed`, and forgets the statistics."""
+        """Starts new episodes from `seed`, and clears the statistics."""
         self.steps = 0
         self.returns = np.zeros(self.num_envs)
         self.lengths = np.zeros(self.num_envs, dtype=np.int64)
@@ -174,7 +174,7 @@ class Envs:
         return finished
 
     def close(self) -> None:
-        """Closes every environment; raises nothing of theirs."""
+        """Closes every environment; their exceptions are ignored."""
         try:
             unflushed(self.backend.close)
         except (KeyboardInterrupt, Halt):
@@ -183,7 +183,7 @@ class Envs:
             warn(f"env {self.env_id}: close raised {error!r}"[:200])
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every environment is, mid-episode."""
+        """The state of every environment, mid-episode."""
         return {
             "backend": self.backend.state_dict(),
             "obs": self.obs,
@@ -194,7 +194,7 @@ class Envs:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Goes back there; False where an environment did not come back, or gave other rewards.
+        """Restores a state; False if an environment did not reach it, or gave other rewards.
 
         Such an environment starts a new episode; if one raised on the way, all do.
         """
@@ -214,7 +214,7 @@ class Envs:
         return not strayed.any()
 
     def observation(self, raw: np.ndarray, last: np.ndarray | None = None) -> Tensor:
-        """A copy (N, O), for the backend reuses its arrays: bytes, or finite float32.
+        """A copy (N, O), since the backend reuses its arrays: bytes, or finite float32.
 
         Of copies that act no more, `last` (N,), a mask that permits nothing is all 1.
         """
@@ -259,7 +259,7 @@ class Envs:
         return self.unpack(torch.from_numpy(obs)).numpy() if self.spec.bytes else obs
 
     def guard(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Calls what an environment takes part in; what it raises is an EnvironmentFault."""
+        """Calls a function of the environments; its exceptions become EnvironmentFault."""
         try:
             return unflushed(call, *args, **kwargs)
         except PASSED:

@@ -180,7 +180,7 @@ def given(value: Any) -> Any:
 
 
 def layers(env: Any) -> str:
-    """What is observed in an environment and in each wrapper that changes it, from the inside."""
+    """Observation of an environment and of each wrapper that changes it, innermost first."""
     inside, texts = None, []
     for layer in nested(env)[::-1]:
         if layer.observation_space != inside:
@@ -191,7 +191,7 @@ def layers(env: Any) -> str:
 
 @cache
 def share_names(*path: str) -> None:
-    """Lets Python find the user's `data.prices` beside this project's `data`, which comes first."""
+    """Adds a user's package of the same name, `data.prices`, behind this project's `data`."""
     for name, folder in product(own_packages(), path):
         theirs = Path(folder).resolve() / name
         if theirs.is_dir() and theirs != ROOT / name:
@@ -205,7 +205,7 @@ def own_packages() -> list[str]:
 
 
 def hidden(error: BaseException) -> Path | None:
-    """The user's package or module that one of this project's hides, where that is the error."""
+    """The user's module that is hidden by one of this project, if that causes the error."""
     name = error.name if isinstance(error, ImportError) else None
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
         name = error.obj.__name__

@@ -18,7 +18,7 @@ from envs.vector import Step, Vector, episode_seed
 
 
 class Arrays:
-    """What all of them share."""
+    """The base of these environments."""
 
     lasting: str | None = None
     idle: np.ndarray | None = None
@@ -26,14 +26,14 @@ class Arrays:
     copies: Any = ()  # none that could be used alone
 
     def renew(self) -> None:
-        """Nothing breaks arrays."""
+        """Does nothing: arrays cannot fail."""
 
     def close(self) -> None:
         pass
 
 
 class NativeCartPole(Arrays):
-    """Gymnasium's vectorised CartPole, whose own automatic reset would yield a false row.
+    """Gymnasium's vectorised CartPole, without its automatic reset.
 
     It resets on the step after an episode's end; here the finished columns are reset in place, from
     its own generator, before that step. Its arrays are its state.
@@ -230,7 +230,7 @@ class NativeVector(Arrays):
         return {"seed": self.seed, "resets": self.resets}
 
     def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Begins other episodes: no copy comes back."""
+        """Begins new episodes: no state can be restored."""
         self.seed, self.resets = state["seed"], state["resets"]
         return self.reset_all(), np.ones(self.count, dtype=np.bool_)
 
@@ -244,7 +244,7 @@ def limited(numbers: np.ndarray, most: float) -> np.ndarray:
 
 
 def row(batch: Any, index: int) -> Any:
-    """One copy's part of what holds all of them, arrays in dictionaries or tuples."""
+    """The part of one copy in arrays, dictionaries or tuples of all copies."""
     if isinstance(batch, dict):
         return {key: row(part, index) for key, part in batch.items()}
     if isinstance(batch, tuple):

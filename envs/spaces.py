@@ -60,7 +60,7 @@ def flat_observation(env_id: str, observation: spaces.Space[Any]) -> spaces.Box:
 
 
 def check_box(env_id: str, action: spaces.Box) -> None:
-    """Continuous actions need finite, distinct bounds: nothing is invented in their place."""
+    """Continuous actions need finite, distinct bounds."""
     refused = partial(refuse, env_id, "action", action)
     if action.low.size == 0:
         raise refused("is empty", "give it a component")
@@ -250,7 +250,7 @@ def held(space: Any, obs: Any, name: str, shaped: bool = True) -> np.ndarray:
 
 
 def as_vector(space: spaces.Box, obs: Any) -> Any:
-    """An observation as the agent sees it: of any space but a Box, as one vector.
+    """An observation in the form for the agent: of any space but a Box, one vector.
 
     Several observations of a Box, and what is already a vector or several, stay as they are.
     Raises ValueError where it does not belong to the space.
@@ -313,7 +313,7 @@ class ActionMap:
 
 
 def describe(space: spaces.Space[Any]) -> str:
-    """A text that two spaces share exactly if a policy means the same in both."""
+    """A text that is equal for two spaces exactly if they are the same for a policy."""
     space = getattr(space, "whole", space)
     if isinstance(space, spaces.Box):
         low, high = shortest(space.low), shortest(space.high)

@@ -1,4 +1,4 @@
-"""Copies of one environment that are stepped side by side, saved and brought back."""
+"""Copies of one environment: stepping, saving and restoring them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -82,7 +82,7 @@ class Vector:
         return self.envs.obs, self.reward, self.terminated, self.truncated
 
     def act(self, action: np.ndarray, who: Iterable[int]) -> None:
-        """Lets some copies act; what the others returned last stays as it is."""
+        """Steps some copies; the last results of the others are kept."""
         action = action.copy()  # which an environment may change in place
         rows = self.envs.ask("step", {index: action[index] for index in who})
         for index, row in zip(who, rows, strict=True):
@@ -127,7 +127,7 @@ class Vector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Goes back by repeating what is kept of each copy, which begins in time for the last row.
+        """Restores each copy by repeating its actions; all end at the last row together.
 
         rows left   6   5   4   3   2   1   0
         copy 0      b   b   b   b | a   a       before = 4, ages = 2: it has begun its episode
@@ -195,7 +195,7 @@ class Serial:
         ]
 
     def close(self) -> None:
-        """Closes every copy, whatever another one raises."""
+        """Closes every copy, also after an exception of another."""
         with ExitStack() as closing:
             for env in reversed(self.copies):
                 closing.callback(env.close)

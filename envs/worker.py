@@ -21,7 +21,7 @@ QUIET = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # to a whole group; only the
 
 
 def work(index: int, pipe: Any, memory: Any, shape: tuple[int, ...], dtype: Any) -> None:
-    """Serves one copy until it is closed, or its parent has gone.
+    """Executes commands for one copy until it is closed or the parent process has ended.
 
     Commands are (name, argument), or None to close; each is answered by (result, error). The first
     has what makes the copy (`envs.checked.Checked`), and the spaces that it should have. Its
@@ -74,7 +74,7 @@ def follow_parent() -> None:
 
 
 def die_with_parent() -> None:
-    """Lets the system kill this process with the one, or the thread, that it was forked from.
+    """Has the system kill this process when its parent process or thread ends.
 
     Whatever it is doing: it may be stopped, or in C code that lets no other thread run. Linux alone
     can do so.

@@ -1,4 +1,4 @@
-"""One process for each environment copy, none of which can keep the run waiting."""
+"""One process for each environment copy, with a deadline for every answer."""
 
 import atexit
 import contextlib
@@ -70,7 +70,7 @@ class Workers:
             theirs.close()
 
     def ask(self, name: str, arguments: dict[int, Any], timeout: float | None = None) -> list[Any]:
-        """Lets workers execute a command, each with its own argument; their results, in order."""
+        """Sends a command to workers, each with its own argument; their results, in order."""
         self.steps += name == "step"
         timeout = timeout or self.timeout
         index, answers = 0, []
@@ -100,7 +100,7 @@ class Workers:
         )
 
     def close(self) -> None:
-        """Lets every worker close its environment; kills those that do not."""
+        """Has every worker close its environment; kills those that do not."""
         for pipe in self.pipes:
             with contextlib.suppress(ConnectionError):  # it has ended
                 pipe.send(None)

@@ -1,4 +1,4 @@
-"""What the user sees while it runs: warnings, a bar on a terminal, plain lines elsewhere."""
+"""Output of a run: warnings, a progress bar on a terminal, lines elsewhere."""
 
 import itertools
 import math

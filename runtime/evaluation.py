@@ -1,4 +1,4 @@
-"""How good a policy is, measured on environments and seeds that training never sees."""
+"""Evaluation of a policy, in environments and with seeds that training does not use."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -126,7 +126,7 @@ class Evaluator:
             )
 
     def filming(self) -> "Evaluator":
-        """Another one, of one episode, whose environment gives pictures."""
+        """An evaluator of one episode, whose environment returns pictures."""
         return Evaluator(self.env, 1, self.seed, max_length=self.max_length, render="rgb_array")
 
     def examine(self, training: dict[str, Any] | None = None, since: int = 0) -> str | None:

@@ -76,12 +76,12 @@ def play(envs: Envs, index: int, seed: int, actions: Iterable[Any], limit: float
 
 
 def without_playing(envs: Envs) -> str | None:
-    """What is found without an episode, also in training's own copies."""
+    """The reason that is visible without an episode, also in the copies of training."""
     return None if envs.lasting is None else message(envs.lasting)
 
 
 def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | None:
-    """Plays an episode twice in one copy, and in another after another; what was found.
+    """Plays an episode twice in one copy, and in another copy after another episode.
 
     The environments, an evaluator's, have to be reset before they are used. A copy has `limit`
     seconds to answer.
@@ -187,7 +187,7 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
 
 
 def message(why: str, remedy: str = "") -> str:
-    """One line: what was found, what follows from it, and what to do."""
+    """One line: the reason, its effect, and the remedy."""
     return (
         f"an episode does not repeat from its seed and actions, {why}: evaluations use new copies, "
         f"a resumed run is not exact{remedy and '; '}{remedy}"

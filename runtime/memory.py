@@ -1,4 +1,4 @@
-"""Whether a run fits into memory, checked before it begins: a buffer takes it as it fills."""
+"""Checks before a run whether it fits into memory, which a buffer uses as it fills."""
 
 import math
 from bisect import bisect_right
@@ -59,7 +59,7 @@ def require_memory(
 
 
 def bytes_for(config: TrainConfig, spec: Spec, size: int) -> int:
-    """What a run takes at most, with so many transitions or steps in its buffer."""
+    """Largest memory of a run with so many transitions or steps in its buffer."""
     settings: Any = config.agent
     count = int(config.env.num_envs)
     rest = PLAIN if config.accelerate == "none" else GRAPHS
@@ -82,7 +82,7 @@ def bytes_for(config: TrainConfig, spec: Spec, size: int) -> int:
 
 
 def row_bytes(spec: Spec, hidden: list[int], encoders: float = ENCODERS) -> int:
-    """What an observation takes in an update: read and decoded, and in every layer, roughly."""
+    """Approximate memory of an observation in an update: read, decoded, and in every layer."""
     inside = 24 * sum(hidden)
     for _, shape in spec.images:
         channels, *sides = sorted(shape)

@@ -49,7 +49,7 @@ class Saver:
         self.exact = self.config.init is None
 
     def restore(self) -> list[str]:
-        """Goes back to the newest valid checkpoint; returns warnings.
+        """Restores the newest valid checkpoint; returns warnings.
 
         One for each that was passed over, and one where the rest of the run is not the same.
 
@@ -123,7 +123,7 @@ class Saver:
             self.save(self.step, None, None)
 
     def examine(self, step: int, training: bool = False) -> None:
-        """Looks, until something is found, whether episodes repeat; warns once where they do not.
+        """Checks whether episodes repeat, until one does not; then warns once.
 
         An episode of `training`, or else a short one; without evaluations there is no copy for it.
         """

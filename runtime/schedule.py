@@ -1,4 +1,4 @@
-"""What a run does every so many steps: logs, evaluations, audits and checkpoints."""
+"""Logs, evaluations, audits and checkpoints, each every so many steps."""
 
 import math
 import os
@@ -99,7 +99,7 @@ class TemperatureWatch:
 
 @dataclass
 class LoadWatch:
-    """Warns once where other processes have the cores of this machine."""
+    """Warns once if other processes use the cores of this machine."""
 
     since: tuple[float, float] | None = None  # (time, seconds of a core used until then)
     warned: bool = False
@@ -303,7 +303,7 @@ class Schedule:
                     warn(f"{fault}; training continues")
 
     def stop_if_diverged(self, step: int, metrics: Mapping[str, Tensor]) -> None:
-        """Raises Divergence where an update was not finite, and leaves what repeats it.
+        """Raises Divergence if an update was not finite, and writes files that repeat it.
 
         The `metrics` are those of the update, or empty where it is found later.
         """

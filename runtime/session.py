@@ -1,4 +1,4 @@
-"""A run from its first message to its result: it is begun or found, announced, and trained."""
+"""A run from its first message to its result: created or found, announced, trained."""
 
 import dataclasses
 import sys
@@ -53,7 +53,7 @@ def begin(config: TrainConfig) -> Path:
 
 
 def unrecorded() -> list[str]:
-    """A warning where git cannot tell which code makes the run."""
+    """A warning if git does not give the revision of the code."""
     why = provenance.head()[1]
     return [f"the run's revision is not recorded: {why}"] if why else []
 
@@ -100,7 +100,7 @@ def typed(launcher: str) -> str:
 
 
 def next_commands(path: Path, repeated: str) -> str:
-    """What a user does after a run, as commands: TensorBoard, where it has a name, and evaluate.
+    """Commands for after a run: TensorBoard and an evaluation.
 
     `repeated` is an id that the second has to name, or empty.
     """

@@ -31,7 +31,7 @@ def imported(name: str) -> Any:
 
 
 def target(of: str, args: Any) -> Any:
-    """What MODULE:NAME is, called where it is a class or where there are arguments.
+    """The object MODULE:NAME, called if it is a class or if there are arguments.
 
     Raises:
         ConfigError: it cannot be imported, there is no such name, or the call raises.

@@ -68,7 +68,7 @@ class Options(Keys):
 
 
 class Recorder:
-    """An agent that keeps a uniform sample of the observations that it meets, and their range."""
+    """An agent that keeps a uniform sample of its observations, and their range."""
 
     def __init__(self, agent: Any, read: Any = np.asarray) -> None:
         """`read` is that of the environments."""

@@ -66,7 +66,7 @@ class CudaGraph:
 
 
 def constants(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Those that hold no tensors: each combination has a graph of its own."""
+    """The arguments without tensors; each combination of them has its own graph."""
     return tuple(a for a in arguments if not isinstance(a, (Tensor, Transition, Rows)))
 
 
@@ -79,5 +79,5 @@ def tensors(arguments: tuple[Any, ...]) -> list[Tensor]:
 
 
 def moving(arguments: tuple[Any, ...]) -> list[Tensor]:
-    """The tensors that are others at each call."""
+    """The tensors that differ from call to call."""
     return tensors(tuple(a.row if isinstance(a, Rows) else a for a in arguments))

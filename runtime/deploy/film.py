@@ -68,7 +68,7 @@ def film(
 
 
 def require_display() -> None:
-    """Raises ConfigError where no window can be opened: libraries would play on without one."""
+    """Raises ConfigError if no window can be opened."""
     if not (shown() or os.environ.get("SDL_VIDEODRIVER")):
         raise ConfigError("render: there is no display here; video=true films instead")
 
@@ -92,7 +92,7 @@ def recorder(env: Any, folder: Path, name: str) -> Any:
 
 
 class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
-    """Raises ConfigError where an environment gives no picture: the camera would film nothing."""
+    """Raises ConfigError if an environment returns no picture."""
 
     def render(self) -> Any:
         cause: Exception | None = None
@@ -114,7 +114,7 @@ class Seen(gymnasium.Wrapper[Any, Any, Any, Any]):
 
 
 def wrong(picture: Any) -> str | None:
-    """Why this is no picture, or no list of those of several steps, and what to do."""
+    """The error for a value that is no picture and no list of pictures."""
     for frame in picture if isinstance(picture, list) else [picture]:
         given = type(frame).__name__
         if isinstance(frame, np.ndarray):

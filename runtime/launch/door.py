@@ -91,7 +91,7 @@ def guarded(work: Callable[[], int], arguments: list[str]) -> int:
 
 
 def share_cores() -> None:
-    """Lets torch's threads sleep soon on a busy machine, unless the user chose.
+    """Makes waiting threads of torch sleep on a busy machine, unless the user chose.
 
     They spin for milliseconds otherwise, in which a thread that waits for a core cannot run: where
     other processes have the cores, two threads were 17 times slower than one. On idle cores it is
@@ -116,7 +116,7 @@ def failed(error: LogpiError, debug: bool) -> int:
 
 
 def unexpected(error: Exception) -> LogpiError:
-    """What stands for an error that nobody raised on purpose, and which is its cause."""
+    """The LogpiError for any other exception."""
     what = f"{type(error).__name__} {error}".strip()
     line = LogpiError(f"unexpected: {what}; debug=true shows where")
     if isinstance(error, MemoryError) or "allocate memory" in str(error):  # torch has no kind
@@ -137,7 +137,7 @@ def with_revisions(error: LogpiError) -> LogpiError:
 
 
 class Patient:
-    """A stream whose disk may be full, or whose reader may be gone.
+    """An output stream that ignores a full disk or a closed reader.
 
     What cannot be written is lost without an error; letters outside its encoding are escaped.
     """
@@ -164,7 +164,7 @@ class Patient:
 
 @contextmanager
 def speaking() -> Iterator[None]:
-    """A failure to print inside never ends a run, nor changes its exit code."""
+    """Context in which failures to print do not end a run or change its exit code."""
 
     def nowhere() -> int:
         return os.open(os.devnull, os.O_WRONLY)

@@ -115,7 +115,7 @@ class Ranks(Peers):
         return [unpack(content) for content in self.collect(pack(state))]
 
     def agreed(self, fault: LogpiError | None) -> LogpiError | None:
-        """The fault of the first rank that has one, on all of them."""
+        """The error of the first rank with one, on all ranks."""
         if self.size == 1:
             return fault
         own = json.dumps(as_data(fault) if fault else {}).encode()
@@ -198,7 +198,7 @@ ALONE = Ranks()
 
 @contextmanager
 def reaching() -> Iterator[None]:
-    """Turns a failed message into the LogpiError of a process that is gone."""
+    """Turns a failed message into the LogpiError for a process that has ended."""
     try:
         yield
     except RuntimeError as error:  # gloo's and NCCL's are of this kind

@@ -122,7 +122,7 @@ def under_launcher(chosen: Sweep) -> tuple[list[int | None], list[int]]:
         file.unlink(missing_ok=True)
 
     def begun() -> set[tuple[Path, int]]:
-        """What jobs have left so far: their files, and when each was last written."""
+        """The files of jobs so far, and when each was last written."""
         files = [*folder.glob("*.log"), *folder.glob("*/config.yaml")]
         return {(file, file.stat().st_mtime_ns) for file in files}
 
@@ -337,7 +337,7 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
 
 
 def tell_sweep(run_dir: Path, went: Path) -> None:
-    """Leaves for the sweep, if the run is a job of one, where it went in place of `run_dir`."""
+    """Records for a sweep the run directory that one of its jobs uses in place of `run_dir`."""
     if os.environ.get(SWEEP) == str(run_dir.absolute().parent):
         went_file(run_dir).write_bytes(os.fsencode(went.name))
 
@@ -351,7 +351,7 @@ def run_of(folder: Path, number: int) -> Path:
 
 
 def read_code(folder: Path, number: int) -> int | None:
-    """The exit code of a job; None where it did not come to one."""
+    """The exit code of a job; None if it has none."""
     with suppress(OSError, ValueError):
         return int(code_file(folder, number).read_text())
     return None

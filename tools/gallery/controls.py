@@ -1,4 +1,4 @@
-"""Wrong policies: formulas that people actually write, which the gallery must reject."""
+"""Wrong policies with common wrong formulas, which the gallery must reject."""
 
 from collections.abc import Callable
 from functools import partial

@@ -152,7 +152,7 @@ def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> Iterator[Chec
 
 
 def without_latent(subject: Subject) -> Iterator[Check]:
-    """What `log_prob` makes of the action alone, where float32 still determines u: |u| <= 7.
+    """`log_prob` of the action alone, where float32 determines u: |u| <= 7.
 
     An action that is off by eps gives a u that is off by d = eps cosh(u)^2, and that a log-density
     that is off by (|its slope by u| + 2) d + (d / std)^2 / 2.

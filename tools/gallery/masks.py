@@ -1,4 +1,4 @@
-"""The section on masks: categorical policies that are left fewer actions."""
+"""The section on masks: categorical policies with fewer actions."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -99,7 +99,7 @@ class ActionMask(Section):
         yield self.row("MultiCategorical: log_prob and entropy, float32", self.several(), 1e-6)
 
     def several(self) -> float:
-        """The error of two choices at once, of which the second has everything from behind."""
+        """The error of two choices at once, the second in reverse order."""
         log_probs = masked_log_softmax(self.logits().float(), self.forbidden)
         policy = policies.MultiCategorical(torch.stack([log_probs, log_probs.flip(-1)], 1))
         last, count = len(self.forbidden) - 1, len(log_probs)
