@@ -46,8 +46,8 @@ def begin(config: TrainConfig) -> Path:
     if config.run_dir and path != Path(config.run_dir):
         tell_sweep(Path(config.run_dir), path)
         taken = f"run_dir: {config.run_dir} is taken, this run is written to {path}"
-        again = "; resume=auto continues the one that is there"
-        warn(f"{taken}{again if rundir.existing(config.run_dir) else ''}")
+        there = "; resume=auto continues the one that is there"
+        warn(f"{taken}{there if rundir.existing(config.run_dir) else ''}")
     provenance.keep_patch(path)
     return path
 

@@ -17,8 +17,9 @@ from configs.automatic import processes
 from configs.compose import quoted, train_config
 from configs.files import to_yaml
 from configs.sweep import MANY, read_sweep
+from runtime.console import aligned
 from runtime.launch.signals import CODES, PASSED_ON, passing_on
-from runtime.launch.sweep import STOP, Job, ending, handled, sweep
+from runtime.launch.sweep import STOP, Job, ending, handled, sweep, table
 from tests.slurm import stand_in
 from tools.compare import main as compare
 from tools.compare import parse
@@ -173,6 +174,12 @@ def test_a_signal_decides_the_exit_code_also_after_a_job_that_failed(monkeypatch
     assert "\nno run has begun yet, so there is no run directory\n" in said
     assert not Path("out").exists()
     assert said.count("resume=auto continues the sweep") == 1
+
+
+def test_a_table_of_jobs_takes_any_value_and_names_few_that_did_not_begin(tmp_path):
+    shown = aligned(table(["env.kwargs.x='a|b'"] * 9, [0, *[None] * 8], tmp_path, "resume"))
+    assert "| 0   | env.kwargs.x='a\\|b' | 0 " in shown
+    assert shown.endswith("but none of jobs 1, 2, 3, 4, 5 and 3 more")
 
 
 def test_a_failed_job_takes_no_other_down(tmp_path, monkeypatch, capfd):

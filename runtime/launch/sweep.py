@@ -311,7 +311,8 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
         cells = [f(found[key]) if found.get(key) is not None else "" for key, f in COLUMNS.items()]
         if found.get("episodes_cut"):
             cells[0] += f", {found['episodes_cut']} cut short"
-        rows.append(f"| {number} | {name} | {exit} | {' | '.join(cells)} |")
+        what = name.replace("|", "\\|")
+        rows.append(f"| {number} | {what} | {exit} | {' | '.join(cells)} |")
         if code == KILLED:
             failed.append(
                 f"job {number}: was killed by SIGKILL, as the system does where memory runs out; "
