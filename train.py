@@ -31,9 +31,14 @@ def run(config: TrainConfig, stop: Stop | None = None) -> int:
     from runtime.build import torch_as_found
     from runtime.launch.ranks import meet
 
-    ranks = meet(config.device)
-    with ranks.part(), torch_as_found():
-        return learn(config, stop, ranks)
+    try:
+        ranks = meet(config.device)
+        with ranks.part(), torch_as_found():
+            return learn(config, stop, ranks)
+    except Exception:
+        if stop.at_once:  # an import that a signal broke off may raise something else
+            stop.check()
+        raise
 
 
 def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:

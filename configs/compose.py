@@ -252,8 +252,8 @@ def parse(given: str) -> tuple[str, str, Any]:
     if not equals or not re.fullmatch(r"[\w@/][\w@/-]*(\.[\w@/-]+)*", name):
         remedy = instead(given) or nearest(given, FLAGS if given[:1] == "-" else [])
         agents = [key for agent in AGENT_GROUPS for key in key_names(TrainConfig, agent)]
-        if given in (*GROUPS, *agents, *key_names(EvaluateConfig)):
-            remedy = f"write {given}=VALUE, without spaces"
+        if (bare := name.lstrip("-")) in (*GROUPS, *agents, *key_names(EvaluateConfig)):
+            remedy = f"write {bare}={text or 'VALUE'}" + ", without spaces" * (not equals)
         if os.path.isfile(os.path.join(given, "config.yaml")):
             remedy = f"give {key_value('run', given)}, to train.py {key_value('resume', given)}"
         raise ConfigError(f"{key}: is not KEY=VALUE; {remedy}")
@@ -273,11 +273,13 @@ def parse(given: str) -> tuple[str, str, Any]:
         remedy = f"""correct it, a text as '{key}="..."', a list as '{key}=[...]'"""
         if text.startswith("~"):
             remedy = "write out the folder that ~ stands for"
+        elif text.count("[") > text.count("]"):  # the shell took a blank for its end
+            remedy = "leave out the blanks in it, or put quotes around the argument"
         raise ConfigError(f"{key}: {what} cannot be read; {remedy}") from None
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
     if several:
-        remedy = f"""give one, a text as '{key}="..."', or -m to train.py"""
+        remedy = f"""give one, a list as '{key}=[{text}]', a text as '{key}="{text}"', or -m"""
         raise ConfigError(f"{key}: {what} is several values; {remedy}")
     if path and not isinstance(value, str | None):
         raise ConfigError(f"{name}: {what} is no text; quote it, {key_value(name, text)}")

@@ -44,7 +44,8 @@ def take(arguments: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
             continue
         found.append(text if equals else next(words, ""))
         if not found[-1]:
-            raise ConfigError(f"{flag}: is without a value; give {flags[0]} VALUE")
+            value = "job" if flag in CFG else "VALUE"
+            raise ConfigError(f"{flag}: is without a value; give {flags[0]} {value}")
         if found[1:]:
             raise ConfigError(f"{flag}: is given twice; give it once")
     return (found[0] if found else None), rest

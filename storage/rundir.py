@@ -75,7 +75,7 @@ def finished(path: Path, config: TrainConfig, launcher: str = "python") -> str |
         return None
     if config.agent.lr_schedule == "linear":
         fallen = "its learning rate has fallen to 0 (agent.lr_schedule=linear)"
-        return f"{fallen}; for more steps begin another run, with a larger total_steps"
+        return f"{fallen}; for more steps begin another run, or give {key_value('init', path)}"
     longer = f"total_steps={2 * config.total_steps}"
     return f"for more steps: {command(path, config, longer, launcher)}"
 

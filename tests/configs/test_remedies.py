@@ -28,9 +28,14 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     ),
     "several": (train_config, ["seed=1,2"], "is several values; give one", ["seed=1"]),
     "text of several": (
-        *(train_config, ["env.kwargs.x=a,b"], "a text as 'env.kwargs.x=\"...\"', or -m"),
+        *(train_config, ["env.kwargs.x=a,b"], "a text as 'env.kwargs.x=\"a,b\"', or -m"),
         ['env.kwargs.x="a,b"'],
     ),
+    "list of several": (
+        *(train_config, ["agent.hidden=64,64"], "a list as 'agent.hidden=[64,64]'"),
+        ["agent.hidden=[64,64]"],
+    ),
+    "flag": (train_config, ["--seed=3"], "write seed=3", ["seed=3"]),
     "number": (train_config, ["seed=1=2"], "cannot be read; correct it, a text as", ["seed=12"]),
     "choice": (
         *(train_config, ["agent.activation=a=b"], "cannot be read; correct it, a text as"),
@@ -38,7 +43,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     ),
     "group of one": (train_config, ["agent=a=b"], "cannot be read; correct it", ["agent=a2c"]),
     "list": (
-        *(train_config, ["agent.hidden=[64,"], "a list as 'agent.hidden=[...]'"),
+        *(train_config, ["agent.hidden=[64,"], "or put quotes around the argument"),
         shlex.split("'agent.hidden=[64, 64]'"),
     ),
     "home": (

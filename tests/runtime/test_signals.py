@@ -2,10 +2,13 @@
 
 import os
 import signal
+from contextlib import suppress
 
 import pytest
 
-from common.errors import Stopped
+import train
+from common.errors import Halt, Stopped
+from configs.compose import train_config
 from runtime.launch import signals
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop, passing_on
@@ -37,6 +40,19 @@ def test_what_a_parent_passes_on_is_no_second_signal(after, passed_on, monkeypat
     with pytest.raises(Stopped, match="interrupted: by SIGINT") as caught:
         stop.check()
     assert caught.value.code == 130
+
+
+def test_an_import_that_a_signal_breaks_off_is_no_failure(monkeypatch):
+    stop = Stop()
+
+    def learn(*_):
+        with suppress(Halt):  # as a library does
+            stop.note(signal.SIGINT, None)
+        raise ImportError("cannot load module more than once per process")
+
+    monkeypatch.setattr(train, "learn", learn)
+    with pytest.raises(Stopped, match="interrupted: by SIGINT"):
+        train.run(train_config([]), stop)
 
 
 @pytest.mark.parametrize(("own", "others", "code"), [(0, 0, None), (75, 0, 75), (0, 130, 130)])
