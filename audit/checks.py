@@ -373,10 +373,15 @@ def slope_error(
     does to the slope is allowed for.
     """
     leaf = points.double().clone().requires_grad_()
-    value = function(leaf)
+    try:
+        value = function(leaf)
+    except ValueError:  # it leaves torch, and takes no tensor that has a gradient
+        return None
     if not value.requires_grad:
         return None
-    (found,) = torch.autograd.grad(value.sum(), leaf)
+    (found,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
+    if found is None:  # the gradient is that of parameters alone
+        return None
     fine = fine and value.dtype == torch.float64
     steps, lost = ((1e-4, 1e-3), 0.0) if fine else ((3e-2, 1e-1), COARSE)
     worst = 0.0

@@ -155,14 +155,14 @@ class Diagnosis:
             self.unknown = f"of {len(known):,}, the first at action {action}"
 
     def of_clipping(self) -> Report:
-        text = f"{100 * self.trials[-1].figure:.2g}% of the draws {self.place}"
+        text = f"{100 * self.trials[-1].figure:.3g}% of the draws {self.place}"
         verdict = f"wrong: {text}: looks like {FORMS['clipped'].text}"
         return Report(verdict, tuple(self.trials), (), "clipped")
 
     def fit(self, draws: Scores, far: Scores, stops: bool = False) -> Tensor:
         """Fits a Gaussian, and tests the claim if it is one; error beyond slack at `far`, (F,).
 
-        It is none if it `stops` beyond the draws, or does at one of `far`.
+        A claim that `stops` beyond the draws, or at one of `far`, is no Gaussian.
         """
         self.draws, self.all = draws, draws + far
         easy = draws.slack <= INEXACT * draws.slack.median()

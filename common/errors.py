@@ -38,7 +38,7 @@ def quoted(text: object) -> str:
 
 
 def readable(path: object) -> str:
-    """The same of a path, without quotes where it needs none."""
+    """The path as a value for `configs.compose.parse`, in quotes only if it needs them."""
     plain = re.fullmatch(r"[\w./:\\-]+" if WINDOWS else r"[\w./-]+", str(path), re.ASCII)
     bare = plain and str(path).lower() not in ("null", "true", "false")
     return str(path) if bare else quoted(path)

@@ -104,7 +104,9 @@ def own_keys(folder: str, name: Any) -> dict[str, str]:
         return {}
     file = read_yaml(path)
     file.pop("defaults", None)
-    prefix = "" if folder in file else f"{folder}."  # in a file with the first line of Hydra's
+    prefix = (
+        "" if folder in file else f"{folder}."
+    )  # in a file that begins with # @package _global_
     return dict.fromkeys(dict(flat(file, prefix)), place(folder, name))
 
 

@@ -153,7 +153,9 @@ class TrainConfig(Group):
 
 @dataclass(frozen=True)
 class PlayedConfig(Group):
-    id: str | None = key("environment of `policy`; with `run` its own id, if that names a module")
+    id: str | None = key(
+        "environment of `policy`; with `run` its id once more, if that names a module"
+    )
     kwargs: dict[str, Any] = key("arguments of the environment; with `run`, those to change")
     wrappers: list[Wrapper] = key("wrappers of the environment of `policy`")
 

@@ -44,11 +44,7 @@ class Record:
     learning_since: tuple[int, float] | None = None  # (step, seconds of training), first update
     last_log: int = 0  # its step
     last_update: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
-    timed: tuple[int, float, int] = (
-        0,
-        0.0,
-        0,
-    )  # the `last_update` up to which speeds are known
+    timed: tuple[int, float, int] = (0, 0.0, 0)  # a `last_update`; speeds are known up to it
     last_audit: int = 0  # its step
     last_evaluation: tuple[Any, ...] = (-1, [], [], 0)  # its step, the fields of `Evaluation`
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs

@@ -156,7 +156,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
 
 
 def ranking(best: dict[str, np.ndarray]) -> str:
-    """Which group has the highest mean, and a remark where most of its runs are below the next."""
+    """Which group has the highest mean, and how often its runs are above the next if seldom."""
     (first, ours), (second, theirs) = best.items()
     if ours.mean() == theirs.mean():
         return f"{first} and {second} have the same mean. "

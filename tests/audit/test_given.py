@@ -448,6 +448,26 @@ def test_noise_of_as_many_states_and_of_numpy_is_taken():
     assert audit.check(sample=sample, noise=noise, **BOX).passed
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_gradient_of_parameters_alone_is_not_tried(kind):
+    mean = torch.nn.Parameter(torch.tensor([0.3, -0.2], dtype=kind))
+    normal = dist.Normal(mean, mean.exp())
+
+    def pairs(noise):  # as an actor of PPO
+        action = (mean + mean.exp() * noise).detach()
+        return action, normal.log_prob(action).sum(-1)
+
+    noise = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=kind)
+    assert audit.check(sample=pairs, noise=noise).passed
+    for given in (lambda a: a.detach(), lambda a: torch.as_tensor(a.numpy())):
+        report = audit.check(
+            sample=lambda n: normal.sample((n,)),
+            log_prob=lambda a, given=given: normal.log_prob(given(a)).sum(-1),
+        )
+        assert report.passed
+        assert "slope" not in str(report)
+
+
 @pytest.mark.parametrize("std", [0.001, 0.5])
 def test_the_gradient_is_tried_in_float32(std):
     def log_prob(action, cut=lambda u: u):
