@@ -42,15 +42,17 @@ def density_checked(peer: Peer) -> audit.Report:
         return peer.given(*state(peer, DENSITY_MEAN, action), action).reshape(-1)
 
     def sample(count: int) -> Tensor:
-        return drawn(peer, DENSITY_MEAN, count)[0]
+        return drawn(peer, DENSITY_MEAN, count, torch.float64)[0]
 
     low, high = BOXES[peer.action]
     return audit.check(sample=sample, log_prob=log_prob, low=low, high=high, draws=DRAWS)
 
 
-def drawn(peer: Peer, mean: float, count: int) -> tuple[Tensor, Tensor]:
-    """(actions (S, 1), log_pi (S,)), float32, as in training."""
-    noise = torch.randn(count, 1)
+def drawn(
+    peer: Peer, mean: float, count: int, kind: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """(actions (S, 1), log_pi (S,)), by default float32, as in training."""
+    noise = torch.randn(count, 1, dtype=kind)
     action, log_pi = peer.own(*state(peer, mean, noise), noise)
     return action.detach(), log_pi.detach().reshape(-1)
 

@@ -257,9 +257,9 @@ the logarithm of the probability beyond the bound, with means in the box, as in 
 ## Seen a second time, by the tool
 
 The tool has what everybody has: draws and a function. `audit.check_pairs` takes 20,000 of its own
-draws with their log π, float32 as in training; `audit.check` takes the density of given actions, in
-float64 where the function can. The states reach the |u| at which the errors above begin; what is
-not squashed is shown at N(0.5, 1).
+draws with their log π, float32 as in training; `audit.check` takes the density of given actions,
+which are drawn and scored in float64 where the functions can. The states reach the |u| at which the
+errors above begin; what is not squashed is shown at N(0.5, 1).
 
 {seen}
 

@@ -279,7 +279,9 @@ def parse(given: str) -> tuple[str, str, Any]:
     if value == "???":
         raise ConfigError(f"{name}: is missing; give it a value")
     if several:
-        remedy = f"""give one, a list as '{key}=[{text}]', a text as '{key}="{text}"', or -m"""
+        remedy = (
+            f"""give one, or -m for each; a list as '{key}=[{text}]', a text as '{key}="{text}"'"""
+        )
         raise ConfigError(f"{key}: {what} is several values; {remedy}")
     if path and not isinstance(value, str | None):
         raise ConfigError(f"{name}: {what} is no text; quote it, {key_value(name, text)}")

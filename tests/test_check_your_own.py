@@ -148,7 +148,7 @@ def test_the_commands_of_the_page_check_its_policy_and_its_pairs(tmp_path, monke
     assert len(commands) == 4
     for line in commands:
         assert verify.main(shlex.split(line)[2:]) == 0, line
-    assert capsys.readouterr().out.count("right") == 4
+    assert capsys.readouterr().out.count("\nright") == 4
     assert (tmp_path / "beta/picture.png").exists()
     sys.modules.pop("my_policy")
 
@@ -173,7 +173,7 @@ def test_the_lines_that_the_page_explains_are_lines_of_reports():
         audit.check_pairs(*both(2000), low=-1, high=1),
         audit.check_pairs(plane, normal.log_prob(plane).sum(-1)),
         audit.check(distributions.Categorical(torch.tensor([0.2, 0.8]))),
-        audit.check(distributions.Independent(distributions.Bernoulli(torch.ones(2) / 2), 1)),
+        audit.check(distributions.Independent(distributions.Bernoulli(torch.ones(3) / 2), 1)),
         audit.check(distributions.Independent(distributions.Normal(torch.zeros(2), 1.0), 1)),
     ]
     lines = {line for report in reports for line in str(report).splitlines()}

@@ -257,10 +257,10 @@ def test_a_folder_may_be_named_by_a_number(key: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("argument", "remedy"),
     [
-        ("agent.hidden=[64,", "a list as 'agent.hidden=[...]'"),
+        ("agent.hidden=[64,", "or put quotes around the argument"),
         ("run_dir=~/x", "write out the folder that ~ stands for"),
         ("device=a b=c", "a text as 'device="),
-        ("seed=1,2", "give one, a text as 'seed=\"...\"', or -m to train.py"),
+        ("seed=1,2", "give one, or -m for each"),
         ("env.kwargs={a: 1}", "e.g. env.kwargs.NAME=VALUE"),
     ],
 )

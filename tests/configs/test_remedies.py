@@ -28,7 +28,7 @@ GIVEN: dict[str, tuple[Any, list[str], str, list[str]]] = {
     ),
     "several": (train_config, ["seed=1,2"], "is several values; give one", ["seed=1"]),
     "text of several": (
-        *(train_config, ["env.kwargs.x=a,b"], "a text as 'env.kwargs.x=\"a,b\"', or -m"),
+        *(train_config, ["env.kwargs.x=a,b"], "a text as 'env.kwargs.x=\"a,b\"'"),
         ['env.kwargs.x="a,b"'],
     ),
     "list of several": (

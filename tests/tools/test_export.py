@@ -420,11 +420,11 @@ def test_a_file_is_filmed_as_it_plays(pendulum, tmp_path, capsys):
             "its observation space is Box(",
         ),
         (play, ["policy={run}/policy.onnx"], "env: is missing"),
-        (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: a run or a policy"),
+        (play, ["policy={run}/policy.onnx", "run={run}", "env=pendulum"], "run: cannot be played"),
         (
             play,
             ["policy={run}/policy.onnx", "env=pendulum", "checkpoint=best"],
-            "checkpoint: is of",
+            "checkpoint: can be chosen for a run",
         ),
         (play, ["run={run}", "env.wrappers=[ClipReward]"], "env.wrappers: are the run's"),
     ],
