@@ -101,6 +101,9 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
     if isinstance(error, gymnasium.error.Error):
         named = f"name the module that registers it, MODULE:{env_id.rpartition(':')[2]}"
         why, _, like = str(error).rstrip("?. ").partition(". Did you mean: ")
+        like = like.strip("`")
+        known = gymnasium.registry.values()
+        like = next((e.id for e in [*known][::-1] if (e.namespace, e.name) == (None, like)), like)
         correct = f"correct the id, perhaps to {like}," if like else "correct the id,"
         return ConfigError(f"{key}: {why}; {correct} or {named}")
     if isinstance(error, ARGUMENTS) and kwargs:

@@ -216,7 +216,11 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         ["env.id=Needs-v0", "env.kwargs.size=3"],
     ),
     "version": (["env.id=CartPole-v7"], "`v1` .*; correct the id, or name the", disc()),
-    "misspelt": (["env.id=CartPol-v1"], "exist; correct the id, perhaps to `CartPole`, or", disc()),
+    "misspelt": (
+        ["env.id=CartPol-v1"],
+        "exist; correct the id, perhaps to CartPole-v1, or",
+        disc(),
+    ),
     "registered elsewhere": (
         *(["env.id=Elsewhere-v0"], "name the module that registers it, MODULE:Elsewhere-v0"),
         ["env.id=elsewhere:Elsewhere-v0"],

@@ -127,19 +127,19 @@ def read(path: Path, curve: list[tuple[int, float]]) -> Run:
 
 
 def distinct(runs: list[Run]) -> list[Run]:
-    """Each run once: without bit-for-bit repetitions, and beginnings of longer runs."""
+    """Each run once: without bit-for-bit repetitions, and shorter ones of the same seed."""
     first: dict[str, Run] = {}
     for run in runs:
         same = first.setdefault(run.digest or str(run.path), run)
         if same is not run:
             warn(f"{run.path} is {same.path} again, bit for bit; left out")
-    kept: dict[str, Run] = {}  # the longest of those that begin alike
-    for run in sorted(first.values(), key=lambda run: -run.config.total_steps):
+    kept: dict[str, Run] = {}  # the longest of those with one seed and the same settings
+    for run in sorted(first.values(), key=lambda run: -float(run.steps[-1])):
         settings = sorted(run.settings.items())
         beginning = repr((run.task, run.config.agent.name, settings, run.config.seed))
         longer = kept.setdefault(beginning, run)
-        if longer.config.total_steps > run.config.total_steps:
-            warn(f"{run.path} is the beginning of {longer.path}; left out")
+        if longer is not run:
+            warn(f"{run.path} has the settings and the seed of {longer.path}; left out")
             del first[run.digest or str(run.path)]
     return list(first.values())
 

@@ -140,13 +140,9 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path, capsys
         planted(tmp_path, f"a{seed}", curve, f"seed={seed}", "agent.lr=1e-2")
         planted(tmp_path, f"b{seed}", curve, f"seed={seed}", "eval.episodes=3")
         planted(tmp_path, f"p{seed}", curve, f"seed={seed}", "env=pendulum")
-    for key in (
-        "threads=2",
-        "audit.every=7",
-        "env.timeout=9",
-        "env.vectorization=async",
-    ):  # no difference in kind
-        planted(tmp_path, key.replace("=", "-"), curve, "seed=3", "agent.lr=1e-2", key)
+    same = ("threads=2", "audit.every=7", "env.timeout=9", "env.vectorization=async")
+    for seed, key in enumerate(same, 3):  # no difference in kind
+        planted(tmp_path, key.replace("=", "-"), curve, f"seed={seed}", "agent.lr=1e-2", key)
     planted(tmp_path / "deeper", "s", curve, "agent=sac", "env=pendulum")
     groups = grouped(find([str(tmp_path)], "eval/return_mean"))
     assert {group: len(runs) for group, runs in groups.items()} == {
@@ -177,13 +173,17 @@ def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path, cap
     }
     groups = grouped(find([str(tmp_path)], "eval/return_mean"))
     assert {label: len(runs) for (_, label), runs in groups.items()} == expected
-    # one of the seed of another, which it begins, is no sample of its own
-    planted(tmp_path, "begun", {150: 1.0}, "total_steps=150", "agent.lr_schedule=constant")
+    # one of the seed of another that went farther is no sample of its own, whatever was planned
+    planted(tmp_path, "begun", {150: 1.0}, "total_steps=900", "agent.lr_schedule=constant")
+    planted(tmp_path, "other", {150: 1.0}, "agent.lr_schedule=constant", "eval.every=99")
     groups = grouped(find([str(tmp_path)], "eval/return_mean"))
     assert {label: len(runs) for (_, label), runs in groups.items()} == expected
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"warning: {tmp_path / 'begun'} is the beginning of ")
-    assert line.endswith(f"{tmp_path / 'constant300'}; left out")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        f"warning: {tmp_path / name} has the settings and the seed of "
+        f"{tmp_path / 'constant300'}; left out"
+        for name in ("begun", "other")
+    ]
 
 
 def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):
