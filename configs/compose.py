@@ -63,7 +63,8 @@ class Asked:
         pair = f"{self.sources.get('tuned')}, {count} key{'s' * (count > 1)}"
         tuned = [f"tuned pair: {pair}; tuned=null leaves it out"] if count else []
         warnings = [f"kept from the run: {', '.join(self.kept)}"] if self.kept else []
-        if self.config.eval.stop_after > 1 and self.config.eval.stop_at is None:
+        counted = isinstance(self.config, TrainConfig) and self.config.eval.stop_after > 1
+        if counted and self.config.eval.stop_at is None:
             warnings.append("eval.stop_after: does nothing without eval.stop_at=RETURN")
         return tuned, warnings
 

@@ -66,16 +66,21 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
         values = defaults("evaluate.yaml")
         return "\n".join([USAGE[name], "keys and defaults:", *lines(EvaluateConfig, "", values)])
     values, sources, agent = settings(chosen)
-    tuned = pair_keys(sources)
-    note = f"* is set by {sources['tuned']}; tuned=null leaves it out\n" if tuned else ""
     return "\n".join(
         [
             USAGE[name],
             *(wrapped(f"{group}=NAME", ", ".join(options(group)), 18) for group in GROUPS[:3]),
-            f"\n{note}keys and defaults with env.id={values['env.id']} agent={agent}:",
-            *lines(TrainConfig, agent, values, tuned),
+            heading(values, sources, agent),
+            *lines(TrainConfig, agent, values, pair_keys(sources)),
         ]
     )
+
+
+def heading(values: dict[str, Any], sources: dict[str, str], agent: str) -> str:
+    """What defaults are shown, and which of them are tuned."""
+    tuned = pair_keys(sources)
+    note = f"* is set by {sources['tuned']}; tuned=null leaves it out\n" if tuned else ""
+    return f"\n{note}keys and defaults with env.id={values['env.id']} agent={agent}:"
 
 
 def settings(chosen: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str]:
@@ -102,7 +107,7 @@ def lines(
 def about(name: str, key: str, chosen: Sequence[str]) -> str:
     """A key in full: meaning, values, default, what it is with the chosen groups, page."""
     if listed := inside(name, key, chosen):
-        return "\n".join(listed)
+        return "\n".join(listed).lstrip("\n")
     group = TrainConfig if name == "train" else EvaluateConfig
     every = {one: row for agent in AGENT_GROUPS for one, *row in walk(group, agent)}
     if key not in every:
@@ -133,10 +138,11 @@ def inside(name: str, key: str, chosen: Sequence[str]) -> list[str]:
     if name == "evaluate":
         every = lines(EvaluateConfig, "", defaults("evaluate.yaml"))
         return [line for line in every if line.startswith(f"  {key}.")]
-    values, _, agent = settings(chosen)
+    values, sources, agent = settings(chosen)
     files = [wrapped(f"{key}=NAME", ", ".join(options(key)), 11)] if key in GROUPS else []
-    every = lines(TrainConfig, agent, values)
-    return files + [line for line in every if line.startswith(f"  {key}.")]
+    every = lines(TrainConfig, agent, values, pair_keys(sources))
+    keys = [line for line in every if line.startswith(f"  {key}.")]
+    return [*files, *([heading(values, sources, agent), *keys] if keys else [])]
 
 
 def value_of(key: str, values: dict[str, Any]) -> str:
