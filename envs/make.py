@@ -98,6 +98,11 @@ def making_error(error: BaseException, env_id: str, kwargs: dict[str, Any]) -> L
             f"{key}: {error}; correct the id (MODULE:NAME, no folder, no .py), install that "
             "module, or put it beside train.py or on PYTHONPATH"
         )
+    if isinstance(error, gymnasium.error.NamespaceNotFound):
+        plain = env_id.rpartition(":")[2]
+        module = "ale_py" if plain.startswith("ALE/") else "MODULE"
+        remedy = f"install the package that registers it, and give {module}:{plain}"
+        return ConfigError(f"{key}: nothing registers {plain.rpartition('/')[0]}/; {remedy}")
     if isinstance(error, gymnasium.error.Error):
         named = f"name the module that registers it, MODULE:{env_id.rpartition(':')[2]}"
         why, _, like = str(error).rstrip("?. ").partition(". Did you mean: ")

@@ -221,6 +221,10 @@ REFUSED: dict[str, tuple[list[str], str, list[str]]] = {
         "exist; correct the id, perhaps to CartPole-v1, or",
         disc(),
     ),
+    "registered by a package": (
+        *(["env.id=ALE/Pong-v5"], "nothing registers ALE/; install .*, and give ale_py:ALE/Pong"),
+        disc(),
+    ),
     "registered elsewhere": (
         *(["env.id=Elsewhere-v0"], "name the module that registers it, MODULE:Elsewhere-v0"),
         ["env.id=elsewhere:Elsewhere-v0"],

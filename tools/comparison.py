@@ -155,9 +155,9 @@ def overlapping(runs: list[Run]) -> list[Run]:
         compared = [run for run in of_task if run.steps[0] <= common <= run.steps[-1]]
         where = f"step {common:,.0f}, at which most on {task} have a value; left out"
         if short := [run.path for run in of_task if run.steps[-1] < common]:
-            warn(f"{named(short)} end{'s' * (not short[1:])} before {where}")
+            warn(f"{named(short)}: the last value is before {where}")
         if late := [run.path for run in of_task if run.steps[0] > common]:
-            warn(f"{named(late)} begin{'s' * (not late[1:])} after {where}")
+            warn(f"{named(late)}: the first value is after {where}")
         first = min(compared, key=lambda run: run.steps[-1])
         if first.steps[-1] < SHORT * np.median([run.steps[-1] for run in compared]):
             where = f"ends at step {first.steps[-1]:,.0f}, and all on {task} are compared there"

@@ -197,7 +197,9 @@ def test_runs_of_several_processes_are_a_group_of_their_own(tmp_path):
 
 def test_returns_of_episodes_that_were_cut_at_other_lengths_are_no_one_group(tmp_path, capsys):
     for length in (30, 60):
-        planted(tmp_path, f"a{length}", {100: -length}, f"eval.max_length={length}")
+        planted(
+            tmp_path, f"a{length}", {100: -length}, f"eval.max_length={length}", f"seed={length}"
+        )
     assert compare.main([str(tmp_path), f"out={tmp_path / 'out'}"]) == 0
     out = printed(capsys)
     assert "| a2c | 2 |" in out
@@ -284,7 +286,7 @@ def test_a_run_that_ends_before_others_begin_is_left_out(tmp_path, capsys):
     said = capsys.readouterr()
     (line,) = said.err.splitlines()
     where = "step 500, at which most on CartPole-v1 have a value"
-    assert line == f"warning: {tmp_path / 'short'} ends before {where}; left out"
+    assert line == f"warning: {tmp_path / 'short'}: the last value is before {where}; left out"
     shown = re.sub(" +", " ", said.out).splitlines()
     table = [line.strip("| ").split(" | ") for line in shown if "-v1 |" in line]
     assert [row[0] for row in table] == ["CartPole-v1", "Pendulum-v1"]
@@ -330,7 +332,7 @@ def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
     overlapping(find([str(tmp_path)], "eval/return_mean"))
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"warning: {tmp_path / 'late'}, {tmp_path / 'long0'}")
-    assert "begin after step 200, at which most" in line
+    assert "the first value is after step 200, at which most" in line
     for name in ("late", "short5"):
         shutil.rmtree(tmp_path / name)
     planted(tmp_path, "long5", {600: 1.0, 1000: 2.0}, "seed=5", "agent.lr=1")
@@ -339,8 +341,8 @@ def test_one_long_run_leaves_the_many_short_ones_in(tmp_path, capsys):
     overlapping(runs)
     (line,) = capsys.readouterr().err.splitlines()
     middle, *short = (tmp_path / name for name in ("middle", "short0", "short1"))
-    what = "end before step 600, at which most on CartPole-v1 have a value"
-    assert line == f"warning: {middle}, {short[0]}, {short[1]} and 3 more {what}; left out"
+    what = "the last value is before step 600, at which most on CartPole-v1 have a value"
+    assert line == f"warning: {middle}, {short[0]}, {short[1]} and 3 more: {what}; left out"
 
 
 def test_a_run_that_shortens_the_comparison_is_named(tmp_path, capsys):
