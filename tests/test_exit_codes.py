@@ -65,7 +65,7 @@ def test_a_traceback_changes_no_exit_code_of_a_signal(capsys):
         raise Stopped("stopped: by a test; go on", 75)
 
     assert guarded(stopped, ["debug=true"]) == 75
-    assert capsys.readouterr().err == "stopped: by a test; go on\n"
+    assert capsys.readouterr().err == "error: stopped: by a test; go on\n"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_interruption_is_exit_code_130_and_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.startswith("interrupted: by SIGINT, the run is saved; continue with ")
+    assert errors.startswith("error: interrupted: by SIGINT, the run is saved; continue with ")
     assert errors.count("\n") == 1
 
 

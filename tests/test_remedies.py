@@ -560,7 +560,7 @@ def test_a_run_that_is_stopped_before_its_first_checkpoint_is_saved(door, monkey
         patched.setattr(session, "announce", interrupted)
         patched.setitem(DOORS, "train", partial(train.run, stop=stop))
         said = door("train", *RUN, "run_dir=run")
-    assert said.startswith("interrupted: by SIGINT, the run is saved; continue with python")
+    assert said.startswith("error: interrupted: by SIGINT, the run is saved; continue with python")
     assert door("train", *shlex.split(said)[-1:]) == ""
     assert rundir.read_result(Path("run"))["steps"] == 8
 

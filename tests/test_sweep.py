@@ -492,7 +492,7 @@ def test_a_warning_of_the_cluster_saves_the_job_and_queues_it_again(before, tmp_
     assert first.returncode == 0
     assert [row[2:5:2] for row in rows(said)] == [["0", "3,000"]]
     log = (tmp_path / "out/0.log").read_text()
-    assert "stopped: by SIGTERM, the run is saved" in log
+    assert "error: stopped: by SIGTERM, the run is saved" in log
     assert "from step" in log
 
 

@@ -110,8 +110,7 @@ def failed(error: LogpiError, debug: bool) -> int:
     if not ((isinstance(error, ConfigError) and launched) or isinstance(error, Elsewhere)):
         if debug and not isinstance(error, Stopped):
             traceback.print_exception(error)
-        label = "" if isinstance(error, Stopped) else "error: "
-        print(f"{label}{with_revisions(error)}", file=sys.stderr)
+        print(f"error: {with_revisions(error)}", file=sys.stderr)
     return error.code
 
 

@@ -49,7 +49,8 @@ def test_a_signal_at_a_random_instant_saves_and_ends_the_run(
             assert code in codes | {0}, said
             assert "Traceback" not in said
             assert sum(
-                line.startswith(("stopped: by", "interrupted: by")) for line in said.splitlines()
+                line.startswith(("error: stopped: by", "error: interrupted: by"))
+                for line in said.splitlines()
             ) == (code != 0)
             stopped += code != 0
         assert_no_orphans(cwd / "run")
