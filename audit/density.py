@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from audit.chance import chi2_p_value, ks_bound, ks_statistic
 from audit.checks import (
     DEVIATIONS,
     HALF_LOG_2PI,
     Density,
-    chi2_p_value,
     estimate,
     factor,
-    ks_bound,
-    ks_statistic,
     line_integral,
     line_pit,
     planes,

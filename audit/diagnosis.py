@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from audit.checks import (
-    Quadratic,
-    bartlett,
-    factor,
-    ks_bound,
-    ks_statistic,
-    mean_p_value,
-    quadratic,
-)
+from audit.chance import bartlett, ks_bound, ks_statistic, mean_p_value
+from audit.checks import Quadratic, factor, quadratic
 from audit.density import DEVIATIONS, P_MIN, Curve, Trial
 from audit.forms import FORMS, Base, Form
 from audit.recognition import recognise, recognise_entropy

@@ -12,7 +12,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from audit.checks import chi2_p_value, quadratic_terms
+from audit.chance import chi2_p_value
+from audit.checks import quadratic_terms
 from audit.forms import FORMS, Base, Choices, Form
 
 NONE = Form("", "", "", "", lambda base: torch.zeros_like(base.right))

@@ -7,19 +7,15 @@ import pytest
 import torch
 from scipy import stats
 
-from audit.checks import (
+from audit.chance import (
     bartlett,
     chi2_p_value,
-    factor,
     ks_bound,
     ks_p_value,
     ks_statistic,
-    line_integral,
-    line_pit,
     mean_p_value,
-    proposed,
-    quadratic,
 )
+from audit.checks import factor, line_integral, line_pit, proposed, quadratic
 from audit.support import log_slope, support_between
 from policies import Gaussian, TanhFullGaussian, TanhGaussian
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from audit.checks import bartlett
+from audit.chance import bartlett
 from tools.gallery import report
 from tools.gallery.densities import diagonal, full
 from tools.gallery.statistics import joint

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 import policies
-from audit.checks import bartlett, ks_p_value, ks_statistic, line_pit
+from audit.chance import bartlett, ks_p_value, ks_statistic
+from audit.checks import line_pit
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG

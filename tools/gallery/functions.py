@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import policies
-from audit.checks import chi2_p_value, normal_p_value
+from audit.chance import chi2_p_value, normal_p_value
 from common.seeding import stream
 from policies import gaussian
 from policies.gaussian import HALF_LOG_2PI

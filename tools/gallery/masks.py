@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import policies
-from audit.checks import chi2_p_value
+from audit.chance import chi2_p_value
 from common.seeding import stream
 from networks.discrete import masked_log_softmax
 from tools.gallery import controls, reference
