@@ -458,6 +458,18 @@ def test_noise_of_as_many_states_and_of_numpy_is_taken():
     assert audit.check(sample=sample, noise=noise, **BOX).passed
 
 
+def test_log_pi_of_half_precision_is_held_to_its_own_digits():
+    policy = dist.Normal(torch.tensor(0.3).double(), 1.0)
+
+    def pairs(shift):
+        action = policy.sample((2000,))
+        return action, (policy.log_prob(action) + shift).half()
+
+    assert audit.check(sample=lambda n: pairs(0.0), log_prob=policy.log_prob, draws=2000).passed
+    report = audit.check(sample=lambda n: pairs(0.5), log_prob=policy.log_prob, draws=2000)
+    assert "log_pi and log_prob differ by 0.4" in report.verdict  # less its rounding
+
+
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
 def test_a_gradient_of_parameters_alone_is_not_tried(kind):
     mean = torch.nn.Parameter(torch.tensor([0.3, -0.2], dtype=kind))
@@ -584,6 +596,17 @@ INDICES = {"sample": lambda count: torch.randint(3, (count,))}
         ({"policy": NORMAL, "seed": None}, "seed: None is no whole number of 64 bits; give one"),
         ({"policy": NORMAL, "draws": 2e4}, "draws: 20000.0 is no whole number; give"),
         ({"policy": dist.Normal}, "policy: the class Normal came; give one of its objects"),
+        ({"policy": lambda: dist.Normal}, "policy: returned the class Normal; return an object"),
+        ({"policy": NORMAL, "mask": [1, 0]}, "mask: came with actions that are no choices"),
+        ({**INDICES, "probs": THREE, "low": 0}, "low, high: came with choices"),
+        ({**INDICES, "logits": THREE, "mask": [0.0, -math.inf, 0.0]}, "mask: has -inf in it; give"),
+        ({"policy": NORMAL, "entropy": lambda: 1 / 0}, "entropy: raised ZeroDivisionError"),
+        ({"policy": NORMAL, "seed": 2**70}, "is no whole number of 64 bits; give one"),
+        (
+            {"sample": NORMAL.sample, "log_prob": lambda state, action: action},
+            r"give a function of the action alone, as lambda action: f\(state, action\)",
+        ),
+        ({"sample": lambda n: exit(0), "log_prob": NORMAL.log_prob}, "sample: raised SystemExit"),
     ],
 )
 def test_what_is_no_policy_is_one_line(given, words):

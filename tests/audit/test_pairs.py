@@ -213,6 +213,9 @@ def test_shapes_of_log_pi():
     ("actions", "log_pi", "words"),
     [
         (torch.randn(COUNT), torch.zeros(7), "log_pi: shape (7,) does not fit"),
+        (torch.randn(COUNT, 2), torch.zeros(COUNT, 5), "does not fit actions"),
+        (torch.zeros(COUNT), torch.randn(COUNT, 2), "does not fit actions"),
+        (torch.arange(COUNT) % 3 - 2, torch.zeros(COUNT), "from 0; give indices"),
         (torch.randn(10), torch.zeros(10), "10 are too few"),
         (torch.randn(COUNT), torch.full((COUNT,), math.nan), "log_pi: 0 of 20000 pairs"),
         (torch.zeros(COUNT), torch.zeros(COUNT), "always 0"),
@@ -235,3 +238,21 @@ def test_what_float32_rounds_in_the_sum_of_probabilities_is_no_mistake():
     assert audit.check_pairs(action, log_pi).passed
     off = torch.log(log_pi.double().exp() + 1e-4)
     assert not audit.check_pairs(action, off).passed
+
+
+def test_pairs_that_end_at_bounds_that_are_not_known_get_a_hint():
+    u = 5.0 + 3.0 * torch.randn(COUNT, generator=torch.Generator().manual_seed(0))
+    slope = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))
+    log_pi = dist.Normal(5.0, 3.0).log_prob(u) - slope - math.log(2.0)
+    verdict = audit.check_pairs(2.0 * torch.tanh(u), log_pi + 0.5).verdict
+    assert verdict.endswith("; if the actions have bounds, give low= and high=")
+    report = audit.check(lambda: (torch.tanh(u), log_pi + math.log(2.0)))  # -1 and 1 are tried
+    assert report.passed
+    assert "rounded to a bound" in report.verdict
+
+
+def test_a_log_pi_that_is_infinite_is_pointed_at_before_its_amount():
+    actions, log_pi = pairs(RIGHT["several"][0])
+    log_pi[3] = math.inf
+    verdict = audit.check_pairs(actions, log_pi + 0.3).verdict
+    assert verdict.startswith("wrong: log_pi is not finite at 1 draws of 20,000, the first at ")
