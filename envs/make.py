@@ -50,7 +50,8 @@ def make_backend(
                 return make_native(env_id, spec, count, kwargs, bool(wrappers))
             if spec.entry_point is None:
                 why = f"{env_id} has a vector_entry_point and no single copies"
-                raise ConfigError(f"env.vectorization: {why}; train with native, evaluate that run")
+                remedy = "give train.py env.vectorization=native, and evaluate.py its run"
+                raise ConfigError(f"env.vectorization: {why}; {remedy}")
             # A worker imports the module itself, once it has the path for it.
             known = None if ":" in env_id else spec
             arguments = env_id, known, kwargs, wrappers

@@ -252,7 +252,7 @@ def test_pairs_that_end_at_bounds_that_are_not_known_get_a_hint():
 
 
 def test_a_log_pi_that_is_infinite_is_pointed_at_before_its_amount():
-    actions, log_pi = pairs(RIGHT["several"][0])
+    actions, log_pi = pairs(dist.Independent(dist.Normal(torch.zeros(2).double(), 1.0), 1))
     log_pi[3] = math.inf
     verdict = audit.check_pairs(actions, log_pi + 0.3).verdict
     assert verdict.startswith("wrong: log_pi is not finite at 1 draws of 20,000, the first at ")

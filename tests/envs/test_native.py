@@ -250,7 +250,9 @@ def test_an_id_without_a_vector_form_is_refused():
 
 
 def test_an_id_with_a_vector_form_alone_has_no_single_copies():
-    with pytest.raises(ConfigError, match=r"has a vector_entry_point and .*; train with native"):
+    with pytest.raises(
+        ConfigError, match=r"has a vector_entry_point and .*; give train.py env.vec"
+    ):
         Envs(VECTOR, 2, "sync", {}, 0)
 
 
