@@ -46,8 +46,9 @@ usage: python tools/compare.py RUNS ... [tag=eval/return_mean] [threshold=NUMBER
 
 RUNS are run directories, or directories that contain some; `runs` is all of yours, except those
 made by a search or by tools/reproduce.py. Runs form a group if they differ only in their seed, or
-in their length at one learning rate. Left out are runs that cannot be read, and runs of a task that
-end before, or begin after, a step at which most have a value.
+in their length at one learning rate. Left out are runs that cannot be read, all but the longest
+of one seed and the same settings, and runs of a task that end before, or begin after, a step at
+which most have a value.
 
 The table shows the mean of each group at the last step that all runs of the task reach (between two
 points of a curve, on the line), with a 95 % interval (bootstrap), the highest mean first. A
@@ -156,7 +157,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
 
 
 def ranking(best: dict[str, np.ndarray]) -> str:
-    """Which group has the highest mean, and how often its runs are above the next if seldom."""
+    """Which group has the highest mean, with a remark if its runs are mostly below the next."""
     (first, ours), (second, theirs) = best.items()
     if ours.mean() == theirs.mean():
         return f"{first} and {second} have the same mean. "
