@@ -55,9 +55,13 @@ class Replay:
     def __len__(self) -> int:
         return max(0, min(self.added - self.lost, self.capacity))
 
-    def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
-        """Makes the arrays, once, for N = `count`; memory is used as they fill."""
-        self.ring = ring_rows(self.capacity + self.spare * count, count)
+    def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
+        """Empties the buffer, for rows of these shapes and types, of N environments.
+
+        The arrays are made once; memory is used as they fill.
+        """
+        self.count = len(obs)
+        self.ring = ring_rows(self.capacity + self.spare * self.count, self.count)
         if len(self.pointer) != self.ring:
             device, rows = self.generator.device, [2 * self.ring, *[self.ring] * len(fields)]
             self.obs, *self.fields = (  # (2 ring, O); action, reward, terminated, truncated
@@ -69,12 +73,7 @@ class Replay:
             self.obs_array, self.pointer_array = map(self.as_array, (self.obs, self.pointer))
             self.field_arrays = [self.as_array(field) for field in self.fields]
         torch.arange(self.ring, out=self.pointer)
-        self.pointer.add_(count).remainder_(self.ring)
-
-    def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
-        """Empties the buffer, for rows of these shapes and types, of N environments."""
-        self.count = len(obs)
-        self.allocate(self.count, obs, fields)
+        self.pointer.add_(self.count).remainder_(self.ring)
         self.behind = np.zeros(self.ring, np.int32)  # rows of successors behind the ring, or 0
         self.free = array("i")  # rows behind the ring that were used and are free
         self.used = 0  # rows behind the ring that were ever used
@@ -85,17 +84,11 @@ class Replay:
         return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
-        """Rows with this batch (B, ·) of `count` environments, before any transition is added.
-
-        Successors are other observations of the batch, except those of the last `count` rows.
-        """
-        obs, action, reward, next_obs, terminated, truncated, _ = batch
-        fields = [action, reward, terminated, truncated]
-        self.allocate(count, obs, fields)
-        self.obs[count : count + len(obs)] = next_obs
-        for stored, values in zip((self.obs, *self.fields), (obs, *fields), strict=True):
-            stored[: len(obs)] = values
-        return self.at(torch.arange(len(obs), device=obs.device))
+        """A batch of this one's first rows, in steps of `count`, of a buffer that is empty again."""
+        for step in zip(*(field.split(count) for field in batch[:6]), strict=True):
+            self.add(Transition(*step))
+        self.added = self.count = 0
+        return self.at(torch.arange(self.batch_size, device=self.generator.device))
 
     @staticmethod
     def bytes_for(capacity: int, count: int, spec: Spec) -> int:

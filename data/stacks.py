@@ -45,12 +45,13 @@ class StackReplay(Replay):
         self.links = torch.empty(0)  # (ring, K) int32, rows of older frames and of the successor
         self.last_stack: Tensor | None = None  # (N, K F), the successors of the last step
 
-    def allocate(self, count: int, obs: Tensor, fields: list[Tensor]) -> None:
-        super().allocate(count, obs, fields)
+    def begin(self, obs: Tensor, fields: list[Tensor]) -> None:
+        super().begin(obs, fields)
         if len(self.links) != self.ring:
             self.links = self.pointer.unsqueeze(-1).repeat(1, self.stack)
             self.pointer = self.links[:, -1]
             self.pointer_array = self.as_array(self.pointer)
+        self.obs[-1] = 0
 
     def columns(self) -> dict[str, Tensor]:
         return {**super().columns(), "older": self.older}
@@ -63,12 +64,6 @@ class StackReplay(Replay):
     def newest(self, obs: Tensor) -> Tensor:
         """The newest frames (*, F) of stacks (*, K F)."""
         return obs[..., -(obs.shape[-1] // self.stack) :]
-
-    def example(self, batch: Transition, count: int) -> Rows:
-        obs, next_obs = self.newest(batch.obs), self.newest(batch.next_obs)
-        rows = super().example(batch._replace(obs=obs, next_obs=next_obs), count)
-        self.older.copy_(torch.arange(self.ring).unsqueeze(-1))
-        return rows
 
     def add(self, transition: Transition) -> None:
         stacks, following = transition.obs, transition.next_obs

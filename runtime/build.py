@@ -183,7 +183,8 @@ def example(config: TrainConfig, agent: BaseAgent, buffer: Any) -> Batch:
     """
     settings: Any = config.agent
     spec, device, count = agent.spec, agent.device, int(config.env.num_envs)
-    leading = (settings.n_steps, count) if settings.on_policy else (settings.batch_size,)
+    steps = settings.n_steps if settings.on_policy else -(-settings.batch_size // count)
+    leading = (steps, count) if settings.on_policy else (steps * count,)
     noise = stream(0, "example")
     rows = torch.randn((2, *leading, spec.obs_dim - spec.image_bytes), generator=noise)
     if spec.mask:
