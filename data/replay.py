@@ -84,7 +84,7 @@ class Replay:
         return tensor.numpy() if self.generator.device.type == "cpu" else tensor
 
     def example(self, batch: Transition, count: int) -> Rows:
-        """A batch of this one's first rows, in steps of `count`, of a buffer that is empty again."""
+        """The first rows of this batch, in steps of `count`, in a buffer that is empty again."""
         for step in zip(*(field.split(count) for field in batch[:6]), strict=True):
             self.add(Transition(*step))
         self.added = self.count = 0

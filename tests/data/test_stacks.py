@@ -101,6 +101,13 @@ def test_batches_are_those_of_whole_stacks(envs, stack, padding, written_by, mon
     assert frames.used < frames.ring  # the last row is free
 
 
+def test_a_state_holds_no_memory_that_nothing_wrote(monkeypatch):
+    frames = storage(2)
+    monkeypatch.setattr(torch, "empty", lambda size, **kind: torch.zeros(size, **kind) + 7)
+    frames.add(next(life(1, 1, 2, "reset")))
+    assert not frames.state_dict()["padding"].any()
+
+
 @pytest.mark.parametrize(("vectorization", "copies"), [("sync", 2), ("async", 1)])
 def test_a_run_stores_frames_and_its_buffer_is_that_of_whole_stacks(vectorization, copies):
     keys = {
