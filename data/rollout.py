@@ -1,6 +1,6 @@
 """On-policy storage: T steps of N environments, used once."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class Rollout:
             state |= {"following": self._last_next_obs, "ends": ends, "successors": successors}
         return state
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], pieces: Iterable[Any] = ()) -> None:
         """Restores a `state_dict`, also one with the successors of every step."""
         self.filled, self._fields, self._successors = 0, [], {}
         fields = [list(field.cpu()) for field in state["fields"]]  # rows of each

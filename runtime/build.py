@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from agents import make_agent
 from agents.base import BaseAgent, Stream
@@ -53,13 +52,6 @@ class Parts:
     def replay(self) -> Replay | None:
         """The buffer where it is a replay."""
         return self.buffer if isinstance(self.buffer, Replay) else None
-
-    def load_buffer(self, state: dict[str, Any], pieces: Iterator[dict[str, Tensor]]) -> None:
-        """Restores the buffer; `pieces` are the rows of a replay."""
-        if self.replay is None:
-            self.buffer.load_state_dict(state)
-        else:
-            self.replay.restore(state, pieces)
 
     def digest(self) -> str:
         """SHA-256 over all that the next step depends on, the content of the buffer too."""

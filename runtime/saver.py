@@ -103,7 +103,7 @@ class Saver:
             rank = self.ranks.rank
             self.segments = [record for record in records if record.get("rank", 0) == rank]
             rows = read_segments(self.path / SEGMENTS, self.segments)
-            self.parts.load_buffer(self.own(state)["buffer"], rows)
+            self.parts.buffer.restore(self.own(state)["buffer"], rows)
 
     def require_ranks(self, were: int) -> None:
         """Raises ConfigError where the number of processes is not that of the run."""

@@ -216,7 +216,7 @@ def test_state_restores_contents_cursor_generator_and_what_is_owed():
         assert len(drawn[0]) == len(batches) == 1
     rollout, copy = Rollout(3), Rollout(3)
     rollout.add(row(1))
-    copy.load_state_dict(rollout.state_dict())
+    copy.restore(rollout.state_dict())
     for buffer in (rollout, copy):
         buffer.add(row(2))
         buffer.add(row(3))
@@ -256,7 +256,7 @@ def test_a_rollout_hands_out_true_successors_also_where_they_are_stored_once(
         handed += [field.clone() for batch in rollout.batches() for field in batch]
         if number == 17:  # through a checkpoint, in the middle of one
             copy = Rollout(7)
-            copy.load_state_dict(saved_and_read(rollout.state_dict()))
+            copy.restore(saved_and_read(rollout.state_dict()))
             assert digest(copy.state_dict()) == digest(rollout.state_dict())
         if number > 17:  # which the environments go on from with other tensors of equal numbers
             copy.add(row_._replace(obs=row_.obs.clone()) if number == 18 else row_)
@@ -276,7 +276,7 @@ def test_a_large_rollout_stores_observations_once_and_reads_what_stored_them_twi
     for row_ in known:
         once.add(row_)
     from_twice = Rollout(30)
-    from_twice.load_state_dict(saved_and_read(twice.state_dict()))
+    from_twice.restore(saved_and_read(twice.state_dict()))
     assert digest(from_twice.state_dict()) == digest(once.state_dict())
     numbers = [field.numel() for field in once.state_dict()["fields"]]
     assert numbers.count(20 * 3 * 2) == 2  # obs and latent, which has as many components here
