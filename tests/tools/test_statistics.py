@@ -9,7 +9,7 @@ import torch
 from audit.chance import bartlett
 from tools.gallery import report
 from tools.gallery.densities import diagonal, full
-from tools.gallery.statistics import joint
+from tools.gallery.sections import joint
 
 
 @pytest.mark.parametrize("std", [0.001, 0.2, 3.0])

@@ -12,13 +12,13 @@ from torch.distributions import MultivariateNormal
 
 import policies
 from audit.chance import bartlett, ks_p_value, ks_statistic
-from audit.checks import line_pit
+from audit.checks import Grid, line_pit
+from audit.support import Support, support_between
 from common.seeding import stream
 from tools.gallery import reference
 from tools.gallery.controls import WRONG
-from tools.gallery.report import Check, Section, rejection
-from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import Case, joint, kind, relative_error, vector_error
+from tools.gallery.report import Check, rejection
+from tools.gallery.sections import Section, joint, kind, relative_error, vector_error
 
 RAREST = 1e-6  # a smaller p-value is a failure; 30 tests: 3 false alarms in 100,000 galleries
 INTEGRAL = 1e-6
@@ -27,7 +27,77 @@ REFERENCES = 64  # draws that are held against 50 digits
 VALUE = {torch.float32: 1e-5, torch.float64: 1e-12}
 GRADIENT = {torch.float32: 2e-5, torch.float64: 1e-11}
 TWO_PI = 2 * torch.pi
-Exact = tuple[Tensor, Tensor, Tensor]  # value (R,), slopes by mean (R, A), by scale (R, A[, A])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A continuous policy for one state."""
+
+    make: Callable[[Tensor, Tensor], Any]  # (mean, scale) -> policy, or one of `controls`
+    mean: Tensor  # (A,) float32
+    scale: Tensor  # log_std (A,) or scale_tril (A, A), float32
+    squashed: bool  # whether actions are tanh of the latent
+    label: str = ""  # among the cases of a section
+
+    @property
+    def full(self) -> bool:
+        return self.scale.ndim == 2
+
+    @cached_property
+    def tril(self) -> Tensor:
+        """Cholesky factor of the covariance of the latent, (A, A) float64."""
+        return self.scale.double() if self.full else torch.diag(self.scale.double().exp())
+
+    def parameters(self, count: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Mean and scale for `count` draws, a leaf each, so that gradients come per draw."""
+        expanded = [p.to(dtype).expand(count, *p.shape) for p in (self.mean, self.scale)]
+        return [p.clone().requires_grad_() for p in expanded]
+
+    def slopes(self, found: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+        """Of the sum of `found`, by the mean and by the scale."""
+        by_mean, by_scale = torch.autograd.grad(
+            found.sum(), parameters, allow_unused=True, materialize_grads=True
+        )
+        return [by_mean, by_scale.tril() if self.full else by_scale]
+
+    def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Joint log-density in float64; the parameters broadcast over the leading dimensions."""
+        policy = self.make(self.mean.double(), self.scale.double())
+        return joint(policy.log_prob(action, latent), action.shape[:-1])
+
+    def squash(self, latent: Tensor) -> Tensor:
+        return torch.tanh(latent) if self.squashed else latent
+
+    @property
+    def support(self) -> Support:
+        return support_between(len(self.mean), 1.0 if self.squashed else math.inf)
+
+    def density(self, latent: Tensor) -> Tensor:
+        """Log-density of latents that `log_prob` claims, (*, A) -> (*,)."""
+        return self.log_prob(self.squash(latent), latent) + self.support.log_slope(latent)
+
+    @cached_property
+    def grid(self) -> Grid:
+        return Grid(self.density, self.support, self.mean, self.tril)
+
+    def whitened(self, latent: Tensor) -> Tensor:
+        """The noise of draws (S, A), float64."""
+        centred = (latent.double() - self.mean.double()).T
+        return torch.linalg.solve_triangular(self.tril, centred, upper=False).T
+
+    @cached_property
+    def digits(self) -> tuple[list[float], list[list[Any]]]:
+        """Mean and Cholesky factor, to 50 digits."""
+        scale, mp = self.scale.tolist(), reference.mp
+        tril = scale if self.full else mp.diag([mp.exp(log_std) for log_std in scale]).tolist()
+        return self.mean.tolist(), tril
+
+    def exact(self, rows: list[reference.Score]) -> list[Tensor]:
+        """[value (R,), slopes by the mean (R, A), by the scale (R, A[, A])] of the scores."""
+        value, by_mean, by_scale = map(reference.tensor, zip(*rows, strict=True))
+        if not self.full:  # d L_ii / d log_std_i = L_ii
+            by_scale = by_scale.diagonal(dim1=-2, dim2=-1) * self.tril.diagonal()
+        return [value, by_mean, by_scale.tril() if self.full else by_scale]
 
 
 @dataclass(eq=False)
@@ -41,14 +111,13 @@ class Subject:
     latent: Tensor
 
     @cached_property
-    def exact(self) -> list[Exact]:
+    def exact(self) -> list[list[Tensor]]:
         """[of log_prob at the latents, of log_pi from the noise], for the first draws."""
-        scored = ((reference.log_prob, self.latent), (reference.log_pi, self.noise))
         exact = []
-        for score, points in scored:
+        for score, points in ((reference.log_prob, self.latent), (reference.log_pi, self.noise)):
             first = points[:REFERENCES].tolist()
-            rows = [score(*self.case.exact, point, self.case.squashed) for point in first]
-            exact.append(to_tensors(self.case, rows))
+            scores = [score(*self.case.digits, point, self.case.squashed) for point in first]
+            exact.append(self.case.exact(scores))
         return exact
 
     def check(self, text: str, figure: float, bound: float, relation: str = "<=") -> Check:
@@ -64,22 +133,6 @@ class Subject:
         return replace(self, case=replace(self.case, make=make))
 
 
-def to_tensors(case: Case, rows: list[reference.Score]) -> Exact:
-    value, by_mean, by_scale = map(reference.tensor, zip(*rows, strict=True))
-    if case.full:
-        return value, by_mean, by_scale.tril()
-    # d L_ii / d log_std_i = L_ii
-    return value, by_mean, by_scale.diagonal(dim1=-2, dim2=-1) * case.tril.diagonal()
-
-
-def slopes(case: Case, found: Tensor, parameters: list[Tensor]) -> list[Tensor]:
-    """Of the sum of `found`, by the mean and by the scale."""
-    by_mean, by_scale = torch.autograd.grad(
-        found.sum(), parameters, allow_unused=True, materialize_grads=True
-    )
-    return [by_mean, by_scale.tril() if case.full else by_scale]
-
-
 def pit(subject: Subject) -> Iterator[Check]:
     """Do the draws follow the integral of the density?"""
     case, latent = subject.case, subject.latent
@@ -92,9 +145,12 @@ def pit(subject: Subject) -> Iterator[Check]:
         yield subject.p_value(f"KS of {len(z):,} draws{which}", p_value)
 
 
-def covariance(subject: Subject) -> Iterator[Check]:
-    p_value = bartlett(subject.case.whitened(subject.latent))
-    yield subject.p_value("sample covariance, Bartlett's decomposition", p_value)
+def of_chance(subject: Subject) -> Iterator[Check]:
+    """All rows that depend on chance."""
+    yield from pit(subject)
+    if subject.section == "multivariate_normal":
+        p_value = bartlett(subject.case.whitened(subject.latent))
+        yield subject.p_value("sample covariance, Bartlett's decomposition", p_value)
 
 
 def integral(subject: Subject) -> Iterator[Check]:
@@ -103,11 +159,10 @@ def integral(subject: Subject) -> Iterator[Check]:
     yield subject.check("integral over the actions - 1", error, INTEGRAL)
 
 
-def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
+def value_and_gradient(subject: Subject, dtype: torch.dtype = torch.float32) -> list[Check]:
     """[of the value, of the gradient] in one float type, largest over log_prob and log_pi."""
     case, count = subject.case, len(subject.exact[0][0])
-    latent = subject.latent[:count].to(dtype)
-    noise = subject.noise[:count].to(dtype)
+    latent, noise = (draws[:count].to(dtype) for draws in (subject.latent, subject.noise))
     of_value, of_gradient = [], []
     for (value, *gradient), own in zip(subject.exact, (False, True), strict=True):
         parameters = case.parameters(count, dtype)
@@ -119,7 +174,7 @@ def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
         right_shape = found.shape == (count,) and found.dtype == dtype
         of_value.append(relative_error(found, value) if right_shape else math.inf)
         one_each = joint(found, torch.Size([count]))
-        of_gradient.append(vector_error(slopes(case, one_each, parameters), gradient))
+        of_gradient.append(vector_error(case.slopes(one_each, parameters), gradient))
     name = f"against 50 digits, {kind(dtype)}"
     return [
         subject.check(f"log_prob and log_pi {name}", max(of_value), VALUE[dtype]),
@@ -130,25 +185,24 @@ def error_rows(subject: Subject, dtype: torch.dtype) -> list[Check]:
 def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> Iterator[Check]:
     """[each term of log_pi to 50 digits, their sum against log_pi] in one float type."""
     case, noise = subject.case, subject.noise[:REFERENCES].to(dtype)
-    policy = case.make(*case.parameters(len(noise), dtype))
+    policy, (mean, tril) = case.make(*case.parameters(len(noise), dtype)), case.digits
     found, log_pi = policy.terms(noise), policy.rsample_with_log_prob(noise)[1]
     all_terms = torch.stack(list(found.values()))
     sizes = all_terms.abs().sum((0, -1)).clamp_min(1.0)
     off = (all_terms.sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
-    mean, tril = case.exact
     exact = [
         reference.terms(tril, e, reference.latent_of(mean, tril, e), case.squashed)
         for e in subject.noise[:REFERENCES].tolist()
     ]
-    error = max(
+    of_each = [
         relative_error(found[name], reference.tensor([row[name] for row in exact]))
         if name in found
         else math.inf
         for name in exact[0]
-    )
+    ]
     each = f"each of the terms of log_pi against 50 digits, {kind(dtype)}"
     total = f"(sum of the terms - log_pi) / their sizes, {kind(dtype)}"
-    yield subject.check(each, error, VALUE[dtype])
+    yield subject.check(each, max(of_each), VALUE[dtype])
     yield subject.check(total, relative_error(off, torch.zeros(len(off))), VALUE[dtype])
 
 
@@ -162,8 +216,8 @@ def without_latent(subject: Subject) -> Iterator[Check]:
     inside = (latent.abs() <= INVERTIBLE).all(-1)
     if not case.squashed or not bool(inside.any()):
         return
-    policy = case.make(*(p.detach() for p in case.parameters(len(latent), torch.float32)))
-    found = joint(policy.log_prob(case.squash(latent)), inside.shape)
+    policy = case.make(*case.parameters(len(latent)))
+    found = joint(policy.log_prob(case.squash(latent)), inside.shape).detach()
     value, by_mean, _ = subject.exact[0]
     lost = torch.finfo(torch.float32).eps * latent.double().cosh().square()
     curved = (lost @ torch.linalg.inv(case.tril).abs().T).square().sum(-1) / 2
@@ -173,25 +227,9 @@ def without_latent(subject: Subject) -> Iterator[Check]:
     yield subject.check(name, float(ratio[inside].max()), 1.0)
 
 
-def exact_rows(subject: Subject) -> Iterator[Check]:
-    """All that does not depend on chance, in both float types, and the action itself."""
-    yield from integral(subject)
-    for dtype in VALUE:
-        yield from error_rows(subject, dtype)
-        yield from terms(subject, dtype)
-    yield from without_latent(subject)
-    if subject.case.squashed:
-        error = relative_error(subject.action, torch.tanh(subject.latent.double()))
-        yield subject.check("action - tanh(latent)", error, 3e-7)
-
-
 def by_hand(subject: Subject) -> Iterator[Check]:
     """The density as it stands in textbooks, and torch.distributions, in float64."""
-    action, mean, tril = (
-        subject.action.double(),
-        subject.case.mean.double(),
-        subject.case.tril,
-    )
+    action, mean, tril = subject.action.double(), subject.case.mean.double(), subject.case.tril
     log_prob = subject.case.log_prob(action, action)
     std = tril.square().sum(-1).sqrt()
     z = (action - mean) / std
@@ -208,13 +246,49 @@ def by_hand(subject: Subject) -> Iterator[Check]:
     yield subject.check("log_prob - torch.distributions", other, 1e-11)
 
 
-Test = Callable[[Subject], Iterable[Check]]
-TESTS: dict[str, Test] = {
+def exact_rows(subject: Subject) -> Iterator[Check]:
+    """All that does not depend on chance, in both float types, and the action itself."""
+    yield from integral(subject)
+    for dtype in VALUE:
+        yield from value_and_gradient(subject, dtype)
+        yield from terms(subject, dtype)
+    yield from without_latent(subject)
+    if subject.case.squashed:
+        error = relative_error(subject.action, torch.tanh(subject.latent.double()))
+        yield subject.check("action - tanh(latent)", error, 3e-7)
+    if subject.section in ("normal", "multivariate_normal"):
+        yield from by_hand(subject)
+
+
+TESTS: dict[str, Callable[[Subject], Iterable[Check]]] = {
     "pit": pit,
     "integral": integral,
-    "value": lambda subject: error_rows(subject, torch.float32)[:1],
-    "gradient": lambda subject: error_rows(subject, torch.float32)[1:],
+    "value": lambda subject: value_and_gradient(subject)[:1],
+    "gradient": lambda subject: value_and_gradient(subject)[1:],
     "terms": terms,
+}
+ALL = tuple(TESTS)
+REJECTING: dict[tuple[bool, int], dict[str, tuple[str, ...]]] = {
+    # (squashed, components) -> a wrong formula -> the checks that must reject it
+    (False, 1): {
+        "sigma_for_log_sigma": ("pit", "integral", "value", "terms"),
+        "sum_forgotten": ("value",),  # (S, 1) in place of (S,): the same number in another shape
+    },
+    (False, 2): {"sigma_for_log_sigma": ALL, "sum_forgotten": ALL},
+    (True, 1): {
+        "jacobian_added": ALL,
+        "sigma_for_log_sigma": ALL,
+        "epsilon": ("integral", "value", "gradient", "terms"),
+        "tanh_twice": ALL,
+        "sum_forgotten": ("value",),
+    },
+    (True, 2): {
+        "jacobian_added": ALL,
+        "sigma_for_log_sigma": ALL,
+        "epsilon": ("integral", "gradient"),  # too small for the draws to tell
+        "tanh_twice": ALL,
+        "sum_forgotten": ALL,
+    },
 }
 
 
@@ -225,43 +299,32 @@ def control(subject: Subject, mistake: str, expected: tuple[str, ...]) -> Check:
     return rejection(subject.section, mistake, expected, rejecting, subject.case.label)
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A section: its cases, the checks that must reject each mistake, and its rows."""
-
-    cases: Callable[[Any], list[Case]]
-    controls: dict[str, tuple[str, ...]]  # wrong formula -> the checks that must reject it
-    of_chance: tuple[Test, ...] = (pit,)
-    exact: tuple[Test, ...] = (exact_rows,)
-
-
 class DensitySection(Section):
     """The checks of one section on its cases; drawing with another seed costs no new grid."""
 
     def __init__(self, name: str, settings: Any) -> None:
         super().__init__(name, settings)
-        self.kind = KINDS[name]
-        self.cases = self.kind.cases(settings)
+        self.cases = CASES[name](settings)
 
     def subjects(self, seed: int) -> Iterator[Subject]:
         for case in self.cases:
-            policy = case.policy(self.settings.samples)
+            policy = case.make(*case.parameters(self.settings.samples))
             noise = policy.noise(stream(seed, f"{self.name}/{case.label}"))
             yield Subject(self.name, case, noise, *policy.sample(noise))
 
-    def rows(self, seed: int, *tests: Test) -> Iterator[Check]:
-        return (row for subject in self.subjects(seed) for test in tests for row in test(subject))
-
     def drawn(self, seed: int) -> Iterator[Check]:
-        return self.rows(seed, *self.kind.of_chance)
+        for subject in self.subjects(seed):
+            yield from of_chance(subject)
 
     def own(self, seed: int) -> Iterator[Check]:
-        return self.rows(seed, *self.kind.of_chance, *self.kind.exact)
+        for subject in self.subjects(seed):
+            yield from of_chance(subject)
+            yield from exact_rows(subject)
 
     def controls(self, seed: int) -> Iterator[Check]:
-        for subject in DensitySection(self.name, SECTIONS[self.name]()).subjects(seed):
-            for mistake, expected in self.kind.controls.items():
-                yield control(subject, mistake, expected)
+        for subject in self.subjects(seed):
+            expected = REJECTING[subject.case.squashed, len(subject.case.mean)]
+            yield from (control(subject, mistake, expected[mistake]) for mistake in expected)
 
 
 def diagonal(mean: list[float], std: list[float], label: str = "", squashed: bool = False) -> Case:
@@ -277,53 +340,24 @@ def full(
     return Case(make, torch.tensor(mean), torch.tensor(tril), squashed, label)
 
 
-ALL = tuple(TESTS)
-GAUSSIAN = {
-    "sigma_for_log_sigma": ("pit", "integral", "value", "terms"),
-    "sum_forgotten": ("value",),  # (S, 1) in place of (S,): the same number in another shape
-}
-PLANE = {"sigma_for_log_sigma": ALL, "sum_forgotten": ALL}
-SQUASHED = {
-    "jacobian_added": ALL,
-    "sigma_for_log_sigma": ALL,
-    "epsilon": ("integral", "gradient"),  # too small for the draws to tell
-    "tanh_twice": ALL,
-    "sum_forgotten": ALL,
-}
-SQUASHED_LINE = SQUASHED | {
-    "epsilon": ("integral", "value", "gradient", "terms"),
-    "sum_forgotten": ("value",),
-}
-KINDS: dict[str, Kind] = {
-    "normal": Kind(
-        lambda s: [
-            diagonal([s.mean], [s.std], f"N({s.mean:g}, {s.std:g})"),
-            diagonal([0.0], [1.0], "N(0, 1)"),
-        ],
-        GAUSSIAN,
-        exact=(exact_rows, by_hand),
-    ),
-    "multivariate_normal": Kind(
-        lambda s: [diagonal(s.mean, s.std, "diagonal"), full(s.mean, s.scale_tril, "full")],
-        PLANE,
-        of_chance=(pit, covariance),
-        exact=(exact_rows, by_hand),
-    ),
-    "normal_log_prob": Kind(lambda s: [diagonal([s.mean], [s.std])], GAUSSIAN),
-    "tanh_normal": Kind(
-        lambda s: [diagonal([s.mean], [s.std], squashed=True)],
-        SQUASHED_LINE,
-    ),
-    "diagonal_log_prob": Kind(lambda s: [diagonal(s.mean, s.std)], PLANE),
-    "tanh_diagonal": Kind(lambda s: [diagonal(s.mean, s.std, squashed=True)], SQUASHED),
-    "tanh_full": Kind(lambda s: [full(s.mean, s.scale_tril, squashed=True)], SQUASHED),
-    "entropy": Kind(
-        lambda s: [
-            diagonal(s.mean, s.std, "Gaussian"),
-            diagonal(s.mean, s.std, "TanhGaussian", squashed=True),
-            full(s.mean, s.scale_tril, "FullGaussian"),
-            full(s.mean, s.scale_tril, "TanhFullGaussian", squashed=True),
-        ],
-        {},
-    ),
+CASES: dict[str, Callable[[Any], list[Case]]] = {
+    "normal": lambda s: [
+        diagonal([s.mean], [s.std], f"N({s.mean:g}, {s.std:g})"),
+        diagonal([0.0], [1.0], "N(0, 1)"),
+    ],
+    "multivariate_normal": lambda s: [
+        diagonal(s.mean, s.std, "diagonal"),
+        full(s.mean, s.scale_tril, "full"),
+    ],
+    "normal_log_prob": lambda s: [diagonal([s.mean], [s.std])],
+    "tanh_normal": lambda s: [diagonal([s.mean], [s.std], squashed=True)],
+    "diagonal_log_prob": lambda s: [diagonal(s.mean, s.std)],
+    "tanh_diagonal": lambda s: [diagonal(s.mean, s.std, squashed=True)],
+    "tanh_full": lambda s: [full(s.mean, s.scale_tril, squashed=True)],
+    "entropy": lambda s: [
+        diagonal(s.mean, s.std, "Gaussian"),
+        diagonal(s.mean, s.std, "TanhGaussian", squashed=True),
+        full(s.mean, s.scale_tril, "FullGaussian"),
+        full(s.mean, s.scale_tril, "TanhFullGaussian", squashed=True),
+    ],
 }

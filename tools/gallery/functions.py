@@ -1,12 +1,11 @@
 """The sections on functions (logarithms, softmax, tanh with its inverse) and on entropies."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import starmap
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,30 +15,15 @@ from common.seeding import stream
 from policies import gaussian
 from policies.gaussian import HALF_LOG_2PI
 from tools.gallery import controls, reference
-from tools.gallery.densities import INVERTIBLE, RAREST, DensitySection, Subject, slopes, to_tensors
-from tools.gallery.report import Check, Section, rejection
-from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import (
-    Case,
-    joint,
-    kind,
-    relative_error,
-    relative_errors,
-)
+from tools.gallery.densities import INVERTIBLE, RAREST, Case, DensitySection, Subject
+from tools.gallery.report import Check, rejection
+from tools.gallery.sections import Section, joint, kind, relative_error, relative_errors
 
 Form = Callable[[Tensor], Tensor]
 EPS = torch.finfo(torch.float32).eps
 LAST = 0.5 * math.log((2 - EPS) / EPS)  # atanh(1 - eps), the clamp of `log_prob` without latent
 LOST = 0.01  # error of an inverse that has lost u
-PARTS = ("value", "gradient")
 ENTROPY = {torch.float32: 1e-5, torch.float64: 1e-6}  # bounds of value and gradient, up to std 3
-
-
-def rejected(section: str, mistake: str, errors: Iterable[Tensor], bound: float) -> Check:
-    """The row of a wrong formula, by its errors of value and gradient."""
-    pairs = zip(PARTS, errors, strict=True)
-    rejecting = [what for what, error in pairs if float(error.max()) > bound]
-    return rejection(section, mistake, PARTS, rejecting)
 
 
 def with_slope(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +31,13 @@ def with_slope(function: Form, points: Tensor) -> tuple[Tensor, Tensor]:
     leaf = points.clone().requires_grad_()
     found = function(leaf)
     return found.detach(), torch.autograd.grad(found.sum(), leaf)[0]
+
+
+def counts(log_probs: Tensor, count: int, noise: Tensor | torch.Generator) -> Tensor:
+    """How often each action of the categorical policy was drawn, (K,)."""
+    policy = policies.Categorical(log_probs.expand(count, -1))
+    given = noise if isinstance(noise, Tensor) else policy.noise(noise)
+    return torch.bincount(policy.sample(given)[0], minlength=len(log_probs))
 
 
 class LogExp(Section):
@@ -103,10 +94,8 @@ class LogSoftmax(Section):
 
     def frequencies(self, seed: int) -> Tensor:
         """How often each class was drawn, (K,)."""
-        probs = torch.tensor(self.settings.probs)
-        policy = policies.Categorical(probs.log().expand(self.settings.samples, -1))
-        action, _ = policy.sample(policy.noise(stream(seed, self.name)))
-        return torch.bincount(action, minlength=len(probs))
+        log_probs = torch.tensor(self.settings.probs).log()
+        return counts(log_probs, self.settings.samples, stream(seed, self.name))
 
     def drawn(self, seed: int) -> Iterator[Check]:
         probs = torch.tensor(self.settings.probs, dtype=torch.float64)
@@ -117,21 +106,19 @@ class LogSoftmax(Section):
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)
         for dtype in self.FLOATS:
-            for what, found in zip(PARTS, self.errors("log_softmax", dtype), strict=True):
-                name = f"log_softmax: {what} to +-{self.settings.size:g}, {kind(dtype)}"
-                yield self.row(name, float(found.max()), 2 * torch.finfo(dtype).eps)
+            name = f"log_softmax: {{}} to +-{self.settings.size:g}, {kind(dtype)}"
+            errors = self.errors("log_softmax", dtype)
+            yield from self.parts(name, errors, 2 * torch.finfo(dtype).eps)
 
     def controls(self, seed: int) -> Iterator[Check]:
         """Also uniform noise in place of exponential noise, at unequal probabilities."""
-        default = LogSoftmax(self.name, SECTIONS[self.name]())
         for dtype in self.FLOATS:
-            errors = default.errors("log(softmax)", dtype)
-            yield rejected(self.name, f"log_of_softmax, {kind(dtype)}", errors, 0.01)
+            errors = self.errors("log(softmax)", dtype)
+            yield self.rejected(f"log_of_softmax, {kind(dtype)}", errors, 0.01)
         probs = torch.tensor([0.7, 0.2, 0.1])
         noise = torch.rand(10_000, 3, generator=stream(seed, "uniform clocks"))
-        action, _ = policies.Categorical(probs.log().expand(10_000, -1)).sample(noise)
-        p_value = chi2_p_value(torch.bincount(action, minlength=3), probs)
-        rejecting = ["chi-square"] if p_value < RAREST else []
+        p_value = chi2_p_value(counts(probs.log(), 10_000, noise), probs)
+        rejecting = ["chi-square"] * (p_value < RAREST)
         yield rejection(self.name, "uniform_clocks", ["chi-square"], rejecting)
 
 
@@ -201,9 +188,8 @@ class TanhAtanh(Section):
         few = self.far(0.05)
         for dtype, bound in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
             errors = self.log_det_errors("log_det_tanh", torch.cat([-few.flip(0), few]), dtype)
-            for what, found in zip(("value", "slope"), errors, strict=True):
-                name = f"log_det_tanh: {what} to |u| = {few[-1]:g}, {kind(dtype)}"
-                yield self.row(name, float(found.max()), bound)
+            name = f"log_det_tanh: {{}} to |u| = {few[-1]:g}, {kind(dtype)}"
+            yield from self.parts(name, errors, bound, ("value", "slope"))
         # `log_prob` of an action alone, in float32, under N(u, 1) at each u.
         bound = 2 * EPS * math.cosh(INVERTIBLE) ** 2  # eps of the action, at a slope of 2 by u
         error = float(self.nats_off(few[few <= INVERTIBLE]).max())
@@ -232,39 +218,25 @@ class TanhAtanh(Section):
         points = torch.arange(0, 20, 0.05, dtype=torch.float64)
         wrong = {"epsilon": "log(1 - tanh² + 1e-6)", "log_of_difference": "log(1 - tanh²)"}
         for mistake, form in wrong.items():
-            errors = self.log_det_errors(form, points, torch.float32)
-            yield rejected(self.name, mistake, errors, 1e-6)
-        rejecting = ["value"] if self.beyond(torch.atanh) > 1e-5 else []
+            yield self.rejected(mistake, self.log_det_errors(form, points, torch.float32), 1e-6)
+        rejecting = ["value"] * (self.beyond(torch.atanh) > 1e-5)
         yield rejection(self.name, "atanh_of_one", ["value"], rejecting)
 
 
 # entropies, in nats
 
 
-class Estimate(NamedTuple):
-    """The entropy of a policy, and the mean of -log pi over draws with its standard error."""
-
-    label: str
-    entropy: float
-    mean: float
-    standard_error: float
-
-    @property
-    def p_value(self) -> float:
-        return normal_p_value((self.mean - self.entropy) / self.standard_error)
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Mean and standard error of draws (S,), also where float32 makes them all alike."""
+    values = values.detach().double()
+    return float(values.mean()), math.sqrt(float(values.var()) / len(values) + 1e-12)
 
 
-def estimate(label: str, entropy: float, log_pi: Tensor) -> Estimate:
-    values = -log_pi.detach().double()
-    variance = float(values.var()) / len(values) + 1e-12  # float32 where all draws are alike
-    return Estimate(label, entropy, float(values.mean()), math.sqrt(variance))
-
-
-def of_draws(subject: Subject, entropy: float) -> Estimate:
-    """-log pi of the draws, by a policy or by a wrong formula."""
-    noise = subject.noise
-    log_pi = subject.case.policy(len(noise)).rsample_with_log_prob(noise)[1]
-    return estimate(subject.case.label, entropy, joint(log_pi, noise.shape[:1]))
+def of_draws(subject: Subject) -> tuple[float, float]:
+    """(mean of -log pi over the draws, its standard error), by a policy or by a wrong formula."""
+    case, noise = subject.case, subject.noise
+    log_pi = case.make(*case.parameters(len(noise))).rsample_with_log_prob(noise)[1]
+    return mean_and_error(-joint(log_pi, noise.shape[:1]))
 
 
 def entropy(case: Case, dtype: torch.dtype = torch.float32) -> float:
@@ -276,44 +248,44 @@ def entropy(case: Case, dtype: torch.dtype = torch.float32) -> float:
 class Entropy(DensitySection):
     """Four continuous policies, and the categorical one."""
 
-    def estimates(self, seed: int) -> Iterator[Estimate]:
+    def estimates(self, seed: int) -> Iterator[tuple[str, float, float, float]]:
+        """Of each policy (its name, its entropy, mean of -log pi of the draws, standard error)."""
         for subject in self.subjects(seed):
-            yield of_draws(subject, entropy(subject.case))
+            yield subject.case.label, entropy(subject.case), *of_draws(subject)
         probs = torch.tensor(self.settings.probs).expand(self.settings.samples, -1)
         policy = policies.Categorical(probs.log())
         action, _ = policy.sample(policy.noise(stream(seed, f"{self.name}/Categorical")))
-        yield estimate("Categorical", float(policy.entropy()[0]), policy.log_prob(action))
+        yield "Categorical", float(policy.entropy()[0]), *mean_and_error(-policy.log_prob(action))
 
     def drawn(self, seed: int) -> Iterator[Check]:
         text = f"entropy against -log_pi of {self.settings.samples:,} draws, p-value"
-        for found in self.estimates(seed):
-            yield Check(self.name, f"{found.label}: {text}", found.p_value, RAREST, ">=")
+        for label, value, mean, error in self.estimates(seed):
+            p_value = normal_p_value((mean - value) / error)
+            yield Check(self.name, f"{label}: {text}", p_value, RAREST, ">=")
 
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)
         for case in self.cases:
             error = abs(entropy(case, torch.float64) - case.grid.entropy)
             yield self.row(f"{case.label}: against the integral of -p log p", error, 1e-6)
-            exact = to_tensors(case, [reference.entropy(*case.exact, case.squashed)])
+            exact = case.exact([reference.entropy(*case.digits, case.squashed)])
             for dtype, bound in ENTROPY.items():
                 parameters = case.parameters(1, dtype)
                 found = case.make(*parameters).entropy()
-                pairs = zip([found, *slopes(case, found, parameters)], exact, strict=True)
+                pairs = zip([found, *case.slopes(found, parameters)], exact, strict=True)
                 name = f"{case.label}: value and gradient against 50 digits, {kind(dtype)}"
                 yield self.row(name, max(starmap(relative_error, pairs)), bound)
         logits = torch.tensor(self.settings.probs).log().requires_grad_()
         found = policies.Categorical(torch.log_softmax(logits, -1)).entropy()
         (slope,) = torch.autograd.grad(found, logits)
-        log_p, p = map(np.array, reference.log_softmax(logits.tolist()))  # of mpmath's numbers
-        value = -(p * log_p).sum()
-        by_logits = (-p * (log_p + value)).astype(float).tolist()
-        error = max(relative_error(found, [float(value)]), relative_error(slope, by_logits))
+        value, by_logits = map(reference.tensor, reference.choice_entropy(logits.tolist()))
+        error = max(relative_error(found, value), relative_error(slope, by_logits))
         name = "Categorical: value and gradient against 50 digits, float32"
         yield self.row(name, error, 1e-6)
 
     def controls(self, seed: int) -> Iterator[Check]:
         """Wrong formulas of log_pi, and the entropy of u in place of the action's."""
-        for subject in Entropy(self.name, SECTIONS[self.name]()).subjects(seed):
+        for subject in self.subjects(seed):
             case, right = subject.case, entropy(subject.case)
             mistakes = ["sigma_for_log_sigma", "sum_forgotten"]
             mistakes += ["jacobian_added", "tanh_twice"] if case.squashed else []
@@ -324,8 +296,9 @@ class Entropy(DensitySection):
                 yield self.control("entropy_of_u", subject, entropy(replace(case, make=base)))
 
     def control(self, mistake: str, subject: Subject, value: float) -> Check:
+        mean, error = of_draws(subject)
         rejected = {
-            "draws": of_draws(subject, value).p_value < RAREST,
+            "draws": normal_p_value((mean - value) / error) < RAREST,
             "integral": not abs(subject.case.grid.entropy - value) <= ENTROPY[torch.float32],
         }
         rejecting = [test for test in rejected if rejected[test]]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,10 +12,9 @@ from common.seeding import stream
 from networks.discrete import masked_log_softmax
 from tools.gallery import controls, reference
 from tools.gallery.densities import RAREST
-from tools.gallery.functions import PARTS, rejected
-from tools.gallery.report import Check, Section
-from tools.gallery.settings import SECTIONS
-from tools.gallery.statistics import kind, relative_error, relative_errors
+from tools.gallery.functions import counts
+from tools.gallery.report import Check
+from tools.gallery.sections import Section, kind, relative_error, relative_errors
 
 BOUND = {torch.float16: 1e-3, torch.float32: 1e-6, torch.float64: 1e-14}
 
@@ -53,12 +51,12 @@ class ActionMask(Section):
         permitted = (~self.forbidden).nonzero().flatten()
         values, slopes = [], []
         for row in self.logits().to(dtype)[:, permitted].tolist():
-            log_p, p = map(np.array, reference.log_softmax(row))
-            entropy, size = -(p * log_p).sum(), reference.mp.log(len(row))
-            by_logits = -p * (log_p + entropy)
-            values.append([*log_p, entropy, size - entropy])
-            slopes.append([*(np.eye(len(row)) - p), by_logits, -by_logits])
-        return reference.tensor(values), reference.tensor(np.array(slopes).tolist())
+            log_p, p = reference.log_softmax(row)
+            entropy, by_logits = reference.choice_entropy(row)
+            values.append([*log_p, entropy, reference.mp.log(len(row)) - entropy])
+            of_log_p = [[(i == j) - p[j] for j in range(len(row))] for i in range(len(row))]
+            slopes.append([*of_log_p, by_logits, [-slope for slope in by_logits]])
+        return reference.tensor(values), reference.tensor(slopes)
 
     def errors(self, form: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Of values and of slopes, the largest in each row; infinite where p is not exactly 0."""
@@ -77,11 +75,9 @@ class ActionMask(Section):
 
     def draws(self, seed: int) -> tuple[Tensor, Tensor]:
         """(how often each action was drawn, its probability), (K,)."""
-        logits = torch.tensor(self.settings.probs).log()
-        policy = policies.Categorical(masked_log_softmax(logits, self.forbidden))
-        many = policies.Categorical(policy.log_probs.expand(self.settings.samples, -1))
-        action, _ = many.sample(many.noise(stream(seed, self.name)))
-        return torch.bincount(action, minlength=len(logits)), policy.log_probs.exp()
+        log_probs = masked_log_softmax(torch.tensor(self.settings.probs).log(), self.forbidden)
+        drawn = counts(log_probs, self.settings.samples, stream(seed, self.name))
+        return drawn, log_probs.exp()
 
     def drawn(self, seed: int) -> Iterator[Check]:
         name = f"chi-square of {self.settings.samples:,} draws, p-value"
@@ -90,9 +86,8 @@ class ActionMask(Section):
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)
         for dtype in BOUND:
-            for what, error in zip(PARTS, self.errors("masked_log_softmax", dtype), strict=True):
-                name = f"log p, entropy, divergence: {what} against 50 digits, {kind(dtype)}"
-                yield self.row(name, float(error.max()), BOUND[dtype])
+            name = f"log p, entropy, divergence: {{}} against 50 digits, {kind(dtype)}"
+            yield from self.parts(name, self.errors("masked_log_softmax", dtype), BOUND[dtype])
             nothing = self.found("masked_log_softmax", dtype)[1][..., self.forbidden]
             name = f"their gradient by what is forbidden, {kind(dtype)}"
             yield self.row(name, float(nothing.abs().amax()) if nothing.numel() else 0.0, 0.0)
@@ -109,7 +104,6 @@ class ActionMask(Section):
         return relative_error(torch.stack([*found, policy.entropy()], -1), exact)
 
     def controls(self, seed: int) -> Iterator[Check]:
-        default = ActionMask(self.name, SECTIONS[self.name]())
         for form in controls.MASKED:
-            dtype, errors = default.shown(form)
-            yield rejected(self.name, f"{form}, {kind(dtype)}", errors, 0.01)
+            dtype, errors = self.shown(form)
+            yield self.rejected(f"{form}, {kind(dtype)}", errors, 0.01)

@@ -10,11 +10,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from tools.gallery.densities import DensitySection
+from tools.gallery.densities import Case, DensitySection
 from tools.gallery.functions import Entropy, LogExp, LogSoftmax, TanhAtanh
 from tools.gallery.masks import ActionMask
-from tools.gallery.report import Section
-from tools.gallery.statistics import Case, kind
+from tools.gallery.sections import Section, kind
 
 DRAWN, DENSITY, OTHER, DARK = "#a9c4de", "#d9600a", "#3f7f4f", "#22384f"
 COLOURS = (DARK, DENSITY, OTHER, "#8a4fa3")

@@ -108,3 +108,10 @@ def log_softmax(logits: Vector) -> tuple[list[Any], list[Any]]:
     log_sum = mp.log(sum(mp.exp(z) for z in logits))
     log_probs = [z - log_sum for z in logits]
     return log_probs, [mp.exp(z) for z in log_probs]
+
+
+def choice_entropy(logits: Vector) -> tuple[Any, list[Any]]:
+    """(-sum p log p, its derivatives by the logits)."""
+    log_probs, probs = log_softmax(logits)
+    value = -sum(p * log_p for p, log_p in zip(probs, log_probs, strict=True))
+    return value, [-p * (log_p + value) for p, log_p in zip(probs, log_probs, strict=True)]

@@ -1,8 +1,8 @@
-"""Sections and rows of the gallery, and their table, Markdown and JSON."""
+"""Rows of the gallery, and their table, Markdown and JSON."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
@@ -87,28 +87,6 @@ def rejection(
     result += f", NOT by {', '.join(missing)}" if missing else ""
     name = f"{case}: " * bool(case) + f"control {mistake}: {result}"
     return Check(section, name, len(rejecting), len(expected), ">=", control=True)
-
-
-class Section:
-    """A part of the gallery: rows for each seed; name and settings as in `settings.SECTIONS`."""
-
-    def __init__(self, name: str, settings: Any) -> None:
-        self.name, self.settings = name, settings
-
-    def drawn(self, seed: int) -> Iterable[Check]:
-        """Rows about the code that depend on chance."""
-        return ()
-
-    def own(self, seed: int) -> Iterable[Check]:
-        """All rows about the code, with those of `drawn`."""
-        raise NotImplementedError
-
-    def controls(self, seed: int) -> Iterable[Check]:
-        """Rows about wrong formulas, at the default settings."""
-        return ()
-
-    def row(self, name: str, figure: float, bound: float) -> Check:
-        return Check(self.name, name, figure, bound)
 
 
 def lines(checks: Sequence[Check], verbose: bool, controls: bool) -> list[str]:

@@ -78,7 +78,7 @@ class Settings(Group):
         self.require(alike and inside, "values", why, "e.g. [[1,2],[3,4]]")
 
 
-MEANS, STDS, TRIL = [1.0, 3.0], [0.15, 0.055], [[0.15, 0.0], [0.044, 0.033]]
+TRIL = [[0.15, 0.0], [0.044, 0.033]]
 KEYS: dict[str, dict[str, Any]] = {
     "values": {"doc": "the matrix X, of positive numbers"},
     "limit": {"doc": "the inverse is compared with u for |u| up to here", "gt": 0, "le": 5},
@@ -99,70 +99,57 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-def section(doc: str, **defaults: Any) -> type[Settings]:
-    """The settings of a section, whose keys have the types of their defaults."""
+TWO: dict[str, Any] = {"mean": [1.0, 3.0], "std": [0.15, 0.055], "scale_tril": TRIL}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "log_exp": {"values": [[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]},
+    "tanh_atanh": {"limit": 5.0, "step": 0.05, "far": 20.0},
+    "normal": {"mean": 3.0, "std": 0.5, "samples": 500},
+    "multivariate_normal": {**TWO, "samples": 500},
+    "normal_log_prob": {"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
+    "tanh_normal": {"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
+    "diagonal_log_prob": {"mean": TWO["mean"], "std": TWO["std"], "points": 800, "samples": 5000},
+    "tanh_diagonal": {"mean": TWO["mean"], "std": TWO["std"], "points": 500, "samples": 5000},
+    "tanh_full": {"mean": TWO["mean"], "scale_tril": TRIL, "points": 500, "samples": 5000},
+    "log_softmax": {"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
+    "action_mask": {"probs": [0.4, 0.3, 0.2, 0.1], "mask": [1, 0, 1, 1], "samples": 10_000},
+    "entropy": {
+        **{"mean": [0.5, -1.0], "std": [0.5, 0.9], "scale_tril": [[0.5, 0.0], [0.6, 0.4]]},
+        **{"probs": [0.6, 0.3, 0.1], "samples": 5000},
+    },
+}
+ABOUT = {
+    "log_exp": "exp(log X) = X in every float type",
+    "tanh_atanh": "tanh, its inverse and log-determinant, to where they break",
+    "normal": "Gaussian draws and density, by hand and by torch",
+    "multivariate_normal": "diagonal and full covariance in two dimensions: draws, covariance, "
+    "density",
+    "normal_log_prob": "exp(log_prob) of the Gaussian over the histogram of its draws",
+    "tanh_normal": "the density of tanh(u), with its Jacobian, over the histogram of the actions",
+    "diagonal_log_prob": "exp(log_prob) of the Gaussian with two components over their 3-D "
+    "histogram",
+    "tanh_diagonal": "exp(log_prob) of two components through tanh over their 3-D histogram",
+    "tanh_full": "exp(log_prob) of two correlated components through tanh",
+    "log_softmax": "log_softmax against log(softmax) out to large logits; frequencies of the "
+    "categorical",
+    "action_mask": "the categorical under a mask: draws, log_prob, entropy, divergence, gradients",
+    "entropy": "the entropy of every policy against its draws, its integral and 50 digits",
+}
 
-    def kind(value: Any) -> Any:
-        return GenericAlias(list, (kind(value[0]),)) if isinstance(value, list) else type(value)
 
-    typed = [(name, kind(value), key(value, **KEYS[name])) for name, value in defaults.items()]
-    namespace = {"__doc__": doc}
-    return make_dataclass("Settings", typed, bases=(Settings,), namespace=namespace, frozen=True)
+def typed(value: Any) -> Any:
+    """The type of a default, of a list that of its elements."""
+    return GenericAlias(list, (typed(value[0]),)) if isinstance(value, list) else type(value)
 
 
 SECTIONS: dict[str, type[Settings]] = {
-    "log_exp": section(
-        "exp(log X) = X in every float type", values=[[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]
-    ),
-    "tanh_atanh": section(
-        "tanh, its inverse and log-determinant, to where they break", limit=5.0, step=0.05, far=20.0
-    ),
-    "normal": section(
-        "Gaussian draws and density, by hand and by torch", mean=3.0, std=0.5, samples=500
-    ),
-    "multivariate_normal": section(
-        "diagonal and full covariance in two dimensions: draws, covariance, density",
-        **{"mean": MEANS, "std": STDS, "scale_tril": TRIL, "samples": 500},
-    ),
-    "normal_log_prob": section(
-        "exp(log_prob) of the Gaussian over the histogram of its draws",
-        **{"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
-    ),
-    "tanh_normal": section(
-        "the density of tanh(u), with its Jacobian, over the histogram of the actions",
-        **{"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
-    ),
-    "diagonal_log_prob": section(
-        "exp(log_prob) of the Gaussian with two components over their 3-D histogram",
-        **{"mean": MEANS, "std": STDS, "points": 800, "samples": 5000},
-    ),
-    "tanh_diagonal": section(
-        "exp(log_prob) of two components through tanh over their 3-D histogram",
-        mean=MEANS,
-        std=STDS,
-        points=500,
-        samples=5000,
-    ),
-    "tanh_full": section(
-        "exp(log_prob) of two correlated components through tanh",
-        mean=MEANS,
-        scale_tril=TRIL,
-        points=500,
-        samples=5000,
-    ),
-    "log_softmax": section(
-        "log_softmax against log(softmax) out to large logits; frequencies of the categorical",
-        **{"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
-    ),
-    "action_mask": section(
-        "the categorical under a mask: draws, log_prob, entropy, divergence, gradients",
-        **{"probs": [0.4, 0.3, 0.2, 0.1], "mask": [1, 0, 1, 1], "samples": 10_000},
-    ),
-    "entropy": section(
-        "the entropy of every policy against its draws, its integral and 50 digits",
-        **{"mean": [0.5, -1.0], "std": [0.5, 0.9], "scale_tril": [[0.5, 0.0], [0.6, 0.4]]},
-        **{"probs": [0.6, 0.3, 0.1], "samples": 5000},
-    ),
+    section: make_dataclass(
+        "Settings",
+        [(name, typed(value), key(value, **KEYS[name])) for name, value in values.items()],
+        bases=(Settings,),
+        namespace={"__doc__": ABOUT[section]},
+        frozen=True,
+    )
+    for section, values in DEFAULTS.items()
 }
 
 
