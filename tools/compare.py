@@ -21,22 +21,8 @@ from runtime.console import aligned
 from runtime.curves import read_curves
 from runtime.launch.door import tool
 from storage.rundir import make_by_time, make_folder, write_text
-from tools.comparison import (
-    MOST,
-    Groups,
-    Scores,
-    find,
-    grouped,
-    interquartile_mean,
-    interval,
-    mean,
-    named,
-    overlapping,
-    probability_of_improvement,
-    scored,
-    steps_to,
-    welch,
-)
+from tools import comparison
+from tools.comparison import MOST, Groups, Scores, interval, named
 from tools.published import Published, beside, lines, published
 from tools.shared import Keys, key, read_keys, save, table
 
@@ -96,7 +82,7 @@ def parse(arguments: list[str]) -> tuple[list[str], Options]:
 
 def compare(arguments: list[str]) -> int:
     paths, given = parse(arguments)
-    groups = grouped(overlapping(find(paths, given.tag)))
+    groups = comparison.grouped(comparison.overlapping(comparison.find(paths, given.tag)))
     others = beside(given.published, list(dict.fromkeys(task for task, _ in groups)))
     out = make_folder(given.out) if given.out else make_by_time(Path("runs/comparisons"))
     text = report(groups, given, others)
@@ -125,19 +111,22 @@ def report(groups: Groups, given: Options, others: Others) -> str:
     head = ["task", "group", "runs", "step", f"{given.tag}: mean", "95 %", "lowest", "highest"]
     if given.threshold is not None:
         head.append(f"median steps to {given.threshold:g}, runs")
-    every = [run for runs in groups.values() for run in runs]
     rows, finals, ranked, ends = [], Finals(), dict[str, list[str]](), dict[str, float]()
-    for (task, label), (last, scores) in scored(groups).items():
+    for (task, label), (last, scores) in comparison.scored(groups).items():
         runs, ends[task] = groups[task, label], last
         finals.setdefault(label, {})[task] = scores
         ranked.setdefault(task, []).append(label)
-        cells = [task, label, str(len(runs)), f"{last:,.0f}", *estimate(number, mean, [scores])]
+        cells = [task, label, str(len(runs)), f"{last:,.0f}"]
+        cells += estimate(number, comparison.mean, [scores])
         cells += [number(scores.min()), number(scores.max())]
         if given.threshold is not None:
-            found = [steps_to(run.steps, run.values, given.threshold) for run in runs]
-            reached = [step for step in found if step is not None]
+            reached = [
+                run.steps[run.values >= given.threshold][0]  # the first step of a curve there
+                for run in runs
+                if run.values.max() >= given.threshold
+            ]
             middle = f"{np.median(reached):,.0f}, " if reached else ""
-            cells.append(f"{middle}{len(reached)} of {len(found)}")
+            cells.append(f"{middle}{len(reached)} of {len(runs)}")
         rows.append(cells)
     parts = [table(head, rows)]
     for task, labels in ranked.items():
@@ -146,7 +135,7 @@ def report(groups: Groups, given: Options, others: Others) -> str:
     for task, theirs in others.items():
         parts.append("\n".join(f"- {line}" for line in lines(theirs, task, ends[task])))
     parts += [overall(finals), improvements(finals)]
-    if cut := [run.path for run in every if run.cut]:
+    if cut := [run.path for runs in groups.values() for run in runs if run.cut]:
         parts.append(f"Evaluations of {named(cut)} cut episodes short (eval.max_length).")
     names = {f"{label}: {runs[0].group}" for (_, label), runs in groups.items()}
     parts.append("\n\n".join(sorted(name for name in names if name.startswith("#"))))
@@ -161,7 +150,7 @@ def ranking(best: dict[str, np.ndarray]) -> str:
     (first, ours), (second, theirs) = best.items()
     if ours.mean() == theirs.mean():
         return f"{first} and {second} have the same mean. "
-    often = probability_of_improvement([ours], [theirs])
+    often = comparison.probability_of_improvement([ours], [theirs])
     but = f", though a run of it is above one of the next with probability {share(often)}"
     return f"{first} has the highest mean, {second} the next{but * (often < 0.5)}. "
 
@@ -174,7 +163,7 @@ def verdict(ours: np.ndarray, theirs: np.ndarray | None = None) -> str:
         return "One run has no spread; train five or more of each group."
     if not sum(map(np.ptp, sides)) > 0:
         return "These runs have no spread."
-    p, least, needed = welch(*sides)
+    p, least, needed = comparison.welch(*sides)
     size = f"show a difference of {number(least)} or more"
     if theirs is None:
         return f"{counts} of each group, with this spread, {size} (Welch's t test, 80 % power)."
@@ -208,7 +197,7 @@ def overall(finals: Finals) -> str:
                 every = np.concatenate([one[task] for one in finals.values() if task in one])
                 scaled.append((scores[task] - every.min()) / (np.ptp(every) or 1.0))
             counts = [str(len(tasks)), str(sum(map(len, scaled)))]
-            rows.append([label, *counts, *estimate(share, interquartile_mean, scaled)])
+            rows.append([label, *counts, *estimate(share, comparison.interquartile_mean, scaled)])
     rows.sort(key=lambda row: -float(row[3]))
     few = " (the mean, of fewer than 4 runs)" * any(int(row[2]) < 4 for row in rows)
     over = f"IQM{few}, each task's lowest run as 0, its highest as 1"
@@ -221,7 +210,7 @@ def improvements(finals: Finals) -> str:
     for first, second in itertools.combinations(finals, 2):
         if tasks := sorted({*finals[first]} & {*finals[second]}):
             pair = [[finals[label][task] for task in tasks] for label in (first, second)]
-            likely = estimate(share, probability_of_improvement, *pair)
+            likely = estimate(share, comparison.probability_of_improvement, *pair)
             rows.append([first, second, str(len(tasks)), *likely])
     head = ["a run of", "is above one of", "tasks", "probability", "95 %"]
     return table(head, rows) if rows else ""
@@ -247,7 +236,7 @@ def draw(groups: Groups, given: Options, others: Others, path: Path) -> None:
         mark = "." if len(steps) == 1 else "-"
         (line,) = panels[task].plot(steps, curves.mean(0), mark, label=label)
         if len(curves) > 1:
-            ends = interval(mean, [curves])
+            ends = interval(comparison.mean, [curves])
             panels[task].fill_between(steps, *ends, color=line.get_color(), alpha=0.2, linewidth=0)
     for task, axes in panels.items():
         last = axes.dataLim.x1

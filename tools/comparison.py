@@ -104,8 +104,7 @@ def find(paths: list[str], tag: str) -> list[Run]:
 def apart(file: Path, given: Path) -> Path | None:
     """The folder of a search, or of repetitions, below `given` that holds the file."""
     below = [above for above in file.parents if given in above.parents]
-    searches = (a for a in below if (a / STUDY).exists() or a.name == REPEATED.name)
-    return next(searches, None)
+    return next((a for a in below if (a / STUDY).exists() or a.name == REPEATED.name), None)
 
 
 def read(path: Path, curve: list[tuple[int, float]]) -> Run:
@@ -236,28 +235,16 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
     return sum(shares) / len(shares)
 
 
-class StudentT:
-    """How often a t statistic of so many degrees of freedom is far from 0, either way.
+def beyond(critical: float, degrees: float, difference: float = 0.0) -> float:
+    """The probability of |t| > critical where the means differ by so many standard errors.
 
     The noncentral t distribution (Cohen 1988, section 12.8), integrated over the estimated standard
     error as a share of the true one, whose square is chi-square / degrees.
     """
-
-    def __init__(self, degrees: float) -> None:
-        self.ratio = (torch.arange(1_000, dtype=torch.float64) + 0.5) / 250  # up to 4
-        log_density = (degrees - 1) * self.ratio.log() - degrees * self.ratio**2 / 2
-        self.weights = torch.softmax(log_density, 0)
-
-    def beyond(self, critical: float, difference: float = 0.0) -> float:
-        """The probability of |t| > critical where the means differ by so many standard errors."""
-        above, below = difference - critical * self.ratio, -difference - critical * self.ratio
-        return float(self.weights @ (torch.special.ndtr(above) + torch.special.ndtr(below)))
-
-    def noncentrality(self) -> float:
-        """The difference, in standard errors, that is shown at 5 % with 80 % power."""
-        grid = np.arange(0, 100, 0.001)
-        critical = grid[bisect_left(grid, LEVEL, key=lambda one: 1 - self.beyond(one))]
-        return float(grid[bisect_left(grid, POWER, key=lambda one: self.beyond(critical, one))])
+    ratio = (torch.arange(1_000, dtype=torch.float64) + 0.5) / 250  # up to 4
+    weights = torch.softmax((degrees - 1) * ratio.log() - degrees * ratio**2 / 2, 0)
+    above, below = difference - critical * ratio, -difference - critical * ratio
+    return float(weights @ (torch.special.ndtr(above) + torch.special.ndtr(below)))
 
 
 class Welch(NamedTuple):
@@ -272,20 +259,24 @@ def welch(ours: np.ndarray, theirs: np.ndarray) -> Welch:
     """Of groups of two runs or more, not all of them equal."""
     variances = np.array([ours.var(ddof=1), theirs.var(ddof=1)])
 
-    def test(*counts: int) -> tuple[StudentT, float]:
-        """(the distribution of t, the standard error of the difference) with so many runs."""
+    def test(*counts: int) -> tuple[float, float]:
+        """(degrees of freedom, standard error of the difference) with so many runs."""
         of_means = variances / counts
         degrees = of_means.sum() ** 2 / (of_means**2 / (np.array(counts) - 1)).sum()
-        return StudentT(degrees), math.sqrt(of_means.sum())
+        return float(degrees), math.sqrt(of_means.sum())
 
     def smallest(*counts: int) -> float:
-        student, error = test(*counts)
-        return student.noncentrality() * error
+        """The difference that so many runs show."""
+        degrees, error = test(*counts)
+        grid = np.arange(0, 100, 0.001)
+        critical = grid[bisect_left(grid, LEVEL, key=lambda one: 1 - beyond(one, degrees))]
+        shown = bisect_left(grid, POWER, key=lambda one: beyond(critical, degrees, one))
+        return float(grid[shown]) * error
 
     seen, counts = abs(ours.mean() - theirs.mean()), (len(ours), len(theirs))
-    student, error = test(*counts)
+    degrees, error = test(*counts)
     needed = bisect_left(range(MOST), True, lo=2, key=lambda count: smallest(count, count) <= seen)
-    return Welch(student.beyond(seen / error), smallest(*counts), needed)
+    return Welch(beyond(seen / error, degrees), smallest(*counts), needed)
 
 
 def resampled(scores: Scores, generator: np.random.Generator) -> list[np.ndarray]:
@@ -304,9 +295,3 @@ def interval(
     tail = 100 * (1 - LEVEL) / 2
     low, high = np.percentile(np.asarray(found), [tail, 100 - tail], axis=0)
     return low, high
-
-
-def steps_to(steps: np.ndarray, values: np.ndarray, threshold: float) -> int | None:
-    """The first step at which the curve is at the threshold or above; None where it never is."""
-    reached = np.flatnonzero(values >= threshold)
-    return int(steps[reached[0]]) if len(reached) else None

@@ -25,7 +25,6 @@ from tools.comparison import (
     probability_of_improvement,
     resampled,
     scored,
-    steps_to,
     welch,
 )
 from train import run as train
@@ -110,12 +109,6 @@ def test_the_order_is_that_of_the_means():
         for label, some in ends.items()
     }
     assert [label for _, label in scored(groups)] == ["a", "b", "c"]
-
-
-def test_steps_to_a_threshold():
-    steps, values = np.array([10.0, 20, 30]), np.array([1.0, 5, 3])
-    assert steps_to(steps, values, 5.0) == 20
-    assert steps_to(steps, values, 5.1) is None
 
 
 def planted(folder, name, values, *overrides):
@@ -263,6 +256,7 @@ def test_a_report_by_hand(tmp_path, capsys):
     assert cells[0][5] == f"{low:.4g} to {high:.4g}"
     assert cells[0][6:] == ["1", "100", "200, 2 of 5"]
     assert best[:6] == ["CartPole-v1", "lr=0.01", "5", "200", "50", "50 to 50"]
+    assert best[-1] == "200, 5 of 5"
     what = "lr=0.01 has the highest mean, lr=0.003 the next. 5 and 5 runs do not show that"
     p, least, needed = welch(np.full(5, 50.0), np.array(ends))
     chance = f"(Welch's t test, p = {p:.2g})"
