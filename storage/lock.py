@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -16,12 +17,12 @@ BEYOND = 1 << 20  # the byte that Windows locks, behind the text, which others m
 
 
 @contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path, patience: float = 0.0) -> Iterator[None]:
     """Context that locks the directory; the system unlocks it when the process ends in any way.
 
-    Raises StorageFault if another process has locked it.
+    Raises StorageFault if another process has locked it, for so many seconds of `patience`.
     """
-    path = run_dir / NAME
+    path, until = run_dir / NAME, time.monotonic() + patience
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
@@ -31,6 +32,9 @@ def locked(run_dir: Path) -> Iterator[None]:
         if not try_lock(descriptor):
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
+            if time.monotonic() < until:
+                time.sleep(0.05)
+                continue
             raise StorageFault(f"{run_dir}: is in use by {holder}; wait for it, or end it")
         with suppress(OSError):
             if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -20,18 +20,11 @@ from configs.schema import TrainConfig
 from configs.validate import key_names, unknown_key
 from runtime.console import number
 from runtime.launch.door import tool
+from storage.lock import locked
 from storage.rundir import make_folder, write_text
 from tools.shared import Keys, key, names, read_keys
-from tools.tuning.spaces import (
-    OFF_POLICY,
-    ON_POLICY,
-    SPACES,
-    Space,
-    ends,
-    holding,
-    present,
-    read_space,
-)
+from tools.tuning import spaces
+from tools.tuning.spaces import Space
 
 USAGE = """\
 usage: python tools/tune.py env=NAME agent=NAME [trials=50] [seeds=1] [workers=1] [study=FOLDER]
@@ -87,10 +80,10 @@ def tune(arguments: list[str]) -> int:
         space = studies.recorded_space(study) or space
     trials = f"{own.trials} trial{'s' * (own.trials > 1)} of {' '.join(fixed)}"
     print(f"{trials}, searching {', '.join(space)}; {folder}", flush=True)
-    now = present(train_config(fixed), space)
+    now = spaces.present(train_config(fixed), space)
     if now is None and own.report:
         print("the unchanged settings lie outside these ranges: no trial has them")
-    with studies.turn(folder):
+    with locked(folder, studies.PATIENCE):
         studies.require_same(study, [*fixed, f"seeds={own.seeds}"], space, folder)
         if now is not None and not study.get_trials(deepcopy=False):
             study.enqueue_trial(now)
@@ -128,7 +121,7 @@ def read(arguments: list[str]) -> Plan:
     fixed, space, known = [], Space(), [*GROUPS, *key_names(TrainConfig)]
     for argument in rest:
         name, _, text = argument.partition("=")
-        searched = read_space(name, text) if name.startswith(("agent.", "env.")) else None
+        searched = spaces.read_space(name, text) if name.startswith(("agent.", "env.")) else None
         if searched is not None:
             space[name] = searched
         elif name in ("seed", "run_dir", "resume"):
@@ -145,10 +138,10 @@ def read(arguments: list[str]) -> Plan:
         raise ConfigError("eval.episodes: 0 leaves nothing to judge a trial by; leave it out")
     named = bool(space)
     if not named:
-        general = ON_POLICY if config.agent.on_policy else OFF_POLICY
-        usual = SPACES.get(config.agent.name, general)
-        space = holding(config, {name: usual[name] for name in usual if name not in values})
-    for one in ends(space):
+        general = spaces.ON_POLICY if config.agent.on_policy else spaces.OFF_POLICY
+        usual = spaces.SPACES.get(config.agent.name, general)
+        space = spaces.holding(config, {name: usual[name] for name in usual if name not in values})
+    for one in spaces.ends(space):
         train_config([*fixed, *one])
     from tools.doctor import group_name  # loads torch
 

@@ -15,17 +15,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common.errors import warn
 from runtime.launch.door import tool
-from storage import rundir
+from storage import provenance, rundir
 from tools import any_policy
-from tools.gallery import settings
-from tools.gallery.report import (
-    Check,
-    as_json,
-    explained,
-    lines,
-    markdown,
-    summary,
-)
+from tools.gallery import report, settings
+from tools.gallery.report import Check
 from tools.shared import new_folder
 
 STATES = 8  # of a trained policy, at which it is audited
@@ -60,7 +53,7 @@ def verify(arguments: list[str]) -> int:
     shown: list[str] = []
 
     def show(rows: list[Check]) -> None:
-        new = lines(rows, options.verbose, controls=not options.run)
+        new = report.lines(rows, options.verbose, controls=not options.run)
         shown.extend(new)
         print(*new[len(shown) > len(new) :], sep="\n", flush=True)  # the head once
 
@@ -74,11 +67,21 @@ def verify(arguments: list[str]) -> int:
         images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
     for name, image in images.items():
         rundir.write_bytes(folder / f"{name}.png", png(image))
-    write(folder, options.seed, chosen, checks)
-    words = explained(" ".join(shown))
+    rundir.write_text(folder / "report.md", report.markdown(checks, chosen))
+    written = {
+        "passed": all(check.passed for check in checks),
+        "seed": options.seed,
+        "settings": {name: asdict(given) for name, given in chosen.items()},
+        "checks": [report.as_json(check) for check in checks],
+        "versions": provenance.versions(),
+        "revision": provenance.revision(),
+    }
+    rundir.write_json(folder / "report.json", written)
+    words = report.explained(" ".join(shown))
     print(*(["", *words] if words else []), "", sep="\n")
-    print(f"{summary(checks)}; {time.perf_counter() - started:.0f} s; {folder / 'report.md'}")
-    return int(not all(check.passed for check in checks))
+    seconds = f"{time.perf_counter() - started:.0f} s"
+    print(f"{report.summary(checks)}; {seconds}; {folder / 'report.md'}")
+    return int(not written["passed"])
 
 
 def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
@@ -121,22 +124,6 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
         for trial in finding.trials
     ]
     return rows, picture(findings[:4])
-
-
-def write(folder: Path, seed: int, chosen: dict[str, Any], checks: list[Check]) -> None:
-    """The report as Markdown and as JSON."""
-    from storage import provenance
-
-    rundir.write_text(folder / "report.md", markdown(checks, chosen))
-    report = {
-        "passed": all(check.passed for check in checks),
-        "seed": seed,
-        "settings": {name: asdict(given) for name, given in chosen.items()},
-        "checks": [as_json(check) for check in checks],
-        "versions": provenance.versions(),
-        "revision": provenance.revision(),
-    }
-    rundir.write_json(folder / "report.json", report)
 
 
 def false_alarms(seeds: int, sections: list[Any]) -> int:

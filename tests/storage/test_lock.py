@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import ExitStack
+from threading import Timer
 from types import SimpleNamespace
 
 import pytest
@@ -52,6 +54,14 @@ def test_the_second_is_told_who_was_first(system, tmp_path, monkeypatch):
     with locked(tmp_path), pytest.raises(StorageFault, match=taken), locked(tmp_path):
         pass
     assert not (tmp_path / "lock").exists()
+
+
+def test_who_has_patience_waits_for_the_first(tmp_path):
+    with ExitStack() as first:
+        first.enter_context(locked(tmp_path))
+        Timer(0.02, first.close).start()
+        with locked(tmp_path, 60.0):
+            pass
 
 
 def test_a_file_that_its_holder_has_just_removed_locks_nobody_out(tmp_path, monkeypatch):

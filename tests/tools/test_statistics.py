@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from audit.chance import bartlett
+from policies import FullGaussian, TanhFullGaussian, TanhGaussian
 from tools.gallery import report
-from tools.gallery.densities import diagonal, full
+from tools.gallery.densities import case
 from tools.gallery.sections import joint
 
 
 @pytest.mark.parametrize("std", [0.001, 0.2, 3.0])
 @pytest.mark.parametrize("mean", [0.0, -5.0, 20.0])
 def test_the_grid_integrates_any_squashed_density(mean, std):
-    grid = diagonal([mean], [std], squashed=True).grid
+    grid = case(TanhGaussian, [mean], [std]).grid
     assert grid.integral == pytest.approx(1, abs=1e-7)
     latent = torch.tensor([[mean - std], [mean], [mean + 2 * std]], dtype=torch.float64)
     expected = torch.special.ndtr(torch.tensor([-1.0, 0.0, 2.0], dtype=torch.float64))
@@ -23,20 +24,20 @@ def test_the_grid_integrates_any_squashed_density(mean, std):
 
 
 def test_the_grid_follows_correlation():
-    grid = full([1.0, 8.0], [[0.5, 0.0], [-0.9, 0.2]], squashed=True).grid
+    grid = case(TanhFullGaussian, [1.0, 8.0], [[0.5, 0.0], [-0.9, 0.2]]).grid
     assert grid.integral == pytest.approx(1, abs=1e-7)
 
 
 def test_the_p_value_of_the_covariance_is_uniform_and_sees_a_correlation():
-    case = full([1.0, 3.0], [[0.15, 0.0], [0.044, 0.033]])
+    right = case(FullGaussian, [1.0, 3.0], [[0.15, 0.0], [0.044, 0.033]])
     found = []
     for seed in range(200):
         noise = torch.from_numpy(np.random.default_rng(seed).standard_normal((100, 2)))
-        found.append(bartlett(case.whitened(case.mean + noise @ case.tril.T)))
+        found.append(bartlett(right.whitened(right.mean + noise @ right.tril.T)))
     assert min(found) > 1e-4
     assert np.mean(np.array(found) < 0.1) < 0.2
-    independent = full([1.0, 3.0], [[0.15, 0.0], [0.0, 0.055]])
-    assert bartlett(independent.whitened(case.mean + noise @ case.tril.T)) < 1e-6
+    independent = case(FullGaussian, [1.0, 3.0], [[0.15, 0.0], [0.0, 0.055]])
+    assert bartlett(independent.whitened(right.mean + noise @ right.tril.T)) < 1e-6
 
 
 def test_a_log_prob_with_a_dimension_too_many_is_averaged_over_it():

@@ -307,12 +307,12 @@ def test_a_search_of_the_usual_ranges_goes_on_after_its_pair_was_replaced(
     command = [*SHORT, "study=out"]
     assert tune.main([*command, "trials=1"]) == 0
     assert "no trial had" not in capsys.readouterr().out
-    space = tune.holding
-    monkeypatch.setattr(tune, "holding", lambda config, usual: {  # as of another pair
+    space = tune.spaces.holding
+    monkeypatch.setattr(tune.spaces, "holding", lambda config, usual: {  # as of another pair
         **space(config, usual), "agent.lr": Range(1e-4, 0.5, log=True)})  # fmt: skip
     assert tune.main([*command, "trials=2"]) == 0
     assert "trial 1" in capsys.readouterr().out
-    monkeypatch.setattr(tune, "present", lambda *_: {"agent.lr": 0.3})
+    monkeypatch.setattr(tune.spaces, "present", lambda *_: {"agent.lr": 0.3})
     assert tune.main([*command, "trials=2"]) == 0
     assert "which no trial had" in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,20 +33,23 @@ TWO_PI = 2 * torch.pi
 class Case:
     """A continuous policy for one state."""
 
-    make: Callable[[Tensor, Tensor], Any]  # (mean, scale) -> policy, or one of `controls`
+    policy: type[policies.Gaussian]
     mean: Tensor  # (A,) float32
     scale: Tensor  # log_std (A,) or scale_tril (A, A), float32
-    squashed: bool  # whether actions are tanh of the latent
     label: str = ""  # among the cases of a section
+    mistake: str = ""  # one of `controls.WRONG`
 
-    @property
-    def full(self) -> bool:
-        return self.scale.ndim == 2
+    def make(self, mean: Tensor, scale: Tensor) -> Any:
+        """The policy, or a wrong formula of it."""
+        if self.mistake:
+            return WRONG[self.mistake](mean, scale, squashed=self.policy.squashed)
+        return self.policy(mean, scale)
 
     @cached_property
     def tril(self) -> Tensor:
         """Cholesky factor of the covariance of the latent, (A, A) float64."""
-        return self.scale.double() if self.full else torch.diag(self.scale.double().exp())
+        scale = self.scale.double()
+        return scale if self.policy.correlated else torch.diag(scale.exp())
 
     def parameters(self, count: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         """Mean and scale for `count` draws, a leaf each, so that gradients come per draw."""
@@ -58,7 +61,7 @@ class Case:
         by_mean, by_scale = torch.autograd.grad(
             found.sum(), parameters, allow_unused=True, materialize_grads=True
         )
-        return [by_mean, by_scale.tril() if self.full else by_scale]
+        return [by_mean, by_scale.tril() if self.policy.correlated else by_scale]
 
     def log_prob(self, action: Tensor, latent: Tensor | None = None) -> Tensor:
         """Joint log-density in float64; the parameters broadcast over the leading dimensions."""
@@ -66,11 +69,11 @@ class Case:
         return joint(policy.log_prob(action, latent), action.shape[:-1])
 
     def squash(self, latent: Tensor) -> Tensor:
-        return torch.tanh(latent) if self.squashed else latent
+        return torch.tanh(latent) if self.policy.squashed else latent
 
     @property
     def support(self) -> Support:
-        return support_between(len(self.mean), 1.0 if self.squashed else math.inf)
+        return support_between(len(self.mean), 1.0 if self.policy.squashed else math.inf)
 
     def density(self, latent: Tensor) -> Tensor:
         """Log-density of latents that `log_prob` claims, (*, A) -> (*,)."""
@@ -89,15 +92,17 @@ class Case:
     def digits(self) -> tuple[list[float], list[list[Any]]]:
         """Mean and Cholesky factor, to 50 digits."""
         scale, mp = self.scale.tolist(), reference.mp
-        tril = scale if self.full else mp.diag([mp.exp(log_std) for log_std in scale]).tolist()
-        return self.mean.tolist(), tril
+        if not self.policy.correlated:
+            scale = mp.diag([mp.exp(log_std) for log_std in scale]).tolist()
+        return self.mean.tolist(), scale
 
     def exact(self, rows: list[reference.Score]) -> list[Tensor]:
         """[value (R,), slopes by the mean (R, A), by the scale (R, A[, A])] of the scores."""
         value, by_mean, by_scale = map(reference.tensor, zip(*rows, strict=True))
-        if not self.full:  # d L_ii / d log_std_i = L_ii
-            by_scale = by_scale.diagonal(dim1=-2, dim2=-1) * self.tril.diagonal()
-        return [value, by_mean, by_scale.tril() if self.full else by_scale]
+        if self.policy.correlated:
+            return [value, by_mean, by_scale.tril()]
+        # d L_ii / d log_std_i = L_ii
+        return [value, by_mean, by_scale.diagonal(dim1=-2, dim2=-1) * self.tril.diagonal()]
 
 
 @dataclass(eq=False)
@@ -116,8 +121,8 @@ class Subject:
         exact = []
         for score, points in ((reference.log_prob, self.latent), (reference.log_pi, self.noise)):
             first = points[:REFERENCES].tolist()
-            scores = [score(*self.case.digits, point, self.case.squashed) for point in first]
-            exact.append(self.case.exact(scores))
+            digits, squashed = self.case.digits, self.case.policy.squashed
+            exact.append(self.case.exact([score(*digits, point, squashed) for point in first]))
         return exact
 
     def check(self, text: str, figure: float, bound: float, relation: str = "<=") -> Check:
@@ -129,8 +134,7 @@ class Subject:
 
     def gone_wrong(self, mistake: str) -> "Subject":
         """The same draws, scored by a wrong formula."""
-        make = partial(WRONG[mistake], squashed=self.case.squashed)
-        return replace(self, case=replace(self.case, make=make))
+        return replace(self, case=replace(self.case, mistake=mistake))
 
 
 def pit(subject: Subject) -> Iterator[Check]:
@@ -191,7 +195,7 @@ def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> Iterator[Chec
     sizes = all_terms.abs().sum((0, -1)).clamp_min(1.0)
     off = (all_terms.sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
     exact = [
-        reference.terms(tril, e, reference.latent_of(mean, tril, e), case.squashed)
+        reference.terms(tril, e, reference.latent_of(mean, tril, e), case.policy.squashed)
         for e in subject.noise[:REFERENCES].tolist()
     ]
     of_each = [
@@ -214,7 +218,7 @@ def without_latent(subject: Subject) -> Iterator[Check]:
     """
     case, latent = subject.case, subject.latent[:REFERENCES]
     inside = (latent.abs() <= INVERTIBLE).all(-1)
-    if not case.squashed or not bool(inside.any()):
+    if not case.policy.squashed or not bool(inside.any()):
         return
     policy = case.make(*case.parameters(len(latent)))
     found = joint(policy.log_prob(case.squash(latent)), inside.shape).detach()
@@ -253,7 +257,7 @@ def exact_rows(subject: Subject) -> Iterator[Check]:
         yield from value_and_gradient(subject, dtype)
         yield from terms(subject, dtype)
     yield from without_latent(subject)
-    if subject.case.squashed:
+    if subject.case.policy.squashed:
         error = relative_error(subject.action, torch.tanh(subject.latent.double()))
         yield subject.check("action - tanh(latent)", error, 3e-7)
     if subject.section in ("normal", "multivariate_normal"):
@@ -323,41 +327,37 @@ class DensitySection(Section):
 
     def controls(self, seed: int) -> Iterator[Check]:
         for subject in self.subjects(seed):
-            expected = REJECTING[subject.case.squashed, len(subject.case.mean)]
+            expected = REJECTING[subject.case.policy.squashed, len(subject.case.mean)]
             yield from (control(subject, mistake, expected[mistake]) for mistake in expected)
 
 
-def diagonal(mean: list[float], std: list[float], label: str = "", squashed: bool = False) -> Case:
-    make = policies.TanhGaussian if squashed else policies.Gaussian
-    log_std = torch.tensor(std, dtype=torch.float64).log().float()
-    return Case(make, torch.tensor(mean), log_std, squashed, label)
-
-
-def full(
-    mean: list[float], tril: list[list[float]], label: str = "", squashed: bool = False
+def case(
+    policy: type[policies.Gaussian], mean: list[float], scale: list[Any], label: str = ""
 ) -> Case:
-    make = policies.TanhFullGaussian if squashed else policies.FullGaussian
-    return Case(make, torch.tensor(mean), torch.tensor(tril), squashed, label)
+    """A case, where covariance is diagonal by the standard deviations."""
+    given = torch.tensor(scale, dtype=torch.float64)
+    own = given if policy.correlated else given.log()
+    return Case(policy, torch.tensor(mean), own.float(), label)
 
 
 CASES: dict[str, Callable[[Any], list[Case]]] = {
     "normal": lambda s: [
-        diagonal([s.mean], [s.std], f"N({s.mean:g}, {s.std:g})"),
-        diagonal([0.0], [1.0], "N(0, 1)"),
+        case(policies.Gaussian, [s.mean], [s.std], f"N({s.mean:g}, {s.std:g})"),
+        case(policies.Gaussian, [0.0], [1.0], "N(0, 1)"),
     ],
     "multivariate_normal": lambda s: [
-        diagonal(s.mean, s.std, "diagonal"),
-        full(s.mean, s.scale_tril, "full"),
+        case(policies.Gaussian, s.mean, s.std, "diagonal"),
+        case(policies.FullGaussian, s.mean, s.scale_tril, "full"),
     ],
-    "normal_log_prob": lambda s: [diagonal([s.mean], [s.std])],
-    "tanh_normal": lambda s: [diagonal([s.mean], [s.std], squashed=True)],
-    "diagonal_log_prob": lambda s: [diagonal(s.mean, s.std)],
-    "tanh_diagonal": lambda s: [diagonal(s.mean, s.std, squashed=True)],
-    "tanh_full": lambda s: [full(s.mean, s.scale_tril, squashed=True)],
+    "normal_log_prob": lambda s: [case(policies.Gaussian, [s.mean], [s.std])],
+    "tanh_normal": lambda s: [case(policies.TanhGaussian, [s.mean], [s.std])],
+    "diagonal_log_prob": lambda s: [case(policies.Gaussian, s.mean, s.std)],
+    "tanh_diagonal": lambda s: [case(policies.TanhGaussian, s.mean, s.std)],
+    "tanh_full": lambda s: [case(policies.TanhFullGaussian, s.mean, s.scale_tril)],
     "entropy": lambda s: [
-        diagonal(s.mean, s.std, "Gaussian"),
-        diagonal(s.mean, s.std, "TanhGaussian", squashed=True),
-        full(s.mean, s.scale_tril, "FullGaussian"),
-        full(s.mean, s.scale_tril, "TanhFullGaussian", squashed=True),
+        case(policies.Gaussian, s.mean, s.std, "Gaussian"),
+        case(policies.TanhGaussian, s.mean, s.std, "TanhGaussian"),
+        case(policies.FullGaussian, s.mean, s.scale_tril, "FullGaussian"),
+        case(policies.TanhFullGaussian, s.mean, s.scale_tril, "TanhFullGaussian"),
     ],
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import starmap
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -71,11 +71,12 @@ class LogExp(Section):
 class LogSoftmax(Section):
     """log_softmax, and the categorical policy that is made of it."""
 
-    FORMS: ClassVar[dict[str, Form]] = {
+    FORMS: ClassVar[dict[str, Callable[..., Any]]] = {
         "log_softmax": lambda logits: torch.log_softmax(logits, -1),
         "log(softmax)": controls.log_of_softmax,
     }
     FLOATS = (torch.float16, torch.float32)
+    OF = " of the categorical"
 
     def logits(self) -> Tensor:
         """Rows of five logits, up to `size` from their middle."""
@@ -92,16 +93,19 @@ class LogSoftmax(Section):
         of_gradient = relative_errors(jacobian, exact).flatten(1)
         return relative_errors(function(logits), log_p).amax(1), of_gradient.amax(1)
 
-    def frequencies(self, seed: int) -> Tensor:
-        """How often each class was drawn, (K,)."""
-        log_probs = torch.tensor(self.settings.probs).log()
-        return counts(log_probs, self.settings.samples, stream(seed, self.name))
+    def log_probs(self) -> Tensor:
+        """Those that are drawn from, (K,)."""
+        return torch.tensor(self.settings.probs).log()
+
+    def draws(self, seed: int) -> tuple[Tensor, Tensor]:
+        """(how often each action was drawn, its probability), (K,)."""
+        log_probs = self.log_probs()
+        drawn = counts(log_probs, self.settings.samples, stream(seed, self.name))
+        return drawn, log_probs.exp()
 
     def drawn(self, seed: int) -> Iterator[Check]:
-        probs = torch.tensor(self.settings.probs, dtype=torch.float64)
-        p_value = chi2_p_value(self.frequencies(seed), probs)
-        name = f"chi-square of {self.settings.samples:,} draws of the categorical, p-value"
-        yield Check(self.name, name, p_value, RAREST, ">=")
+        name = f"chi-square of {self.settings.samples:,} draws{self.OF}, p-value"
+        yield Check(self.name, name, chi2_p_value(*self.draws(seed)), RAREST, ">=")
 
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)
@@ -268,7 +272,7 @@ class Entropy(DensitySection):
         for case in self.cases:
             error = abs(entropy(case, torch.float64) - case.grid.entropy)
             yield self.row(f"{case.label}: against the integral of -p log p", error, 1e-6)
-            exact = case.exact([reference.entropy(*case.digits, case.squashed)])
+            exact = case.exact([reference.entropy(*case.digits, case.policy.squashed)])
             for dtype, bound in ENTROPY.items():
                 parameters = case.parameters(1, dtype)
                 found = case.make(*parameters).entropy()
@@ -288,12 +292,12 @@ class Entropy(DensitySection):
         for subject in self.subjects(seed):
             case, right = subject.case, entropy(subject.case)
             mistakes = ["sigma_for_log_sigma", "sum_forgotten"]
-            mistakes += ["jacobian_added", "tanh_twice"] if case.squashed else []
+            mistakes += ["jacobian_added", "tanh_twice"] if case.policy.squashed else []
             for mistake in mistakes:
                 yield self.control(mistake, subject.gone_wrong(mistake), right)
-            if case.squashed:
-                base = policies.FullGaussian if case.full else policies.Gaussian
-                yield self.control("entropy_of_u", subject, entropy(replace(case, make=base)))
+            if case.policy.squashed:
+                base = policies.FullGaussian if case.policy.correlated else policies.Gaussian
+                yield self.control("entropy_of_u", subject, entropy(replace(case, policy=base)))
 
     def control(self, mistake: str, subject: Subject, value: float) -> Check:
         mean, error = of_draws(subject)

@@ -1,28 +1,26 @@
 """The section on masks: categorical policies with fewer actions."""
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 import policies
-from audit.chance import chi2_p_value
-from common.seeding import stream
 from networks.discrete import masked_log_softmax
 from tools.gallery import controls, reference
-from tools.gallery.densities import RAREST
-from tools.gallery.functions import counts
+from tools.gallery.functions import LogSoftmax
 from tools.gallery.report import Check
-from tools.gallery.sections import Section, kind, relative_error, relative_errors
+from tools.gallery.sections import kind, relative_error, relative_errors
 
 BOUND = {torch.float16: 1e-3, torch.float32: 1e-6, torch.float64: 1e-14}
 
 
-class ActionMask(Section):
+class ActionMask(LogSoftmax):
     """log p, entropy and divergence of what is permitted; nothing of what is not."""
 
-    FORMS: ClassVar[dict[str, controls.Masked]] = {
+    OF = ""
+    FORMS: ClassVar[dict[str, Callable[..., Any]]] = {
         "masked_log_softmax": lambda *given: controls.scored(masked_log_softmax(*given)),
         **controls.MASKED,
     }
@@ -73,15 +71,8 @@ class ActionMask(Section):
         dtype = torch.float16 if "1e8" in form else torch.float32
         return dtype, self.errors(form, dtype)
 
-    def draws(self, seed: int) -> tuple[Tensor, Tensor]:
-        """(how often each action was drawn, its probability), (K,)."""
-        log_probs = masked_log_softmax(torch.tensor(self.settings.probs).log(), self.forbidden)
-        drawn = counts(log_probs, self.settings.samples, stream(seed, self.name))
-        return drawn, log_probs.exp()
-
-    def drawn(self, seed: int) -> Iterator[Check]:
-        name = f"chi-square of {self.settings.samples:,} draws, p-value"
-        yield Check(self.name, name, chi2_p_value(*self.draws(seed)), RAREST, ">=")
+    def log_probs(self) -> Tensor:
+        return masked_log_softmax(super().log_probs(), self.forbidden)
 
     def own(self, seed: int) -> Iterator[Check]:
         yield from self.drawn(seed)

@@ -114,7 +114,7 @@ def log_softmax(section: LogSoftmax, seed: int) -> Figure:
             so_far(axes, section.logits()[:, -1], section.errors(form, dtype)[0], style, **more)
     axes.set(xscale="log", yscale="log", ylim=(1e-9, 10))
     legend(axes, "upper right")
-    shares(figure, 2, section.frequencies(seed), torch.tensor(section.settings.probs))
+    shares(figure, 2, *section.draws(seed))
     return figure
 
 
@@ -177,8 +177,8 @@ DOTS = {"color": DENSITY, "edgecolor": "white"}
 
 def named(section: DensitySection, case: Case) -> str:
     given = section.settings
-    spread = f"L {given.scale_tril}" if case.full else f"std {given.std}"
-    return f"{'u of ' if case.squashed else ''}mean {given.mean}, {spread}"
+    spread = f"L {given.scale_tril}" if case.policy.correlated else f"std {given.std}"
+    return f"{'u of ' * case.policy.squashed}mean {given.mean}, {spread}"
 
 
 def line(section: DensitySection, seed: int) -> Figure:
@@ -190,7 +190,7 @@ def line(section: DensitySection, seed: int) -> Figure:
         shown, unit, label = units(case, subject.latent[:, 0].double())
         density = case.log_prob(subject.action.double(), subject.latent.double()).exp() * unit
         per = f"10$^{{{round(math.log10(unit))}}}$" if unit != 1 else "unit of action"
-        title = case.label or ("a = tanh(u), " if case.squashed else "") + named(section, case)
+        title = case.label or "a = tanh(u), " * case.policy.squashed + named(section, case)
         axes = panel(figure, (1, len(subjects), place), label, f"density (per {per})", title)
         count = len(shown)
         bins = max(20, min(80, count // 60))
@@ -214,7 +214,7 @@ def units(case: Case, latent: Tensor) -> tuple[Tensor, float, str]:
 
     Within 0.01 of a bound it is their distance from it, in a power of ten.
     """
-    if not case.squashed or float(torch.tanh(latent.abs()).min()) < 0.99:
+    if not case.policy.squashed or float(torch.tanh(latent.abs()).min()) < 0.99:
         return case.squash(latent), 1.0, "action"
     distance = 2 / (torch.exp(2 * latent.abs()) + 1)  # 1 - |tanh(u)|, without cancellation
     power = round(math.log10(float(distance.mean())))
@@ -249,9 +249,8 @@ def plane(section: DensitySection, seed: int) -> Figure:
     """Two components: the density at some draws over the 3-D histogram, and both from above."""
     (subject,) = section.subjects(seed)
     case, points = subject.case, section.settings.points
-    policy = ("Tanh" if case.squashed else "") + ("FullGaussian" if case.full else "Gaussian")
-    title = f"{policy}: exp(log_prob) over the histogram of its actions; {named(section, case)}"
-    figure, action = canvas(12.5, title), subject.action.double()
+    over = f"{case.policy.__name__}: exp(log_prob) over the histogram of its actions"
+    figure, action = canvas(12.5, f"{over}; {named(section, case)}"), subject.action.double()
     density = case.log_prob(action, subject.latent.double()).exp()
     x, y = action.T.numpy()
     heights, *edges = np.histogram2d(x, y, bins=24, density=True)

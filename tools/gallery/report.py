@@ -66,9 +66,7 @@ class Check:
     @property
     def nearness(self) -> float:
         """1 at the bound, less inside, infinite where it fails."""
-        small, large = self.figure, self.bound
-        if self.relation == ">=":
-            small, large = large, small
+        small, large = sorted((self.figure, self.bound))
         return (small / large if large else 0.0) if self.passed else math.inf
 
     @property
@@ -94,7 +92,6 @@ def lines(checks: Sequence[Check], verbose: bool, controls: bool) -> list[str]:
 
     Without `controls`, there is no column for them.
     """
-
     shown = {name: width for name, width in WIDTHS.items() if controls or name != "wrong formulas"}
 
     def line(*cells: str) -> str:
@@ -125,9 +122,7 @@ def explained(text: str) -> list[str]:
 
 def summary(checks: Sequence[Check]) -> str:
     """How many checks hold, and how many wrong formulas are rejected."""
-    own, controls = (
-        [one.passed for one in checks if one.control is kind] for kind in (False, True)
-    )
+    own, controls = ([x.passed for x in checks if x.control is kind] for kind in (False, True))
     held = f"{sum(own)} of {len(own)} checks hold"
     rejected = f", {sum(controls)} of {len(controls)} wrong formulas are rejected"
     failed = "" if all(own + controls) else ": FAILED"

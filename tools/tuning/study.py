@@ -11,8 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from storage.lock import locked
 from tools.tuning.spaces import Choice, Range, Space, draw
 
 sampler = partial(optuna.samplers.TPESampler, multivariate=True, constant_liar=True)
-LONGEST_TURN = 60.0  # seconds
+PATIENCE = 60.0  # seconds that a process waits for the turn of another
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 DIVERGED = 5  # exit code
 POLL = 1.0  # seconds between two checks of a run
@@ -76,22 +75,6 @@ def recorded_space(study: Any) -> Space:
     }
 
 
-@contextmanager
-def turn(folder: Path, longest: float = LONGEST_TURN) -> Iterator[None]:
-    """Holds a folder, after waiting for another process to release it."""
-    with ExitStack() as held:
-        until = time.monotonic() + longest
-        while True:
-            try:
-                held.enter_context(locked(folder))
-                break
-            except StorageFault:
-                if time.monotonic() > until:
-                    raise
-            time.sleep(0.05)
-        yield
-
-
 def take_over(study: Any, folder: Path) -> None:
     """Marks trials of ended workers as failed, and queues them again."""
     for trial in study.get_trials(states=[TrialState.RUNNING]):
@@ -118,7 +101,7 @@ def search(
     failed = 0
     while True:
         with ExitStack() as held:
-            with turn(folder):
+            with locked(folder, PATIENCE):
                 every = study.get_trials(deepcopy=False)
                 waiting = [t.number for t in every if t.state == TrialState.WAITING]
                 done = [t for t in every if t.state not in UNCOUNTED or REPEATED in t.user_attrs]
@@ -184,7 +167,7 @@ def play(trial: Any, command: list[str], folder: Path, seeds: int) -> float:
         run, log = folder / f"s{index}", folder / f"s{index}.log"
         own = [*command, f"seed={FIRST_SEED + index}", f"run_dir={readable(run)}", "resume=auto"]
         if run.exists():  # if the worker alone was killed, its run is still going on
-            with turn(run, longest=math.inf):
+            with locked(run, math.inf):
                 pass
         with open(log, "ab") as file:
             command_line = [sys.executable, str(TRAIN), *own]
