@@ -7,6 +7,7 @@ rejected.
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tools.shared import new_folder
 
 STATES = 8  # of a trained policy, at which it is audited
 APART = 12  # steps between the moments at which the states are taken
+Part = tuple[str, list[Check], Any]  # its name, its rows, the pixels of its picture
 
 
 def main(arguments: list[str]) -> int:
@@ -37,35 +39,21 @@ def verify(arguments: list[str]) -> int:
     import torch
 
     from audit.picture import png
-    from tools.gallery.pictures import GALLERY, pixels
+    from tools.gallery.pictures import GALLERY
 
     torch.set_num_threads(1)  # nothing here is large
     chosen = {} if options.run else chosen
     sections = [GALLERY[name][0](name, given) for name, given in chosen.items()]
     if options.false_alarms:
         return false_alarms(options.false_alarms, sections)
-    started = time.perf_counter()
-    checks: list[Check] = []
-    images: dict[str, Any] = {}
-    if options.run:
-        checks, images["run"] = audit_run(options)
+    started, checks, shown = time.perf_counter(), list[Check](), list[str]()
+    parts: Iterable[Part] = [audit_run(options)] if options.run else gallery(sections, options.seed)
     folder = new_folder(options.out, "runs/verify")
-    shown: list[str] = []
-
-    def show(rows: list[Check]) -> None:
+    for name, rows, image in parts:
         new = report.lines(rows, options.verbose, controls=not options.run)
-        shown.extend(new)
-        print(*new[len(shown) > len(new) :], sep="\n", flush=True)  # the head once
-
-    if options.run:
-        show(checks)
-    for section in sections:
-        usual = type(section)(section.name, settings.SECTIONS[section.name]())
-        rows = [*section.own(options.seed), *usual.controls(options.seed)]
-        show(rows)
+        print(*new[len(shown) > 0 :], sep="\n", flush=True)  # the head once
+        shown += new
         checks += rows
-        images[section.name] = pixels(GALLERY[section.name][1](section, options.seed))
-    for name, image in images.items():
         rundir.write_bytes(folder / f"{name}.png", png(image))
     rundir.write_text(folder / "report.md", report.markdown(checks, chosen))
     written = {
@@ -84,8 +72,18 @@ def verify(arguments: list[str]) -> int:
     return int(not written["passed"])
 
 
-def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
-    """Rows and picture for the newest valid checkpoint of a run (or `best`, or a name).
+def gallery(sections: list[Any], seed: int) -> Iterator[Part]:
+    """Each section, and its wrong formulas at the usual settings."""
+    from tools.gallery.pictures import GALLERY, pixels
+
+    for section in sections:
+        usual = type(section)(section.name, settings.SECTIONS[section.name]())
+        rows = [*section.own(seed), *usual.controls(seed)]
+        yield section.name, rows, pixels(GALLERY[section.name][1](section, seed))
+
+
+def audit_run(options: settings.Options) -> Part:
+    """The newest valid checkpoint of a run (or `best`, or a name).
 
     Raises:
         ConfigError: `run` is no run directory, or its environment's module was not named.
@@ -123,7 +121,7 @@ def audit_run(options: settings.Options) -> tuple[list[Check], Any]:
         for index, finding in enumerate(findings)
         for trial in finding.trials
     ]
-    return rows, picture(findings[:4])
+    return "run", rows, picture(findings[:4])
 
 
 def false_alarms(seeds: int, sections: list[Any]) -> int:

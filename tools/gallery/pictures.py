@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from tools.gallery.densities import Case, DensitySection
-from tools.gallery.functions import Entropy, LogExp, LogSoftmax, TanhAtanh
-from tools.gallery.masks import ActionMask
+from tools.gallery.functions import ActionMask, Entropy, LogExp, LogSoftmax, TanhAtanh
 from tools.gallery.sections import Section, kind
 
 DRAWN, DENSITY, OTHER, DARK = "#a9c4de", "#d9600a", "#3f7f4f", "#22384f"
