@@ -5,42 +5,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from configs.files import read_yaml
 from tools.gallery.settings import SECTIONS
 from tools.shared import table
 
-WORDS = {  # what is printed beside a figure, explained
-    "wrong formulas": "mistakes that people make, run on purpose: how many are rejected",
-    "worst": "the figure nearest to its bound",
-    "control": "a wrong formula, run on purpose, and the checks that reject it",
-    "50 digits": "the exact value, computed by mpmath",
-    "p-value": "the probability of draws that are farther off, if the code is right",
-    "KS": "Kolmogorov-Smirnov test of the draws against the integral of exp(log_prob)",
-    "pit": "the same: probability integral transform, the share of the density below each draw",
-    "pit_ks": "largest distance between the share of draws below an action and the integral of "
-    "exp(log_prob) up to it",
-    "normaliser": "integral of exp(log_prob), or sum of the probabilities",
-    "integral": "that of exp(log_prob) over all actions",
-    "log of the integral": "in nats, where log_prob is that of a Gaussian but for a constant",
-    "whitened": "less their mean, and scaled to the standard deviation 1, by those of log_prob",
-    "share beyond a plane": "of the draws, against the integral of exp(log_prob) there",
-    "mean over the draws": "of log_prob, less its mean under exp(log_prob)",
-    "E[q / exp(log_pi)]": "mean of q / exp(log_pi) over the draws, q uniform on small balls where "
-    "draws are dense: 1 if log_pi is right; low and high: the balls on one side alone",
-    "-log10 p": "of a p-value: 9 is one in a billion",
-    "slope": "gradient of the log-probability against differences of its values",
-    "mistakes that fit to rounding": "mistakes that people make, whose formula gives these numbers",
-    "gaps": "between neighbours of S sorted draws, on average 1 / (S exp(log_pi)) wide",
-    "entropy_gap": "mean of -log_prob over the draws, less entropy()",
-    "Bartlett": "test of the covariance of draws by its Cholesky factor",
-    "chi-square": "test of frequencies against probabilities",
-    "u": "the action before tanh",
-    "latent": "u, handed to log_prob beside the action",
-    "terms": "parts of log_pi: Gaussian, scale, Jacobian of tanh",
-}
-
-
+WORDS = read_yaml(Path(__file__).parent / "words.yaml")  # what is printed -> what it means
 WIDTHS = {  # of the columns on the screen; what may be long stands last
     **{"section": 20, "result": 6, "checks": 6, "wrong formulas": 14},
     **{"worst": 9, "bound": 11, "of": 0},

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, make_dataclass
+from pathlib import Path
 from types import GenericAlias
 from typing import Any
 
 from common.errors import ConfigError
+from configs.files import read_yaml
 from configs.validate import Group, unknown_key
 from tools.shared import Keys, described, key, names, read_keys
 
@@ -59,7 +61,7 @@ class Settings(Group):
             given = getattr(self, name, 0.0)
             two = not isinstance(given, list) or len(given) == 2
             self.require(two, name, "must have two components", "give two")
-        rows = getattr(self, "scale_tril", TRIL)
+        rows = getattr(self, "scale_tril", [[1, 0], [0, 1]])
         (a, upper), (b, c) = rows if [len(row) for row in rows] == [2, 2] else [[0, 0], [0, 0]]
         fits = upper == 0 and min(a, c) >= 0.001 and max(a, math.hypot(b, c)) <= 3
         why = "must be a lower triangle of standard deviations from 0.001 to 3, with |L21| <= 5 L22"
@@ -78,79 +80,23 @@ class Settings(Group):
         self.require(alike and inside, "values", why, "e.g. [[1,2],[3,4]]")
 
 
-TRIL = [[0.15, 0.0], [0.044, 0.033]]
-KEYS: dict[str, dict[str, Any]] = {
-    "values": {"doc": "the matrix X, of positive numbers"},
-    "limit": {"doc": "the inverse is compared with u for |u| up to here", "gt": 0, "le": 5},
-    "step": {"doc": "distance between two values of u", "ge": 0.001, "le": 0.5},
-    "far": {"doc": "the log-determinants are computed for |u| up to here", "ge": 12, "le": 40},
-    "size": {"doc": "largest logit", "ge": 1, "le": 10000},
-    "mean": {"doc": "mean of the Gaussian, or of u before tanh", "ge": -20, "le": 20},
-    "std": {
-        "doc": "standard deviation of the same, with a diagonal covariance",
-        "ge": 1e-3,
-        "le": 3,
-    },
-    "scale_tril": {"doc": "Cholesky factor of the covariance, with a full one"},
-    "probs": {"doc": "probabilities of the categorical policy", "ge": 1e-6, "le": 1},
-    "mask": {"doc": "1 permits an action, 0 forbids it", "ge": 0, "le": 1},
-    "points": {"doc": "drawn actions at which the density is shown", "ge": 10, "le": 5000},
-    "samples": {"doc": "number of draws", "ge": 100, "le": 1_000_000},
-}
-
-
-TWO: dict[str, Any] = {"mean": [1.0, 3.0], "std": [0.15, 0.055], "scale_tril": TRIL}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "log_exp": {"values": [[1.0, 2.0, 3.0, 4.0], [1.1, 2.1, 3.1, 4.1]]},
-    "tanh_atanh": {"limit": 5.0, "step": 0.05, "far": 20.0},
-    "normal": {"mean": 3.0, "std": 0.5, "samples": 500},
-    "multivariate_normal": {**TWO, "samples": 500},
-    "normal_log_prob": {"mean": 4.0, "std": 0.8, "points": 100, "samples": 5000},
-    "tanh_normal": {"mean": 5.0, "std": 0.2, "points": 100, "samples": 5000},
-    "diagonal_log_prob": {"mean": TWO["mean"], "std": TWO["std"], "points": 800, "samples": 5000},
-    "tanh_diagonal": {"mean": TWO["mean"], "std": TWO["std"], "points": 500, "samples": 5000},
-    "tanh_full": {"mean": TWO["mean"], "scale_tril": TRIL, "points": 500, "samples": 5000},
-    "log_softmax": {"size": 1000.0, "probs": [0.25] * 4, "samples": 10_000},
-    "action_mask": {"probs": [0.4, 0.3, 0.2, 0.1], "mask": [1, 0, 1, 1], "samples": 10_000},
-    "entropy": {
-        **{"mean": [0.5, -1.0], "std": [0.5, 0.9], "scale_tril": [[0.5, 0.0], [0.6, 0.4]]},
-        **{"probs": [0.6, 0.3, 0.1], "samples": 5000},
-    },
-}
-ABOUT = {
-    "log_exp": "exp(log X) = X in every float type",
-    "tanh_atanh": "tanh, its inverse and log-determinant, to where they break",
-    "normal": "Gaussian draws and density, by hand and by torch",
-    "multivariate_normal": "diagonal and full covariance in two dimensions: draws, covariance, "
-    "density",
-    "normal_log_prob": "exp(log_prob) of the Gaussian over the histogram of its draws",
-    "tanh_normal": "the density of tanh(u), with its Jacobian, over the histogram of the actions",
-    "diagonal_log_prob": "exp(log_prob) of the Gaussian with two components over their 3-D "
-    "histogram",
-    "tanh_diagonal": "exp(log_prob) of two components through tanh over their 3-D histogram",
-    "tanh_full": "exp(log_prob) of two correlated components through tanh",
-    "log_softmax": "log_softmax against log(softmax) out to large logits; frequencies of the "
-    "categorical",
-    "action_mask": "the categorical under a mask: draws, log_prob, entropy, divergence, gradients",
-    "entropy": "the entropy of every policy against its draws, its integral and 50 digits",
-}
-
-
 def typed(value: Any) -> Any:
     """The type of a default, of a list that of its elements."""
     return GenericAlias(list, (typed(value[0]),)) if isinstance(value, list) else type(value)
 
 
-SECTIONS: dict[str, type[Settings]] = {
-    section: make_dataclass(
-        "Settings",
-        [(name, typed(value), key(value, **KEYS[name])) for name, value in values.items()],
-        bases=(Settings,),
-        namespace={"__doc__": ABOUT[section]},
-        frozen=True,
+def section(about: str, **defaults: Any) -> type[Settings]:
+    """The settings of a section, whose keys have the types of their defaults."""
+    keys = [
+        (name, typed(value), key(value, **TABLES["keys"][name])) for name, value in defaults.items()
+    ]
+    return make_dataclass(
+        "Settings", keys, bases=(Settings,), namespace={"__doc__": about}, frozen=True
     )
-    for section, values in DEFAULTS.items()
-}
+
+
+TABLES = read_yaml(Path(__file__).with_suffix(".yaml"))
+SECTIONS = {name: section(**values) for name, values in TABLES["sections"].items()}
 
 
 def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
