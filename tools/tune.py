@@ -138,8 +138,7 @@ def read(arguments: list[str]) -> Plan:
         raise ConfigError("eval.episodes: 0 leaves nothing to judge a trial by; leave it out")
     named = bool(space)
     if not named:
-        general = spaces.ON_POLICY if config.agent.on_policy else spaces.OFF_POLICY
-        usual = spaces.SPACES.get(config.agent.name, general)
+        usual = spaces.usual(config.agent.name, config.agent.on_policy)
         space = spaces.holding(config, {name: usual[name] for name in usual if name not in values})
     for one in spaces.ends(space):
         train_config([*fixed, *one])

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 import train
+from agents import AGENTS
 from common.errors import ConfigError
 from configs import files
 from configs.compose import train_config
@@ -26,7 +27,7 @@ from runtime.launch.door import enter
 from runtime.launch.signals import PASSED_ON
 from tools import tune
 from tools.tuning import study as studies
-from tools.tuning.spaces import SPACES, Choice, Range, draw, ends, holding, present, read_space
+from tools.tuning.spaces import Choice, Range, draw, ends, holding, present, read_space, usual
 from tools.tuning.study import open_study
 
 TUNE = Path(tune.__file__)
@@ -57,16 +58,17 @@ def test_an_empty_range_is_refused(text):
         read_space("agent.x", text)
 
 
-@pytest.mark.parametrize("agent", SPACES)
+@pytest.mark.parametrize("agent", AGENTS)
 def test_every_value_of_the_usual_searches_composes(agent):
     base = [f"agent={agent}", "env=pendulum" if agent == "sac" else "env=cartpole"]
-    for changed in ends(SPACES[agent]):
+    space = usual(agent, AGENTS[agent].on_policy)
+    for changed in ends(space):
         train_config([*base, *changed])
     trial = optuna.trial.FixedTrial({
         key: what.values[0] if isinstance(what, Choice) else what.low
-        for key, what in SPACES[agent].items()
+        for key, what in space.items()
     })  # fmt: skip
-    train_config([*base, *draw(SPACES[agent], trial)])
+    train_config([*base, *draw(space, trial)])
 
 
 @pytest.mark.parametrize(
@@ -251,16 +253,17 @@ def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
     assert present(train_config(command), space) == expected
 
 
-@pytest.mark.parametrize("agent", sorted(SPACES))
+@pytest.mark.parametrize("agent", AGENTS)
 def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
     tuned = (files.DIRECTORY / "tuned").glob(f"*-{agent}.yaml")
     pairs = [path.stem.rpartition("-") for path in tuned]
     of_all = [f"env.id={'CartPole-v1' if agent == 'sac_discrete' else 'Pendulum-v1'}"]
     for command in [of_all, *([f"env={env}"] for env, _, _ in pairs)]:
         config = train_config([f"agent={agent}", *command])
-        space = holding(config, SPACES[agent])
+        general = usual(agent, config.agent.on_policy)
+        space = holding(config, general)
         assert present(config, space) is not None
-        for key, what in SPACES[agent].items():  # and nothing is taken out of them
+        for key, what in general.items():  # and nothing is taken out of them
             assert members({key: what}) <= members({key: space[key]})
         for one in ends(space):
             train_config([f"agent={agent}", *command, *one])

@@ -3,10 +3,12 @@
 import json
 import re
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
 from configs.compose import parse
+from configs.files import read_yaml
 from configs.resume import values_of
 from configs.schema import TrainConfig
 
@@ -62,32 +64,13 @@ class Choice:
 
 
 Space = dict[str, Range | Choice]
-ON_POLICY: Space = {  # searched if the command line names no keys; widened by `holding`
-    "agent.lr": Range(1e-4, 1e-2, log=True),
-    "agent.gamma": Choice(("0.9", "0.95", "0.98", "0.99", "0.995")),
-    "agent.gae_lambda": Range(0.8, 1.0),
-    "agent.n_steps": Choice(("5", "8", "16", "32")),
-    "agent.ent_coef": Choice(("0.0", "0.001", "0.003", "0.01", "0.03")),
-    "agent.normalise_obs": Choice(("false", "true")),
-}
-OFF_POLICY: Space = {
-    "agent.lr": Range(1e-4, 5e-3, log=True),
-    "agent.gamma": Choice(("0.95", "0.98", "0.99", "0.995")),
-    "agent.tau": Range(2e-3, 5e-2, log=True),
-    "agent.hidden": Choice(("[64,64]", "[128,128]", "[256,256]")),
-    "agent.normalise_critic": Choice(("false", "true")),
-    "agent.normalise_obs": Choice(("false", "true")),
-}
-SPACES: dict[str, Space] = {  # another agent has the one of its kind
-    "a2c": ON_POLICY,
-    "ppo": {
-        **ON_POLICY,
-        "agent.n_steps": Choice(("64", "128", "256")),
-        "agent.epochs": Choice(("4", "10", "20")),
-    },
-    "sac": OFF_POLICY,
-    "sac_discrete": OFF_POLICY,
-}
+
+
+def usual(agent: str, on_policy: bool) -> Space:
+    """What is searched if the command line names no keys; widened by `holding`."""
+    tables = read_yaml(Path(__file__).with_suffix(".yaml"))
+    texts = {**tables["on_policy" if on_policy else "off_policy"], **tables.get(agent, {})}
+    return {key: space for key, text in texts.items() if (space := read_space(key, text))}
 
 
 def read_space(key: str, text: str) -> Range | Choice | None:
