@@ -96,9 +96,9 @@ class Case:
             scale = mp.diag([mp.exp(log_std) for log_std in scale]).tolist()
         return self.mean.tolist(), scale
 
-    def exact(self, rows: list[reference.Score]) -> list[Tensor]:
-        """[value (R,), slopes by the mean (R, A), by the scale (R, A[, A])] of the scores."""
-        value, by_mean, by_scale = map(reference.tensor, zip(*rows, strict=True))
+    def exact(self, score: reference.Score) -> list[Tensor]:
+        """[value (*,), slopes by the mean (*, A), by the scale (*, A[, A])] of a score."""
+        value, by_mean, by_scale = map(reference.tensor, score)
         if self.policy.correlated:
             return [value, by_mean, by_scale.tril()]
         # d L_ii / d log_std_i = L_ii
@@ -118,12 +118,12 @@ class Subject:
     @cached_property
     def exact(self) -> list[list[Tensor]]:
         """[of log_prob at the latents, of log_pi from the noise], for the first draws."""
-        exact = []
-        for score, points in ((reference.log_prob, self.latent), (reference.log_pi, self.noise)):
-            first = points[:REFERENCES].tolist()
-            digits, squashed = self.case.digits, self.case.policy.squashed
-            exact.append(self.case.exact([score(*digits, point, squashed) for point in first]))
-        return exact
+        (mean, tril), squashed = self.case.digits, self.case.policy.squashed
+        scored = ((reference.log_prob, self.latent), (reference.log_pi, self.noise))
+        return [
+            self.case.exact(score(mean, tril, draws[:REFERENCES].tolist(), squashed))
+            for score, draws in scored
+        ]
 
     def check(self, text: str, figure: float, bound: float, relation: str = "<=") -> Check:
         name = f"{self.case.label}: {text}" if self.case.label else text
@@ -194,15 +194,12 @@ def terms(subject: Subject, dtype: torch.dtype = torch.float32) -> Iterator[Chec
     all_terms = torch.stack(list(found.values()))
     sizes = all_terms.abs().sum((0, -1)).clamp_min(1.0)
     off = (all_terms.sum((0, -1)) - joint(log_pi, sizes.shape)) / sizes
-    exact = [
-        reference.terms(tril, e, reference.latent_of(mean, tril, e), case.policy.squashed)
-        for e in subject.noise[:REFERENCES].tolist()
-    ]
+    drawn = subject.noise[:REFERENCES].tolist()
+    latent = reference.latent_of(mean, tril, drawn)
+    exact = reference.terms(tril, drawn, latent, case.policy.squashed)
     of_each = [
-        relative_error(found[name], reference.tensor([row[name] for row in exact]))
-        if name in found
-        else math.inf
-        for name in exact[0]
+        relative_error(found[name], reference.tensor(part)) if name in found else math.inf
+        for name, part in exact.items()
     ]
     each = f"each of the terms of log_pi against 50 digits, {kind(dtype)}"
     total = f"(sum of the terms - log_pi) / their sizes, {kind(dtype)}"

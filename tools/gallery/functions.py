@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import starmap
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,7 +65,7 @@ class LogExp(Section):
             error = float(self.errors(dtype).max())
             yield self.row(f"exp(log X) / X - 1, {kind(dtype)}", error, self.bound(dtype))
             matrix = self.matrix(dtype)
-            exact = reference.each(matrix, reference.mp.log), 1 / matrix.double()
+            exact = reference.tensor(reference.log(matrix.tolist())), 1 / matrix.double()
             pairs = zip(with_slope(torch.log, matrix), exact, strict=True)
             name = f"log X and its slope against 50 digits, {kind(dtype)}"
             yield self.row(name, max(starmap(relative_error, pairs)), torch.finfo(dtype).eps)
@@ -164,8 +165,7 @@ class ActionMask(LogSoftmax):
             log_p, p = reference.log_softmax(row)
             entropy, by_logits = reference.choice_entropy(row)
             values.append([*log_p, entropy, reference.mp.log(len(row)) - entropy])
-            of_log_p = [[(i == j) - p[j] for j in range(len(row))] for i in range(len(row))]
-            slopes.append([*of_log_p, by_logits, [-slope for slope in by_logits]])
+            slopes.append([*(np.eye(len(row)) - p), by_logits, -by_logits])
         return reference.tensor(values), reference.tensor(slopes)
 
     def errors(self, form: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -214,8 +214,7 @@ class ActionMask(LogSoftmax):
 
 def log_det(u: Tensor) -> list[Tensor]:
     """[log(1 - tanh(u)^2), its slope] to 50 digits."""
-    rows = [reference.log_det_tanh(point) for point in u.tolist()]
-    return list(reference.tensor(rows).unbind(-1))
+    return [reference.tensor(part) for part in reference.log_det_tanh(u.tolist())]
 
 
 def scored(u: Tensor, mean: Tensor, latent: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -263,7 +262,7 @@ class TanhAtanh(Section):
         near, far, limit = self.near(), self.far(), self.settings.limit
         for dtype in (torch.float32, torch.float64):
             eps = torch.finfo(dtype).eps
-            exact = reference.each(near.to(dtype), reference.mp.tanh)
+            exact = reference.tensor(reference.tanh(near.to(dtype).tolist()))
             error = relative_error(torch.tanh(near.to(dtype)), exact)
             yield self.row(f"tanh against 50 digits, {kind(dtype)}", error, 2 * eps)
             for form in self.INVERSES:  # an error da of the action is du = da cosh(u)^2 of u
@@ -358,7 +357,7 @@ class Entropy(DensitySection):
         for case in self.cases:
             error = abs(entropy(case, torch.float64) - case.grid.entropy)
             yield self.row(f"{case.label}: against the integral of -p log p", error, 1e-6)
-            exact = case.exact([reference.entropy(*case.digits, case.policy.squashed)])
+            exact = case.exact(reference.entropy(*case.digits, case.policy.squashed))
             for dtype, bound in ENTROPY.items():
                 parameters = case.parameters(1, dtype)
                 found = case.make(*parameters).entropy()
