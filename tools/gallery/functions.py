@@ -90,8 +90,7 @@ class LogSoftmax(Section):
         """Of log p over max(1, |log p|), and of its gradient: the largest in each row of logits."""
         logits, function = self.logits().to(dtype), self.FORMS[form]
         jacobian = torch.func.vmap(torch.func.jacrev(function))(logits)  # (rows, class, logit)
-        rows = [reference.log_softmax(row) for row in logits.tolist()]
-        log_p, p = map(reference.tensor, zip(*rows, strict=True))
+        log_p, p = map(reference.tensor, reference.log_softmax(logits.tolist()))
         exact = torch.eye(5, dtype=torch.float64) - p.unsqueeze(1)  # d log_p_k / d z_j
         of_gradient = relative_errors(jacobian, exact).flatten(1)
         return relative_errors(function(logits), log_p).amax(1), of_gradient.amax(1)
@@ -159,13 +158,12 @@ class ActionMask(LogSoftmax):
 
     def exact(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The same of the permitted actions alone, to 50 digits."""
-        permitted = (~self.forbidden).nonzero().flatten()
-        values, slopes = [], []
-        for row in self.logits().to(dtype)[:, permitted].tolist():
-            log_p, p = reference.log_softmax(row)
-            entropy, by_logits = reference.choice_entropy(row)
-            values.append([*log_p, entropy, reference.mp.log(len(row)) - entropy])
-            slopes.append([*(np.eye(len(row)) - p), by_logits, -by_logits])
+        logits = self.logits().to(dtype)[:, ~self.forbidden].tolist()
+        log_p, p = reference.log_softmax(logits)
+        entropy, by_logits = (part[:, None] for part in reference.choice_entropy(logits))
+        count = p.shape[-1]
+        values = np.concatenate([log_p, entropy, reference.mp.log(count) - entropy], 1)
+        slopes = np.concatenate([np.eye(count) - p[:, None], by_logits, -by_logits], 1)
         return reference.tensor(values), reference.tensor(slopes)
 
     def errors(self, form: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

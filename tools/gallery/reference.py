@@ -95,14 +95,13 @@ def entropy(mean: Any, tril: Any, squashed: bool) -> Score:
 
 
 def log_softmax(logits: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(log p, p)."""
-    logits = exact(logits)
-    log_probs = logits - mp.log(exp(logits).sum())
+    """(log p, p), (*, K) each."""
+    log_probs = exact(logits) - log(exp(logits).sum(-1, keepdims=True))
     return log_probs, exp(log_probs)
 
 
 def choice_entropy(logits: Any) -> tuple[Any, np.ndarray]:
-    """(-sum p log p, its derivatives by the logits)."""
+    """(-sum p log p (*,), its derivatives by the logits (*, K))."""
     log_probs, probs = log_softmax(logits)
-    value = -(probs * log_probs).sum()
-    return value, -probs * (log_probs + value)
+    value = -(probs * log_probs).sum(-1, keepdims=True)
+    return value[..., 0], -probs * (log_probs + value)
