@@ -19,7 +19,7 @@ from tools.shared import key, read_keys, table  # noqa: E402
 
 USAGE = """\
 usage: python bench/audit_power.py [seeds=FIRST-LAST] [right=FIRST-LAST] [only=WORDS] [out=FOLDER]
-Audits each policy of bench/mistakes.py, and right ones, anew for each seed; prints a table.
+Audits each policy of tests/audit/mistakes.py, and right ones, anew for each seed; prints a table.
 seeds=FIRST-LAST: of the policies with a mistake; 0-19 by default, and seeds=none for none.
 right=FIRST-LAST: of the right ones; likewise.
 only=WORDS: mistakes whose names contain them. draws=N: of each audit, 20000 by default.
@@ -50,7 +50,7 @@ class Options(Seeds):
 
 @dataclass(frozen=True)
 class Case:
-    """What is audited: a policy of bench/mistakes.py, `mistake` "" for a right one."""
+    """What is audited: a policy of tests/audit/mistakes.py, `mistake` "" for a right one."""
 
     mistake: str
     size: int  # of the action; 0 for choices
@@ -74,7 +74,7 @@ def seeds_of(given: str, usual: int = 20) -> range:
 
 def cases(words: str) -> Iterator[Case]:
     from audit.forms import FORMS
-    from bench.mistakes import ENTROPIES, FORMULAS, SEVERAL
+    from tests.audit.mistakes import ENTROPIES, FORMULAS, SEVERAL
 
     for kind, size, pairs in product(("line", "tanh", "box", "float32"), (1, 3), (False, True)):
         yield Case("", size, kind, pairs)
@@ -101,7 +101,7 @@ def audited(case: Case, seed: int, draws: int) -> dict[str, Any]:
     import torch
 
     import audit
-    from bench import mistakes
+    from tests.audit import mistakes
 
     if case.kind == "choices":
         given = mistakes.choices(case.mistake, seed)

@@ -8,8 +8,8 @@ import torch
 
 from audit.forms import FORMS, Base, Form
 from audit.recognition import recognise, recognise_choices, recognise_entropy
-from bench import mistakes
-from bench.mistakes import FORMULAS, SEVERAL, Policy
+from tests.audit import mistakes
+from tests.audit.mistakes import FORMULAS, SEVERAL, Policy
 from tools.gallery.controls import WRONG, Formula
 
 DRAWS, BEYOND = 8000, 17.0

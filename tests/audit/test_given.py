@@ -11,7 +11,7 @@ from torch.distributions import Independent
 
 import audit
 import policies
-from bench import mistakes
+from tests.audit import mistakes
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from audit.forms import FORMS
 from bench import audit_power
 from bench.audit_power import CONSTANTS, OTHERS, Case, audited, cases, main
-from bench.mistakes import SEVERAL
+from tests.audit.mistakes import SEVERAL
 
 DRAWS = 20_000
 ONE = ["only=half_forgotten", "right=none"]
