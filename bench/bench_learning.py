@@ -23,9 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from bench.bench import INSTALL  # noqa: E402
 from bench.commands import Row, Seeds, train_and_evaluate  # noqa: E402
-from bench.comparisons import Spec  # noqa: E402
-from bench.contestant import PEERS, UNSEEN  # noqa: E402
-from bench.measure import output_of  # noqa: E402
+from bench.contestant import PEERS, UNSEEN, USUAL, Spec  # noqa: E402
+from bench.measure import Worker  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
@@ -48,7 +47,6 @@ class Task:
     episodes: int = 1000
 
 
-USUAL = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
 LISTED = yaml.safe_load((ROOT / "bench" / "tasks.yaml").read_text(encoding="utf-8"))
 TASKS = {name: Task(**{**task, "peer": USUAL | task["peer"]}) for name, task in LISTED.items()}
 USAGE = f"""\
@@ -163,7 +161,7 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
     """The same of Stable-Baselines3, with as many threads."""
     spec = {
         **task.peer,
-        "kind": "learn",
+        "seed": seed,
         "budget": task.steps,
         "every": task.steps // EVALUATIONS,
         "episodes": EPISODES,
@@ -171,15 +169,15 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
         "threads": threads,
     }
     started = time.perf_counter()
-    lines = output_of(["-m", "bench.contestant", json.dumps(spec), str(seed)], "the peer")
-    *curve, last = map(json.loads, lines.splitlines())
-    returns = last["returns"]
+    with Worker(spec) as worker:
+        found = worker.about
+    returns = found["returns"]
     return {
         "seed": seed,
         "return_mean": statistics.fmean(returns),
         "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
-        "seconds": time.perf_counter() - started - last["seconds"],
-        "curve": [(step, score) for step, _, score in curve],
+        "seconds": time.perf_counter() - started - found["seconds"],
+        "curve": found["curve"],
     }
 
 

@@ -1,8 +1,8 @@
-"""One contestant in a process of its own: `python -m bench.contestant '{"kind": ...}' [SEED]`.
+"""One contestant in a process of its own: `python -m bench.contestant SPEC`, which is JSON.
 
 Builds, warms up, answers once, and then trains K more steps for every line `run K` on its input;
-each answer is a line of JSON. Between two lines it waits and uses no processor time. A peer of kind
-"race" or "learn" trains once, as `learn` describes.
+each answer is a line of JSON. Between two lines it waits and uses no processor time. A peer with a
+`budget` trains once, as `learn` describes, and answers once.
 """
 
 import importlib
@@ -10,23 +10,21 @@ import json
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter, process_time
 from typing import Any, TextIO
 
-from bench.comparisons import Spec
-
+Spec = dict[str, Any]
 PEERS = {"SB3": "stable_baselines3", "SBX": "sbx", "contrib": "sb3_contrib"}  # their modules
+USUAL = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+FOREVER = "total_steps=1000000000000"  # no evaluation, checkpoint, audit within what is measured
 UNSEEN = 10_000  # added to the seed of environments that training does not see
 
 
-# ours
-
-
 class Loop:
-    """The training loop with its logger, in a folder of its own; evaluates and saves nothing."""
+    """Our training loop with its logger, in a folder of its own; evaluates and saves nothing."""
 
     def __init__(self, spec: Spec, folder: Path) -> None:
         from configs.compose import train_config
@@ -44,7 +42,7 @@ class Loop:
 
             def checkpoint(self, step: int, final: bool = False) -> None: ...
 
-        config = train_config(spec["overrides"])
+        config = train_config([*spec["overrides"], FOREVER])
         self.parts = make_parts(config)
         self.about = {"threads": int(config.threads), "accelerate": str(config.accelerate)}
         self.schedule = Unsaved(
@@ -70,36 +68,10 @@ class Loop:
         self.parts.close()
 
 
-class Around(Loop):
-    """The same with a clock around the update; a run also returns the seconds of all the rest."""
-
-    def __init__(self, spec: Spec, folder: Path) -> None:
-        super().__init__(spec, folder)
-        agent, self.updating = self.parts.agent, 0.0
-        update = agent.update
-
-        def clocked(batch: Any) -> Any:
-            started = perf_counter()
-            try:
-                return update(batch)
-            finally:
-                self.updating += perf_counter() - started
-
-        agent.update = clocked  # type: ignore[method-assign]
-
-    def run(self, steps: int) -> dict[str, Any]:
-        self.updating, started = 0.0, perf_counter()
-        done = super().run(steps)
-        return {**done, "around": perf_counter() - started - self.updating}
-
-
-# peers
-
-
 class Peer:
     """A peer that trains as many steps as asked for; it writes nothing."""
 
-    def __init__(self, spec: Spec, folder: Path) -> None:
+    def __init__(self, spec: Spec) -> None:
         self.model = make_model(spec, 0)
         self.about = {"threads": spec["threads"]}
         # Collecting the metrics: every fourth episode (SAC), every hundredth rollout (A2C, whose
@@ -138,10 +110,10 @@ def make_envs(spec: Spec, count: int, seed: int, training: bool) -> Any:
 
     # The peer's default, "rgb_array", lets LunarLander collect the sparks of its engines for
     # pictures that nobody takes: a step then costs many times as much.
-    kwargs = {"render_mode": None, **spec.get("kwargs", {})}
+    kwargs = {"render_mode": None, **spec["kwargs"]}
     wrapper = with_masks if spec["library"] == "contrib" else None
     envs = make_vec_env(spec["env"], count, seed=seed, env_kwargs=kwargs, wrapper_class=wrapper)
-    if not spec.get("normalise"):
+    if not spec["normalise"]:
         return envs
     gamma = spec["settings"].get("gamma", 0.99)
     return VecNormalize(envs, training=training, norm_reward=training, gamma=gamma)
@@ -164,58 +136,36 @@ def schedule(value: Any) -> Any:
     return lambda remaining: max(remaining, 0.0) * first  # the last rollout may pass the end
 
 
-Curve = list[tuple[int, float, float]]  # (environment steps, seconds or time, mean return)
+def learn(spec: Spec) -> dict[str, Any]:
+    """Trains a peer for its budget, and evaluates it on the way and at the end.
 
-
-def solved(curve: Curve, at_least: float, hold: int) -> float | None:
-    """Seconds to the first evaluation that reaches `at_least` as do the next `hold`, or None."""
-    reached = [score >= at_least for _, _, score in curve]
-    held = (n for n in range(len(curve) - hold) if all(reached[n : n + hold + 1]))
-    return next((curve[index][1] for index in held), None)
-
-
-def learn(spec: Spec, seed: int, answers: TextIO) -> None:
-    """Trains a peer for its budget, and evaluates it on the way; prints a line for each evaluation.
-
-    Each is [steps, time at which training alone had come so far, mean return]. A race ends once
-    `at_least` is reached and held. With `final_episodes` a last line follows, {"returns": of every
-    episode of a last evaluation, "seconds": that it took}.
+    Returns the curve, (step, mean return) each; the returns of the last episodes, `final_episodes`
+    of them; and the seconds that these took.
     """
-    model = make_model(spec, seed)
+    model = make_model(spec, spec["seed"])
     contrib = spec["library"] == "contrib"
     name = "sb3_contrib.common.maskable" if contrib else "stable_baselines3.common"
     evaluate_policy = importlib.import_module(f"{name}.evaluation").evaluate_policy
-    judge = make_envs(spec, spec["episodes"], UNSEEN + seed, training=False)
-    curve: Curve = []
-    paused = 0.0
+    judge = make_envs(spec, spec["episodes"], UNSEEN + spec["seed"], training=False)
+    curve: list[tuple[int, float]] = []
 
     def play(episodes: int) -> list[float]:
-        if spec.get("normalise"):
+        if spec["normalise"]:
             judge.obs_rms = model.env.obs_rms
         returns, _ = evaluate_policy(model, judge, episodes, return_episode_rewards=True)
         return [float(value) for value in returns]
 
     def evaluate(*_: Any) -> bool:
-        """Evaluates when training crosses the next multiple; False ends the training."""
-        nonlocal paused
+        """Where training crosses the next multiple of `every`; False would end the training."""
         step, before = model.num_timesteps, model.num_timesteps - spec["num_envs"]
-        if step // spec["every"] == before // spec["every"]:
-            return True
-        now = time.time()
-        returns = play(spec["episodes"])
-        curve.append((step, now - paused, sum(returns) / len(returns)))
-        print(json.dumps(curve[-1]), file=answers, flush=True)
-        paused += time.time() - now
-        return spec["kind"] == "learn" or solved(curve, spec["at_least"], spec["hold"]) is None
+        if step // spec["every"] > before // spec["every"]:
+            curve.append((step, fmean(play(spec["episodes"]))))
+        return True
 
     model.learn(spec["budget"], callback=evaluate)
-    if "final_episodes" in spec:
-        started = perf_counter()
-        last = {"returns": play(spec["final_episodes"]), "seconds": perf_counter() - started}
-        print(json.dumps(last), file=answers)
-
-
-# the process
+    started = perf_counter()
+    returns = play(spec["final_episodes"])
+    return {"curve": curve, "returns": returns, "seconds": perf_counter() - started}
 
 
 def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:
@@ -224,11 +174,12 @@ def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:
     def answer(values: dict[str, Any]) -> None:
         print(json.dumps(values), file=answers, flush=True)
 
-    kinds: dict[str, type[Loop | Peer]] = {"peer": Peer, "loop": Loop, "around": Around}
-    runner = kinds[spec["kind"]](spec, folder)
+    runner = Loop(spec, folder) if "overrides" in spec else Peer(spec)
     try:
-        rate = warm_up(runner, int(spec["warmup"]))
-        answer({**runner.about, "steps_per_second": rate})
+        half = spec["warmup"] // 2
+        runner.run(spec["warmup"] - half)
+        done, seconds, _ = timed(runner, half)
+        answer({**runner.about, "steps_per_second": done["steps"] / seconds})
         cpu = process_time()
         for question in questions:
             idle = process_time() - cpu
@@ -237,15 +188,6 @@ def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:
             cpu = process_time()
     finally:
         runner.close()
-
-
-def warm_up(runner: Loop | Peer, steps: int) -> float:
-    """Runs `steps` steps, in two halves; returns the steps per second of the second."""
-    if not steps:
-        return 0.0
-    runner.run(steps - steps // 2)
-    done, seconds, _ = timed(runner, steps // 2)
-    return float(done["steps"] / seconds)
 
 
 def timed(runner: Loop | Peer, steps: int) -> tuple[dict[str, Any], float, float]:
@@ -257,9 +199,9 @@ def timed(runner: Loop | Peer, steps: int) -> tuple[dict[str, Any], float, float
 
 def main(arguments: list[str]) -> int:
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
-    spec = json.loads(arguments[0])
-    if spec["kind"] in ("race", "learn"):
-        learn(spec, int(arguments[1]), answers)
+    spec = USUAL | json.loads(arguments[0])
+    if "budget" in spec:
+        print(json.dumps(learn(spec)), file=answers)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         serve(spec, sys.stdin, answers, Path(folder))

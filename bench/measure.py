@@ -5,38 +5,81 @@ imports torch.
 """
 
 import json
-import math
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.comparisons import Side, Spec, ours_sac, threads_text
-from bench.contestant import Curve, solved
+import yaml
+
 from common.errors import LogpiError
 from configs.compose import quoted
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTESTANT = ("-m", "bench.contestant")
-KIB = 1024
 PATIENCE = 10.0  # seconds that a contestant has to end
-AROUND_BLOCKS, AROUND_STEPS = 5, 800  # steps of a block, with one log in it
-AROUND_WIDTHS = (256, 64)
+KIB = 1024
+Spec = dict[str, Any]  # what a process is given
 Result = dict[str, Any]
-Say = Callable[[str], None]
+
+
+class Side(NamedTuple):
+    """One contestant; of several with one name the better one counts."""
+
+    name: str
+    variant: str
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Sides that are measured in turn; bench/comparisons.yaml describes the fields."""
+
+    title: str
+    note: str
+    targets: dict[str, tuple[float, float]]  # peer -> the ratio that is asked for, and aimed for
+    sides: dict[str, Spec]
+    measure: str = "rates"
+    unit: str = "steps/s"
+    on_gpu: bool = False
+
+    @property
+    def less_is_better(self) -> bool:
+        return self.measure != "rates"
+
+    @property
+    def contestants(self) -> list[Side]:
+        """Ours first, and each peer once for each number of threads."""
+        found = []
+        for name, given in self.sides.items():
+            spec = dict(given)
+            if "overrides" in spec:
+                spec["overrides"] = " ".join(spec["overrides"]).split()
+            for count in spec.pop("threads", [0]):
+                threads = {"threads": count} if count else {}
+                found.append(Side(name, threads_text(count) if count else "", spec | threads))
+        return found
+
+
+LISTED = yaml.safe_load((ROOT / "bench" / "comparisons.yaml").read_text(encoding="utf-8"))
+COMPARISONS = {name: Comparison(**fields) for name, fields in LISTED.items()}
+
+
+def threads_text(count: int) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 class Worker:
-    """A contestant's process; it is warm when this returns, and waits."""
+    """A contestant's process; it has learned or is warm when this returns, and waits."""
 
     def __init__(self, spec: Spec) -> None:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by close()
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed at the end
         self.process = subprocess.Popen(
             [sys.executable, *CONTESTANT, json.dumps(spec)],
             cwd=ROOT,
@@ -49,12 +92,6 @@ class Worker:
         self.answers: Any = self.process.stdout
         self.about = self.answer()
 
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def run(self, steps: int) -> Result:
         """Trains `steps` more steps; returns steps, updates, seconds and processor time."""
         print(f"run {steps}", file=self.questions, flush=True)
@@ -66,7 +103,10 @@ class Worker:
         self.process.wait()
         raise LogpiError(f"bench: a contestant ended, {last_line(self.errors)}; fix it")
 
-    def close(self) -> None:
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Ends its input, and so the process; one that is in the middle of work is stopped."""
         self.questions.close()
         self.answers.close()
@@ -84,18 +124,14 @@ def last_line(errors: Any) -> str:
     return (errors.read().strip().splitlines() or ["without a word"])[-1]
 
 
-def rates(sides: tuple[Side, ...], blocks: int, seconds: float, say: Say) -> list[Result]:
+def rates(sides: Sequence[Side], blocks: int, seconds: float) -> list[Result]:
     """Steps per second of each side in `blocks` blocks of about `seconds`, A B A B ..."""
     with ExitStack() as stack:
-        workers = []
-        for side in sides:
-            say(f"warming up {side.name} {side.variant}")
-            workers.append(stack.enter_context(Worker(side.spec)))
+        workers = [stack.enter_context(Worker(side.spec)) for side in sides]
         abouts = [worker.about for worker in workers]
         steps = [max(1, round(about["steps_per_second"] * seconds)) for about in abouts]
         measured: list[list[Result]] = [[] for _ in sides]
-        for block in range(blocks):
-            say(f"block {block + 1} of {blocks}")
+        for _ in range(blocks):
             for worker, count, taken in zip(workers, steps, measured, strict=True):
                 taken.append(worker.run(count))
     return [
@@ -111,120 +147,32 @@ def rates(sides: tuple[Side, ...], blocks: int, seconds: float, say: Say) -> lis
     ]
 
 
-def costs(sides: tuple[Side, ...], rounds: int, say: Say) -> list[Result]:
-    """What a whole process of each side costs, in turn.
+def costs(sides: Sequence[Side], rounds: int, cost: str) -> list[Result]:
+    """The seconds or the memory of a whole process of each side, in turn.
 
-    Of seconds there is a round before that is not counted: it reads the files from the disk.
+    A round before is not counted: it reads the files from the disk.
     """
-    values: list[list[float]] = [[] for _ in sides]
-    for index in range(rounds + 1):
-        say(f"round {index} of {rounds}")
-        for side, taken in zip(sides, values, strict=True):
-            if index or side.spec["cost"] == "seconds":
-                taken.append(whole_process(side.spec)[side.spec["cost"]])
+    values = [[whole_process(side.spec)[cost] for side in sides] for _ in range(rounds + 1)]
     return [
-        {"name": side.name, "variant": side.variant, "values": taken[-rounds:]}
-        for side, taken in zip(sides, values, strict=True)
+        {"name": side.name, "variant": side.variant, "values": list(taken)}
+        for side, taken in zip(sides, zip(*values[1:], strict=True), strict=True)
     ]
 
 
 def whole_process(spec: Spec) -> dict[str, float]:
-    """Runs a process to its end; returns its seconds and its peak resident memory in MiB.
-
-    Windows has no count of the memory, which is then not a number.
-    """
+    """Runs a process to its end; returns its seconds and its peak resident memory in MiB."""
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as errors:
-        command, questions = spec.get("command"), ""
-        if command is None and spec["kind"] == "train":
+        command = spec.get("command", [*CONTESTANT, json.dumps(spec)])
+        if "overrides" in spec:
             command = ["train.py", *spec["overrides"], f"run_dir={quoted(Path(folder) / 'run')}"]
-        elif command is None:
-            command, questions = [*CONTESTANT, json.dumps(spec)], f"run {spec['steps']}"
-        started = time.perf_counter()
+        nothing, started = subprocess.DEVNULL, time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            text=True,
+            [sys.executable, *command], cwd=ROOT, stdin=nothing, stdout=nothing, stderr=errors
         )
-        assert process.stdin is not None
-        process.stdin.write(questions)
-        process.stdin.close()
-        memory = math.nan
-        if hasattr(os, "wait4"):  # the usage of this child alone
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            memory = usage.ru_maxrss * (1 if sys.platform == "darwin" else KIB) / KIB**2
-        process.wait()
+        _, status, usage = os.wait4(process.pid, 0)  # the usage of this child alone
         seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise LogpiError(f"bench: {command[0]} failed, {last_line(errors)}; fix it")
-    return {"seconds": seconds, "memory": memory}
-
-
-def race(sides: tuple[Side, ...], seeds: int, say: Say) -> list[Result]:
-    """From nothing to a solved task: the seconds of every seed of every side; None is never."""
-    curves: list[list[Curve]] = [[] for _ in sides]
-    for seed in range(seeds):
-        for side, taken in zip(sides, curves, strict=True):
-            say(f"seed {seed} of {side.name}")
-            run = race_ours if side.spec["kind"] == "train" else race_peer
-            taken.append(run(side.spec, seed))
-    return [
-        {
-            "name": side.name,
-            "variant": side.variant,
-            "values": [solved(curve, side.spec["at_least"], side.spec["hold"]) for curve in taken],
-            "curves": taken,
-        }
-        for side, taken in zip(sides, curves, strict=True)
-    ]
-
-
-def race_ours(spec: Spec, seed: int) -> Curve:
-    """The evaluations of one `train.py`, with the time at which its log has them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    ends = [f"eval.stop_at={spec['at_least']}", f"eval.stop_after={spec['hold'] + 1}"]
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir, started = Path(folder) / "run", time.time()
-        output_of(
-            ["train.py", *spec["overrides"], *ends, f"seed={seed}", f"run_dir={quoted(run_dir)}"],
-            "train.py",
-        )
-        events = EventAccumulator(str(run_dir), size_guidance={"scalars": 0})
-        events.Reload()
-        return [
-            (event.step, event.wall_time - started, event.value)
-            for event in events.Scalars("eval/return_mean")
-        ]
-
-
-def race_peer(spec: Spec, seed: int) -> Curve:
-    """The evaluations of one peer; the seconds that they took are left out."""
-    started = time.time()
-    lines = output_of([*CONTESTANT, json.dumps(spec), str(seed)], "a peer")
-    return [(step, at - started, score) for step, at, score in map(json.loads, lines.splitlines())]
-
-
-def output_of(command: list[str], name: str) -> str:
-    """What a Python process prints; LogpiError, with the last line of its errors, if it fails."""
-    with tempfile.TemporaryFile("w+") as errors:
-        done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True
-        )
-        if done.returncode:
-            raise LogpiError(f"bench: {name} failed, {last_line(errors)}; fix it")
-    return done.stdout
-
-
-def around(say: Say) -> Result:
-    """{units: microseconds of a SAC step on Pendulum without its update}, medians of blocks."""
-    found = {}
-    for width in AROUND_WIDTHS:
-        say(f"2×{width} units")
-        with Worker({**ours_sac(width), "kind": "around"}) as worker:
-            blocks = [worker.run(AROUND_STEPS) for _ in range(AROUND_BLOCKS)]
-        found[str(width)] = statistics.median(1e6 * b["around"] / b["steps"] for b in blocks)
-    return {"around": found}
+    unit = KIB**2 if sys.platform == "darwin" else KIB
+    return {"seconds": seconds, "memory": usage.ru_maxrss / unit}

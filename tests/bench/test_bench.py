@@ -1,8 +1,6 @@
 """The benchmark's arithmetic, its report and its arguments; of its processes, one of ours."""
 
-import io
 import json
-import math
 import re
 import subprocess
 import sys
@@ -10,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from bench import bench, contestant, report
-from bench.comparisons import COMPARISONS, NAMES, Comparison, Side, Target
-from bench.measure import Worker
-from bench.report import compare, median, number, paired
+from bench import bench, report
+from bench.contestant import PEERS
+from bench.measure import COMPARISONS, Comparison, Worker
+from bench.report import number, ratios
 from configs.compose import train_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
     *("env=pendulum", "env.num_envs=1", "agent=sac", "agent.hidden=[8]", "agent.batch_size=4"),
-    *("agent.learning_starts=5", "agent.updates_per_step=1", "total_steps=1000000000000"),
+    *("agent.learning_starts=5", "agent.updates_per_step=1"),
     *("log.every=10", "threads=1", "accelerate=none"),
 ]
 
@@ -28,108 +26,64 @@ def side(name, values, variant="", **others):
     return {"name": name, "variant": variant, "values": values, **others}
 
 
-def comparison(kind="rates"):
-    sides = (Side("ours", {}), Side("peer", {}))
-    return Comparison("a title", kind, "steps/s", sides, {"peer": Target(2.0, 3.0)})
+@pytest.fixture
+def ratio(monkeypatch):
+    """Of two sides with one target, made of what was measured."""
+
+    def of(*sides, measure="rates"):
+        target = (2.0, 3.0) if measure == "rates" else (0.5, 0.25)
+        made = Comparison("a title", "a note", {"peer": target}, {}, measure)
+        monkeypatch.setitem(COMPARISONS, "x", made)
+        (found,) = ratios({"x": {"sides": sides}})
+        return found
+
+    return of
 
 
 # arithmetic
 
 
-def test_a_run_that_never_ends_counts_as_infinite_in_a_median():
-    assert median([3.0, 1.0, 2.0]) == 2.0
-    assert median([1.0, 2.0, 4.0, 8.0]) == 3.0
-    assert median([1.0, None, 2.0]) == 2.0
-    assert median([1.0, None, None]) == math.inf
+def test_ratios_are_taken_within_pairs(ratio):
+    found = ratio(side("ours", [8, 2, 9]), side("peer", [4, 2, 3]))
+    assert found.pairs == [2.0, 1.0, 3.0]
+    assert found.cells[1:4] == ["8 steps/s", "peer: 3 steps/s", "2 (1 to 3)"]
 
 
-def test_ratios_are_taken_within_pairs():
-    assert paired([10.0, 30.0], [5.0, 10.0]) == [2.0, 3.0]
-    (ratio,) = compare("x", comparison(), [side("ours", [8, 2, 9]), side("peer", [4, 2, 3])])
-    assert (ratio.value, ratio.spread) == (2.0, (1.0, 3.0))
-    assert ratio.reached == "asked"
-
-
-@pytest.mark.parametrize(("kind", "chosen"), [("rates", "fast"), ("costs", "small")])
-def test_the_better_variant_of_a_peer_counts(kind, chosen):
+@pytest.mark.parametrize(("measure", "chosen"), [("rates", "fast"), ("seconds", "small")])
+def test_the_better_variant_of_a_peer_counts(measure, chosen, ratio):
     sides = [side("ours", [6, 6]), side("peer", [2, 2], "small"), side("peer", [3, 3], "fast")]
-    (ratio,) = compare("x", comparison(kind), sides)
-    assert ratio.peer["variant"] == chosen
+    assert ratio(*sides, measure=measure).peer["variant"] == chosen
 
 
 @pytest.mark.parametrize(
-    ("ours", "peer", "value", "reached"),
+    ("measure", "ours", "reached"),
     [
-        ([2.0, 2.0, None], [6.0, 8.0, 9.0], 4.0, "aim"),
-        ([2.0, 3.0, 4.0], [None, None, 1.0], math.inf, "aim"),
-        ([None, None, 1.0], [1.0, 1.0, 1.0], 0.0, "no"),
-        ([None, None], [None, None], 0.0, "no"),
-        ([4.0], [9.0], 2.25, "asked"),
+        *(("rates", value, word) for value, word in ((3.0, "aim"), (2.0, "asked"), (1.9, "no"))),
+        *(("seconds", value, word) for value, word in ((0.2, "aim"), (0.45, "asked"), (0.6, "no"))),
     ],
 )
-def test_a_race_says_how_many_times_faster_ours_is(ours, peer, value, reached):
-    (ratio,) = compare("x", comparison("race"), [side("ours", ours), side("peer", peer)])
-    assert (ratio.value, ratio.reached) == (value, reached)
-
-
-@pytest.mark.parametrize(("ours", "reached"), [(0.2, "aim"), (0.45, "asked"), (0.6, "no")])
-def test_a_cost_has_to_stay_below_its_target(ours, reached):
-    cost = Comparison("", "costs", "s", (), {"peer": Target(0.5, 0.25)})
-    (ratio,) = compare("x", cost, [side("ours", [ours]), side("peer", [1.0])])
-    assert (ratio.reached, ratio.gain) == (reached, 1 / ours)
-
-
-def test_a_peer_that_never_arrives_is_shown_as_such():
-    (ratio,) = compare("x", comparison("race"), [side("ours", [2.0]), side("peer", [None])])
-    assert ratio.cells[1:4] == ["2 steps/s", "peer: never", "∞"]
-
-
-def test_solved_is_reached_and_held():
-    curve = [(n, 10.0 * n, score) for n, score in enumerate([1, 5, 2, 5, 5, 6, 1], 1)]
-    assert contestant.solved(curve, 5, 0) == 20.0
-    assert contestant.solved(curve, 5, 2) == 40.0
-    assert contestant.solved(curve[:5], 5, 2) is None  # not yet held for two more
-    assert contestant.solved(curve, 7, 0) is None
+def test_a_rate_reaches_its_target_from_below_and_a_cost_from_above(measure, ours, reached, ratio):
+    assert ratio(side("ours", [ours]), side("peer", [1.0]), measure=measure).reached == reached
 
 
 def test_numbers_keep_three_digits():
-    assert [number(v) for v in (1234.5, 99.94, 0.12345, math.inf)] == [
-        *("1,234", "99.9", "0.123", "never")
-    ]
+    assert [number(v) for v in (1234.5, 99.94, 0.12345)] == ["1,234", "99.9", "0.123"]
 
 
 # our process
 
 
 def test_a_worker_of_ours_trains_as_many_steps_as_it_is_told():
-    with Worker({"kind": "loop", "overrides": TINY, "warmup": 10}) as worker:
+    with Worker({"overrides": TINY, "warmup": 10}) as worker:
         assert worker.about["threads"] == 1
         done = worker.run(7)
         assert (done["steps"], done["updates"]) == (7, 7)
         assert {"seconds", "cpu", "idle_cpu"} <= set(done)
 
 
-def test_what_surrounds_the_update_is_a_part_of_the_time(tmp_path):
-    """What a worker does, in this process."""
-    spec, answers = {"kind": "around", "overrides": TINY, "warmup": 10}, io.StringIO()
-    contestant.serve(spec, io.StringIO("run 10\n"), answers, tmp_path)
-    _, done = map(json.loads, answers.getvalue().splitlines())
-    assert (done["steps"], done["updates"]) == (10, 10)
-    assert 0.0 < done["around"] < done["seconds"]
-
-
-def test_the_seconds_of_the_update_are_left_out(tmp_path, monkeypatch):
-    runner = contestant.Around({"overrides": TINY}, tmp_path)
-    now = iter(float(2**tick) for tick in range(4))  # run, update, update, run: 1 2 4 8
-    runner.run(5)  # without updates
-    monkeypatch.setattr(contestant, "perf_counter", lambda: next(now))
-    assert runner.run(1)["around"] == (8.0 - 1.0) - (4.0 - 2.0)
-    runner.close()
-
-
 def test_a_worker_that_fails_is_one_line():
     with pytest.raises(Exception, match=r"a contestant ended, .*env\.id") as caught:
-        Worker({"kind": "loop", "overrides": ["env.id=Nowhere-v0"], "warmup": 1})
+        Worker({"overrides": ["env.id=Nowhere-v0"], "warmup": 1})
     assert "\n" not in str(caught.value)
 
 
@@ -146,23 +100,24 @@ def test_the_memory_of_a_process_is_its_own():
 # definitions
 
 
-def specs():
-    return [s.spec for c in COMPARISONS.values() for s in c.sides]
-
-
-def test_our_settings_compose():
-    ours = [spec for spec in specs() if "overrides" in spec]
-    assert len(ours) > len(COMPARISONS) - 2
-    for spec in ours:
-        train_config(spec["overrides"])
+def test_our_settings_compose_and_the_peers_are_whole():
+    sides = [side for one in COMPARISONS.values() for side in one.contestants]
+    ours = [side.spec["overrides"] for side in sides if "overrides" in side.spec]
+    assert len(ours) > len(COMPARISONS)
+    for overrides in ours:
+        train_config(overrides)
+    for name, variant, spec in sides:
+        if name in PEERS and "command" not in spec:
+            assert {"algorithm", "env", "settings", "warmup"} <= set(spec)
+            assert variant == f"{spec['threads']} thread{'s' * (spec['threads'] > 1)}"
 
 
 def test_every_target_has_its_sides_and_asks_less_than_it_aims_for():
     for comparison in COMPARISONS.values():
-        assert comparison.sides[0].name == "ours"
-        assert set(comparison.targets) == {s.name for s in comparison.sides[1:]}
-        for target in comparison.targets.values():
-            assert (target.asked > target.aim) is comparison.at_most
+        names = list(comparison.sides)
+        assert (names[0], set(names[1:])) == ("ours", set(comparison.targets))
+        for asked, aim in comparison.targets.values():
+            assert (asked > aim) is comparison.less_is_better
 
 
 # report
@@ -178,52 +133,64 @@ def block(steps):
 
 @pytest.fixture
 def results():
-    def sides(name):
+    def sides(comparison):
         made = []
-        for at, defined in enumerate(COMPARISONS[name].sides, 1):
+        for at, defined in enumerate(comparison.contestants, 1):
             values = [12.0 / at, 10.0 / at]
-            extra = {"blocks": [block(v) for v in values]}
-            if COMPARISONS[name].measure == "race":
-                values = [float(at), None]
-                extra = {"curves": [[[100, float(at), 480.0]], [[100, 1.0, 9.0]]]}
+            extra = {"blocks": [block(v) for v in values]} if comparison.measure == "rates" else {}
             made.append(side(defined.name, values, defined.variant, **extra))
         return {"sides": made, "measured": MEASURED}
 
-    made = {name: sides(name) for name in COMPARISONS}
-    return made | {"around": {"around": {"64": 3.25}, "measured": MEASURED}}
+    return {name: sides(comparison) for name, comparison in COMPARISONS.items()}
 
 
 def test_the_report_has_every_ratio_and_section(results):
-    text = report.markdown(results, {"ratios": "there/ratios.png"})
-    for name in NAMES:
+    text = report.markdown(results)
+    for name in COMPARISONS:
         assert re.search(rf"^## {name}: ", text, re.M)
-    assert "| sac256 | 11 steps/s | SB3, 1 thread: 5.5 steps/s | 2 (2 to 2) | ≥ 2 | ≥ 3 | asked |"
-    assert "| solve-cartpole | never | SB3 A2C: never | 0 | ≥ 1 | ≥ 3 | no |" in text
-    assert "(there/ratios.png)" in text
-    assert "| 2×64 | 3.2 | under 250 |" in text
-    assert "| SB3 PPO | never | 3 | 3 | 1 of 2 |" in text
+    row = "| sac256 | 11 steps/s | SB3, 1 thread: 5.5 steps/s | 2 (2 to 2) | ≥ 2 | ≥ 3 | asked |"
+    assert row in text
+    assert "| SB3, 2 threads | 3.67 | 3.33 | 4 | 1.50 |" in text
+    assert "none used more than 1.0 ms of a processor a round" in text
     for rows in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"\|", row)) for row in rows.splitlines()}) == 1
 
 
 def test_what_the_report_says_of_our_commands_can_be_typed(results):
-    text = report.markdown(results, {})
+    text = report.markdown(results)
     commands = re.findall(r"train\.py([^`\n|]*)[`\n|]", text)
     assert commands
     for command in commands:
         train_config([a for a in command.split() if a != "--help"])
 
 
-def test_a_report_from_a_file_is_the_same_without_measuring(results, tmp_path, capsys):
-    for name, part in (("a", list(results)[:4]), ("b", list(results)[4:])):
-        (tmp_path / name).write_text(json.dumps({"results": {k: results[k] for k in part}}))
-    source = f"{tmp_path / 'b'},{tmp_path / 'a'}"
-    out = tmp_path / "out"
-    assert bench.main([f"from={source}", f"out={out}"]) == 0
-    drawn = {name: f"{name}.png" for name in ("ratios", "solve-cartpole", "solve-pendulum")}
-    assert {path.stem for path in out.glob("*.png")} == set(drawn)
-    assert (out / "report.md").read_text() == report.markdown(results, drawn)
-    assert json.loads((out / "bench.json").read_text())["results"] == results
+def test_what_is_measured_is_reported_and_replaces_its_part_of_the_page(
+    results, tmp_path, capsys, monkeypatch
+):
+    kept, page = tmp_path / "docs/performance/bench.json", tmp_path / "docs/performance.md"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(json.dumps({"results": {k: results[k] for k in ("startup", "sac256")}}))
+    monkeypatch.setattr(bench, "ROOT", tmp_path)
+    monkeypatch.setattr(bench, "KEPT", kept)
+    monkeypatch.setattr(bench, "needed", lambda chosen: [])
+    monkeypatch.setattr(bench, "conditions", lambda arguments: MEASURED)
+    measured = [side("ours", [0.1]), side("SB3", [1.0])]
+    monkeypatch.setattr(bench.measure, "whole_process", lambda spec: {"seconds": next(seconds)})
+    seconds = iter([9.0, 9.0, 0.1, 1.0])  # the first round is not counted
+    assert bench.main(["only=startup", "blocks=1", "write=true", f"out={tmp_path / 'out'}"]) == 0
+    row = "| startup | 0.1 s | SB3: 1 s | 0.1 (0.1 to 0.1) | ≤ 0.5 | ≤ 0.25 | aim |"
+    assert row in capsys.readouterr().out
+    startup = {"startup": {"sides": measured, "measured": MEASURED}}
+    assert (tmp_path / "out/report.md").read_text() == report.markdown(startup)
+    whole = {"sac256": results["sac256"], **startup}
+    assert page.read_text() == report.markdown(whole, bench.PUBLISHED)
+    assert json.loads(kept.read_text())["results"] == whole
+
+
+def test_the_page_is_that_of_what_is_kept():
+    results = json.loads(bench.KEPT.read_text())["results"]
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert page == report.markdown(results, bench.PUBLISHED)
 
 
 # arguments
@@ -233,13 +200,10 @@ def test_a_report_from_a_file_is_the_same_without_measuring(results, tmp_path, c
     ("arguments", "says"),
     [
         (["only=sac265"], "did you mean sac256?"),
-        (["only=all,sac64"], "only: all goes alone; leave it or the others out"),
+        (["only=all,sac64"], "only: all and none go alone; leave them or the others out"),
         (["blocks=0"], "blocks: must be an integer, >= 1"),
-        (["seeds=many"], "seeds: must be an integer"),
-        (["form=x"], "did you mean from?"),
+        (["form=x"], "form"),
         (["sac256"], "is not KEY=VALUE"),
-        (["from=/nowhere/bench.json"], "is no bench.json"),
-        (["from=a", "only=sac64"], "leave only out"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_exit_code_2(arguments, says, capsys, tmp_path, monkeypatch):
@@ -267,8 +231,8 @@ def test_a_missing_peer_is_one_line_that_says_how_to_get_it(
     assert not list(tmp_path.iterdir())
 
 
-def test_ours_alone_needs_no_peer():
-    assert bench.needed(["around"]) == []
+def test_a_comparison_needs_the_libraries_of_its_peers():
+    assert bench.needed([]) == []
     assert bench.needed(list(COMPARISONS)) == ["stable_baselines3", "sbx"]
 
 

@@ -199,6 +199,10 @@ def chosen(arguments):
     return read_keys(results.Options, arguments)
 
 
+def benchmarks(arguments):
+    return read_keys(bench.Options, arguments)
+
+
 FEW = "agent.gamma=0.9,0.99"  # searched, where all that is usual takes seconds to compose
 GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command as it says)
     "doctor's number": (
@@ -252,12 +256,11 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
         ),
         ["run=a", "seed=1", "out=b", "checkpoint=best", "env.id=c:D-v0"],
     ),
-    "benchmark": (bench.parse, ["only=sac65"], "did you mean sac64?", ["only=sac64"]),
-    "benchmarks": (bench.parse, ["only=all,sac64"], "leave it or the others out", ["only=sac64"]),
-    "all of them": (bench.parse, ["only=all,sac64"], "leave it or the others out", ["only=all"]),
-    "measured": (bench.parse, ["from=a", "only=sac64"], "leave only out", ["from=a"]),
-    "no option": (bench.parse, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
-    "number of blocks": (bench.parse, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
+    "benchmark": (benchmarks, ["only=sac65"], "did you mean sac64?", ["only=sac64"]),
+    "benchmarks": (benchmarks, ["only=all,sac64"], "leave them or the others out", ["only=sac64"]),
+    "all of them": (benchmarks, ["only=all,sac64"], "leave them or the others out", ["only=all"]),
+    "no option": (benchmarks, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
+    "number of blocks": (benchmarks, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
     "seeds": (chosen, ["seeds=5-3"], "give FIRST-LAST, the smaller one first", ["seeds=3-5"]),
     "pattern": (chosen, ["seeds=x"], "give FIRST-LAST", ["seeds=0-4"]),
     "figure": (chosen, ["figure=pendulm-sac"], "did you mean pend", ["figure=pendulum-sac"]),
