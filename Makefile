@@ -5,6 +5,7 @@ READY := .venv/.ready
 PEERS := .venv/.peers
 DENSITIES := .venv/.densities
 NEWEST := .venv-newest/bin/python
+ALONE := cartpole-a2c,pendulum-sac-3000,pendulum-a2c-gaussian,pendulum-a2c-tanh,textbook-a2c
 ARGS ?=
 define INTERPRETER
 @$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' \
@@ -56,7 +57,7 @@ format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff format .
 
 results: $(READY) ## the learning results of docs/results.md, about half an hour
-	@$(BIN)/python bench/results.py $(ARGS)
+	@$(BIN)/python bench/bench_learning.py $(or $(ARGS),only=$(ALONE))
 
 bench: $(PEERS) ## docs/performance.md anew, most of an hour; ARGS="only=sac256" for a part, elsewhere
 	@$(BIN)/python bench/bench.py $(or $(ARGS),write=true)

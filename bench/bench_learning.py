@@ -1,19 +1,19 @@
-"""Learning beside Stable-Baselines3: `python bench/bench_learning.py only=cartpole-ppo`.
+"""Learning, alone or beside Stable-Baselines3: `python bench/bench_learning.py only=cartpole-ppo`.
 
-Ours and the peer learn every task with the same seeds and steps, in turn, and are evaluated on
+Ours and the peer learn a task with the same seeds and steps, in turn, and are evaluated on
 environments and seeds that neither has seen. Writes TASK.json, a table and pictures. With
 out=FOLDER it continues where it was stopped.
 """
 
 import json
 import shutil
-import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean, median, stdev
 from threading import Event, Lock
 
 import yaml
@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.bench import INSTALL  # noqa: E402
 from bench.commands import Row, Seeds, train_and_evaluate  # noqa: E402
-from bench.contestant import PEERS, UNSEEN, USUAL, Spec  # noqa: E402
+from bench.contestant import PEERS, UNSEEN, Spec  # noqa: E402
 from bench.measure import Worker  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
@@ -40,20 +40,21 @@ class Task:
 
     overrides: tuple[str, ...]
     steps: int
-    peer: Spec
+    peer: Spec | None = None
     at_least: float | None = None
     seeds: int = 10
     seeds_that_reach: int | None = None
     episodes: int = 1000
+    deterministic: bool = True
 
 
 LISTED = yaml.safe_load((ROOT / "bench" / "tasks.yaml").read_text(encoding="utf-8"))
-TASKS = {name: Task(**{**task, "peer": USUAL | task["peer"]}) for name, task in LISTED.items()}
+TASKS = {name: Task(**task) for name, task in LISTED.items()}
 USAGE = f"""\
 usage: python bench/bench_learning.py [only=TASK,...] [seeds=FIRST-LAST] [peer=false] [lanes=1]
                                       [out=FOLDER]
-Ours and Stable-Baselines3 learn the same tasks; a row of docs/results.md for each, and a picture.
-lanes=2 learns two seeds at once, on one thread each
+Ours and Stable-Baselines3, where a task has it, learn the same; a row of docs/results.md for each
+task, and a picture. lanes=2 learns two seeds at once, on one thread each
 tasks: {", ".join(TASKS)}"""
 
 
@@ -93,7 +94,8 @@ def require(names: list[str], with_peer: bool) -> None:
     from configs.compose import train_config
     from envs.envs import Envs
 
-    modules = {PEERS[TASKS[name].peer["library"]] for name in names} if with_peer else ()
+    peers = [TASKS[name].peer for name in names if with_peer]
+    modules = {PEERS[peer.get("library", "SB3")] for peer in peers if peer}
     if missing := [module for module in sorted(modules) if find_spec(module) is None]:
         why = f"{' and '.join(missing)} {'are' if missing[1:] else 'is'} not installed"
         raise ConfigError(f"peer: {why}; {INSTALL}, or peer=false")
@@ -112,7 +114,7 @@ def learn(
     from configs.compose import train_config
 
     kept, writing, failed = folder.with_suffix(".json"), Lock(), Event()
-    wanted = ("ours", "SB3")[: 1 + with_peer]
+    wanted = ("ours", "SB3") if with_peer and task.peer else ("ours",)
     sides: dict[str, list[Row]] = {side: [] for side in wanted}
     sides |= json.loads(kept.read_text()) if kept.exists() else {}
     threads = 1 if lanes > 1 else int(train_config(command(task)).threads)
@@ -142,9 +144,9 @@ def learn(
 
 
 def command(task: Task) -> list[str]:
-    """What `train.py` is given for every seed."""
+    """What `train.py` is given for every seed; alone it is evaluated when its settings say so."""
     every = task.steps // EVALUATIONS
-    evaluation = [f"eval.every={every}", f"eval.episodes={EPISODES}"]
+    evaluation = [f"eval.every={every}", f"eval.episodes={EPISODES}"] if task.peer else []
     return [*task.overrides, f"total_steps={task.steps}", *evaluation]
 
 
@@ -152,15 +154,17 @@ def ours(task: Task, seed: int, run_dir: Path, threads: int) -> Row:
     """Trains and evaluates one seed with the project's own commands."""
     shutil.rmtree(run_dir, ignore_errors=True)  # of a process that was stopped
     overrides = [*command(task), f"threads={threads}"]
-    evaluation = (f"episodes={task.episodes}", f"seed={UNSEEN + seed}")
-    row, _ = train_and_evaluate(overrides, seed, run_dir, *evaluation)
-    return {**row, "threads": threads}
+    evaluation = [f"episodes={task.episodes}", f"deterministic={json.dumps(task.deterministic)}"]
+    if task.peer:
+        evaluation.append(f"seed={UNSEEN + seed}")  # as the peer's
+    row, trained = train_and_evaluate(overrides, seed, run_dir, *evaluation)
+    return {**row, "training_seconds": trained["wall_seconds"], "threads": threads}
 
 
 def theirs(task: Task, seed: int, threads: int) -> Row:
     """The same of Stable-Baselines3, with as many threads."""
     spec = {
-        **task.peer,
+        **(task.peer or {}),
         "seed": seed,
         "budget": task.steps,
         "every": task.steps // EVALUATIONS,
@@ -174,16 +178,16 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
     returns = found["returns"]
     return {
         "seed": seed,
-        "return_mean": statistics.fmean(returns),
-        "return_sem": statistics.stdev(returns) / len(returns) ** 0.5,
+        "return_mean": fmean(returns),
+        "return_sem": stdev(returns) / len(returns) ** 0.5,
         "seconds": time.perf_counter() - started - found["seconds"],
         "curve": found["curve"],
     }
 
 
 HEADER = [
-    *("task", "steps", "asked", "ours: median return", "seeds that do", "s"),
-    *("SB3: median return", "do", "s"),
+    *("task", "steps", "asked", "ours: median return", "seeds that do (last 3 evaluations, too)"),
+    *("s", "SB3: median return", "do", "s"),
 ]
 
 
@@ -192,7 +196,7 @@ def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
     of_peer = sides.get("SB3", [])
     bound = task.at_least
     if bound is None and of_peer:
-        bound = statistics.median(row["return_mean"] for row in of_peer)
+        bound = median(row["return_mean"] for row in of_peer)
     asked = f"≥ {task.at_least:g}" if task.at_least is not None else "above SB3"
     enough = task.seeds_that_reach or task.seeds
     cells = [name, f"{task.steps:,}", f"{asked} on {enough} of {task.seeds}"]
@@ -203,10 +207,12 @@ def line(name: str, task: Task, sides: dict[str, list[Row]]) -> str:
 
 def summary(rows: list[Row], bound: float | None) -> list[str]:
     """Median return with its extremes, seeds that reach the bound, median seconds."""
-    returns = [row["return_mean"] for row in rows]
-    reached = "" if bound is None else f"{sum(r >= bound for r in returns)} of {len(rows)}"
-    seconds = statistics.median(row["seconds"] for row in rows)
-    middle, low, high = map(number, (statistics.median(returns), min(returns), max(returns)))
+    returns, reached = [row["return_mean"] for row in rows], ""
+    if bound is not None:
+        stayed = sum(all(value >= bound for _, value in row["curve"][-3:]) for row in rows)
+        reached = f"{sum(one >= bound for one in returns)} of {len(rows)} ({stayed})"
+    middle, low, high = map(number, (median(returns), min(returns), max(returns)))
+    seconds = median(row["seconds"] for row in rows)
     return [f"{middle} ({low} to {high})", reached, f"{seconds:.1f}"]
 
 

@@ -7,18 +7,23 @@ import pytest
 
 from bench import bench_learning
 from bench.bench_learning import TASKS
+from bench.contestant import USUAL
 from configs.compose import train_config
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_composes_and_fits_into_whole_rollouts_of_both_sides(name):
     task = TASKS[name]
-    config = train_config([*task.overrides, f"total_steps={task.steps}"])
-    assert config.env.id == task.peer["env"]
-    assert config.env.kwargs == task.peer["kwargs"]
+    config = train_config(bench_learning.command(task))
+    if task.peer is None:  # learned as by train.py alone
+        assert config == train_config([*task.overrides])
+        return
+    peer = USUAL | task.peer
+    assert config.env.id == peer["env"]
+    assert config.env.kwargs == peer["kwargs"]
     if config.agent.on_policy:
         assert task.steps % (config.agent.n_steps * config.env.num_envs) == 0
-        assert task.steps % (task.peer["settings"]["n_steps"] * task.peer["num_envs"]) == 0
+        assert task.steps % (peer["settings"]["n_steps"] * peer["num_envs"]) == 0
 
 
 @pytest.mark.parametrize("argument", ["only=nothing", "seeds=x", "seeds=3-", "zzz=1", "only"])
@@ -57,15 +62,19 @@ def test_what_is_missing_is_told_before_anything_is_learned(
 
 def test_a_line_of_the_table_by_hand():
     def rows(*returns):
-        return [{"return_mean": value, "seconds": 2.0 * value} for value in returns]
+        curve = [(1, 0.0), (2, 500.0), (3, 500.0), (4, 480.0)]
+        return [
+            {"return_mean": value, "seconds": 2.0 * value, "curve": curve[index:]}
+            for index, value in enumerate(returns)
+        ]
 
     sides = {"ours": rows(480.0, 500.0, 100.0), "SB3": rows(470.0, 474.0)}
     cells = bench_learning.line("cartpole-ppo", TASKS["cartpole-ppo"], sides).split(" | ")
     assert cells[2] == "≥ 475 on 10 of 10"
-    assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3", "960.0"]
-    assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2", "944.0 |"]
+    assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3 (3)", "960.0"]
+    assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2 (2)", "944.0 |"]
     above = bench_learning.line("hopper-sac", TASKS["hopper-sac"], sides).split(" | ")
-    assert (above[2], above[4], above[7]) == ("above SB3 on 3 of 3", "2 of 3", "")
+    assert (above[2], above[4], above[7]) == ("above SB3 on 3 of 3", "2 of 3 (3)", "")
 
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import train
-from bench import bench, results
+from bench import bench, bench_learning
 from common.errors import ConfigError
 from configs import files as config_files
 from configs.compose import train_config
@@ -196,7 +196,7 @@ def test_episodes_without_an_end_get_one_as_the_warning_says(capsys):
 
 
 def chosen(arguments):
-    return read_keys(results.Options, arguments)
+    return read_keys(bench_learning.Options, arguments)
 
 
 def benchmarks(arguments):
@@ -263,7 +263,7 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
     "number of blocks": (benchmarks, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
     "seeds": (chosen, ["seeds=5-3"], "give FIRST-LAST, the smaller one first", ["seeds=3-5"]),
     "pattern": (chosen, ["seeds=x"], "give FIRST-LAST", ["seeds=0-4"]),
-    "figure": (chosen, ["figure=pendulm-sac"], "did you mean pend", ["figure=pendulum-sac"]),
+    "task": (chosen, ["only=pendulm-sac"], "did you mean pend", ["only=pendulum-sac"]),
     "no such list": (
         read_sweep,
         ["seed=choice()"],
