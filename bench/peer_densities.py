@@ -5,12 +5,14 @@ Each is called as its SAC calls it, with one action per state: mean, log_std, no
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
 from torch.nn.functional import softplus
@@ -19,7 +21,6 @@ from policies import TanhGaussian
 from policies.gaussian import HALF_LOG_2PI
 
 SEED = 0
-HUB = "https://github.com"
 EPS, EDGE = 1e-6, 1.0 - 1e-6
 ACTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -39,22 +40,22 @@ def torch_noise(count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Peer:
-    """A density and where it is from.
+    """A density and where it is from; bench/peers.yaml describes the rest.
 
     `own(mean, log_std, noise)` is the sample of training with its log-probability, `given(mean,
     log_std, action)` that of an action from elsewhere. A library draws its own noise; `noise` is
-    what it will draw. `action` is what becomes of u = mean + std * noise, a key of `ACTIONS`.
+    what it will draw.
     """
 
-    name: str
-    form: str
     own: Own
     given: Given | None = None
-    log_std_min: float = -20.0  # that its actor permits by default, if it has one
-    package: str = ""  # in the registry; empty: the formula is restated
-    sources: tuple[str, ...] = ()
-    action: str = "tanh"
     noise: Noise = torch_noise
+    name: str = ""
+    form: str = ""
+    log_std_min: float = -20.0
+    package: str = ""
+    sources: Sequence[str] = ()
+    action: str = "tanh"
 
 
 class Handed(torch.autograd.Function):
@@ -133,10 +134,6 @@ def rllib_clamped_own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Ten
 
 def epsilon(u: Tensor, action: Tensor) -> Tensor:
     return torch.log(1.0 - action.square() + EPS)
-
-
-def atanh_by_logs(action: Tensor) -> Tensor:
-    return 0.5 * torch.log((1.0 + action) / (1.0 - action))
 
 
 # libraries, imported when they are measured
@@ -249,151 +246,45 @@ def sbx_noise(count: int) -> Tensor:
     return torch.from_numpy(np.array(normal.sample(seed=jax.random.PRNGKey(SEED))))
 
 
-STABLE = "log N(u) − 2 (log 2 − u − softplus(−2u))"
-PEERS = {
-    "logpi": Peer(
-        "logpi, `TanhGaussian`",
-        "from the noise ε: −ε²/2 − log σ − log(2π)/2 − 2 (log 2 − |u| − log1p(e^(−2|u|)))",
+# skrl switches off the checks of torch's Normal for the process, so it goes after other libraries
+DENSITIES: dict[str, tuple[Any, ...]] = {  # own, given, noise, as in `Peer`
+    "logpi": (
         lambda mean, log_std, noise: TanhGaussian(mean, log_std).rsample_with_log_prob(noise),
         lambda mean, log_std, action: TanhGaussian(mean, log_std).log_prob(action),
-        log_std_min=-10.0,
     ),
-    "torch": Peer(
-        "torch.distributions, `TanhTransform()`",
-        f"{STABLE}, u = atanh a",
-        *torch_tanh(0),
-        log_std_min=-math.inf,
-        package="torch",
-    ),
-    "torch-cached": Peer(
-        "torch.distributions, `TanhTransform(cache_size=1)`",
-        f"{STABLE}, u kept from the draw, else atanh a",
-        *torch_tanh(1),
-        log_std_min=-math.inf,
-        package="torch",
-    ),
-    "sb3": Peer(
-        "Stable-Baselines3, `SquashedDiagGaussianDistribution`",
-        "log N(u) − log(1 − a² + 1e-6)",
+    "torch": torch_tanh(0),
+    "torch-cached": torch_tanh(1),
+    "sb3": (
         lambda mean, log_std, noise: sb3().log_prob_from_params(mean, log_std),
         lambda mean, log_std, action: sb3().proba_distribution(mean, log_std).log_prob(action),
-        package="stable-baselines3",
     ),
-    "sbx": Peer(
-        "SBX, `TanhTransformedDistribution`",
-        f"{STABLE}, u kept from the draw, else atanh a",
+    "sbx": (
         lambda mean, log_std, noise: sbx(mean, log_std, None),
         lambda mean, log_std, action: sbx(mean, log_std, action)[1],
-        package="sbx-rl",
-        noise=sbx_noise,
+        sbx_noise,
     ),
-    "torchrl": Peer(
-        "TorchRL, `TanhNormal`",
-        f"{STABLE}, u kept by `rsample_and_log_prob`, else atanh of a clamped at 1 − 1e-6",
+    "torchrl": (
         lambda mean, log_std, noise: tanh_normal(mean, log_std).rsample_and_log_prob(),
         lambda mean, log_std, action: tanh_normal(mean, log_std).log_prob(action),
-        log_std_min=math.log(1e-4),
-        package="torchrl",
     ),
-    "tianshou": Peer(
-        "Tianshou, `SACPolicy`",
-        "log N(u) − log(1 − a² + 1.2e-7)",
-        tianshou_own,
-        package="tianshou",
-    ),
-    # skrl switches off the checks of torch's Normal for the process, so it goes last of these
-    "skrl": Peer(
-        "skrl, `GaussianMixin`",
-        "log N(u), not squashed",
-        *skrl(clip=False),
-        package="skrl",
-        action="plain",
-    ),
-    "skrl-clipped": Peer(
-        "skrl, `GaussianMixin(clip_actions=True)`",
-        "log N(a), a = u clipped to the box",
-        *skrl(clip=True),
-        package="skrl",
-        action="clip",
-    ),
-    "cleanrl": Peer(
-        "CleanRL, LeanRL",
-        "log N(u) − log(s (1 − a²) + 1e-6), s half the width of the box",
-        from_latent(lambda u, action: torch.log(1.0 * (1.0 - action.square()) + EPS)),
-        log_std_min=-5.0,
-        sources=(
-            f"{HUB}/vwxyzjn/cleanrl/blob/004f8a086a89/cleanrl/sac_continuous_action.py",
-            f"{HUB}/pytorch-labs/LeanRL/blob/20bfe6794aa4/leanrl/sac_continuous_action.py",
-        ),
-    ),
-    "holosoma": Peer(
-        "holosoma FastSAC, CORL, REDQ",
-        "log N(u) − log(1 − a² + 1e-6); holosoma − log(s + 1e-6) for the box, too",
+    "tianshou": (tianshou_own,),
+    "skrl": skrl(clip=False),
+    "skrl-clipped": skrl(clip=True),
+    "cleanrl": (from_latent(lambda u, action: torch.log(1.0 * (1.0 - action.square()) + EPS)),),
+    "holosoma": (from_latent(epsilon),),
+    "tdmpc2": (from_noise,),
+    "garage": (
         from_latent(epsilon),
-        sources=(
-            f"{HUB}/amazon-far/holosoma/blob/3d1e63e7e28c/src/holosoma/holosoma/agents/fast_sac/fast_sac.py",
-            f"{HUB}/tinkoff-ai/CORL/blob/0be50c0dee46/algorithms/sac_n.py",
-            f"{HUB}/watchernyu/REDQ/blob/11bf30d79f41/redq/algos/core.py",
-        ),
+        from_action(lambda a: 0.5 * torch.log((1.0 + a) / (1.0 - a)), epsilon),
     ),
-    "tdmpc2": Peer(
-        "TD-MPC2",
-        "from the noise ε: −ε²/2 − log σ − log(2π)/2 − log(relu(1 − a²) + 1e-6)",
-        from_noise,
-        log_std_min=-10.0,
-        sources=(f"{HUB}/nicklashansen/tdmpc2/blob/75212c3a0901/tdmpc2/common/math.py",),
-    ),
-    "garage": Peer(
-        "garage, `TanhNormal`",
-        "log N(u) − log(1 − a² + 1e-6), u kept, else log((1 + a)/(1 − a))/2",
-        from_latent(epsilon),
-        from_action(atanh_by_logs, epsilon),
-        sources=(
-            f"{HUB}/rlworkgroup/garage/blob/408fe71108f7/src/garage/torch/distributions/tanh_normal.py",
-        ),
-    ),
-    "spinningup": Peer(
-        "Spinning Up",
-        STABLE,
-        from_latent(stable),
-        sources=(f"{HUB}/openai/spinningup/blob/20921137141b/spinup/algos/pytorch/sac/core.py",),
-    ),
-    "pytorch_sac": Peer(
-        "pytorch_sac, rl_games",
-        f"{STABLE}, u kept from the draw, else (log1p(a) − log1p(−a))/2",
+    "spinningup": (from_latent(stable),),
+    "pytorch_sac": (
         from_latent(stable),
         from_action(lambda a: 0.5 * (torch.log1p(a) - torch.log1p(-a)), stable),
-        log_std_min=-5.0,
-        sources=(
-            f"{HUB}/denisyarats/pytorch_sac/blob/929cc6e7efbe/agent/actor.py",
-            f"{HUB}/Denys88/rl_games/blob/130bfc5b568d/rl_games/algos_torch/sac_helper.py",
-        ),
     ),
-    "rlkit": Peer(
-        "rlkit, `TanhNormal`",
-        f"{STABLE}, u kept, else atanh of a clamped at 0.999999",
-        from_latent(stable),
-        from_action(rlkit_inverse, stable),
-        sources=(f"{HUB}/rail-berkeley/rlkit/blob/00d9deef964a/rlkit/torch/distributions.py",),
-    ),
-    "rllib": Peer(
-        "RLlib at 05d92bf, `TorchSquashedGaussian`",
-        f"{STABLE}, u kept by `rsample_and_logp`, else atanh of a clamped at 1 − 1e-6",
-        from_latent(stable),
-        from_action(rllib_inverse, stable),
-        log_std_min=-5.0,
-        sources=(
-            f"{HUB}/ray-project/ray/blob/05d92bf75d7c/rllib/core/distribution/torch/torch_distribution.py",
-        ),
-    ),
-    "rllib-clamped": Peer(
-        "RLlib at 3aea1da, `TorchSquashedGaussian`",
-        "log N(u) within ±100 − log(1 − tanh(u)² + 1e-6), u = atanh of a clamped at 1 − 1e-6",
-        rllib_clamped_own,
-        rllib_clamped,
-        log_std_min=-5.0,
-        sources=(
-            f"{HUB}/ray-project/ray/blob/3aea1da592c5/rllib/core/distribution/torch/torch_distribution.py",
-        ),
-    ),
+    "rlkit": (from_latent(stable), from_action(rlkit_inverse, stable)),
+    "rllib": (from_latent(stable), from_action(rllib_inverse, stable)),
+    "rllib-clamped": (rllib_clamped_own, rllib_clamped),
 }
+LISTED = yaml.safe_load((Path(__file__).parent / "peers.yaml").read_text(encoding="utf-8"))
+PEERS = {name: Peer(*DENSITIES[name], **fields) for name, fields in LISTED.items()}

@@ -1,6 +1,7 @@
-"""What a log-probability in float32 is off from 50 digits: value and gradient, from which |u| on.
+"""What a log-probability in float32 is off from 50 digits, and what `audit` finds in it.
 
-Draws u = mean + std * noise lie on a grid of |u| up to 20, at three widths.
+Of values and gradients, from which |u| on: draws u = mean + std * noise lie on a grid of |u| up to
+20, at three widths. The audit has what anyone has: draws and a function.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import audit
 from bench.peer_densities import ACTIONS, SEED, Noise, Peer, torch_noise
 from common.errors import ConfigError
 from tools.gallery import reference
@@ -19,6 +21,10 @@ from tools.gallery import reference
 LOG_STDS = {"σ = 1": 0.0, "σ = 0.05": math.log(0.05), "σ = e⁻¹⁰": -10.0}
 LATENTS = torch.linspace(-20.0, 20.0, 161).repeat(4)  # steps of 0.25, four draws at each
 HOLDS = 0.01  # nat, and a relative error of a gradient
+DRAWS = 20_000  # that are audited, of one state, whose std is 1
+PAIR_MEANS, DENSITY_MEAN = (4.0, 6.5), 4.0  # |u| up to 8, and to where tanh rounds to 1
+BOX_MEAN = 0.5  # of what is not squashed
+BOXES = {"tanh": (-1.0, 1.0), "clip": (-1.0, 1.0), "plain": (None, None)}
 mp = reference.mp
 
 
@@ -183,3 +189,50 @@ def rounding() -> list[str]:
         lost = errors(at.given[:, 0] - at.own[:, 0], ~at.given[:, 0].isnan())
         found.append(f"{lost.text} at {width}")
     return found
+
+
+def verdicts(peer: Peer) -> list[str]:
+    """Of its own pairs at two states, and of its density of given actions if it has one."""
+    pairs = [verdict(partial(pairs_checked, peer, mean)) for mean in PAIR_MEANS]
+    return [*pairs, verdict(partial(density_checked, peer)) if peer.given else "–"]
+
+
+def verdict(check: Callable[[], audit.Report]) -> str:
+    """In words, or why there is none."""
+    try:
+        return check().verdict
+    except ValueError as error:
+        return f"none: {error}"
+
+
+def pairs_checked(peer: Peer, mean: float) -> audit.Report:
+    actions, log_pi = seeded(partial(drawn, peer, mean, DRAWS))
+    low, high = BOXES[peer.action]
+    return audit.check_pairs(actions, log_pi, low=low, high=high)
+
+
+def density_checked(peer: Peer) -> audit.Report:
+    def log_prob(action: Tensor) -> Tensor:
+        assert peer.given is not None
+        return peer.given(*state(peer, DENSITY_MEAN, action), action).reshape(-1)
+
+    def sample(count: int) -> Tensor:
+        return drawn(peer, DENSITY_MEAN, count, torch.float64)[0]
+
+    low, high = BOXES[peer.action]
+    return audit.check(sample=sample, log_prob=log_prob, low=low, high=high, draws=DRAWS)
+
+
+def drawn(
+    peer: Peer, mean: float, count: int, kind: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """(actions (S, 1), log_pi (S,)), by default float32, as in training."""
+    noise = torch.randn(count, 1, dtype=kind)
+    action, log_pi = peer.own(*state(peer, mean, noise), noise)
+    return action.detach(), log_pi.detach().reshape(-1)
+
+
+def state(peer: Peer, mean: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(mean, log_std) for each row."""
+    mean = mean if peer.action == "tanh" else BOX_MEAN
+    return torch.full_like(like, mean), torch.zeros_like(like)

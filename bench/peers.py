@@ -18,13 +18,21 @@ sys.path.insert(0, str(ROOT))
 
 from bench.bench import machine  # noqa: E402
 from bench.peer_densities import PEERS, Peer  # noqa: E402
-from bench.peer_errors import LOG_STDS, Results, measure, rounding  # noqa: E402
-from bench.peer_verdicts import DENSITY_MEAN, PAIR_MEANS, verdicts  # noqa: E402
+from bench.peer_errors import (  # noqa: E402
+    DENSITY_MEAN,
+    LOG_STDS,
+    PAIR_MEANS,
+    Results,
+    measure,
+    rounding,
+    verdicts,
+)
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage import rundir  # noqa: E402
 from tools.shared import Keys, described, key, new_folder, read_keys, table  # noqa: E402
 
+PAGE = ROOT / "docs" / "peers.md"
 INSTALL = 'pip install -c constraints.txt ".[dev,peers]"'
 
 
@@ -88,7 +96,7 @@ def run(arguments: list[str]) -> int:
     rundir.write_text(folder / "report.md", page)
     print(f"\n{folder / 'report.md'}")
     if options.write:
-        rundir.write_text(ROOT / "docs" / "peers.md", page)
+        rundir.write_text(PAGE, page)
         print("docs/peers.md")
     return 0
 
@@ -158,7 +166,7 @@ def origin(peer: Peer) -> str:
     """The version that is installed, or links to where the formula stands."""
     if peer.package:
         return version(peer.package)
-    links = [f"[{i}]({url})" for i, url in enumerate(peer.sources, 1)]
+    links = [f"[{i}](https://github.com/{path})" for i, path in enumerate(peer.sources, 1)]
     return f"restated from {' '.join(links)}" if links else "this one"
 
 
@@ -174,9 +182,10 @@ def least_start(results: dict[str, Results]) -> float:
 
 
 def report(results: dict[str, Results], seen: dict[str, list[str]]) -> str:
-    """The page, in Markdown."""
+    """docs/peers.md with these tables, sentences and numbers in place of its own."""
     peers = {name: PEERS[name] for name in results}
     head = ["peer", *(x for width in LOG_STDS for x in (width, "gradient"))]
+    pairs = [f"pairs, N({mean:g}, 1)" for mean in PAIR_MEANS]
     forms = [[p.name, origin(p), p.form, least_log_std(p)] for p in peers.values()]
     own = [[*cells(p, results[n], "own"), *ends(p, results[n])] for n, p in peers.items()]
     given = [
@@ -184,92 +193,30 @@ def report(results: dict[str, Results], seen: dict[str, list[str]]) -> str:
         for n, p in peers.items()
         if p.given is not None
     ]
-    return PAGE.format(
-        date=time.strftime("%Y-%m-%d"),
-        machine=machine(),
-        torch=version("torch"),
-        least=least_start(results),
-        forms=table(["peer", "version", "log π", "least log σ"], forms),
-        own=table([*head, "∂/∂μ at 20", "largest action"], own),
-        given=table([*head, "at ±1"], given),
-        rounding=", ".join(rounding()),
-        seen=table(SEEN, [[p.name, *map(short, seen[n])] for n, p in peers.items()]),
-        sentences="\n".join(f"* {sentence(p, results[n])}" for n, p in peers.items()),
-    )
-
-
-PAIRS = [f"pairs, N({mean:g}, 1)" for mean in PAIR_MEANS]
-SEEN = ["peer", *PAIRS, f"density, N({DENSITY_MEAN:g}, 1)"]
-PAGE = """\
-# Log-probabilities of other libraries, measured
-
-What the squashed Gaussians of other libraries and of single-file codebases return in float32,
-against arithmetic of 50 digits. Measured on {date}, torch {torch}, {machine}.
-This page is written by `make peers`, which installs the libraries once and runs
-
-```bash
-python bench/peers.py write=true
-```
-
-Libraries are called as their own SAC calls them, as the package registry has them today. Of
-codebases without a package the formula is restated, with its source. The range is wide on purpose:
-with σ of 0.05 or more, the errors of squashed draws begin at |u| = {least:g}.
-
-{forms}
-
-The draw is u = μ + σε, the action a = tanh u, log N(u) the density of the Gaussian by (u − μ)/σ.
-Draws lie at |u| = 0, 0.25, … 20, four on each side, at σ = 1, 0.05 and e⁻¹⁰ = 4.5e-5. Errors of
-values are in nats, positive where the log-probability is too high; those of gradients are the
-larger of those by μ and by log σ, over max(1, |exact|). A number alone is the largest error, where
-none exceeds 0.01; otherwise it has a sign and the least |u| with more than 0.01. † marks a σ
-below what the actor permits by default.
-
-## Its own draws, as in training
-
-The log-probability of a fresh sample, and its derivatives with ε held fixed, as the loss of the
-actor uses them. The derivative by μ is 2 tanh u: at |u| = 20 it is 2 away from 0. The last column
-is the |u| from which on the float32 action is 1, or what it is clamped to.
-
-{own}
-
-Two causes explain the table. *The correction*: log(1 − a² + 1e-6) cannot fall below −13.8 (with
-1.2e-7, −15.9), so that log π comes out too low, the entropy too high, and the gradient that would
-move a saturated policy back vanishes. *The Gaussian*: where σ is small against |u|, the float32 u
-has too few digits left for (u − μ)/σ. A density from the noise has neither.
-
-## A given action, as from a replay
-
-The log-probability of a float32 action, against the exact density of that very number, where
-|a| < 1. From |u| = 9.01 on tanh rounds to ±1, where the exact density is 0: the last column has
-what the worse of value and gradient is then. What the rounding itself has lost is no fault of any
-function: {rounding}.
-Nothing is lost where u or ε is kept.
-
-{given}
-
-The action of skrl's model is u itself, or u clipped to the box; beyond it, that is compared with
-the logarithm of the probability beyond the bound, with means in the box, as in its examples.
-
-## In a sentence each
-
-{sentences}
-
-## Seen a second time, by the tool
-
-The tool has what everybody has: draws and a function. `audit.check_pairs` takes 20,000 of its own
-draws with their log π, float32 as in training; `audit.check` takes the density of given actions,
-which are drawn and scored in float64 where the functions can. The states reach the |u| at which the
-errors above begin; what is not squashed is shown at N(0.5, 1).
-
-{seen}
-
-Where the two differ, the action is the reason, as it is all that the tool has. An error no
-larger than what the rounding of an action may cost is seen only where hundreds of draws show it
-together: that of 1e-6 is, that of 1.2e-7 is not up to |u| = 8, nor is what is returned at ±1, which
-float64 does not reach before |u| = 18. And an action that is not tanh u is
-held against its log-probability: TorchRL hands out actions clamped at 1 − 1e-6 (in float64 at
-1 − 1e-15), |u| = 7.25, with the log π of u itself.
-"""
+    places = {
+        r"^\| peer \|.*(?:\n\|.*)*": [
+            table(["peer", "version", "log π", "least log σ"], forms),
+            table([*head, "∂/∂μ at 20", "largest action"], own),
+            table([*head, "at ±1"], given),
+            table(
+                ["peer", *pairs, f"density, N({DENSITY_MEAN:g}, 1)"],
+                [[p.name, *map(short, seen[n])] for n, p in peers.items()],
+            ),
+        ],
+        r"^\* .*(?:\n\* .*)*": [
+            "\n".join(f"* {sentence(p, results[n])}" for n, p in peers.items())
+        ],
+        r"(?<=Measured on ).*": [
+            f"{time.strftime('%Y-%m-%d')}, torch {version('torch')}, {machine()}."
+        ],
+        r"(?<=errors of squashed draws begin at \|u\| = ).*": [f"{least_start(results):g}."],
+        r"(?<=^function: ).*": [f"{', '.join(rounding())}."],
+    }
+    page = PAGE.read_text(encoding="utf-8")
+    for pattern, texts in places.items():
+        before, *rest = re.split(pattern, page, flags=re.M)
+        page = before + "".join(map("".join, zip(texts, rest, strict=True)))
+    return page
 
 
 if __name__ == "__main__":

@@ -144,30 +144,50 @@ def test_a_peer_that_draws_other_noise_is_refused(monkeypatch):
         return peer.own(mean, log_std, noise.roll(1, 0))
 
     with pytest.raises(ConfigError, match="draws other noise; install the pinned versions"):
-        measure(peers.Peer("x", "", other))
+        measure(peers.Peer(other, name="x"))
 
 
 def test_some_peers_are_measured_and_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("bench.peer_errors.LOG_STDS", {"σ = 1": 0.0})
     monkeypatch.setattr("bench.peers.LOG_STDS", {"σ = 1": 0.0})
+    text = PAGE.read_text()
+    for place in ("Measured on", "squashed draws begin at |u| =", "\nfunction:"):
+        text, count = re.subn(f"{re.escape(place)} .*", f"{place} of old.", text)
+        assert count == 1
+    (tmp_path / "old.md").write_text(text)
+    monkeypatch.setattr("bench.peers.PAGE", tmp_path / "old.md")
     assert peers.main(["only=cleanrl,spinningup", f"out={tmp_path / 'x'}"]) == 0
     printed = capsys.readouterr().out
     assert "CleanRL, LeanRL: of its own draws log π is too low by up to 24.8 nat" in printed
     assert "its gradient by μ at |u| = 20 is 0 in place of 2" in printed
     assert "Spinning Up: of its own draws log π holds at every σ." in printed
     report = (tmp_path / "x" / "report.md").read_text()
-    assert report.count("| CleanRL, LeanRL |") == 3  # it has no density of a given action
+    sections = re.findall(r"^(?:#+ (.*)|\| CleanRL, LeanRL \|.*)$", report, re.M)
+    assert sections == [  # it has no density of a given action
+        *(
+            "Log-probabilities of other libraries, measured",
+            "",
+            "Its own draws, as in training",
+            "",
+        ),
+        *("A given action, as from a replay", "In a sentence each"),
+        *("Seen a second time, by the tool", ""),
+    ]
     wrong, right = r"wrong: log_pi is too low .*1e-6.* \| ", r"right to \\\|u\\\| = [\d.]+ \| "
     assert re.search(rf"^\| CleanRL, LeanRL \| ({wrong}){{2}}– \|$", report, re.M)
     assert re.search(rf"^\| Spinning Up \| ({right}){{2}}– \|$", report, re.M)
+    (start,) = re.findall(r"from \|u\| = ([\d.]+) on", printed)
+    assert f"the errors of squashed draws begin at |u| = {start}.\n" in report
+    assert re.search(r"Measured on [\d-]+, torch [\d.]+\+?\w*, .*cores.*\.\n", report)
+    assert "\nfunction: -1 from 7.5 at σ = 1.\n" in report
     assert (tmp_path / "x" / "peers.json").is_file()
 
 
 def test_the_tool_sees_a_density_of_given_actions_and_why_there_is_no_verdict(monkeypatch):
-    monkeypatch.setattr("bench.peer_verdicts.DRAWS", 4000)
+    monkeypatch.setattr("bench.peer_errors.DRAWS", 4000)
     assert peers.verdicts(PEERS["pytorch_sac"])[2].startswith("right: ")
     assert "clipped to ±(1 − 1e-6)" in peers.verdicts(PEERS["rlkit"])[2]
-    monkeypatch.setattr("bench.peer_verdicts.DRAWS", 10)
+    monkeypatch.setattr("bench.peer_errors.DRAWS", 10)
     assert all(words.startswith("none: ") for words in peers.verdicts(PEERS["rlkit"]))
 
 
