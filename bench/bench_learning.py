@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 from bench.bench import INSTALL  # noqa: E402
 from bench.commands import Row, Seeds, train_and_evaluate  # noqa: E402
 from bench.contestant import PEERS, UNSEEN, Spec  # noqa: E402
-from bench.measure import Worker  # noqa: E402
+from bench.measure import answer  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.console import number  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
@@ -173,8 +173,7 @@ def theirs(task: Task, seed: int, threads: int) -> Row:
         "threads": threads,
     }
     started = time.perf_counter()
-    with Worker(spec) as worker:
-        found = worker.about
+    found = answer(spec)
     returns = found["returns"]
     return {
         "seed": seed,

@@ -1,8 +1,7 @@
 """One contestant in a process of its own: `python -m bench.contestant SPEC`, which is JSON.
 
-Builds, warms up, answers once, and then trains K more steps for every line `run K` on its input;
-each answer is a line of JSON. Between two lines it waits and uses no processor time. A peer with a
-`budget` trains once, as `learn` describes, and answers once.
+Answers with a line of JSON: a peer with a `budget` what `learn` returns, any other what `trained`
+does.
 """
 
 import importlib
@@ -13,14 +12,18 @@ import tempfile
 from pathlib import Path
 from statistics import fmean
 from time import perf_counter, process_time
-from typing import Any, TextIO
+from typing import Any
 
-Spec = dict[str, Any]
+Spec = dict[str, Any]  # what a process is given
 PEERS = {"SB3": "stable_baselines3", "SBX": "sbx", "contrib": "sb3_contrib"}  # their modules
 USUAL = {"library": "SB3", "device": "cpu", "num_envs": 1, "kwargs": {}, "normalise": False}
 ONE_XLA_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 FOREVER = "total_steps=1000000000000"  # no evaluation, checkpoint, audit within what is measured
 UNSEEN = 10_000  # added to the seed of environments that training does not see
+
+
+def threads_text(count: Any) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 class Loop:
@@ -44,7 +47,8 @@ class Loop:
 
         config = train_config([*spec["overrides"], FOREVER])
         self.parts = make_parts(config)
-        self.about = {"threads": int(config.threads), "accelerate": str(config.accelerate)}
+        settings = f"{threads_text(config.threads)}, accelerate={config.accelerate}"
+        self.about = {"variant": settings}
         self.schedule = Unsaved(
             Saver(folder, config, self.parts, started=0.0),
             Logger(folder, device=self.parts.agent.device),
@@ -53,15 +57,14 @@ class Loop:
         )
         self.step = 0
 
-    def run(self, steps: int) -> dict[str, Any]:
-        """Trains at least `steps` more steps; returns how many, and the updates among them."""
+    def run(self, steps: int) -> int:
+        """Trains at least `steps` more steps; returns how many."""
         from runtime.loop import advance
 
-        parts, schedule = self.parts, self.schedule
-        first, updates = self.step, schedule.record.updates
+        parts, first = self.parts, self.step
         while self.step < first + steps:
-            self.step = advance(parts.agent, parts.envs, parts.buffer, schedule, self.step)
-        return {"steps": self.step - first, "updates": schedule.record.updates - updates}
+            self.step = advance(parts.agent, parts.envs, parts.buffer, self.schedule, self.step)
+        return self.step - first
 
     def close(self) -> None:
         self.schedule.logger.close()
@@ -73,16 +76,15 @@ class Peer:
 
     def __init__(self, spec: Spec) -> None:
         self.model = make_model(spec, 0)
-        self.about = {"threads": spec["threads"]}
+        self.about: dict[str, str] = {}
         # Collecting the metrics: every fourth episode (SAC), every hundredth rollout (A2C, whose
         # own `learn` has that default).
         self.interval = 4 if spec["algorithm"] == "SAC" else 100
 
-    def run(self, steps: int) -> dict[str, Any]:
-        model = self.model
-        first, updates = model.num_timesteps, model._n_updates
-        model.learn(steps, log_interval=self.interval, reset_num_timesteps=False)
-        return {"steps": model.num_timesteps - first, "updates": model._n_updates - updates}
+    def run(self, steps: int) -> int:
+        first = self.model.num_timesteps
+        self.model.learn(steps, log_interval=self.interval, reset_num_timesteps=False)
+        return int(self.model.num_timesteps - first)
 
     def close(self) -> None:
         self.model.env.close()
@@ -168,43 +170,33 @@ def learn(spec: Spec) -> dict[str, Any]:
     return {"curve": curve, "returns": returns, "seconds": perf_counter() - started}
 
 
-def serve(spec: Spec, questions: TextIO, answers: TextIO, folder: Path) -> None:
-    """Answers until the input ends."""
-
-    def answer(values: dict[str, Any]) -> None:
-        print(json.dumps(values), file=answers, flush=True)
-
+def trained(spec: Spec, folder: Path) -> dict[str, Any]:
+    """Trains `warmup` steps, and then for about `seconds`; returns steps per second, and cores."""
     runner = Loop(spec, folder) if "overrides" in spec else Peer(spec)
     try:
         half = spec["warmup"] // 2
         runner.run(spec["warmup"] - half)
-        done, seconds, _ = timed(runner, half)
-        answer({**runner.about, "steps_per_second": done["steps"] / seconds})
-        cpu = process_time()
-        for question in questions:
-            idle = process_time() - cpu
-            done, seconds, busy = timed(runner, int(question.removeprefix("run ")))
-            answer({**done, "seconds": seconds, "cpu": busy, "idle_cpu": idle})
-            cpu = process_time()
+        rate, _ = timed(runner, half)
+        rate, cores = timed(runner, max(1, round(rate * spec.get("seconds", 0.0))))
+        return {**runner.about, "rates": rate, "cores": cores}
     finally:
         runner.close()
 
 
-def timed(runner: Loop | Peer, steps: int) -> tuple[dict[str, Any], float, float]:
-    """(what the run returned, its seconds, the processor's seconds over all threads)."""
+def timed(runner: Loop | Peer, steps: int) -> tuple[float, float]:
+    """(steps per second, seconds of the processor per second, over all threads)."""
     started, cpu = perf_counter(), process_time()
     done = runner.run(steps)
-    return done, perf_counter() - started, process_time() - cpu
+    seconds = perf_counter() - started
+    return done / seconds, (process_time() - cpu) / seconds
 
 
 def main(arguments: list[str]) -> int:
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
     spec = USUAL | json.loads(arguments[0])
-    if "budget" in spec:
-        print(json.dumps(learn(spec)), file=answers)
-        return 0
     with tempfile.TemporaryDirectory() as folder:
-        serve(spec, sys.stdin, answers, Path(folder))
+        answer = learn(spec) if "budget" in spec else trained(spec, Path(folder))
+    print(json.dumps(answer), file=answers)
     return 0
 
 

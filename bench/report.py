@@ -10,13 +10,12 @@ from tools.shared import table
 
 Results = Mapping[str, Result]
 INTRODUCTION = """\
-Each contestant runs in its own process and is warmed up before the measurement (imports,
-compilation, first updates). The contestants of a comparison then run in turn, A B A B ..., in
-blocks of a few seconds, while the others wait. Figures are medians over the blocks. A ratio is the
-median over pairs of consecutive blocks, with the smallest and the largest of them, so that
-temporary load on a shared machine affects both blocks of a pair. If a peer is measured with one and
-with two threads, the better result counts. Rates are those of training, without evaluations and
-saving."""
+Each block is a process of its own, which is warmed up (imports, compilation, first updates) and
+then trains for a few seconds. The sides of a comparison take turns, A B A B ..., and figures are
+medians over the blocks. A ratio is the median over pairs of consecutive blocks, with the smallest
+and the largest of them, so that temporary load on a shared machine affects both blocks of a pair.
+If a peer is measured with one and with two threads, the better result counts. Rates are those of
+training, without evaluations and saving."""
 HEADER = ["comparison", "ours", "peer", "ratio", "asked", "aim", "reached"]
 
 
@@ -114,18 +113,15 @@ def section(name: str, comparison: Comparison, sides: Sequence[Result]) -> list[
     """One comparison: what it is, the sides with the cores that each used, and their settings."""
     header, rows = ["side", f"median, {comparison.unit}", "lowest", "highest"], []
     for side in sides:
-        values, blocks = side["values"], side.get("blocks", [])
+        values = side["values"]
         rows.append([label(side), *map(number, (median(values), min(values), max(values)))])
-        if blocks:
-            rows[-1].append(f"{median(block['cpu'] / block['seconds'] for block in blocks):.2f}")
-    idle = [block["idle_cpu"] for side in sides for block in side.get("blocks", [])]
-    waiting = "While waiting, none used more than {:.1f} ms of a processor a round."
+        if "cores" in side:
+            rows[-1].append(f"{median(side['cores']):.2f}")
     lines = [f"* {side.name}: {described(side.spec)}" for side in comparison.contestants]
     return [
         f"## {name}: {comparison.title}",
         comparison.note,
-        table([*header, "cores used"] if idle else header, rows),
-        *([waiting.format(1000 * max(idle))] if idle else []),
+        table([*header, "cores used"][: len(rows[0])], rows),
         "\n".join(dict.fromkeys(lines)),
     ]
 

@@ -257,8 +257,6 @@ GIVEN = {  # name: (reads, what provokes it, the remedy as written, the command 
         ["run=a", "seed=1", "out=b", "checkpoint=best", "env.id=c:D-v0"],
     ),
     "benchmark": (benchmarks, ["only=sac65"], "did you mean sac64?", ["only=sac64"]),
-    "benchmarks": (benchmarks, ["only=all,sac64"], "leave them or the others out", ["only=sac64"]),
-    "all of them": (benchmarks, ["only=all,sac64"], "leave them or the others out", ["only=all"]),
     "no option": (benchmarks, ["sac64"], "is not KEY=VALUE", ["only=sac64"]),
     "number of blocks": (benchmarks, ["blocks=0"], "must be an integer, >= 1", ["blocks=1"]),
     "seeds": (chosen, ["seeds=5-3"], "give FIRST-LAST, the smaller one first", ["seeds=3-5"]),
