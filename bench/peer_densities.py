@@ -58,21 +58,6 @@ class Peer:
     action: str = "tanh"
 
 
-class Handed(torch.autograd.Function):
-    """A density (N,) whose gradients (N, 1) were computed elsewhere."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, value: Tensor, *slopes: Tensor) -> Tensor:
-        ctx.save_for_backward(*slopes)
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        by_mean, by_log_std = ctx.saved_tensors
-        column = gradients[0].unsqueeze(-1)
-        return column * by_mean, column * by_log_std, None, None, None
-
-
 # formulas, restated
 
 
@@ -81,26 +66,22 @@ def stable(u: Tensor, action: Tensor) -> Tensor:
     return 2.0 * (math.log(2.0) - u - softplus(-2.0 * u))
 
 
-def from_latent(log_det: LogDet) -> Own:
-    """log N(u) by (u - mean) / std, minus `log_det`; u is at hand, as it has just been drawn."""
+def restated(log_det: LogDet, inverse: Callable[[Tensor], Tensor] | None = None) -> tuple[Any, ...]:
+    """log N(u) by (u - mean) / std, minus `log_det`; of an action alone with its own atanh."""
 
-    def own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        std = log_std.exp()
-        u = mean + std * noise
-        action = torch.tanh(u)
-        return action, Normal(mean, std).log_prob(u) - log_det(u, action)
-
-    return own
-
-
-def from_action(inverse: Callable[[Tensor], Tensor], log_det: LogDet) -> Given:
-    """The same from an action alone, with an atanh of its own."""
-
-    def given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-        u = inverse(action)
+    def density(mean: Tensor, log_std: Tensor, u: Tensor, action: Tensor) -> Tensor:
         return Normal(mean, log_std.exp()).log_prob(u) - log_det(u, action)
 
-    return given
+    def own(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        u = mean + log_std.exp() * noise
+        action = torch.tanh(u)
+        return action, density(mean, log_std, u, action)
+
+    def given(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        assert inverse is not None
+        return density(mean, log_std, inverse(action), action)
+
+    return (own, given) if inverse else (own,)
 
 
 def from_noise(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,8 +214,8 @@ def sbx(mean: Tensor, log_std: Tensor, action: Tensor | None) -> tuple[Tensor, T
     ]
     (_, (drawn, value)), slopes = sbx_density()(*filled)
     drawn, value, *slopes = (torch.from_numpy(np.array(x[:count])) for x in (drawn, value, *slopes))
-    handed: Callable[..., Tensor] = Handed.apply
-    return drawn, handed(mean, log_std, value, *slopes)
+    moved = [slope * (x - x.detach()) for slope, x in zip(slopes, (mean, log_std), strict=True)]
+    return drawn, value + torch.cat(moved, -1).sum(-1)  # of 0, with the slopes from there
 
 
 def sbx_noise(count: int) -> Tensor:
@@ -270,20 +251,14 @@ DENSITIES: dict[str, tuple[Any, ...]] = {  # own, given, noise, as in `Peer`
     "tianshou": (tianshou_own,),
     "skrl": skrl(clip=False),
     "skrl-clipped": skrl(clip=True),
-    "cleanrl": (from_latent(lambda u, action: torch.log(1.0 * (1.0 - action.square()) + EPS)),),
-    "holosoma": (from_latent(epsilon),),
+    "cleanrl": restated(lambda u, action: torch.log(1.0 * (1.0 - action.square()) + EPS)),
+    "holosoma": restated(epsilon),
     "tdmpc2": (from_noise,),
-    "garage": (
-        from_latent(epsilon),
-        from_action(lambda a: 0.5 * torch.log((1.0 + a) / (1.0 - a)), epsilon),
-    ),
-    "spinningup": (from_latent(stable),),
-    "pytorch_sac": (
-        from_latent(stable),
-        from_action(lambda a: 0.5 * (torch.log1p(a) - torch.log1p(-a)), stable),
-    ),
-    "rlkit": (from_latent(stable), from_action(rlkit_inverse, stable)),
-    "rllib": (from_latent(stable), from_action(rllib_inverse, stable)),
+    "garage": restated(epsilon, lambda a: 0.5 * torch.log((1.0 + a) / (1.0 - a))),
+    "spinningup": restated(stable),
+    "pytorch_sac": restated(stable, lambda a: 0.5 * (torch.log1p(a) - torch.log1p(-a))),
+    "rlkit": restated(stable, rlkit_inverse),
+    "rllib": restated(stable, rllib_inverse),
     "rllib-clamped": (rllib_clamped_own, rllib_clamped),
 }
 LISTED = yaml.safe_load((Path(__file__).parent / "peers.yaml").read_text(encoding="utf-8"))

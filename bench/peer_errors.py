@@ -193,46 +193,36 @@ def rounding() -> list[str]:
 
 def verdicts(peer: Peer) -> list[str]:
     """Of its own pairs at two states, and of its density of given actions if it has one."""
-    pairs = [verdict(partial(pairs_checked, peer, mean)) for mean in PAIR_MEANS]
-    return [*pairs, verdict(partial(density_checked, peer)) if peer.given else "–"]
-
-
-def verdict(check: Callable[[], audit.Report]) -> str:
-    """In words, or why there is none."""
-    try:
-        return check().verdict
-    except ValueError as error:
-        return f"none: {error}"
-
-
-def pairs_checked(peer: Peer, mean: float) -> audit.Report:
-    actions, log_pi = seeded(partial(drawn, peer, mean, DRAWS))
     low, high = BOXES[peer.action]
-    return audit.check_pairs(actions, log_pi, low=low, high=high)
 
+    def state(mean: float, like: Tensor) -> tuple[Tensor, Tensor]:
+        mean = mean if peer.action == "tanh" else BOX_MEAN
+        return torch.full_like(like, mean), torch.zeros_like(like)
 
-def density_checked(peer: Peer) -> audit.Report:
-    def log_prob(action: Tensor) -> Tensor:
-        assert peer.given is not None
-        return peer.given(*state(peer, DENSITY_MEAN, action), action).reshape(-1)
+    def drawn(mean: float, count: int, kind: torch.dtype) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(count, 1, dtype=kind)
+        action, log_pi = peer.own(*state(mean, noise), noise)
+        return action.detach(), log_pi.detach().reshape(-1)
 
     def sample(count: int) -> Tensor:
-        return drawn(peer, DENSITY_MEAN, count, torch.float64)[0]
+        return drawn(DENSITY_MEAN, count, torch.float64)[0]
 
-    low, high = BOXES[peer.action]
-    return audit.check(sample=sample, log_prob=log_prob, low=low, high=high, draws=DRAWS)
+    def log_prob(action: Tensor) -> Tensor:
+        assert peer.given is not None
+        return peer.given(*state(DENSITY_MEAN, action), action).reshape(-1)
 
+    def pairs(mean: float) -> audit.Report:  # float32, as in training
+        actions, log_pi = seeded(lambda: drawn(mean, DRAWS, torch.float32))
+        return audit.check_pairs(actions, log_pi, low=low, high=high)
 
-def drawn(
-    peer: Peer, mean: float, count: int, kind: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor]:
-    """(actions (S, 1), log_pi (S,)), by default float32, as in training."""
-    noise = torch.randn(count, 1, dtype=kind)
-    action, log_pi = peer.own(*state(peer, mean, noise), noise)
-    return action.detach(), log_pi.detach().reshape(-1)
+    def density() -> audit.Report:
+        return audit.check(sample=sample, log_prob=log_prob, low=low, high=high, draws=DRAWS)
 
+    def words(check: Callable[[], audit.Report]) -> str:
+        try:
+            return check().verdict
+        except ValueError as error:
+            return f"none: {error}"
 
-def state(peer: Peer, mean: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """(mean, log_std) for each row."""
-    mean = mean if peer.action == "tanh" else BOX_MEAN
-    return torch.full_like(like, mean), torch.zeros_like(like)
+    of_pairs = [words(partial(pairs, mean)) for mean in PAIR_MEANS]
+    return [*of_pairs, words(density) if peer.given else "–"]

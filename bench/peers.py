@@ -1,15 +1,14 @@
 """The log-probabilities of other libraries against 50 digits: `python bench/peers.py`.
 
-Writes peers.json and report.md; with write=true docs/peers.md, too. Needs the extra `peers`;
-`make peers` installs it.
+Writes report.md; with write=true docs/peers.md, too. Needs the extra `peers`; `make peers` installs
+it.
 """
 
-import json
 import math
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -88,10 +87,6 @@ def run(arguments: list[str]) -> int:
         results[name], seen[name] = measure(peer), verdicts(peer)
         print(f"* {sentence(peer, results[name])}")
         print(*(f"    {words}" for words in seen[name]), sep="\n", flush=True)
-    listed = {n: {" ".join(k): asdict(m) for k, m in r.items()} for n, r in results.items()}
-    finite = json.loads(json.dumps(listed), parse_constant=str)  # JSON has no NaN
-    content = {"machine": machine(), "results": finite, "verdicts": seen}
-    rundir.write_json(folder / "peers.json", content)
     page = report(results, seen)
     rundir.write_text(folder / "report.md", page)
     print(f"\n{folder / 'report.md'}")
@@ -103,9 +98,8 @@ def run(arguments: list[str]) -> int:
 
 def short(words: str) -> str:
     """'right', 'right to |u| = 7.8', or the verdict in full."""
-    judged = re.search(r"not judged beyond \|u\| = [\d.]+", words)
-    if judged:
-        return judged[0].replace("not judged beyond", "right to")
+    if judged := re.search(r"not judged beyond (\|u\| = [\d.]+)", words):
+        return f"right to {judged[1]}"
     return "right" if words.startswith("right: ") else words
 
 
@@ -142,15 +136,15 @@ def at_bound(result: Results) -> str:
     return next((m.bound for (case, _), m in result.items() if case == "given"), "")
 
 
-def least_log_std(peer: Peer) -> str:
-    return f"{peer.log_std_min:.3g}" if math.isfinite(peer.log_std_min) else "none"
-
-
 def ends(peer: Peer, result: Results) -> list[str]:
     """Of squashed draws: the slope by the mean at the largest |u|, and the largest action."""
     first = result["own", next(iter(LOG_STDS))]
     slope = f"{first.slope:.3g}".replace("nan", "NaN")
     return [slope, first.largest] if peer.action == "tanh" else ["–", "–"]
+
+
+def least(peer: Peer) -> str:
+    return f"{peer.log_std_min:.3g}" if math.isfinite(peer.log_std_min) else "none"
 
 
 def cells(peer: Peer, result: Results, case: str) -> list[str]:
@@ -170,46 +164,47 @@ def origin(peer: Peer) -> str:
     return f"restated from {' '.join(links)}" if links else "this one"
 
 
-def least_start(results: dict[str, Results]) -> float:
-    """The least |u| at which a squashed density of its own draws fails with σ of 0.05 or more."""
-    starts = [
-        measured.value.start or math.inf
-        for name, result in results.items()
-        for (case, width), measured in result.items()
-        if case == "own" and LOG_STDS[width] > -5.0 and PEERS[name].action == "tanh"
-    ]
-    return min(starts, default=math.inf)
-
-
 def report(results: dict[str, Results], seen: dict[str, list[str]]) -> str:
     """docs/peers.md with these tables, sentences and numbers in place of its own."""
-    peers = {name: PEERS[name] for name in results}
+    rows = [(PEERS[name], result, seen[name]) for name, result in results.items()]
+    starts = [  # where a squashed density of its own draws fails with σ of 0.05 or more
+        measured.value.start or math.inf
+        for p, result, _ in rows
+        for (case, width), measured in result.items()
+        if case == "own" and LOG_STDS[width] > -5.0 and p.action == "tanh"
+    ]
     head = ["peer", *(x for width in LOG_STDS for x in (width, "gradient"))]
     pairs = [f"pairs, N({mean:g}, 1)" for mean in PAIR_MEANS]
-    forms = [[p.name, origin(p), p.form, least_log_std(p)] for p in peers.values()]
-    own = [[*cells(p, results[n], "own"), *ends(p, results[n])] for n, p in peers.items()]
-    given = [
-        [*cells(p, results[n], "given"), at_bound(results[n])]
-        for n, p in peers.items()
-        if p.given is not None
-    ]
     places = {
         r"^\| peer \|.*(?:\n\|.*)*": [
-            table(["peer", "version", "log π", "least log σ"], forms),
-            table([*head, "∂/∂μ at 20", "largest action"], own),
-            table([*head, "at ±1"], given),
+            table(
+                ["peer", "version", "log π", "least log σ"],
+                [[p.name, origin(p), p.form, least(p)] for p, _, _ in rows],
+            ),
+            table(
+                [*head, "∂/∂μ at 20", "largest action"],
+                [[*cells(p, result, "own"), *ends(p, result)] for p, result, _ in rows],
+            ),
+            table(
+                [*head, "at ±1"],
+                [
+                    [*cells(p, result, "given"), at_bound(result)]
+                    for p, result, _ in rows
+                    if p.given
+                ],
+            ),
             table(
                 ["peer", *pairs, f"density, N({DENSITY_MEAN:g}, 1)"],
-                [[p.name, *map(short, seen[n])] for n, p in peers.items()],
+                [[p.name, *map(short, words)] for p, _, words in rows],
             ),
         ],
-        r"^\* .*(?:\n\* .*)*": [
-            "\n".join(f"* {sentence(p, results[n])}" for n, p in peers.items())
-        ],
+        r"^\* .*(?:\n\* .*)*": ["\n".join(f"* {sentence(p, result)}" for p, result, _ in rows)],
         r"(?<=Measured on ).*": [
             f"{time.strftime('%Y-%m-%d')}, torch {version('torch')}, {machine()}."
         ],
-        r"(?<=errors of squashed draws begin at \|u\| = ).*": [f"{least_start(results):g}."],
+        r"(?<=errors of squashed draws begin at \|u\| = ).*": [
+            f"{min(starts, default=math.inf):g}."
+        ],
         r"(?<=^function: ).*": [f"{', '.join(rounding())}."],
     }
     page = PAGE.read_text(encoding="utf-8")

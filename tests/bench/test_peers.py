@@ -180,7 +180,6 @@ def test_some_peers_are_measured_and_reported(tmp_path, capsys, monkeypatch):
     assert f"the errors of squashed draws begin at |u| = {start}.\n" in report
     assert re.search(r"Measured on [\d-]+, torch [\d.]+\+?\w*, .*cores.*\.\n", report)
     assert "\nfunction: -1 from 7.5 at σ = 1.\n" in report
-    assert (tmp_path / "x" / "peers.json").is_file()
 
 
 def test_the_tool_sees_a_density_of_given_actions_and_why_there_is_no_verdict(monkeypatch):
