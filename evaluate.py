@@ -18,7 +18,6 @@ from runtime.console import number
 from runtime.launch.door import enter
 
 if TYPE_CHECKING:
-    from runtime.deploy.trained import Trained
     from runtime.evaluation import Evaluation
 
 
@@ -39,7 +38,20 @@ def play(config: EvaluateConfig) -> int:
     if config.render == "human":
         require_display()
     if config.policy is None:
-        trained = open_run(config)
+        from runtime.build import make_device
+        from runtime.deploy.trained import open_trained
+
+        trained = open_trained(
+            str(config.run),
+            config.checkpoint,
+            episodes=config.episodes,
+            seed=config.seed,
+            device=make_device(config.device),
+            env_id=config.env.id,
+            render=config.render,
+            max_length=config.max_length,
+            kwargs=config.env.kwargs,
+        )
         warn(*trained.warnings)
         agent, evaluator, step = trained.agent, trained.evaluator, trained.step
         changed = "".join(f" env.kwargs.{key}={value}" for key, value in trained.changed.items())
@@ -77,23 +89,6 @@ def play(config: EvaluateConfig) -> int:
         cut = ", cut short" if seen.cut else ""
         print(f"film of an episode with return {number(seen.returns[0])}{cut}: {filmed}")
     return 0
-
-
-def open_run(config: EvaluateConfig) -> "Trained":
-    from runtime.build import make_device
-    from runtime.deploy.trained import open_trained
-
-    return open_trained(
-        str(config.run),
-        config.checkpoint,
-        episodes=config.episodes,
-        seed=config.seed,
-        device=make_device(config.device),
-        env_id=config.env.id,
-        render=config.render,
-        max_length=config.max_length,
-        kwargs=config.env.kwargs,
-    )
 
 
 def foreign(config: EvaluateConfig, certificate: dict[str, Any]) -> list[str]:

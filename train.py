@@ -47,11 +47,11 @@ def learn(config: TrainConfig, stop: Stop, ranks: "Ranks") -> int:
     from runtime import session
     from runtime.initial import begin_from
     from runtime.saver import Saver
-    from storage import checkpoint, rundir
+    from storage import checkpoint, provenance, rundir
     from storage.lock import locked
 
-    if ranks.first:
-        warn(*session.unrecorded())
+    if ranks.first and (why := provenance.head()[1]):
+        warn(f"the run's revision is not recorded: {why}")
     path = ranks.found(config.run_dir) if config.resume else None
     if path and (how := ranks.decided(partial(rundir.finished, path, config, ranks.launcher))):
         if checkpoint.names(path):

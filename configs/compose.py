@@ -84,11 +84,10 @@ def pair_keys(sources: dict[str, str]) -> list[str]:
     return [key for key, what in sources.items() if what == pair and key not in GROUPS]
 
 
-def train_config(arguments: list[str], quiet: bool = False) -> TrainConfig:
-    """The configuration of `asked`; unless `quiet`, one warning names what a resumed run keeps."""
+def train_config(arguments: list[str]) -> TrainConfig:
+    """The configuration of `asked`, with its warnings."""
     found = asked(arguments)
-    if not quiet:
-        warn(*found.notes()[1])
+    warn(*found.notes()[1])
     config: TrainConfig = found.config
     return config
 

@@ -104,9 +104,8 @@ def own_keys(folder: str, name: Any) -> dict[str, str]:
         return {}
     file = read_yaml(path)
     file.pop("defaults", None)
-    prefix = (
-        "" if folder in file else f"{folder}."
-    )  # in a file that begins with # @package _global_
+    # a file that begins with # @package _global_ has the group itself
+    prefix = "" if folder in file else f"{folder}."
     return dict.fromkeys(dict(flat(file, prefix)), place(folder, name))
 
 

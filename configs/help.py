@@ -62,25 +62,21 @@ def text(name: str, arguments: Sequence[str] = ()) -> str:
     named = [word for word in arguments if re.match("help=|[^-=][^=]*$", word)]
     if named:
         return "\n\n".join(about(name, word.removeprefix("help="), chosen) for word in named)
+    groups = GROUPS[:3] if name == "train" else ()
+    choices = [wrapped(f"{group}=NAME", ", ".join(options(group)), 18) for group in groups]
+    heading, keys = listed(name, chosen)
+    return "\n".join([USAGE[name], *choices, heading, *keys])
+
+
+def listed(name: str, chosen: Sequence[str]) -> tuple[str, list[str]]:
+    """What defaults are shown, and which of them are tuned; one line for each key."""
     if name == "evaluate":
-        values = defaults("evaluate.yaml")
-        return "\n".join([USAGE[name], "keys and defaults:", *lines(EvaluateConfig, "", values)])
+        return "keys and defaults:", lines(EvaluateConfig, "", defaults("evaluate.yaml"))
     values, sources, agent = settings(chosen)
-    return "\n".join(
-        [
-            USAGE[name],
-            *(wrapped(f"{group}=NAME", ", ".join(options(group)), 18) for group in GROUPS[:3]),
-            heading(values, sources, agent),
-            *lines(TrainConfig, agent, values, pair_keys(sources)),
-        ]
-    )
-
-
-def heading(values: dict[str, Any], sources: dict[str, str], agent: str) -> str:
-    """What defaults are shown, and which of them are tuned."""
     tuned = pair_keys(sources)
     note = f"* is set by {sources['tuned']}; tuned=null leaves it out\n" if tuned else ""
-    return f"\n{note}keys and defaults with env.id={values['env.id']} agent={agent}:"
+    heading = f"\n{note}keys and defaults with env.id={values['env.id']} agent={agent}:"
+    return heading, lines(TrainConfig, agent, values, tuned)
 
 
 def settings(chosen: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], str]:
@@ -135,14 +131,12 @@ def about(name: str, key: str, chosen: Sequence[str]) -> str:
 
 def inside(name: str, key: str, chosen: Sequence[str]) -> list[str]:
     """Of a group its files and its keys, each in a line; empty for a single key."""
-    if name == "evaluate":
-        every = lines(EvaluateConfig, "", defaults("evaluate.yaml"))
-        return [line for line in every if line.startswith(f"  {key}.")]
-    values, sources, agent = settings(chosen)
-    files = [wrapped(f"{key}=NAME", ", ".join(options(key)), 11)] if key in GROUPS else []
-    every = lines(TrainConfig, agent, values, pair_keys(sources))
+    heading, every = listed(name, chosen)
     keys = [line for line in every if line.startswith(f"  {key}.")]
-    return [*files, *([heading(values, sources, agent), *keys] if keys else [])]
+    if name == "evaluate":
+        return keys
+    files = [wrapped(f"{key}=NAME", ", ".join(options(key)), 11)] if key in GROUPS else []
+    return [*files, *([heading, *keys] if keys else [])]
 
 
 def value_of(key: str, values: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import ConfigError, quoted, readable
 from configs.automatic import processes
-from configs.compose import parse, train_config
+from configs.compose import asked, parse
 from configs.files import composed, first_line
 from configs.flags import SWEEP, instead
 from configs.validate import nearest, show
@@ -60,7 +60,7 @@ def read_sweep(arguments: list[str]) -> Sweep:
     names = [" ".join(itertools.compress(values, varied)) for values in combinations]
     read = Sweep(folder, chosen is not None, combinations, names, launcher)
     for number, job in enumerate(read.jobs):
-        config = train_config(job, quiet=True)  # it warns when it runs
+        config = asked(job).config  # it warns when it runs
         if chosen and config.resume is None and (folder / str(number)).exists():
             remedy = "name a new one, or continue them by resume=auto"
             raise ConfigError(f"run_dir: {folder} holds runs of a sweep already; {remedy}")

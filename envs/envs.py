@@ -81,19 +81,6 @@ class Envs:
             raise
 
     @property
-    def copies(self) -> list[Any]:
-        """The copies (`envs.checked.Checked`) in this process: none of workers, nor of arrays."""
-        return self.backend.copies
-
-    @property
-    def lasting(self) -> str | None:
-        """Why an episode may depend on those before it; None where no reason is found.
-
-        An environment may create at its first reset what it keeps, so it is known from the second.
-        """
-        return self.backend.lasting
-
-    @property
     def spaces(self) -> dict[str, str]:
         """Both spaces, as `describe` gives them."""
         return {

@@ -40,7 +40,9 @@ class Vector:
         self.observation_space = self.envs.observation_space
         self.action_space = self.envs.action_space
         self.limit = self.envs.limit
-        self.lasting: str | None = None  # why an episode may depend on those before it, if known
+        # Why an episode may depend on those before it, if known, which it is from the second reset
+        # on: an environment may create at its first one what it keeps.
+        self.lasting: str | None = None
         width = max(1, count * int(np.prod(self.action_space.shape or ())))
         self.most = min(STEPS, NUMBERS // width) if journal else 0
         self.reward = np.zeros(count)
@@ -49,7 +51,7 @@ class Vector:
 
     @property
     def copies(self) -> list[Any]:
-        """The copies in this process."""
+        """The copies (`envs.checked.Checked`) in this process: none of workers."""
         return self.envs.copies
 
     def reset(self, seed: int) -> np.ndarray:

@@ -118,7 +118,7 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
                     "eval.episodes=0 where there can be no other"
                 ) from fault
         undo.pop_all()
-    copies = [*envs.copies, *(evaluator.envs.copies if evaluator else [])]
+    copies = [*envs.backend.copies, *(evaluator.envs.backend.copies if evaluator else [])]
     if ranks.first and envs.spec.discrete and any(copy.offers for copy in copies):
         what = "it gives masks of its actions, and they are not used"
         warn(f'env {config.env.id}: {what}; "env.wrappers=[{MASKING}]", named last, uses them')
@@ -128,18 +128,9 @@ def make_parts(config: TrainConfig, ranks: Ranks = ALONE) -> Parts:
 def make_envs(config: TrainConfig) -> Envs:
     """The environments of training; EnvironmentFault with advice where only one can be made."""
     env = config.env
-
-    def make(count: int) -> Envs:
-        return Envs(
-            env.id,
-            count,
-            env.vectorization,
-            env.kwargs,
-            config.seed,
-            env.timeout,
-            wrappers=env.wrappers,
-        )
-
+    how, seed = env.vectorization, config.seed
+    rest: dict[str, Any] = {"timeout": env.timeout, "wrappers": env.wrappers}
+    make = partial(Envs, env.id, vectorization=how, kwargs=env.kwargs, seed=seed, **rest)
     envs, fault = several_or_one(make, int(env.num_envs))
     if fault is not None:
         envs.close()

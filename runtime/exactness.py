@@ -58,7 +58,7 @@ def difference(one: Trace, other: Trace) -> str | None:
 
 def play(envs: Envs, index: int, seed: int, actions: Iterable[Any], limit: float | None) -> Trace:
     """One episode of one copy, from `seed`, until it ends or `actions` do."""
-    copy = envs.copies[index]
+    copy = envs.backend.copies[index]
 
     def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with within(limit, envs.env_id, "while an episode was repeated"):
@@ -77,7 +77,7 @@ def play(envs: Envs, index: int, seed: int, actions: Iterable[Any], limit: float
 
 def without_playing(envs: Envs) -> str | None:
     """The reason that is visible without an episode, also in the copies of training."""
-    return None if envs.lasting is None else message(envs.lasting)
+    return None if envs.backend.lasting is None else message(envs.backend.lasting)
 
 
 def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | None:
@@ -86,9 +86,10 @@ def before_training(envs: Envs, seed: int, limit: float | None = None) -> str | 
     The environments, an evaluator's, have to be reset before they are used. A copy has `limit`
     seconds to answer.
     """
-    if envs.lasting is not None or not envs.copies:  # native: its state is in arrays that are saved
+    backend = envs.backend  # native: its state is in arrays that are saved
+    if backend.lasting is not None or not backend.copies:
         return without_playing(envs)
-    space = deepcopy(envs.backend.action_space)
+    space = deepcopy(backend.action_space)
     space.seed(derive(seed, "exactness-actions") >> 32)
     actions = [space.sample() for _ in range(STEPS)]
     one, other = (derive(seed, "exactness", number) >> 32 for number in range(2))
@@ -120,7 +121,7 @@ def at_save(
         What was found, or None; and how many steps were repeated.
     """
     state = training["backend"]
-    if not envs.copies or "ages" not in state:
+    if not envs.backend.copies or "ages" not in state:
         return None, 0
     age, before, number = (int(state[name][0]) for name in ("ages", "before", "episodes"))
     stop, played = len(state["actions"]), 0
@@ -154,7 +155,7 @@ def diagnosis(envs: Envs, where: str, again: Callable[[], Trace], between: bool)
 
     `between`: two copies differ, each of which repeats itself.
     """
-    layers = [envs.copies[0]]
+    layers = [envs.backend.copies[0]]
     while hasattr(layers[-1], "env"):
         layers.append(layers[-1].env)
     kinds = {kind.__name__ for layer in layers for kind in type(layer).mro()}

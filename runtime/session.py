@@ -52,12 +52,6 @@ def begin(config: TrainConfig) -> Path:
     return path
 
 
-def unrecorded() -> list[str]:
-    """A warning if git does not give the revision of the code."""
-    why = provenance.head()[1]
-    return [f"the run's revision is not recorded: {why}"] if why else []
-
-
 def announce(saver: Saver, initial: dict[str, Any] | None = None) -> None:
     """Prints what runs where; keeps configuration, command and what it begins with in the run."""
     path, config, step, ranks = saver.path, saver.config, saver.step, saver.ranks

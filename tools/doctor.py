@@ -148,8 +148,8 @@ def examined(words: list[str], arguments: list[str]) -> int:
         space = envs.backend.observation_space
         say("observation", str(space.whole if isinstance(space, Flat) else space))
         if config.wrappers:
-            say("wrappers", layers(envs.copies[0].env))
-        offered = envs.spec.discrete and envs.copies[0].offers
+            say("wrappers", layers(envs.backend.copies[0].env))
+        offered = envs.spec.discrete and envs.backend.copies[0].offers
         wrappers = [*config.wrappers, *([MASKING] if offered else [])]
         bare = json.dumps(wrappers, separators=(",", ":")).replace('"', "")
         masked = f'"env.wrappers={bare}"'
@@ -188,7 +188,7 @@ def beside(make: Make) -> list[str]:
 def handed_over(make: Make, seed: int) -> None:
     """Warnings about the types of what a reset and a first step return."""
     with closing(make()) as copy:
-        (checked,) = copy.copies
+        (checked,) = copy.backend.copies
         space = checked.observation_space
         checked.action_space.seed(seed)
         first, _ = checked.env.reset(seed=seed)

@@ -56,8 +56,8 @@ def film(
     try:
         require_same_spaces(judge.envs.env_id, judge.envs.spaces, evaluator.envs.spaces)
         evaluator.envs.to_env = judge.envs.to_env  # a file's actions are the environment's own
-        (env,) = evaluator.envs.copies
-        evaluator.envs.copies[0] = recorder(env, folder, name)
+        (env,) = evaluator.envs.backend.copies
+        evaluator.envs.backend.copies[0] = recorder(env, folder, name)
         evaluation = evaluator(agent, step, deterministic)
     finally:
         evaluator.close()

@@ -189,7 +189,7 @@ def test_a_world_that_outlives_a_reset_is_known(env_id, kwargs, vectorization, r
     try:
         for _ in range(resets - 1):
             envs.reset(1)
-        assert envs.lasting == ("its Box2D world outlives a reset" if lasts else None)
+        assert envs.backend.lasting == ("its Box2D world outlives a reset" if lasts else None)
     finally:
         envs.close()
 

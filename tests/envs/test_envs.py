@@ -577,7 +577,7 @@ def test_a_copy_that_ends_elsewhere_on_the_way_back_is_not_stepped_on(monkeypatc
     for _ in range(6):
         first.step(torch.zeros(2, 1), torch.zeros(2, 1))
     monkeypatch.setattr(Shortened, "length", 4)
-    monkeypatch.setattr(second.copies[1].unwrapped, "length", 9, raising=False)
+    monkeypatch.setattr(second.backend.copies[1].unwrapped, "length", 9, raising=False)
     assert not second.load_state_dict(saved_and_read(first.state_dict()))
     assert second.lengths.tolist() == [0, 6]
 

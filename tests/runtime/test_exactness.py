@@ -15,6 +15,7 @@ import evaluate
 import train
 from agents.off_policy import OffPolicyAgent
 from envs.envs import Envs
+from envs.vector import Vector
 from runtime.curves import read_curves
 from runtime.evaluation import Evaluator
 from runtime.exactness import undisturbed
@@ -94,6 +95,9 @@ def examined(episodes, training=None, env_id=WALK, **kwargs):
     assert judge.anew == (found is not None)
     judge.close()
     return found
+
+
+KEEPS = property(lambda self: "its world outlives a reset", lambda self, value: None)
 
 
 def trained(env_id, steps, count=2, vectorization="sync", **kwargs):
@@ -188,7 +192,7 @@ def test_no_more_is_repeated_than_a_share_of_what_was_played():
     state, _ = trained(WALK, 1500, count=1, length=10_000)
     stepped = []
     judge = evaluator_of(WALK, "sync", {"length": 10_000}, 1, seed=5)
-    (copy,) = judge.envs.copies
+    (copy,) = judge.envs.backend.copies
     real = copy.step
     copy.step = lambda action: stepped.append(1) or real(action)
     looks = [(20, 1000), (20, 1000), (20, 100), (6000, 303), (20, 100), (10**6, 1000)]
@@ -220,7 +224,7 @@ def test_global_generators_are_left_as_they_were(keeps):
 
 
 def test_what_an_environment_says_of_itself_is_taken_for_it(monkeypatch):
-    monkeypatch.setattr(Envs, "lasting", "its world outlives a reset", raising=False)
+    monkeypatch.setattr(Vector, "lasting", KEEPS, raising=False)
     found = examined(2)
     assert "its world outlives a reset" in found
     assert found.endswith("a resumed run is not exact")
@@ -315,7 +319,7 @@ def test_without_evaluations_nothing_is_looked_for(tmp_path, capsys):
 
 
 def test_without_evaluations_what_shows_without_playing_is_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Envs, "lasting", "its world outlives a reset")
+    monkeypatch.setattr(Vector, "lasting", KEEPS, raising=False)
     result, _ = run(tmp_path, "none", "eval.episodes=0")
     assert result["exact"] is False
     (line,) = capsys.readouterr().err.splitlines()
