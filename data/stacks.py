@@ -16,16 +16,11 @@ class StackRows(Rows):
 
     __slots__ = ()
 
-    def read(self) -> Transition:
-        """Copies of these rows, (B, ·), with stacks made from their frames."""
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Rows of `obs` with the K frames of each, (B K,)."""
         older, successor = self.pointer.index_select(0, self.row).tensor_split([-1], dim=-1)
         frames = torch.cat([older, self.row.unsqueeze(-1).to(older), successor], -1)  # (B, K + 1)
-        obs, next_obs = (
-            self.obs.index_select(0, stack.flatten()).view(len(self.row), -1)
-            for stack in (frames[:, :-1], frames[:, 1:])
-        )
-        action, reward, *ends = (field.index_select(0, self.row) for field in self[3:])
-        return Transition(obs, action, reward, next_obs, *ends)
+        return frames[:, :-1].flatten(), frames[:, 1:].flatten()
 
 
 @dataclass(eq=False)

@@ -34,15 +34,14 @@ class Rows(NamedTuple):
 
     def read(self) -> Transition:
         """Copies of these rows, (B, ·)."""
-        row = self.row
-        return Transition(
-            self.obs.index_select(0, row),
-            self.action.index_select(0, row),
-            self.reward.index_select(0, row),
-            self.obs.index_select(0, self.pointer.index_select(0, row)),
-            self.terminated.index_select(0, row),
-            self.truncated.index_select(0, row),
-        )
+        places = self.places()
+        obs, next_obs = (self.obs.index_select(0, p).view(len(self.row), -1) for p in places)
+        action, reward, *ends = (field.index_select(0, self.row) for field in self[3:])
+        return Transition(obs, action, reward, next_obs, *ends)
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Rows of `obs` with the observations, and with their successors."""
+        return self.row, self.pointer.index_select(0, self.row)
 
 
 Batch = Transition | Rows
