@@ -303,7 +303,7 @@ def ending(folder: Path, signals: list[int], elsewhere: bool) -> Iterator[None]:
 def table(names: list[str], codes: list[int | None], folder: Path, again: str) -> str:
     """One row for each job; `again` is the command that continues one that was killed."""
     rows = ["", "| job | what | exit | return | steps | steps/s |", "|---|---|---|---|---|---|"]
-    failed, taken = [], []
+    failed, taken, without = [], [], list[str]()
     for number, (name, code) in enumerate(zip(names, codes, strict=True)):
         run_dir, log = run_of(folder, number), folder / f"{number}.log"
         found = read_result(run_dir)
@@ -320,17 +320,15 @@ def table(names: list[str], codes: list[int | None], folder: Path, again: str) -
             )
         elif code != 0 and log.exists() and log.stat().st_size:
             failed.append(f"job {number}: {log.read_text(errors='replace').splitlines()[-1]}")
+        if code != 0 and not run_dir.exists():
+            without.append(str(number))
         if went_file(folder / str(number)).exists():
             taken.append(f"but that of job {number}, which was taken: {run_dir}")
-    without = [
-        str(n) for n, code in enumerate(codes) if code != 0 and not run_of(folder, n).exists()
-    ]
     last = f" to {folder}/{len(names) - 1}" if len(names) > 1 else ""
     where = f"run directories: {folder}/0{last}"
     if without:
-        few = ", ".join(without[:SHOWN]) + f" and {len(without) - SHOWN} more" * (
-            len(without) > SHOWN
-        )
+        more = len(without) - SHOWN
+        few = ", ".join(without[:SHOWN]) + f" and {more} more" * (more > 0)
         where += f", but none of job{'s' * (len(without) > 1)} {few}"
     if len(without) == len(names):
         where = "no run has begun yet, so there is no run directory"
