@@ -87,12 +87,9 @@ def typed(value: Any) -> Any:
 
 def section(about: str, **defaults: Any) -> type[Settings]:
     """The settings of a section, whose keys have the types of their defaults."""
-    keys = [
-        (name, typed(value), key(value, **TABLES["keys"][name])) for name, value in defaults.items()
-    ]
-    return make_dataclass(
-        "Settings", keys, bases=(Settings,), namespace={"__doc__": about}, frozen=True
-    )
+    docs, own = TABLES["keys"], {"__doc__": about}
+    keys = [(name, typed(value), key(value, **docs[name])) for name, value in defaults.items()]
+    return make_dataclass("Settings", keys, bases=(Settings,), namespace=own, frozen=True)
 
 
 TABLES = read_yaml(Path(__file__).with_suffix(".yaml"))
@@ -119,34 +116,30 @@ def parse(arguments: list[str]) -> tuple[Options, dict[str, Any]]:
         if name != "samples":
             one = f"add section=NAME, one of {', '.join(having)}"
             raise ConfigError(f"{name}: is a key of single sections; {one}")
-    drawing = {name: rest if "samples" in names(group) else [] for name, group in SECTIONS.items()}
-    return own, {name: read_keys(SECTIONS[name], given)[0] for name, given in drawing.items()}
+    samples = {name: rest if "samples" in names(SECTIONS[name]) else [] for name in SECTIONS}
+    return own, {name: read_keys(SECTIONS[name], samples[name])[0] for name in SECTIONS}
+
+
+USAGE = """\
+usage: python tools/verify.py [KEY=VALUE ...]
+
+  python tools/verify.py                                     every section
+  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings
+  python tools/verify.py run=runs/...                        a trained policy
+  python tools/verify.py false_alarms=1000                   its rate of false alarms
+  python tools/verify.py of=my_module:my_policy low=-1 high=1   anyone's policy
+  python tools/verify.py of=torch.distributions:Normal args=[4.0,0.8]
+  python tools/verify.py pairs=pairs.npz low=-1 high=1        actions and log_pi
+
+exit code 0: everything holds; 1: something does not; 2: a key or value is wrong
+"""
 
 
 def help_text() -> str:
     """All sections and keys with their defaults."""
-    lines = [
-        "usage: python tools/verify.py [KEY=VALUE ...]\n",
-        "  python tools/verify.py                                     every section",
-        "  python tools/verify.py section=tanh_normal mean=5 std=0.2  one, with other settings",
-        "  python tools/verify.py run=runs/...                        a trained policy",
-        "  python tools/verify.py false_alarms=1000                   its rate of false alarms",
-        "  python tools/verify.py of=my_module:my_policy low=-1 high=1   anyone's policy",
-        "  python tools/verify.py of=torch.distributions:Normal args=[4.0,0.8]",
-        "  python tools/verify.py pairs=pairs.npz low=-1 high=1        actions and log_pi\n",
-        "exit code 0: everything holds; 1: something does not; 2: a key or value is wrong\n",
-        "keys:",
-        *described(Options, 44),
-    ]
+    lines = [USAGE, "keys:", *described(Options, 44)]
     for section, group in SECTIONS.items():
         lines += [f"section={section}: {group.__doc__}", *described(group, 44)]
-    lines += [
-        "of=MODULE:NAME or pairs=FILE.npz, with these keys alone:",
-        *described(AnyPolicy, 44),
-    ]
-    return "\n".join(
-        [
-            *lines,
-            "without section=NAME, samples=N is the number of draws in all sections that have it",
-        ]
-    )
+    lines += ["of=MODULE:NAME or pairs=FILE.npz, with these keys alone:", *described(AnyPolicy, 44)]
+    end = "without section=NAME, samples=N is the number of draws in all sections that have it"
+    return "\n".join([*lines, end])
