@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from bench.commands import Seeds  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
-from tools.shared import key, read_keys, table, table_row  # noqa: E402
+from tools.shared import Keys, key, read_keys, table, table_row  # noqa: E402
 
 USAGE = """\
 usage: python bench/audit_power.py [seeds=FIRST-LAST] [right=FIRST-LAST] [only=WORD,...] [lanes=1]
@@ -36,7 +36,8 @@ CONSTANTS = 1e-4, 1e-8  # other than 1e-6, of policies with any mean and std
 
 
 @dataclass(frozen=True)
-class Options(Seeds):
+class Options(Keys):
+    seeds: str = key("")
     right: str = key("")
     only: str = key("")
     draws: int = key(20_000, ge=1000)

@@ -97,8 +97,7 @@ def run(arguments: list[str]) -> int:
         sides = measured(comparison, options.blocks, options.seconds)
         results[name] = {"sides": sides, "measured": about}
         rundir.write_json(folder / "bench.json", {"results": results})
-        for ratio in report.ratios({name: results[name]}):
-            print(table_row(ratio.cells), flush=True)
+        print(*map(table_row, report.ratios({name: results[name]})), sep="\n", flush=True)
     rundir.write_text(folder / "report.md", report.markdown(results))
     print(f"\n{folder / 'report.md'}")
     if options.write:

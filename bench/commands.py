@@ -1,19 +1,16 @@
-"""What the measuring commands share: seeds, and the project's doors in processes of their own."""
+"""What the measuring commands share: seeds, and training with the project's own commands."""
 
 import json
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.measure import process
 from configs.compose import quoted
 from tools.shared import Keys, key
 
-ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]  # what one seed came to
 
 
@@ -36,13 +33,6 @@ class Seeds(Keys):
         return found
 
 
-def door(*command: str) -> None:
-    """One of the project's commands in a process of its own; its failure ends this one too."""
-    done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    if done.returncode:
-        raise SystemExit(done.returncode)
-
-
 def train_and_evaluate(
     overrides: Sequence[str], seed: int, run_dir: Path, *evaluation: str
 ) -> tuple[Row, dict[str, Any]]:
@@ -52,17 +42,16 @@ def train_and_evaluate(
     """
     from runtime.curves import read_scalars
 
-    run, started = quoted(run_dir.absolute()), time.perf_counter()
-    door("train.py", *overrides, f"seed={seed}", f"run_dir={run}")
-    seconds = time.perf_counter() - started
+    run = quoted(run_dir.absolute())
+    _, cost = process(["train.py", *overrides, f"seed={seed}", f"run_dir={run}"])
     repeated = [given for given in overrides if given.startswith("env.id=")]
-    door("evaluate.py", f"run={run}", *repeated, *evaluation)
+    process(["evaluate.py", f"run={run}", *repeated, *evaluation])
     evaluated = json.loads((run_dir / "evaluation.json").read_text())
     row = {
         "seed": seed,
         "return_mean": evaluated["return_mean"],
         "return_sem": evaluated["return_sem"],
-        "seconds": seconds,
+        "seconds": cost["seconds"],
         "curve": read_scalars(run_dir, "eval/return_mean"),
     }
     return row, json.loads((run_dir / "result.json").read_text())

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from time import perf_counter, process_time
 from typing import Any
 
@@ -38,18 +38,11 @@ class Loop:
         from runtime.saver import Saver
         from runtime.schedule import Schedule
 
-        class Unsaved(Schedule):
-            """Without audits and checkpoints."""
-
-            def audit(self, step: int) -> None: ...
-
-            def checkpoint(self, step: int, final: bool = False) -> None: ...
-
         config = train_config([*spec["overrides"], FOREVER])
         self.parts = make_parts(config)
         settings = f"{threads_text(config.threads)}, accelerate={config.accelerate}"
         self.about = {"variant": settings}
-        self.schedule = Unsaved(
+        self.schedule = Schedule(
             Saver(folder, config, self.parts, started=0.0),
             Logger(folder, device=self.parts.agent.device),
             Progress(config.total_steps),
@@ -141,8 +134,8 @@ def schedule(value: Any) -> Any:
 def learn(spec: Spec) -> dict[str, Any]:
     """Trains a peer for its budget, and evaluates it on the way and at the end.
 
-    Returns the curve, (step, mean return) each; the returns of the last episodes, `final_episodes`
-    of them; and the seconds that these took.
+    Returns the curve, (step, mean return) each; the mean return of the last episodes,
+    `final_episodes` of them, with its standard error; and the seconds that these took.
     """
     model = make_model(spec, spec["seed"])
     contrib = spec["library"] == "contrib"
@@ -167,7 +160,12 @@ def learn(spec: Spec) -> dict[str, Any]:
     model.learn(spec["budget"], callback=evaluate)
     started = perf_counter()
     returns = play(spec["final_episodes"])
-    return {"curve": curve, "returns": returns, "seconds": perf_counter() - started}
+    return {
+        "return_mean": fmean(returns),
+        "return_sem": stdev(returns) / len(returns) ** 0.5,
+        "seconds": perf_counter() - started,
+        "curve": curve,
+    }
 
 
 def trained(spec: Spec, folder: Path) -> dict[str, Any]:

@@ -48,10 +48,6 @@ class Comparison:
     on_gpu: bool = False
 
     @property
-    def less_is_better(self) -> bool:
-        return self.measure != "rates"
-
-    @property
     def contestants(self) -> list[Side]:
         """Ours first, and each peer once for each number of threads."""
         found = []

@@ -1,8 +1,7 @@
 """What was measured as Markdown: medians, paired ratios, targets. All of it is in bench.json."""
 
-import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from operator import ge, le
 from statistics import median
 
 from bench.measure import COMPARISONS, Comparison, Result, Spec
@@ -19,60 +18,30 @@ training, without evaluations and saving."""
 HEADER = ["comparison", "ours", "peer", "ratio", "asked", "aim", "reached"]
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """One peer against ours: the median of the ratios of pairs, their extremes, and the target.
-
-    What slows the machine for a while slows both of a pair.
-    """
-
-    name: str
-    comparison: Comparison
-    ours: Result
-    peer: Result
-
-    @property
-    def target(self) -> tuple[float, float]:
-        return self.comparison.targets[self.peer["name"]]
-
-    @property
-    def pairs(self) -> list[float]:
-        values = zip(self.ours["values"], self.peer["values"], strict=True)
-        return [ours / peer for ours, peer in values]
-
-    @property
-    def reached(self) -> str:
-        """`aim`, `asked` or `no`."""
-        holds = operator.le if self.comparison.less_is_better else operator.ge
-        asked, aim = (holds(median(self.pairs), bound) for bound in self.target)
-        return "aim" if aim else "asked" if asked else "no"
-
-    @property
-    def cells(self) -> list[str]:
-        """The row of the table."""
-        sign, unit = "≤" if self.comparison.less_is_better else "≥", self.comparison.unit
-        value, low, high = map(number, (median(self.pairs), min(self.pairs), max(self.pairs)))
-        return [
-            self.name,
-            f"{number(median(self.ours['values']))} {unit}",
-            f"{label(self.peer)}: {number(median(self.peer['values']))} {unit}",
-            f"{value} ({low} to {high})",
-            *(f"{sign} {bound:g}" for bound in self.target),
-            self.reached,
-        ]
-
-
-def ratios(results: Results) -> list[Ratio]:
-    """Ours, the first side, against the better variant of each peer, of all comparisons."""
-    made = []
+def ratios(results: Results) -> list[list[str]]:
+    """A row for each peer: ours, the first side, against the better variant of the peer."""
+    rows = []
     for name, result in results.items():
         comparison, (ours, *others) = COMPARISONS[name], result["sides"]
-        better = min if comparison.less_is_better else max
-        for peer in comparison.targets:
+        sign, better, holds = ("≥", max, ge) if comparison.measure == "rates" else ("≤", min, le)
+        for peer, (asked, aim) in comparison.targets.items():
             variants = [side for side in others if side["name"] == peer]
             best = better(variants, key=lambda side: float(median(side["values"])))
-            made.append(Ratio(name, comparison, ours, best))
-    return made
+            # what slows the machine for a while slows both of a pair
+            pairs = [one / two for one, two in zip(ours["values"], best["values"], strict=True)]
+            value, low, high = middle_and_ends(pairs)
+            reached = "aim" if holds(median(pairs), aim) else "asked"
+            rows.append(
+                [
+                    name,
+                    f"{number(median(ours['values']))} {comparison.unit}",
+                    f"{label(best)}: {number(median(best['values']))} {comparison.unit}",
+                    f"{value} ({low} to {high})",
+                    *(f"{sign} {bound:g}" for bound in (asked, aim)),
+                    reached if holds(median(pairs), asked) else "no",
+                ]
+            )
+    return rows
 
 
 def label(side: Result) -> str:
@@ -82,6 +51,10 @@ def label(side: Result) -> str:
 def number(value: float) -> str:
     """Three digits, whole numbers from 100 on with separators."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def middle_and_ends(values: Sequence[float]) -> list[str]:
+    return [number(one) for one in (median(values), min(values), max(values))]
 
 
 def markdown(results: Results, more: Sequence[str] = ()) -> str:
@@ -98,7 +71,7 @@ def markdown(results: Results, more: Sequence[str] = ()) -> str:
         table(["what", "date", "commit", "load before", "command"], rows),
         INTRODUCTION,
         *more,
-        table(HEADER, [ratio.cells for ratio in ratios(results)]),
+        table(HEADER, ratios(results)),
     ]
     for name, result in results.items():
         parts += section(name, COMPARISONS[name], result["sides"])
@@ -113,8 +86,7 @@ def section(name: str, comparison: Comparison, sides: Sequence[Result]) -> list[
     """One comparison: what it is, the sides with the cores that each used, and their settings."""
     header, rows = ["side", f"median, {comparison.unit}", "lowest", "highest"], []
     for side in sides:
-        values = side["values"]
-        rows.append([label(side), *map(number, (median(values), min(values), max(values)))])
+        rows.append([label(side), *middle_and_ends(side["values"])])
         if "cores" in side:
             rows[-1].append(f"{median(side['cores']):.2f}")
     lines = [f"* {side.name}: {described(side.spec)}" for side in comparison.contestants]

@@ -27,7 +27,7 @@ def side(name, values, variant="", **others):
 
 
 @pytest.fixture
-def ratio(monkeypatch):
+def row(monkeypatch):
     """Of two sides with one target, made of what was measured."""
 
     def of(*sides, measure="rates"):
@@ -43,27 +43,30 @@ def ratio(monkeypatch):
 # arithmetic
 
 
-def test_ratios_are_taken_within_pairs(ratio):
-    found = ratio(side("ours", [8, 2, 9]), side("peer", [4, 2, 3]))
-    assert found.pairs == [2.0, 1.0, 3.0]
-    assert found.cells[1:4] == ["8 steps/s", "peer: 3 steps/s", "2 (1 to 3)"]
+def test_ratios_are_taken_within_pairs(row):
+    found = row(side("ours", [8, 2, 9]), side("peer", [4, 2, 3]))
+    assert found[:4] == ["x", "8 steps/s", "peer: 3 steps/s", "2 (1 to 3)"]
 
 
-@pytest.mark.parametrize(("measure", "chosen"), [("rates", "fast"), ("seconds", "small")])
-def test_the_better_variant_of_a_peer_counts(measure, chosen, ratio):
+@pytest.mark.parametrize(("measure", "chosen"), [("rates", "fast: 3"), ("seconds", "small: 2")])
+def test_the_better_variant_of_a_peer_counts(measure, chosen, row):
     sides = [side("ours", [6, 6]), side("peer", [2, 2], "small"), side("peer", [3, 3], "fast")]
-    assert ratio(*sides, measure=measure).peer["variant"] == chosen
+    assert row(*sides, measure=measure)[2] == f"peer, {chosen} steps/s"
 
 
 @pytest.mark.parametrize(
-    ("measure", "ours", "reached"),
+    ("measure", "ours", "cells"),
     [
-        *(("rates", value, word) for value, word in ((3.0, "aim"), (2.0, "asked"), (1.9, "no"))),
-        *(("seconds", value, word) for value, word in ((0.2, "aim"), (0.45, "asked"), (0.6, "no"))),
+        ("rates", 3.0, ["≥ 2", "≥ 3", "aim"]),
+        ("rates", 2.0, ["≥ 2", "≥ 3", "asked"]),
+        ("rates", 1.9, ["≥ 2", "≥ 3", "no"]),
+        ("seconds", 0.25, ["≤ 0.5", "≤ 0.25", "aim"]),
+        ("seconds", 0.45, ["≤ 0.5", "≤ 0.25", "asked"]),
+        ("seconds", 0.6, ["≤ 0.5", "≤ 0.25", "no"]),
     ],
 )
-def test_a_rate_reaches_its_target_from_below_and_a_cost_from_above(measure, ours, reached, ratio):
-    assert ratio(side("ours", [ours]), side("peer", [1.0]), measure=measure).reached == reached
+def test_a_rate_reaches_its_target_from_below_and_a_cost_from_above(measure, ours, cells, row):
+    assert row(side("ours", [ours]), side("peer", [1.0]), measure=measure)[4:] == cells
 
 
 def test_numbers_keep_three_digits():
@@ -152,7 +155,7 @@ def test_every_target_has_its_sides_and_asks_less_than_it_aims_for():
         names = list(comparison.sides)
         assert (names[0], set(names[1:])) == ("ours", set(comparison.targets))
         for asked, aim in comparison.targets.values():
-            assert (asked > aim) is comparison.less_is_better
+            assert (asked < aim) is (comparison.measure == "rates")
 
 
 # report

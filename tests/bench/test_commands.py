@@ -3,7 +3,7 @@
 import pytest
 
 from bench import bench_learning, commands
-from common.errors import ConfigError
+from common.errors import ConfigError, LogpiError
 from runtime.launch.door import tool
 from tools.shared import read_keys
 
@@ -53,7 +53,6 @@ def test_no_seeds_are_none():
         read_keys(commands.Seeds, ["seeds=5-3"])
 
 
-def test_a_door_that_fails_ends_what_called_it():
-    with pytest.raises(SystemExit) as end:
-        commands.door("train.py", "nope=1")
-    assert end.value.code == 2
+def test_a_seed_whose_training_fails_ends_the_command(tmp_path):
+    with pytest.raises(LogpiError, match=r"train\.py nope=1 failed, error: nope: .*; fix it"):
+        commands.train_and_evaluate(["nope=1"], 0, tmp_path / "run")
