@@ -27,7 +27,7 @@ from bench.measure import COMPARISONS, Result, measured  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage import provenance, rundir  # noqa: E402
-from tools.shared import Keys, described, key, new_folder, read_keys, table, table_row  # noqa: E402
+from tools.shared import Keys, key, new_folder, read_keys, table, table_row  # noqa: E402
 
 PACKAGES = ("stable_baselines3", "sbx-rl", "jax", "flax", "optax")
 INSTALL = 'pip install -c constraints.txt ".[bench]"'
@@ -43,56 +43,44 @@ PUBLISHED = (
 )
 
 
+TITLES = "\n".join(f"  {name:<15} {one.title}" for name, one in COMPARISONS.items())
+USAGE = f"""\
+usage: python bench/bench.py [only=NAME,...] [blocks=7] [seconds=3] [out=FOLDER] [write=true]
+Measures all comparisons but those on a GPU, most of an hour, or those that are named (or none).
+blocks=N: of each side of a comparison, of about seconds=S where a rate is measured.
+write=true: replaces in docs/performance.md what is measured, too.
+comparisons:
+{TITLES}"""
+
+
 @dataclass(frozen=True)
 class Options(Keys):
-    """Keys of the command."""
-
-    only: str = key("all", "comparisons, separated by commas; all: but those on a GPU; none")
-    blocks: int = key(7, "of each side of a comparison", ge=1, le=1000)
-    seconds: float = key(3.0, "of a block whose rate is measured, about", ge=0.01, le=600)
-    out: str = key("", "folder of the report; empty: runs/bench/<date-time>")
-    write: bool = key(False, "replace in docs/performance.md what is measured, too")
-
-    @property
-    def chosen(self) -> list[str]:
-        """The names in `only`, in the order in which they are measured."""
-        given = self.only.split(",")
-        usual = [name for name, one in COMPARISONS.items() if "all" in given and not one.on_gpu]
-        return [name for name in COMPARISONS if name in (*given, *usual)]
+    only: str = key(",".join(name for name, one in COMPARISONS.items() if not one.on_gpu))
+    blocks: int = key(7, ge=1, le=1000)
+    seconds: float = key(3.0, ge=0.01, le=600)
+    out: str = key("")
+    write: bool = key(False)
 
     def check(self) -> None:
-        self.require_names("only", ["all", "none", *COMPARISONS])
-
-
-def help_text() -> str:
-    """All comparisons and keys."""
-    lines = [
-        "usage: python bench/bench.py [KEY=VALUE ...]\n",
-        "  python bench/bench.py                         everything, most of an hour",
-        "  python bench/bench.py only=sac256,startup     some of it",
-        "\ncomparisons:",
-        *(f"  {name:<15} {comparison.title}" for name, comparison in COMPARISONS.items()),
-        "\nkeys:",
-        *described(Options, 15),
-    ]
-    return "\n".join(lines)
+        self.require_names("only", ["none", *COMPARISONS])
 
 
 def main(arguments: list[str]) -> int:
-    return tool(help_text(), run, arguments, bare=True)
+    return tool(USAGE, run, arguments, bare=True)
 
 
 def run(arguments: list[str]) -> int:
     """Measures, prints a row of each ratio, and reports; returns 0."""
     options = read_keys(Options, arguments)[0]
-    for module in needed(options.chosen):
+    chosen = [name for name in COMPARISONS if name in options.only.split(",")]
+    for module in needed(chosen):
         if importlib.util.find_spec(module) is None:
             raise ConfigError(f"bench: {module} is not installed; {INSTALL}")
     folder = new_folder(options.out, "runs/bench")
     print(f"{machine()}\n{report.versions(provenance.versions(*PACKAGES))}\n")
     print(table(report.HEADER, []), flush=True)
     results: dict[str, Result] = {}
-    for name in options.chosen:
+    for name in chosen:
         about, comparison = conditions(arguments), COMPARISONS[name]
         sides = measured(comparison, options.blocks, options.seconds)
         results[name] = {"sides": sides, "measured": about}

@@ -29,45 +29,33 @@ from bench.peer_errors import (  # noqa: E402
 from common.errors import ConfigError  # noqa: E402
 from runtime.launch.door import tool  # noqa: E402
 from storage import rundir  # noqa: E402
-from tools.shared import Keys, described, key, new_folder, read_keys, table  # noqa: E402
+from tools.shared import Keys, key, new_folder, read_keys, table  # noqa: E402
 
 PAGE = ROOT / "docs" / "peers.md"
 INSTALL = 'pip install -c constraints.txt ".[dev,peers]"'
 
 
+USAGE = f"""\
+usage: python bench/peers.py [only=PEER,...] [out=FOLDER] [write=true]
+Measures every peer, a minute, and writes report.md; with write=true docs/peers.md, too. For
+only=cleanrl,rlkit no library is needed.
+peers: {", ".join(PEERS)}"""
+
+
 @dataclass(frozen=True)
 class Options(Keys):
-    """Keys of the command."""
-
-    only: str = key("all", f"peers, separated by commas: {', '.join(PEERS)}; or all")
-    out: str = key("", "folder of the report; empty: runs/peers/<date-time>")
-    write: bool = key(False, "write docs/peers.md, too; with only=all")
-
-    @property
-    def chosen(self) -> dict[str, Peer]:
-        given = self.only.split(",")
-        return {name: peer for name, peer in PEERS.items() if name in given or "all" in given}
+    only: str = key(",".join(PEERS))
+    out: str = key("")
+    write: bool = key(False)
 
     def check(self) -> None:
-        self.require_names("only", ["all", *PEERS])
-        whole = not self.write or self.only == "all"
+        self.require_names("only", [*PEERS])
+        whole = not self.write or self.only == Options().only
         self.require(whole, "write", "the page is of all peers", "leave only out")
 
 
 def main(arguments: list[str]) -> int:
-    return tool(help_text(), run, arguments, bare=True)
-
-
-def help_text() -> str:
-    return "\n".join(
-        [
-            "usage: python bench/peers.py [KEY=VALUE ...]\n",
-            "  python bench/peers.py                      every peer, a minute",
-            "  python bench/peers.py only=cleanrl,rlkit   some; these two need no library",
-            "\nkeys:",
-            *described(Options, 12),
-        ]
-    )
+    return tool(USAGE, run, arguments, bare=True)
 
 
 def missing(peers: dict[str, Peer]) -> list[str]:
@@ -79,11 +67,12 @@ def missing(peers: dict[str, Peer]) -> list[str]:
 def run(arguments: list[str]) -> int:
     """Measures and reports; returns 0."""
     options = read_keys(Options, arguments)[0]
-    for package in missing(options.chosen):
+    chosen = {name: PEERS[name] for name in PEERS if name in options.only.split(",")}
+    for package in missing(chosen):
         raise ConfigError(f"peers: {package} is not installed; {INSTALL}")
     folder = new_folder(options.out, "runs/peers")
     results, seen = {}, {}
-    for name, peer in options.chosen.items():
+    for name, peer in chosen.items():
         results[name], seen[name] = measure(peer), verdicts(peer)
         print(f"* {sentence(peer, results[name])}")
         print(*(f"    {words}" for words in seen[name]), sep="\n", flush=True)
