@@ -39,7 +39,6 @@ class BaseAgent:
         horizon: updates in the whole run, over which a linear learning rate falls to 0.
     """
 
-    on_policy: ClassVar[bool]
     policies: ClassVar[tuple[str, ...]]  # names in POLICIES, the preferred one of each kind first
     settings: AgentConfig
     normalizer: nn.Module

@@ -23,7 +23,6 @@ class OffPolicyAgent(BaseAgent):
     losses of an update are all evaluated at the weights before it, then stepped together.
     """
 
-    on_policy = False
     draws: ClassVar[tuple[int, ...]] = ()  # leading dimensions of an update's noise
     settings: OffPolicyConfig
     losses: Callable[..., tuple[Losses, Metrics]]  # of (batch, noise, train_actor)

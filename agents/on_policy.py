@@ -24,7 +24,6 @@ class OnPolicyAgent(BaseAgent):
     the actor's group.
     """
 
-    on_policy = True
     policies = tuple(POLICIES)
     settings: OnPolicyConfig
 

@@ -1,1 +1,1 @@
-"""Shared by all floors: errors, seeds, trees of state, the clock."""
+"""Shared by all floors: errors, seeds, trees of state, metrics, memory limits."""

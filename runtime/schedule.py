@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault, warn
 from configs.schema import EvalConfig
 from data import Batch
@@ -69,6 +68,29 @@ class Record:
         """The evaluation at this step; None where there is none."""
         evaluated, *played = self.last_evaluation
         return Evaluation(*played) if evaluated == step else None
+
+
+@dataclass
+class Clock:
+    """Seconds since it was started, without those in which it was paused."""
+
+    started: float = field(default_factory=lambda: time.perf_counter())  # tests replace it
+    paused: float = 0.0
+    stopped: float | None = None  # when the present pause began
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Context whose time does not count: an evaluation, an audit, a checkpoint."""
+        self.stopped = begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stopped = None
+            self.paused += time.perf_counter() - begun
+
+    def elapsed(self) -> float:
+        now = time.perf_counter() if self.stopped is None else self.stopped
+        return now - self.started - self.paused
 
 
 @dataclass
@@ -179,7 +201,7 @@ class Schedule:
         self.record.last_update = (step, self.clock.elapsed(), self.record.updates)
         if self.record.learning_since is None:
             self.record.learning_since = self.record.last_update[:2]
-            if not self.agent.on_policy:  # steps without updates have another speed
+            if not self.agent.settings.on_policy:  # steps without updates have another speed
                 self.record.timed = self.record.last_update
         self.batch = batch
         self.logger.add(metrics)

@@ -73,7 +73,7 @@ def kinds_of_steps(agent: BaseAgent, batch: Batch) -> list[tuple[Any, ...]]:
     Off-policy there are two where the actor learns in some of the updates: the first two show both.
     """
     plain, kinds = agent.step, {}
-    for _ in range(1 if agent.on_policy else 2):
+    for _ in range(1 if agent.settings.on_policy else 2):
         agent.step = recorded = Recorded(plain)
         agent.update(batch)
         kinds[constants(recorded.arguments)] = recorded.arguments

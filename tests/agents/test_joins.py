@@ -14,7 +14,7 @@ from torch import nn
 from agents import AGENTS, make_agent
 from common import tree
 from common.seeding import stream
-from configs.agents import Policy
+from configs.agents import AGENT_GROUPS, Policy
 from data import Replay, Rollout, Spec
 from envs.envs import Envs
 from envs.spaces import ActionMap
@@ -44,7 +44,7 @@ KINDS = {
     "sac average": ("sac", CONTINUOUS, {"actor_tau": 0.3, "atoms": 7}),
     "sac_discrete": ("sac_discrete", DISCRETE, {"actor_tau": 0.3, "reward_scale": "auto"}),
 }
-ON_POLICY = [kind for kind, (name, _, _) in KINDS.items() if AGENTS[name].on_policy]
+ON_POLICY = [kind for kind, (name, _, _) in KINDS.items() if AGENT_GROUPS[name].on_policy]
 OFF_POLICY = [kind for kind in KINDS if kind not in ON_POLICY]
 
 
@@ -306,7 +306,7 @@ def test_each_sample_counts_once_in_the_scale_of_advantages(name):
 
 def test_the_critic_learns_where_there_is_no_policy_gradient():
     """Its group descends the value loss, also on a torso of its own."""
-    for name in [name for name in AGENTS if AGENTS[name].on_policy]:
+    for name in [name for name in AGENTS if AGENT_GROUPS[name].on_policy]:
         learner = agent(name, CONTINUOUS, value_coef=0.5, ent_coef=0.0)
         before = [parameter.clone() for parameter in learner.critic.parameters()]
         learner.update(batch(32, 4, spec=CONTINUOUS))

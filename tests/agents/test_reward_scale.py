@@ -35,7 +35,7 @@ def learn(learner, steps):
     """What the loop does with these steps, one after the other."""
     for row in zip(*steps, strict=True):
         learner.observe(Transition(*row))
-    if learner.on_policy:
+    if learner.settings.on_policy:
         return learner.update(steps)
     return learner.update(Transition(*(field.flatten(0, 1) for field in steps)))
 
@@ -67,7 +67,7 @@ def test_the_unit_is_the_deviation_of_vec_normalize_and_goes_on_to_the_bit(name)
         assert learner.returns.unit.item() == pytest.approx(expected, rel=1e-6)
     assert torch.equal(learner.returns.running, other.returns.running)
     fresh = saved_and_read(learner.state_dict())
-    last = rollouts[0] if learner.on_policy else batch(8, spec=SPECS[name])
+    last = rollouts[0] if learner.settings.on_policy else batch(8, spec=SPECS[name])
     assert_repeats_and_resumes(learner, other, fresh, last)
 
 

@@ -45,7 +45,7 @@ class Reads(TorchDispatchMode):
 def test_updates_and_their_metrics_read_no_number(kind):
     name, spec, changes = KINDS[kind]
     learner, logger = agent(name, spec, **changes), Logger()
-    rows = (5, 4) if learner.on_policy else (8,)
+    rows = (5, 4) if learner.settings.on_policy else (8,)
     fresh = batch(4, spec=spec)
     with Reads(learner.optimizer.diverged, getattr(learner, "stopped", None)) as reads:
         for seed in range(3):

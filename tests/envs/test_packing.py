@@ -90,7 +90,7 @@ def test_agents_act_and_learn_from_rows_as_from_numbers(name, kind, normalise_ob
     """To the last bit."""
     spec, changes = AMONG[kind], {"batch_size": 4, "epochs": 2} if name == "ppo" else {}
     one, other = (agent(name, spec, normalise_obs=normalise_obs, **changes) for _ in range(2))
-    rows = batch(4, 3, spec=spec) if one.on_policy else batch(12, spec=spec)
+    rows = batch(4, 3, spec=spec) if one.settings.on_policy else batch(12, spec=spec)
     read = Unpack(spec.obs_dim, spec.bytes)
     plain = rows._replace(obs=read(rows.obs), next_obs=read(rows.next_obs))
     assert (rows.obs.dtype, plain.obs.dtype) == (torch.uint8, torch.float32)

@@ -239,13 +239,13 @@ def test_what_a_captured_graph_reads_and_writes_are_the_right_places(kind, monke
     monkeypatch.setattr(captured, "gc", mock.MagicMock())  # half the time, and nothing to free
     monkeypatch.setattr(acceleration, "CudaGraph", Recording)
     stored = replay()
-    example = data if fast.on_policy else stored.example(data, 2)
+    example = data if fast.settings.on_policy else stored.example(data, 2)
     seen = torch.ones(3, data.obs.shape[-1], dtype=data.obs.dtype)
     graphed(fast, "cudagraph", example, seen)
     held = []
     for step in range(10):  # two more than fill the replay
         fresh = data
-        if not fast.on_policy:
+        if not fast.settings.on_policy:
             stored.add(batch(2, spec=fast.spec, seed=step))
             fresh = stored.sample()
         told, expected = fast.update(fresh), slow.update(fresh.read())

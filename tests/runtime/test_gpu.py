@@ -54,11 +54,11 @@ def learner(kind, device="cuda", mode="none"):
     """(agent, its batch, observations) on the device."""
     name, spec, changes = KINDS[kind]
     made = agent(name, spec, device=device, **changes)
-    data = batch(4, 3, spec=spec) if made.on_policy else batch(8, spec=spec)
+    data = batch(4, 3, spec=spec) if made.settings.on_policy else batch(8, spec=spec)
     if spec.choices:
         action = torch.stack([torch.randint(size, (4, 3)) for size in spec.choices], -1)
         data = data._replace(action=action, latent=action)
-    if not made.on_policy:
+    if not made.settings.on_policy:
         data = data._replace(latent=None)
     data = Transition(*(None if field is None else field.to(device) for field in data))
     obs = data.obs.flatten(0, -2)[:3].cpu()

@@ -20,7 +20,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import evaluate
 import policies
 import train
-from common.clock import Clock
 from common.errors import Stopped
 from configs import files
 from configs.compose import train_config
@@ -30,6 +29,7 @@ from runtime.build import make_parts
 from runtime.launch.door import enter
 from runtime.launch.signals import Stop
 from runtime.logger import Logger
+from runtime.schedule import Clock
 from storage import checkpoint
 from tests.helpers import agent, evaluator_of, saved_and_read
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from common.clock import Clock
 from common.errors import Divergence, Stopped, StorageFault
 from configs.compose import train_config
 from data import Replay, Rollout
@@ -18,7 +17,7 @@ from runtime.launch.door import enter
 from runtime.launch.ranks import Ranks
 from runtime.launch.signals import Stop
 from runtime.loop import train
-from runtime.schedule import LoadWatch, Schedule, TemperatureWatch, reached
+from runtime.schedule import Clock, LoadWatch, Schedule, TemperatureWatch, reached
 from tests.helpers import agent, batch, saved_and_read
 from train import run
 

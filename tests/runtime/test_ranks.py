@@ -48,13 +48,13 @@ def learned(name, ranks, part):
     learner = agent(name.split()[0], SPECS[name], normalise_obs=True, **SETTINGS[name])
     learner.optimizer.ranks = ranks
     for number in range(UPDATES):
-        if learner.on_policy:
+        if learner.settings.on_policy:
             whole = batch(5, 16, spec=SPECS[name], seed=number)
             rows = Transition(*(part(field.transpose(0, 1)).transpose(0, 1) for field in whole))
         else:
             rows = Transition(*(part(f) for f in batch(32, spec=SPECS[name], seed=number)[:6]))
         learner.observe(rows)
-        if learner.on_policy:
+        if learner.settings.on_policy:
             learner.learn_statistics(rows.obs)
             learner.begin_update(rows)
         else:
