@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -270,8 +270,7 @@ class Envs:
 
 def apart(obs: np.ndarray, ranges: Ranges) -> tuple[np.ndarray, np.ndarray]:
     """Observations (*, O) -> the numbers beside their images (*, F), and the images (*, I)."""
-    edges = pairwise([0, *chain.from_iterable(ranges), obs.shape[-1]])
-    views = [obs[..., start:stop] for start, stop in edges]
+    views = np.split(obs, [*chain.from_iterable(ranges)], -1)
     return np.concatenate(views[::2], -1), np.concatenate(views[1::2], -1)
 
 
