@@ -160,7 +160,7 @@ def test_a_second_sweep_does_not_write_into_the_folder_of_a_living_one(here, mon
 
 def test_whatever_is_named_by_the_second_claims_its_folder_at_once(here, monkeypatch, capsys):
     """Twice each, and nothing is in the first folder when the second is made."""
-    monkeypatch.setattr(compare, "find", lambda paths, tag: [])
+    monkeypatch.setattr(compare.comparison, "find", lambda paths, tag: [])
     monkeypatch.setattr(compare, "draw", lambda *_: None)
     monkeypatch.setattr(compare, "report", lambda *_: "")
     for door, folder in (
