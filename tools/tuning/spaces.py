@@ -70,7 +70,7 @@ def usual(agent: str, on_policy: bool) -> Space:
     """What is searched if the command line names no keys; widened by `holding`."""
     tables = read_yaml(Path(__file__).with_suffix(".yaml"))
     texts = {**tables["on_policy" if on_policy else "off_policy"], **tables.get(agent, {})}
-    return {key: space for key, text in texts.items() if (space := read_space(key, text))}
+    return {key: read_space(key, text) or Choice((text,)) for key, text in texts.items()}
 
 
 def read_space(key: str, text: str) -> Range | Choice | None:
