@@ -171,9 +171,7 @@ def row(case: Case, cells: list[str], seconds: str) -> str:
     return table_row([name, str(case.size or "choices"), *cells, seconds, text])
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, measure, arguments, bare=True)
-
+main = partial(tool, USAGE, measure, bare=True)
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +64,6 @@ class Options(Keys):
 
     def check(self) -> None:
         self.require_names("only", ["none", *COMPARISONS])
-
-
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, run, arguments, bare=True)
 
 
 def run(arguments: list[str]) -> int:
@@ -129,6 +126,8 @@ def machine() -> str:
         gpus = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
     return ", ".join([f"{kind} ({platform.machine()})", f"{cores} cores", *gpus])
 
+
+main = partial(tool, USAGE, run, bare=True)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
@@ -69,10 +70,6 @@ class Options(Seeds):
         self.require_names("only", [*TASKS])
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, compare, arguments, bare=True)
-
-
 def compare(arguments: list[str]) -> int:
     """Prints a row for each task, as soon as it is known."""
     given, _ = read_keys(Options, arguments)
@@ -84,7 +81,7 @@ def compare(arguments: list[str]) -> int:
         task = TASKS[name]
         chosen = given.chosen(task.seeds)
         sides = learn(task, chosen, given.peer, out / name, given.lanes)
-        draw(name, task, sides, out / f"{name}.png")
+        draw(name, sides, out / f"{name}.png")
         print(line(name, task, sides), flush=True)
     return 0
 
@@ -208,7 +205,7 @@ def summary(rows: list[Row], bound: float | None) -> list[str]:
     return [f"{middle} ({low} to {high})", reached, f"{seconds:.1f}"]
 
 
-def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None:
+def draw(name: str, sides: dict[str, list[Row]], path: Path) -> None:
     """The evaluations of every seed."""
     from matplotlib.figure import Figure
 
@@ -216,15 +213,15 @@ def draw(name: str, task: Task, sides: dict[str, list[Row]], path: Path) -> None
     axes = figure.subplots()
     for (side, rows), colour in zip(sides.items(), ("tab:blue", "tab:orange"), strict=False):
         for row in rows:
-            steps, returns = zip(*row["curve"], strict=True)
             label = side if row is rows[0] else None
-            axes.plot(steps, returns, color=colour, alpha=0.6, linewidth=1, label=label)
-    if task.at_least is not None:
-        axes.axhline(task.at_least, color="grey", linewidth=0.8, linestyle="--", label="asked")
+            curve = zip(*row["curve"], strict=True)
+            axes.plot(*curve, color=colour, alpha=0.6, linewidth=1, label=label)
     axes.set(xlabel="environment steps", ylabel=f"return of {EPISODES} episodes", title=name)
     axes.legend()
     save(figure, path, dpi=110)
 
+
+main = partial(tool, USAGE, compare, bare=True)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -25,14 +25,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONTESTANT = ("-m", "bench.contestant")
 KIB = 1024
 Result = dict[str, Any]
-
-
-class Side(NamedTuple):
-    """One contestant; of several with one name the better one counts."""
-
-    name: str
-    variant: str
-    spec: Spec
 
 
 @dataclass(frozen=True)
@@ -48,8 +40,11 @@ class Comparison:
     on_gpu: bool = False
 
     @property
-    def contestants(self) -> list[Side]:
-        """Ours first, and each peer once for each number of threads."""
+    def contestants(self) -> list[tuple[str, str, Spec]]:
+        """(side, variant, what its process is given); of several variants the better one counts.
+
+        Ours first, and each peer once for each number of threads.
+        """
         found = []
         for name, given in self.sides.items():
             spec = dict(given)
@@ -57,7 +52,7 @@ class Comparison:
                 spec["overrides"] = " ".join(spec["overrides"]).split()
             for count in spec.pop("threads", [0]):
                 threads = {"threads": count} if count else {}
-                found.append(Side(name, threads_text(count) if count else "", spec | threads))
+                found.append((name, threads_text(count) if count else "", spec | threads))
         return found
 
 
@@ -72,16 +67,16 @@ def measured(comparison: Comparison, blocks: int, seconds: float) -> list[Result
     """
     sides = comparison.contestants
     found = [
-        [value(side.spec, comparison.measure, seconds) for side in sides] for _ in range(blocks + 1)
+        [value(spec, comparison.measure, seconds) for *_, spec in sides] for _ in range(blocks + 1)
     ]
     return [
         {
-            "name": side.name,
-            "variant": own[0].get("variant", side.variant),
+            "name": name,
+            "variant": own[0].get("variant", variant),
             "values": [one[comparison.measure] for one in own],
             "cores": [one["cores"] for one in own],
         }
-        for side, own in zip(sides, zip(*found[1:], strict=True), strict=True)
+        for (name, variant, _), own in zip(sides, zip(*found[1:], strict=True), strict=True)
     ]
 
 

@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -52,10 +53,6 @@ class Options(Keys):
         self.require_names("only", [*PEERS])
         whole = not self.write or self.only == Options().only
         self.require(whole, "write", "the page is of all peers", "leave only out")
-
-
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, run, arguments, bare=True)
 
 
 def missing(peers: dict[str, Peer]) -> list[str]:
@@ -202,6 +199,8 @@ def report(results: dict[str, Results], seen: dict[str, list[str]]) -> str:
         page = before + "".join(map("".join, zip(texts, rest, strict=True)))
     return page
 
+
+main = partial(tool, USAGE, run, bare=True)
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -140,9 +141,7 @@ def measure(arguments: list[str]) -> int:
     return 0 if found == len(tried) else 1
 
 
-def main(arguments: list[str]) -> int:
-    return tool(USAGE, measure, arguments, bare=True)
-
+main = partial(tool, USAGE, measure, bare=True)
 
 if __name__ == "__main__":
     raise SystemExit(main(sys.argv[1:]))

@@ -89,7 +89,7 @@ def section(name: str, comparison: Comparison, sides: Sequence[Result]) -> list[
         rows.append([label(side), *middle_and_ends(side["values"])])
         if "cores" in side:
             rows[-1].append(f"{median(side['cores']):.2f}")
-    lines = [f"* {side.name}: {described(side.spec)}" for side in comparison.contestants]
+    lines = [f"* {side}: {described(spec)}" for side, _, spec in comparison.contestants]
     return [
         f"## {name}: {comparison.title}",
         comparison.note,

@@ -140,7 +140,7 @@ def test_the_memory_of_a_process_is_its_own():
 
 def test_our_settings_compose_and_the_peers_are_whole():
     sides = [side for one in COMPARISONS.values() for side in one.contestants]
-    ours = [side.spec["overrides"] for side in sides if "overrides" in side.spec]
+    ours = [spec["overrides"] for *_, spec in sides if "overrides" in spec]
     assert len(ours) > len(COMPARISONS)
     for overrides in ours:
         train_config(overrides)
@@ -169,9 +169,9 @@ MEASURED = {"date": "2026-01-02 03:04", "command": "python bench/bench.py", "rev
 def results():
     def sides(comparison):
         made = []
-        for at, defined in enumerate(comparison.contestants, 1):
+        for at, (name, variant, _) in enumerate(comparison.contestants, 1):
             values, cores = [12.0 / at, 10.0 / at], [1.25, 1.75]
-            made.append(side(defined.name, values, defined.variant, cores=cores))
+            made.append(side(name, values, variant, cores=cores))
         return {"sides": made, "measured": MEASURED}
 
     return {name: sides(comparison) for name, comparison in COMPARISONS.items()}
