@@ -7,7 +7,7 @@ import pytest
 
 from bench import bench_learning
 from bench.bench_learning import TASKS
-from bench.contestant import USUAL
+from bench.contestant import UNSEEN, USUAL
 from configs.compose import train_config
 
 
@@ -62,19 +62,45 @@ def test_what_is_missing_is_told_before_anything_is_learned(
 
 def test_a_line_of_the_table_by_hand():
     def rows(*returns):
-        curve = [(1, 0.0), (2, 500.0), (3, 500.0), (4, 480.0)]
+        curves = ([0.0, 500.0, 500.0, 480.0], [0.0, 500.0, 480.0], [500.0, 480.0])
         return [
-            {"return_mean": value, "seconds": 2.0 * value, "curve": curve[index:]}
-            for index, value in enumerate(returns)
+            {"return_mean": value, "seconds": 2.0 * value, "curve": [*enumerate(curve)]}
+            for value, curve in zip(returns, curves, strict=False)
         ]
 
     sides = {"ours": rows(480.0, 500.0, 100.0), "SB3": rows(470.0, 474.0)}
     cells = bench_learning.line("cartpole-ppo", TASKS["cartpole-ppo"], sides).split(" | ")
     assert cells[2] == "≥ 475 on 10 of 10"
-    assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3 (3)", "960.0"]
-    assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2 (2)", "944.0 |"]
+    assert cells[3:6] == ["480.0 (100.0 to 500.0)", "2 of 3 (2)", "960.0"]
+    assert cells[6:] == ["472.0 (470.0 to 474.0)", "0 of 2 (1)", "944.0 |"]
     above = bench_learning.line("hopper-sac", TASKS["hopper-sac"], sides).split(" | ")
-    assert (above[2], above[4], above[7]) == ("above SB3 on 3 of 3", "2 of 3 (3)", "")
+    assert (above[2], above[4], above[7]) == ("above SB3 on 3 of 3", "2 of 3 (2)", "")
+
+
+def test_both_sides_are_evaluated_alike_and_ours_alone_as_any_run(tmp_path, monkeypatch):
+    given = []
+
+    def trained(overrides, seed, run_dir, *evaluation):
+        given.append((overrides, seed, evaluation))
+        return {"seed": seed}, {"wall_seconds": 2.0}
+
+    monkeypatch.setattr(bench_learning, "train_and_evaluate", trained)
+    monkeypatch.setattr(bench_learning, "answer", lambda spec: {"seconds": 0.0, "spec": spec})
+    task = TASKS["lunar_lander-ppo"]
+    row = bench_learning.ours(task, 3, tmp_path / "s3", 2)
+    assert row == {"seed": 3, "training_seconds": 2.0, "threads": 2}
+    ends = [f"total_steps={task.steps}", "eval.every=49971", "eval.episodes=20", "threads=2"]
+    alike = ("episodes=100", "deterministic=true", f"seed={UNSEEN + 3}")
+    assert given.pop() == ([*task.overrides, *ends], 3, alike)
+    spec = bench_learning.theirs(task, 3, 2)["spec"]
+    assert {name: spec[name] for name in set(spec) - set(task.peer)} == {
+        **{"seed": 3, "budget": task.steps, "every": 49971, "threads": 2},
+        **{"episodes": 20, "final_episodes": 100},
+    }
+    alone = TASKS["textbook-a2c"]
+    bench_learning.ours(alone, 3, tmp_path / "s3", 2)
+    ends = [f"total_steps={alone.steps}", "threads=2"]
+    assert given.pop() == ([*alone.overrides, *ends], 3, ("episodes=100", "deterministic=false"))
 
 
 def test_what_was_stopped_goes_on_where_it_was(tmp_path, monkeypatch):
