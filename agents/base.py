@@ -20,7 +20,7 @@ from networks.normalizer import Pixels, ReturnScale, RunningNorm, SomePixels
 from policies import POLICIES, Policy
 
 Stream = Callable[[str], torch.Generator]  # name -> that name's own generator
-POLICY_METHODS = (  # the last one of continuous policies alone
+POLICY_METHODS = (  # discrete policies need not define the last one
     *("__init__", "fill", "noise", "sample", "log_prob", "entropy", "deterministic"),
     "rsample_with_log_prob",
 )

@@ -19,7 +19,7 @@ class CategoricalReturn(ReturnScale):
     Lee et al. 2025 (arXiv 2502.15280). A return continues across truncation, as the value does.
     """
 
-    share, continuing = 1.0 / LIMIT, True
+    share, continuing = 1.0 / LIMIT, True  # as defined in ReturnScale
     values: Tensor
 
     def __init__(self, atoms: int, gamma: float) -> None:
@@ -39,7 +39,8 @@ class CategoricalReturn(ReturnScale):
     def target(self, output: Tensor, batch: Transition, gamma: float, bonus: Tensor) -> Tensor:
         """Probabilities (B, K) of r + gamma (1 - terminated) (Z + bonus): eq. 7.
 
-        Z is that of the member with the smallest mean; the bonus is in scaled units, r is not.
+        Z is that of the member with the smallest mean. The bonus (B,), -alpha log pi(a'|s'), is in
+        scaled units, r is not.
         """
         over = batch.terminated.unsqueeze(-1)  # (B, 1)
         least = self.value(output).argmin(0)  # (B,)

@@ -21,7 +21,8 @@ def gae(
     Args:
         reward, value, next_value: (T, N); next_value is the value of the true successor.
         terminated, truncated: (T, N) bool. Both cut the chain, only `terminated` the bootstrap.
-        gamma, gae_lambda: discount and mixing, in [0, 1]; gae_lambda = 1 gives the T-step return.
+        gamma, gae_lambda: discount and mixing, in [0, 1]; gae_lambda = 1 gives the return to the
+            end of the episode or of the rollout, then the bootstrap.
 
     Returns:
         advantage, return = advantage + value, (T, N) each.

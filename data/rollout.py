@@ -16,7 +16,7 @@ class Rollout:
     """Collects `n_steps` transitions of (N, ·) and yields them as one Transition of (T, N, ·).
 
     Large observations are stored once: the successors of a step are the observations of the next
-    one. If that begins with others, because an episode ended, they are stored beside the arrays.
+    one. Where an episode ended, these differ, and the successors are stored beside the arrays.
     A batch is valid until the next `add`. Added observations must not be changed in place.
     """
 

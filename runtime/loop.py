@@ -23,7 +23,7 @@ def train(
 def advance(agent: BaseAgent, envs: Envs, buffer: Buffer, schedule: Schedule, step: int) -> int:
     """One step of all environments, the updates it allows, and what is due; the new step.
 
-    All ranks make it at once, each with its own environments.
+    All ranks take this step together, each in its own environments.
     """
     act = agent.explore if buffer.warming_up else agent.act
     action, latent = act(envs.obs)

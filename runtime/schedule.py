@@ -25,12 +25,12 @@ from runtime.saver import Saver
 
 STATES = 4  # observations at which a policy is audited
 MOST_WARNINGS = 5  # of the same kind
-LOOK = 60.0  # seconds
+LOOK = 60.0  # seconds between two comparisons of the load
 RUNAWAY = 100.0  # times its first value: a temperature that settles stays below
 
 
 def reached(every: int, step: int, stride: int) -> bool:
-    """Whether a step is the first at or beyond a multiple of `every`; `stride` are made at once."""
+    """Whether a step is the first at or beyond a multiple of `every`, in strides of `stride`."""
     return step // every > (step - stride) // every
 
 
@@ -43,7 +43,7 @@ class Record:
     learning_since: tuple[int, float] | None = None  # (step, seconds of training), first update
     last_log: int = 0  # its step
     last_update: tuple[int, float, int] = (0, 0.0, 0)  # (step, seconds of training, updates)
-    timed: tuple[int, float, int] = (0, 0.0, 0)  # a `last_update`; speeds are known up to it
+    timed: tuple[int, float, int] = (0, 0.0, 0)  # the `last_update` up to which speeds are logged
     last_audit: int = 0  # its step
     last_evaluation: tuple[Any, ...] = (-1, [], [], 0)  # its step, the fields of `Evaluation`
     met: list[Tensor] = field(default_factory=list)  # an observation (O,) of each of the last logs
@@ -221,7 +221,7 @@ class Schedule:
             last = self.over(step)
             if last or self.improved or reached(self.save_every, step, self.stride):
                 self.checkpoint(step, final=last)
-            # other ranks' answers take as long as a step: they look after updates and logs alone
+            # the exchange between ranks takes as long as a step: after updates and logs alone
             updates, logged = self.record.updates, self.record.last_log
             if not last and (self.ranks.size == 1 or updates > self.checked or logged == step):
                 self.checked = updates
