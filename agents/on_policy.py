@@ -41,9 +41,8 @@ class OnPolicyAgent(BaseAgent):
         self.modules |= {"actor": self.actor.to(self.device), "critic": self.critic.to(self.device)}
         actor = dict.fromkeys(self.actor.parameters())  # those of a shared torso are the actor's
         groups = {"actor": actor, "critic": [p for p in self.critic.parameters() if p not in actor]}
-        # Epsilon of PPO's own code (Huang et al. 2022, "The 37 implementation details", no. 3).
         self.optimizer = Optimizer(
-            groups, settings.lr, settings.max_grad_norm, self.horizon, eps=1e-5
+            groups, settings.lr, settings.max_grad_norm, self.horizon, settings.adam_eps
         )
 
     def evaluate(self, obs: Tensor) -> tuple[Policy, Tensor]:

@@ -69,6 +69,9 @@ class OnPolicyConfig(GaussianConfig):
 
     on_policy: ClassVar[bool] = True
 
+    adam_eps: float = key(
+        "epsilon of Adam: gradients far below it take small steps", gt=0, le=1, before=1e-5
+    )
     n_steps: int = key("steps of each environment per update", ge=1, le=1_000_000)
     gae_lambda: float = key("1: n-step returns; 0: one-step", ge=0, le=1)
     ent_coef: float = key("weight of the entropy bonus", ge=0, le=1000)

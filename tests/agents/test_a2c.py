@@ -32,16 +32,17 @@ def test_losses_equal_their_formulas(spec):
     assert metrics["policy/entropy"].item() == pytest.approx(policy.entropy().mean().item())
 
 
-def test_the_first_step_is_that_of_adam_with_the_published_epsilon():
-    """lr g / (|g| + 1e-5), of gradients as small as that."""
-    learner = agent("a2c", CONTINUOUS, value_coef=1e-5, max_grad_norm=None, lr=0.01)
+@pytest.mark.parametrize(("given", "epsilon"), [({}, 1e-5), ({"adam_eps": 1e-4}, 1e-4)])
+def test_the_first_step_is_that_of_adam_with_its_epsilon(given, epsilon):
+    """lr g / (|g| + epsilon), of gradients as small as that; 1e-5 is the published one."""
+    learner = agent("a2c", CONTINUOUS, value_coef=1e-5, max_grad_norm=None, lr=0.01, **given)
     rollout = batch(5, 4, spec=CONTINUOUS)
     weights = list(learner.critic.parameters())
     losses, _ = learner.losses(rollout)
     slopes = torch.autograd.grad(losses["critic"], weights)
     assert all(slope.abs().max() < 1e-4 for slope in slopes)
     expected = [
-        weight.detach() - 0.01 * slope / (slope.abs() + 1e-5)
+        weight.detach() - 0.01 * slope / (slope.abs() + epsilon)
         for weight, slope in zip(weights, slopes, strict=True)
     ]
     learner.update(rollout)
