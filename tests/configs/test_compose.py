@@ -133,7 +133,7 @@ def test_a_tuned_pair_is_left_out_or_named() -> None:
     assert within(tuned, dataclasses.asdict(other))
 
 
-@pytest.mark.parametrize(("keys", "more"), [(9, []), (8, ["agent.lr=0.1"]), (0, ["tuned=null"])])
+@pytest.mark.parametrize(("keys", "more"), [(11, []), (10, ["agent.lr=0.1"]), (0, ["tuned=null"])])
 def test_a_run_names_its_tuned_pair_in_a_line(keys: int, more: list[str], capsys: Any) -> None:
     assert enter("train", lambda config: 0, ["env=pendulum", "agent=sac", *more]) == 0
     line = f"tuned pair: configs/tuned/pendulum-sac.yaml, {keys} keys; tuned=null leaves it out\n"
