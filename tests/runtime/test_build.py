@@ -168,10 +168,11 @@ def test_an_update_is_accelerated_where_it_is_asked_for(mode, monkeypatch):
     made = []
     monkeypatch.setattr("runtime.build.accelerate", lambda agent, *given: made.append(given))
     one = ["env=pendulum", "env.num_envs=1", "agent=sac"]
-    parts = make_parts(train_config([*one, f"accelerate={mode}"]))
+    config = train_config([*one, f"accelerate={mode}"])
+    parts = make_parts(config)
     parts.close()
     assert [(how, len(batch.read().obs), len(obs)) for how, batch, obs in made] == (
-        [] if mode == "none" else [("compile", 256, 1)]
+        [] if mode == "none" else [("compile", config.agent.batch_size, 1)]
     )
 
 

@@ -237,7 +237,7 @@ def test_where_the_pair_goes_is_told(env, words, tmp_path, monkeypatch, capsys):
     [
         ({"agent.lr": Range(1e-3, 1e-2, log=True)}, {"agent.lr": 3e-3}),
         ({"agent.lr": Range(1e-4, 1e-3)}, None),
-        ({"agent.batch_size": Range(256, 512, whole=True)}, {"agent.batch_size": 256}),
+        ({"agent.batch_size": Range(192, 512, whole=True)}, {"agent.batch_size": 192}),
         ({"agent.hidden": Choice(("[8]", "[64,64]"))}, {"agent.hidden": "[64,64]"}),
         ({"agent.hidden": Choice(("[8]", "[16]"))}, None),
         ({"agent.normalise_obs": Choice(("true", "false"))}, {"agent.normalise_obs": "false"}),
