@@ -420,7 +420,7 @@ def test_a_run_warns_by_the_tags_that_it_logs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     small = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8"]
     small += ["agent.learning_starts=50", "agent.lr=1", "total_steps=150", "log.every=20"]
-    small += ["env.num_envs=1", "eval.episodes=1", "run_dir=run"]
+    small += ["env.num_envs=1", "eval.episodes=1", "run_dir=run", "agent.activation=relu"]
     assert enter("train", run, small) == 0
     assert capsys.readouterr().err.count("warning: the temperature runs away") == 1
 
