@@ -76,7 +76,7 @@ def test_help_of_evaluation_has_its_keys(capsys: Any) -> None:
         (["-h", "env.wrappers"], "default [] page docs/environments.md, docs/configuration.md"),
         (["-h", "agent"], "agent=NAME a2c, ppo, sac, sac_discrete * is set by configs/tuned/cart"),
         (["-h", "agent"], "with env.id=CartPole-v1 agent=a2c: agent.policy=auto"),
-        (["-h", "agent"], "agent.lr=0.003 * learning rate"),
+        (["-h", "agent"], "agent.lr=0.0015 * learning rate"),
         ([*PAIR, "--help", "eval"], "eval.every=auto environment steps between evaluations"),
         (["--help", "--cfg", "job", "seed"], "seed meaning source of all randomness"),
     ],

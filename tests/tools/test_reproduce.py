@@ -61,8 +61,8 @@ def test_a_run_is_repeated_to_the_last_bit(run, capsys):
 
 def test_a_change_is_named_by_its_first_step(run, here, capsys):
     text = (run / "config.yaml").read_text()
-    assert "lr: 0.003\n" in text
-    (run / "config.yaml").write_text(text.replace("lr: 0.003\n", "lr: 0.003001\n"))
+    assert "lr: 0.0015\n" in text
+    (run / "config.yaml").write_text(text.replace("lr: 0.0015\n", "lr: 0.001501\n"))
     rewritten(run, lambda state: state["spaces"].update(action="Discrete(2, start=7)"))
     assert reproduce.main([f"run={run}"]) == 1
     out = capsys.readouterr().out.splitlines()
