@@ -156,7 +156,7 @@ def test_sums_of_rewards_begin_with_the_new_run(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["agent.hidden=[9]"], "another network, agent.hidden=[8]; give these keys, too"),
-        (["agent.activation=tanh"], "another network, agent.activation=relu; give"),
+        (["agent.activation=relu"], "another network, agent.activation=tanh; give"),
         (["agent.normalise_obs=false"], "another network, agent.normalise_obs=true; give"),
         (["agent.policy=tanh_full_gaussian"], "another network, agent.policy=tanh_gaussian; "),
         (["agent.critics=3"], "another network, agent.critics=2; give"),

@@ -140,7 +140,7 @@ def test_groups_are_made_by_what_differs_in_a_task_and_an_agent(tmp_path, capsys
     groups = grouped(find([str(tmp_path)], "eval/return_mean"))
     assert {group: len(runs) for group, runs in groups.items()} == {
         ("CartPole-v1", "a2c lr=0.01"): 2 + 4,
-        ("CartPole-v1", "a2c lr=0.003"): 2,
+        ("CartPole-v1", "a2c lr=0.0015"): 2,
         ("Pendulum-v1", "a2c"): 2,  # tuned for that task, and not compared there
         ("Pendulum-v1", "sac"): 1,
     }
@@ -251,20 +251,20 @@ def test_a_report_by_hand(tmp_path, capsys):
     best, *cells = [
         line.strip("| ").split(" | ") for line in lines if line.startswith("| CartPole")
     ]
-    assert cells[0][:5] == ["CartPole-v1", "lr=0.003", "5", "200", "27.2"]
+    assert cells[0][:5] == ["CartPole-v1", "lr=0.0015", "5", "200", "27.2"]
     low, high = interval(mean, [np.array(ends)])
     assert cells[0][5] == f"{low:.4g} to {high:.4g}"
     assert cells[0][6:] == ["1", "100", "200, 2 of 5"]
     assert best[:6] == ["CartPole-v1", "lr=0.01", "5", "200", "50", "50 to 50"]
     assert best[-1] == "200, 5 of 5"
-    what = "lr=0.01 has the highest mean, lr=0.003 the next. 5 and 5 runs do not show that"
+    what = "lr=0.01 has the highest mean, lr=0.0015 the next. 5 and 5 runs do not show that"
     p, least, needed = welch(np.full(5, 50.0), np.array(ends))
     chance = f"(Welch's t test, p = {p:.2g})"
     more = f"they show a difference of {least:.4g} or more with 80 % power"
     seen = f"to show the 22.8 seen here takes {needed} of each."
     assert f"CartPole-v1: {what} they differ {chance}. With this spread {more}; {seen}" in lines
     (pair,) = [line.strip("| ").split(" | ") for line in lines if line.startswith("| lr=")]
-    assert pair[:4] == ["lr=0.01", "lr=0.003", "1", "0.80"]
+    assert pair[:4] == ["lr=0.01", "lr=0.0015", "1", "0.80"]
     low, high = interval(probability_of_improvement, [np.full(5, 50.0)], [np.array(ends)])
     assert (low, high) == (0.4, 1.0)  # of four in five, drawn five times
     assert pair[4] == "0.40 to 1.00"

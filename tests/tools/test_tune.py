@@ -19,9 +19,9 @@ import pytest
 import yaml
 
 import train
-from agents import AGENTS
 from common.errors import ConfigError
 from configs import files
+from configs.agents import AGENT_GROUPS
 from configs.compose import train_config
 from runtime.launch.door import enter
 from runtime.launch.signals import PASSED_ON
@@ -58,10 +58,10 @@ def test_an_empty_range_is_refused(text):
         read_space("agent.x", text)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", AGENT_GROUPS)
 def test_every_value_of_the_usual_searches_composes(agent):
     base = [f"agent={agent}", "env=pendulum" if agent == "sac" else "env=cartpole"]
-    space = usual(agent, AGENTS[agent].on_policy)
+    space = usual(agent, AGENT_GROUPS[agent].on_policy)
     for changed in ends(space):
         train_config([*base, *changed])
     trial = optuna.trial.FixedTrial({
@@ -253,7 +253,7 @@ def test_the_settings_as_they_are_are_found_in_a_space(space, expected):
     assert present(train_config(command), space) == expected
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", AGENT_GROUPS)
 def test_the_usual_ranges_hold_the_settings_as_they_are_of_every_pair(agent):
     tuned = (files.DIRECTORY / "tuned").glob(f"*-{agent}.yaml")
     pairs = [path.stem.rpartition("-") for path in tuned]
