@@ -261,6 +261,20 @@ def test_a_line_is_integrated_whatever_its_form_and_tails(wanted):
     assert rare > 9.0
 
 
+def test_narrow_modes_that_a_few_of_the_outermost_draws_hit_are_integrated():
+    counts = torch.tensor([10, 20, 19_940, 20, 10])
+    means = torch.tensor([-1000.0, -900.0, 0.0, 900.0, 1000.0]).double()
+    modes = torch.distributions.Normal(means, torch.tensor([1e-3, 1e-3, 1, 1e-3, 1e-3]).double())
+    weights = torch.distributions.Categorical(counts.double())
+    wanted = torch.distributions.MixtureSameFamily(weights, modes)
+    levels = [(torch.arange(count).double() + 0.5) / count for count in counts.tolist()]
+    draws = [modes.icdf(level[:, None])[:, mode] for mode, level in enumerate(levels)]
+    integral, *_ = line_integral(
+        lambda u: wanted.log_prob(u).squeeze(-1), torch.cat(draws).unsqueeze(-1)
+    )
+    assert integral == pytest.approx(1, abs=3e-4)
+
+
 def test_draws_that_are_rounded_to_the_end_of_a_step_are_not_rare():
     draws = ((torch.arange(20_000).double() + 0.5) / 20_000).unsqueeze(-1)
     draws[draws < 0.003] = 0.0015  # 60 of them
