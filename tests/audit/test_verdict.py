@@ -175,7 +175,7 @@ def test_float32_inside_a_function_that_returns_float64_passes():
     assert report.passed, str(report)
 
 
-@pytest.mark.parametrize(("low", "high"), [(-0.5, 1.5), (10.0, 11.0), (-3.0, 1.0)])
+@pytest.mark.parametrize(("low", "high"), [(-0.5, 1.5), (10.0, 11.0), (-3.0, 1.0), (-0.1, 1.0)])
 def test_a_box_that_is_not_about_zero_passes_in_float32(low, high):
     half, middle = (high - low) / 2, (high + low) / 2
 
