@@ -69,6 +69,15 @@ def test_a_sum_over_choices_that_is_forgotten_is_named(policy):
     assert audit.check(policy, draws=2000).form == "sum_forgotten"
 
 
+def test_a_density_that_overflows_far_from_all_draws_is_right():
+    def logistic(action):
+        exp = action.exp()
+        return torch.log(exp / (1 + exp) ** 2)  # inf / inf from 710 on
+
+    sample = lambda count: torch.rand(count, dtype=torch.float64).logit()  # noqa: E731
+    assert audit.check(sample=sample, log_prob=logistic, draws=2000).passed
+
+
 FAR_APART = dist.MixtureSameFamily(
     dist.Categorical(torch.tensor([0.9, 0.1], dtype=torch.float64)),
     dist.Normal(torch.tensor([-10.0, 10.0], dtype=torch.float64), 0.005),
