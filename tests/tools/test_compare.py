@@ -166,7 +166,7 @@ def test_a_run_that_went_on_is_of_the_same_group_at_one_rate_alone(tmp_path, cap
     }
     groups = grouped(find([str(tmp_path)], "eval/return_mean"))
     assert {label: len(runs) for (_, label), runs in groups.items()} == expected
-    # one of the seed of another that went as far or farther is no sample of its own, whatever was planned
+    # one of the seed of another that went as far is no sample of its own, whatever was planned
     planted(tmp_path, "begun", {150: 1.0}, "total_steps=900", "agent.lr_schedule=constant")
     planted(tmp_path, "other", {150: 1.0}, "agent.lr_schedule=constant", "eval.every=99")
     planted(tmp_path, "same", {300: 2.0}, "agent.lr_schedule=constant", "eval.every=98")
