@@ -91,7 +91,8 @@ def report(found: dict[str, Shares]) -> str:
             continue
         above, width = bounded("{:+.2f}", difference, ours, theirs)
         often, _ = bounded("{:.2f}", probability_of_improvement, ours, theirs)
-        lines.append([*cells, above, f"{width / 2 * DETECTED:.2f}", often])
+        shown = f"{width / 2 * DETECTED:.2f}" if min(map(len, ours)) > 1 else ""
+        lines.append([*cells, above, shown, often])
     head = ["setting", *(f"{task}: mean (seeds)" for task in found[first]), "IQM of shares (95 %)"]
     more = [f"IQM above {first}'s", "smallest difference shown", f"a run is above one of {first}"]
     return table([*head, *more], lines)
