@@ -12,7 +12,8 @@ from bench import bench, contestant, report
 from bench.contestant import PEERS
 from bench.measure import COMPARISONS, Comparison, answer, measured
 from bench.report import number, ratios
-from configs.compose import train_config
+from configs import compose
+from configs.compose import pair_keys, train_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
@@ -219,6 +220,15 @@ def test_what_is_measured_is_reported_and_replaces_its_part_of_the_page(
     whole = {"sac256": results["sac256"], **startup}
     assert page.read_text() == report.markdown(whole, bench.PUBLISHED)
     assert json.loads(kept.read_text())["results"] == whole
+
+
+@pytest.mark.parametrize(
+    "name", ["sac256", "sac64", "a2c-same", "ppo-same", "memory", "sac256-gpu", "sac1024-gpu"]
+)
+def test_settings_that_both_sides_have_are_not_those_of_a_tuned_pair(name):
+    for _, _, spec in COMPARISONS[name].contestants:
+        if "overrides" in spec:
+            assert pair_keys(compose.asked(spec["overrides"]).sources) in ([], ["total_steps"])
 
 
 def test_the_page_is_that_of_what_is_kept():

@@ -1,6 +1,7 @@
 """`bench/study.py`: what is learned, and what the rows of several settings show."""
 
 import json
+from statistics import NormalDist
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ def test_each_setting_is_learned_with_the_keys_of_all_of_its_task_and_its_own(
     tmp_path, monkeypatch, capsys
 ):
     learned: list[Any] = []
+    (tmp_path / "ant-unit/s100").mkdir(parents=True)  # a run, as `learn` leaves it
     monkeypatch.setattr(study, "learn", lambda *given: learned.append(given))
     keys = ["settings=unit", "tasks=ant", "seeds=100-101", "lanes=3", f"out={tmp_path}"]
     assert study.main(keys) == 0
@@ -45,6 +47,12 @@ def test_each_setting_is_learned_with_the_keys_of_all_of_its_task_and_its_own(
         *(100_000, 100, [100, 101], False, 3),
     )
     assert folder == tmp_path / "ant-unit"
+    assert not folder.exists()
+
+
+def test_of_the_smallest_difference_80_percent_of_estimates_are_beyond_the_interval():
+    end = NormalDist().inv_cdf(0.975)  # half of a 95 % interval, in standard errors
+    assert 1 - NormalDist(study.DETECTED * end).cdf(end) == pytest.approx(0.8, abs=1e-3)
 
 
 @pytest.mark.parametrize("task", study.STUDY["tasks"])

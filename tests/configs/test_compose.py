@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from common.errors import ConfigError
 from configs import compose, files, validate
 from configs.agents import AGENT_GROUPS, A2CConfig, SACConfig
-from configs.compose import asked, evaluate_config, parse, quoted, train_config
+from configs.compose import asked, evaluate_config, pair_keys, parse, quoted, train_config
 from configs.files import options, to_yaml
 from configs.schema import EnvConfig, EvaluateConfig, TrainConfig, Wrapper
 from configs.validate import ELSEWHERE, Group, alternatives, build, key_names
@@ -244,6 +244,10 @@ def test_an_experiment_is_for_its_agent_in_every_order(more: list[str]) -> None:
         with pytest.raises(ConfigError, match="experiment=textbook_a2c is for agent=a2c; leave"):
             train_config(command)
     assert train_config(["experiment=textbook_a2c", "agent=a2c", *more]).agent.name == "a2c"
+
+
+def test_the_textbook_experiment_has_nothing_of_the_tuned_pair() -> None:
+    assert pair_keys(asked(["experiment=textbook_a2c"]).sources) == []
 
 
 @pytest.mark.parametrize("key", ["run_dir", "resume"])

@@ -306,3 +306,7 @@ def test_an_example_lies_where_rows_will_and_leaves_the_replay_empty():
     buffer.add(row(7))
     assert buffer.obs is obs  # what a graph reads from
     assert buffer.sample().read().reward.tolist() == [700.0] * 4
+    fresh = replay(capacity=10, batch=4)
+    fresh.add(row(7))
+    assert buffer.pointer.tolist() == fresh.pointer.tolist()
+    assert buffer.used == fresh.used == 0  # no successor of the example is kept
