@@ -671,6 +671,13 @@ def test_a_run_of_an_earlier_revision_goes_on_or_tells_which_one_reads_it(
         assert json.loads((run / "result.json").read_text())["steps"] == steps + 20
 
 
+def test_a_resumed_run_has_of_new_keys_what_the_code_did_before():
+    """Not what today's tuned pair of the same task has."""
+    (released,) = [path for path in RELEASED if path.name == "a2c-cartpole"]
+    agent = train_config([f"resume={released}"]).agent
+    assert (agent.adam_eps, agent.reward_scale) == (1e-5, 0.05)
+
+
 # the files of a replay
 
 REPLAY = ["env=pendulum", "agent=sac", "agent.hidden=[8]", "agent.batch_size=8", "threads=1",
